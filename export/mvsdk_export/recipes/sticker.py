@@ -1,0 +1,88 @@
+"""sticker: animated stickers from a text prompt, the SDK's own small model."""
+
+from __future__ import annotations
+
+from mvsdk_export.recipes.spec import ComponentRecipe, Recipe, TensorRecipe
+
+_LATENTS = ("F", "C", "h", "w")
+_FEATURES = TensorRecipe(name="encoder_hidden_states", shape=(1, "L", "D"), dtype="float32")
+
+STICKER = Recipe(
+    name="sticker",
+    task="text_to_video",
+    components=(
+        ComponentRecipe(
+            name="text_encoder",
+            network="mvsdk_export.networks.text_encoder:TextEncoder",
+            config="mvsdk_export.networks.text_encoder:TextEncoderConfig",
+            folder="text_encoder",
+            weights="model.safetensors",
+            inputs=(TensorRecipe(name="input_ids", shape=(1, "L"), dtype="int32"),),
+            outputs=(_FEATURES,),
+        ),
+        ComponentRecipe(
+            name="unet",
+            network="mvsdk_export.networks.unet:SpatioTemporalUNet",
+            config="mvsdk_export.networks.unet:UNetConfig",
+            folder="unet",
+            weights="diffusion_pytorch_model.safetensors",
+            inputs=(
+                TensorRecipe(name="sample", shape=_LATENTS, dtype="float32"),
+                TensorRecipe(name="timestep", shape=(1,), dtype="float32"),
+                _FEATURES,
+            ),
+            outputs=(TensorRecipe(name="model_output", shape=_LATENTS, dtype="float32"),),
+        ),
+        ComponentRecipe(
+            name="vae_decoder",
+            network="mvsdk_export.networks.vae:Autoencoder",
+            config="mvsdk_export.networks.vae:AutoencoderConfig",
+            folder="vae",
+            weights="diffusion_pytorch_model.safetensors",
+            wrapper="mvsdk_export.networks.vae:FrameDecoder",
+            inputs=(TensorRecipe(name="latents", shape=_LATENTS, dtype="float32"),),
+            outputs=(TensorRecipe(name="frames", shape=("F", "H", "W", 3), dtype="uint8"),),
+        ),
+    ),
+    num_frames=8,
+    height=64,
+    width=64,
+    fps=8,
+    frame_range=(4, 16),
+    size_multiple=32,
+    size_range=(32, 128),
+    steps=(1, 2, 4),
+    default_steps=4,
+    calibration_prompts=(
+        "a rocket flying up on a blue background",
+        "a cat walking right with a green background",
+        "a racing car driving left on yellow",
+        "a whale swimming down in front of pink",
+        "dragon",
+        "a red balloon rising on white",
+        "the horse galloping to the left on purple",
+        "a helicopter on a black background",
+        "a penguin moving right on orange",
+        "a train going left on gray",
+        "a ghost standing still on a red background",
+        "a bee flying up",
+        "a yellow star falling on blue",
+        "a turtle crawling to the right on green",
+        "a robot not moving in front of white",
+        "an octopus moving down on a yellow background",
+    ),
+    verification_prompts=(
+        "a rocket flying left",
+        "a dog running to the right on a green background",
+        "a sailboat sailing left on blue",
+    ),
+    floors_db={
+        "fp32": {"text_encoder": 80.0, "unet": 80.0, "vae_decoder": 55.0, "end_to_end": 50.0},
+        "fp16": {"text_encoder": 45.0, "unet": 45.0, "vae_decoder": 45.0, "end_to_end": 45.0},
+        "w8a16": {"text_encoder": 35.0, "unet": 30.0, "vae_decoder": 35.0, "end_to_end": 28.0},
+    },
+    licences={
+        "Apache-2.0": "networks, weights and text features distilled from all-MiniLM-L6-v2",
+        "MIT": "Fluent animated emoji (Microsoft), the clips that the model was trained on",
+    },
+)

@@ -1,0 +1,115 @@
+"""mvsdk: few-step video diffusion on phone NPUs, and on this computer.
+
+    import mvsdk
+
+    pipeline = mvsdk.load("sticker.mvbundle")
+    video = pipeline.generate("a rocket flying left", num_inference_steps=4, seed=7)
+    video.save("rocket.mp4")
+
+Importing the package is light: each name is loaded when it is first used, and ONNX Runtime, Pillow
+and av only when something runs or is written.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mvsdk.backends import Backend, Session
+    from mvsdk.backends.fake import Fake
+    from mvsdk.backends.onnxruntime import OnnxRuntime
+    from mvsdk.backends.qnn import Qnn
+    from mvsdk.bundle import Bundle, BundleWriter
+    from mvsdk.devices import CHIPSETS, Chipset, find_chipset
+    from mvsdk.errors import (
+        BackendError,
+        BundleError,
+        InputError,
+        MvsdkError,
+        OutputError,
+        ScheduleError,
+    )
+    from mvsdk.generation import GenerateOptions, Step, Timings
+    from mvsdk.manifest import Manifest
+    from mvsdk.noise import initial_latents
+    from mvsdk.pipeline import Pipeline, load
+    from mvsdk.video import Video
+
+__version__ = "0.1.0"
+
+__all__ = [  # noqa: RUF022 - grouped by use
+    # make a clip
+    "load",
+    "Pipeline",
+    "GenerateOptions",
+    "Step",
+    "Video",
+    "Timings",
+    # bundles
+    "Bundle",
+    "BundleWriter",
+    "Manifest",
+    # what runs the graphs
+    "Backend",
+    "Session",
+    "OnnxRuntime",
+    "Qnn",
+    "Fake",
+    # phones
+    "CHIPSETS",
+    "Chipset",
+    "find_chipset",
+    # noise
+    "initial_latents",
+    # errors
+    "MvsdkError",
+    "BackendError",
+    "BundleError",
+    "InputError",
+    "OutputError",
+    "ScheduleError",
+    "__version__",
+]
+
+_HOMES = {
+    "load": "mvsdk.pipeline",
+    "Pipeline": "mvsdk.pipeline",
+    "GenerateOptions": "mvsdk.generation",
+    "Step": "mvsdk.generation",
+    "Timings": "mvsdk.generation",
+    "Video": "mvsdk.video",
+    "Bundle": "mvsdk.bundle",
+    "BundleWriter": "mvsdk.bundle",
+    "Manifest": "mvsdk.manifest",
+    "Backend": "mvsdk.backends",
+    "Session": "mvsdk.backends",
+    "OnnxRuntime": "mvsdk.backends.onnxruntime",
+    "Qnn": "mvsdk.backends.qnn",
+    "Fake": "mvsdk.backends.fake",
+    "CHIPSETS": "mvsdk.devices",
+    "Chipset": "mvsdk.devices",
+    "find_chipset": "mvsdk.devices",
+    "initial_latents": "mvsdk.noise",
+    "MvsdkError": "mvsdk.errors",
+    "BackendError": "mvsdk.errors",
+    "BundleError": "mvsdk.errors",
+    "InputError": "mvsdk.errors",
+    "OutputError": "mvsdk.errors",
+    "ScheduleError": "mvsdk.errors",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name from its module when it is first asked for."""
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names, loaded or not."""
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,194 @@
+"""Rules of a manifest that no single field can break: what its parts say about each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from math import prod
+from typing import TYPE_CHECKING
+
+from mvsdk.errors import BundleError
+
+if TYPE_CHECKING:
+    from mvsdk._components import Component, FileRef, TensorSpec, Variant
+    from mvsdk.manifest import Manifest
+
+DENOISERS = ("unet", "transformer")
+RESERVED_PATH = "manifest.json"
+PREDICTIONS: Mapping[str, tuple[str, ...]] = {
+    "flow_euler": ("velocity", "sample"),
+    "flow_consistency": ("velocity", "sample"),
+    "lcm": ("epsilon", "v_prediction", "sample"),
+    "edm_euler": ("v_prediction", "epsilon", "sample"),
+}
+"""Prediction types that each kind of sampler can integrate."""
+
+
+def check_consistency(manifest: Manifest) -> None:
+    """Check that the parts of a manifest agree.
+
+    Raises:
+        BundleError: With the first disagreement.
+    """
+    _check_components(manifest)
+    for name, component in manifest.components.items():
+        _check_variants(name, component)
+    _check_files(manifest.files())
+    _check_latents(manifest)
+    if manifest.task == "text_to_video":
+        _check_text(manifest)
+    _check_sampler(manifest)
+    _check_records(manifest)
+
+
+def _refuse(what: str) -> BundleError:
+    return BundleError(f"manifest.json: {what}; export the bundle again")
+
+
+def _check_components(manifest: Manifest) -> None:
+    present = [name for name in DENOISERS if name in manifest.components]
+    if len(present) != 1:
+        have = ", ".join(manifest.components)
+        raise _refuse(f"components hold {have}, want exactly one of {' or '.join(DENOISERS)}")
+    wanted = ["vae_decoder"]
+    if manifest.task == "text_to_video":
+        wanted.append("text_encoder")
+        if manifest.tokenizer is None:
+            raise _refuse("tokenizer is null, want one for the task text_to_video")
+    for name in wanted:
+        if name not in manifest.components:
+            raise _refuse(f"components.{name} is missing, the task {manifest.task} wants it")
+
+
+def _check_variants(name: str, component: Component) -> None:
+    first = component.variants[0]
+    seen: set[str] = set()
+    for variant in component.variants:
+        where = f"components.{name} variant {variant.id}"
+        if variant.id in seen:
+            raise _refuse(f"{where} is given twice, want unique ids")
+        seen.add(variant.id)
+        _check_variant(where, variant)
+        for side in ("inputs", "outputs"):
+            mine, theirs = _signature(getattr(variant, side)), _signature(getattr(first, side))
+            if len(mine) != len(getattr(variant, side)):
+                raise _refuse(f"{where} names one of its {side} twice, want unique names")
+            if mine != theirs:
+                raise _refuse(
+                    f"{where} has {side} {_show(mine)}, want those of {first.id}: {_show(theirs)}"
+                )
+
+
+def _check_variant(where: str, variant: Variant) -> None:
+    paths = [ref.path for ref in variant.files]
+    if len(set(paths)) != len(paths):
+        raise _refuse(f"{where} lists a file twice, want each once")
+    if variant.model not in paths:
+        raise _refuse(f"{where} has the model {variant.model}, which is not among its files")
+    if variant.target == "snapdragon" and variant.chip is None:
+        raise _refuse(f"{where} has no chip, want one for the target snapdragon")
+    if variant.target == "onnx" and variant.chip is not None:
+        raise _refuse(f"{where} has the chip {variant.chip.slug}, want null for the target onnx")
+
+
+def _signature(tensors: Iterable[TensorSpec]) -> dict[str, tuple[int, ...]]:
+    return {tensor.name: tensor.shape for tensor in tensors}
+
+
+def _show(signature: Mapping[str, tuple[int, ...]]) -> str:
+    return ascii(", ".join(f"{name} {shape}" for name, shape in signature.items()))[1:-1][:200]
+
+
+def _check_files(files: Sequence[FileRef]) -> None:
+    """Check that no path has two contents, and that no two paths clash on any file system."""
+    by_folded: dict[str, FileRef] = {}
+    for ref in files:
+        other = by_folded.setdefault(ref.path.casefold(), ref)
+        if other.path != ref.path:
+            raise _refuse(f"files {other.path} and {ref.path} differ only in case")
+        if other != ref:
+            raise _refuse(f"file {ref.path} is given with two sizes or hashes")
+        if ref.path.casefold() == RESERVED_PATH:
+            raise _refuse(f"file {ref.path} is the manifest itself, which lists no hash of its own")
+    for folded, ref in by_folded.items():
+        parts = folded.split("/")
+        folders = ("/".join(parts[:depth]) for depth in range(1, len(parts)))
+        if clash := next((folder for folder in folders if folder in by_folded), None):
+            raise _refuse(f"{by_folded[clash].path} is a file and also a folder of {ref.path}")
+    if any(folded.startswith(f"{RESERVED_PATH}/") for folded in by_folded):
+        raise _refuse(f"a file lies in a folder named {RESERVED_PATH}")
+
+
+def _tensor(manifest: Manifest, component: str, side: str, name: str) -> TensorSpec:
+    tensors: Sequence[TensorSpec] = getattr(manifest.components[component].variants[0], side)
+    found = next((tensor for tensor in tensors if tensor.name == name), None)
+    if found is None:
+        have = _show(_signature(tensors))
+        raise _refuse(f"components.{component} has the {side} {have}, want one named {name}")
+    return found
+
+
+def _check_shape(
+    manifest: Manifest, component: str, side: str, name: str, want: tuple[int, ...], source: str
+) -> None:
+    shape = _tensor(manifest, component, side, name).shape
+    if shape != want:
+        raise _refuse(f"{component}/{name} has shape {shape}, {source} says {want}")
+
+
+def _check_latents(manifest: Manifest) -> None:
+    video, latents = manifest.video, manifest.latents.shape
+    denoiser = manifest.denoiser
+    _check_shape(manifest, denoiser, "inputs", "sample", latents, "latents.shape")
+    _tensor(manifest, denoiser, "inputs", "timestep")
+    _check_shape(manifest, denoiser, "outputs", "model_output", latents, "latents.shape")
+    _check_shape(manifest, "vae_decoder", "inputs", "latents", latents, "latents.shape")
+    frames = (video.frames, video.height, video.width, 3)
+    _check_shape(manifest, "vae_decoder", "outputs", "frames", frames, "video")
+    for variant in manifest.components["vae_decoder"].variants:
+        for tensor in variant.outputs:
+            if tensor.name == "frames" and tensor.dtype != "uint8":
+                raise _refuse(f"vae_decoder/frames of {variant.id} is {tensor.dtype}, want uint8")
+
+
+def _check_text(manifest: Manifest) -> None:
+    if manifest.tokenizer:
+        length = (1, manifest.tokenizer.max_length)
+        source = "tokenizer.max_length"
+        _check_shape(manifest, "text_encoder", "inputs", "input_ids", length, source)
+    name = "encoder_hidden_states"
+    hidden = _tensor(manifest, "text_encoder", "outputs", name).shape
+    _check_shape(manifest, manifest.denoiser, "inputs", name, hidden, "text_encoder")
+
+
+def _check_sampler(manifest: Manifest) -> None:
+    sampler = manifest.sampler
+    allowed = PREDICTIONS[sampler.kind]
+    if sampler.prediction_type not in allowed:
+        raise _refuse(
+            f"sampler.prediction_type is {sampler.prediction_type}, "
+            f"{sampler.kind} wants one of {', '.join(allowed)}"
+        )
+    for steps, schedule in sampler.schedules.items():
+        if sampler.kind.startswith("flow") and schedule.sigmas[0] > 1.0:
+            raise _refuse(
+                f"sampler.schedules.{steps} starts at {schedule.sigmas[0]:g}, "
+                f"{sampler.kind} wants levels within [0, 1]"
+            )
+    for name, values in sampler.conditioning.items():
+        shape = _tensor(manifest, manifest.denoiser, "inputs", name).shape
+        if prod(shape) != len(values):
+            raise _refuse(f"sampler.conditioning.{name} has {len(values)} values for {shape}")
+
+
+def _check_records(manifest: Manifest) -> None:
+    for name in manifest.costs:
+        if name not in manifest.components:
+            raise _refuse(f"costs has the key {name}, which is not a component")
+    ids = {name: {v.id for v in part.variants} for name, part in manifest.components.items()}
+    anywhere = {variant for known in ids.values() for variant in known}
+    for record in manifest.verification:
+        known = anywhere if record.component == "end_to_end" else ids.get(record.component)
+        if known is None:
+            raise _refuse(f"verification names the component {record.component}, not in the bundle")
+        if record.variant not in known:
+            raise _refuse(f"verification names the variant {record.variant}, not in the bundle")

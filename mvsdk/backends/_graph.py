@@ -1,0 +1,139 @@
+"""The border of a graph: checks shapes, casts float16, quantizes and dequantizes.
+
+Shared by every backend, so that a quantized graph gives the same numbers whoever runs it.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mvsdk.errors import BackendError, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from mvsdk.manifest import TensorSpec
+
+    Run = Callable[[dict[str, NDArray[Any]]], Sequence[NDArray[Any]]]
+
+_FLOATS = frozenset({"float32", "float16"})
+
+
+class GraphSession:
+    """A `Session` around one native call."""
+
+    def __init__(
+        self,
+        label: str,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+        run: Run,
+        close: Callable[[], None] | None = None,
+    ) -> None:
+        """Wrap a native call.
+
+        Args:
+            label: What error messages call the graph, such as `unet`.
+            inputs: The graph's inputs as the manifest says them.
+            outputs: The graph's outputs as the manifest says them.
+            run: Takes arrays in the types of the graph, gives its outputs in the order of
+                `outputs`.
+            close: Called once by `close`, after `run` has been let go.
+        """
+        self._label = label
+        self._inputs = tuple(inputs)
+        self._outputs = tuple(outputs)
+        self._run: Run | None = run
+        self._close = close
+        self._run_s = 0.0
+
+    @property
+    def run_s(self) -> float:
+        """Seconds spent inside the native call; casts at the border are not in it."""
+        return self._run_s
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Run the graph once; see `mvsdk.backends.Session.run`."""
+        if self._run is None:
+            raise BackendError(f"{self._label} is closed; load it again")
+        feeds = {spec.name: self._encode(spec, inputs) for spec in self._inputs}
+        start = time.perf_counter()
+        try:
+            results = self._run(feeds)
+        finally:
+            self._run_s += time.perf_counter() - start
+        return {
+            spec.name: self._decode(spec, result)
+            for spec, result in zip(self._outputs, results, strict=True)
+        }
+
+    def close(self) -> None:
+        """Let the native call go; a second call does nothing."""
+        self._run = None
+        close, self._close = self._close, None
+        if close is not None:
+            close()
+
+    def _encode(self, spec: TensorSpec, inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+        value = inputs.get(spec.name)
+        if value is None:
+            given = ", ".join(inputs) or "nothing"
+            raise InputError(f"{self._label} needs the input {spec.name!r}; given: {given}")
+        self._check_shape(spec, value, InputError)
+        return encode(spec, value)
+
+    def _decode(self, spec: TensorSpec, value: NDArray[Any]) -> NDArray[Any]:
+        self._check_shape(spec, value, BackendError)
+        return decode(spec, value)
+
+    def _check_shape(
+        self, spec: TensorSpec, value: NDArray[Any], error: type[InputError | BackendError]
+    ) -> None:
+        if value.shape != tuple(spec.shape):
+            raise error(
+                f"{self._label}/{spec.name} has shape {value.shape}, "
+                f"bundle wants {tuple(spec.shape)}; export the bundle for this shape"
+            )
+
+
+def encode(spec: TensorSpec, value: NDArray[Any]) -> NDArray[Any]:
+    """Turn an array into what the graph takes.
+
+    A quantized tensor gets `clip(round(value / scale) + zero_point)`, in float32 with halves
+    rounded to even: ONNX QuantizeLinear, which phones follow too.
+
+    Args:
+        spec: The tensor as the manifest says it.
+        value: Array of the tensor's shape.
+
+    Returns:
+        C-contiguous array of `spec.dtype`.
+    """
+    dtype = np.dtype(spec.dtype)
+    if spec.scale is not None and spec.dtype not in _FLOATS:
+        bounds = np.iinfo(dtype)
+        steps = np.rint(value.astype(np.float32) / np.float32(spec.scale))
+        value = np.clip(steps + np.float32(spec.zero_point or 0), bounds.min, bounds.max)
+    return np.ascontiguousarray(value, dtype)
+
+
+def decode(spec: TensorSpec, value: NDArray[Any]) -> NDArray[Any]:
+    """Turn what the graph gave into float32, unless it is plain integers.
+
+    Args:
+        spec: The tensor as the manifest says it.
+        value: Array of the tensor's shape, as the graph gave it.
+
+    Returns:
+        Float32 for float and quantized tensors: `(value - zero_point) * scale`; others unchanged.
+    """
+    if spec.dtype in _FLOATS:
+        return value.astype(np.float32, copy=False)
+    if spec.scale is None:
+        return value
+    return (value.astype(np.float32) - np.float32(spec.zero_point or 0)) * np.float32(spec.scale)

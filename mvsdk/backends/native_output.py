@@ -1,0 +1,100 @@
+"""Keeps what native libraries print out of the program's own output.
+
+Qualcomm's libraries print from C, to file descriptors 1 and 2 and past `sys.stdout`: a line about
+`LIBNATIVE` on standard output would break `--json`, and the reason of a failure is on standard
+error only, not in the exception.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import logging
+import os
+import re
+import sys
+import tempfile
+import threading
+from typing import TYPE_CHECKING, BinaryIO
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+logger = logging.getLogger(__name__)
+
+_LOCK = threading.RLock()
+_NATIVE = re.compile(
+    rb"LIBNATIVE|\[[VIWEF]:onnxruntime|\bQnn|\bQNN|<[EWIVD]>|\bfastrpc|adsprpc", re.IGNORECASE
+)
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@contextlib.contextmanager
+def captured_native_output() -> Generator[list[str]]:
+    """Collect what native code prints inside the block.
+
+    File descriptors 1 and 2 belong to the whole process, so one thread at a time is inside, and
+    lines that do not look like a native library's (another thread printed) are passed on
+    afterwards. Blocks may be nested.
+
+    Yields:
+        A list that holds the captured lines once the block has ended. They go to the debug log too.
+    """
+    lines: list[str] = []
+    with _LOCK, contextlib.ExitStack() as stack:
+        _flush()
+        sinks = [
+            (descriptor, stack.enter_context(_redirected(descriptor)))
+            for descriptor in (1, 2)
+            if _is_open(descriptor)
+        ]
+        try:
+            yield lines
+        finally:
+            _flush()
+            stack.close()
+            for descriptor, sink in sinks:
+                lines += _sort_out(descriptor, sink)
+                sink.close()
+
+
+@contextlib.contextmanager
+def _redirected(descriptor: int) -> Generator[BinaryIO]:
+    sink = tempfile.TemporaryFile()  # noqa: SIM115 - read and closed after the descriptor is back
+    saved = os.dup(descriptor)
+    try:
+        os.dup2(sink.fileno(), descriptor)
+        yield sink
+    finally:
+        os.dup2(saved, descriptor)
+        os.close(saved)
+
+
+def _sort_out(descriptor: int, sink: BinaryIO) -> list[str]:
+    """Log the native lines of a sink and return them; write the others where they belong."""
+    sink.seek(0)
+    native: list[str] = []
+    for line in sink:
+        if _NATIVE.search(line):
+            native.append(_COLOUR.sub("", line.decode("utf-8", "replace")).strip())
+        else:
+            os.write(descriptor, line)
+    for text in native:
+        logger.debug("%s", text)
+    return native
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None and not stream.closed:  # pyright: ignore[reportUnnecessaryComparison]
+            stream.flush()
+    with contextlib.suppress(OSError, AttributeError):  # no such symbol on Windows
+        ctypes.CDLL(None).fflush(None)
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,68 @@
+"""ONNX Runtime on the CPU: runs the `onnx` variants on any computer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mvsdk.backends._ort import first_line, import_onnxruntime, label_of, open_graph
+from mvsdk.errors import BackendError, InputError
+
+if TYPE_CHECKING:
+    from mvsdk.backends._graph import GraphSession
+    from mvsdk.bundle import Bundle
+    from mvsdk.manifest import Variant
+
+_SILENT = 4  # everything worth knowing is in the exception too; below 4 it is printed as well
+
+
+class OnnxRuntime:
+    """The CPU provider of ONNX Runtime."""
+
+    def __init__(self, threads: int | None = None) -> None:
+        """Configure the backend; nothing is imported yet.
+
+        Args:
+            threads: Threads inside one graph; None lets ONNX Runtime take one per core.
+
+        Raises:
+            InputError: If `threads` is below 1.
+        """
+        if threads is not None and threads < 1:
+            raise InputError(f"threads is {threads}; allowed: 1 and above, or None for all cores")
+        self._threads = threads
+
+    @property
+    def name(self) -> str:
+        """Short name, as in error messages."""
+        return "onnxruntime"
+
+    def describe(self) -> str:
+        """Return one line for people: version, and that the CPU of this machine runs the graphs."""
+        return f"ONNX Runtime {import_onnxruntime().__version__} on this machine's CPU"
+
+    def unsupported_reason(self, variant: Variant) -> str | None:
+        """Return why a variant cannot run here, or None if it can."""
+        if variant.target != "onnx":
+            return f"ONNX Runtime on the CPU runs target onnx, not {variant.target}"
+        return None
+
+    def load(self, bundle: Bundle, variant: Variant) -> GraphSession:
+        """Load one graph; see `mvsdk.backends.Backend.load`."""
+        reason = self.unsupported_reason(variant)
+        if reason is not None:
+            raise BackendError(f"{label_of(variant)}: {reason}; choose another variant")
+        path = bundle.model(variant)
+        ort = import_onnxruntime()
+        options = ort.SessionOptions()
+        options.log_severity_level = _SILENT
+        if self._threads is not None:
+            options.intra_op_num_threads = self._threads
+        try:
+            session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as exc:  # ONNX Runtime has an exception class of its own per status code
+            raise BackendError(
+                f"ONNX Runtime {ort.__version__} cannot load {label_of(variant)}: "
+                f"{first_line(exc)}; made with {variant.tools.get('onnxruntime', 'unknown')}, "
+                "update onnxruntime or export again"
+            ) from exc
+        return open_graph(session, variant)

@@ -1,0 +1,315 @@
+"""A bundle on disk: one folder, `NAME.mvbundle/`, opened with care and written all or nothing.
+
+Opening checks structure always (manifest, every listed file present, inside the folder and of the
+listed size) and hashes when asked (`verify`) or when a file is first used (`Bundle.file`).
+Writing (`BundleWriter`) happens beside the output and ends with one rename, so that no reader ever
+meets half a bundle and no failure leaves a trace.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import stat
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from mvsdk._parse import is_safe_path
+from mvsdk._staging import NO_SPACE, StagingFolder, writing
+from mvsdk.errors import BundleError
+from mvsdk.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, FileRef, Manifest, Variant
+
+__all__ = ["SUFFIX", "Bundle", "BundleWriter", "sha256_file"]
+
+SUFFIX = ".mvbundle"
+"""What the name of a bundle's folder ends with by convention."""
+
+
+def sha256_file(path: Path) -> str:
+    """Hash a file in constant memory.
+
+    Returns:
+        64 lower-case hexadecimal digits.
+
+    Raises:
+        OSError: If the file cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle:
+    """An opened bundle. Make one with `Bundle.open`."""
+
+    path: Path
+    """Absolute path of the folder, symbolic links resolved."""
+    manifest: Manifest
+    _files: dict[str, FileRef] = field(repr=False, compare=False)
+    _seen: dict[str, tuple[int, int, int]] = field(
+        default_factory=dict[str, tuple[int, int, int]], repr=False, compare=False
+    )
+    """Files whose hash was right: path -> (inode, size, mtime in ns) at that time."""
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], *, verify: bool = False) -> Bundle:
+        """Open a bundle and check its structure.
+
+        Args:
+            path: The bundle's folder.
+            verify: Hash every file now; otherwise each is hashed when it is first used.
+
+        Raises:
+            BundleError: If it is missing, damaged, unsafe, inconsistent or of a newer format.
+        """
+        root = _bundle_folder(Path(path))
+        with _named(root):
+            manifest = Manifest.from_json(_read_manifest(root))
+            files = {ref.path: ref for ref in manifest.files()}
+            for ref in files.values():
+                _check_size(_locate(root, ref.path), ref)
+        bundle = cls(path=root, manifest=manifest, _files=files)
+        if verify:
+            bundle.verify()
+        return bundle
+
+    def file(self, ref: FileRef) -> Path:
+        """Return the absolute path of a file after checking its hash, at most once per content.
+
+        Raises:
+            BundleError: If the file is not part of the bundle, or changed since it was written.
+        """
+        with _named(self.path):
+            if self._files.get(ref.path) != ref:
+                raise BundleError(f"{ref.path} is not a file of this bundle")
+            path = _locate(self.path, ref.path)
+            status = _check_size(path, ref)
+            identity = (status.st_ino, status.st_size, status.st_mtime_ns)
+            if self._seen.get(ref.path) != identity:
+                _check_hash(path, ref)
+                self._seen[ref.path] = identity
+            return path
+
+    def model(self, variant: Variant) -> Path:
+        """Return the absolute path of a variant's model after checking all files of the variant.
+
+        Raises:
+            BundleError: As `file` does.
+        """
+        paths = {ref.path: self.file(ref) for ref in variant.files}
+        return paths[variant.model]
+
+    def verify(self) -> None:
+        """Check the hash of every file.
+
+        Raises:
+            BundleError: With the first file whose content is not the one that was written.
+        """
+        for ref in self._files.values():
+            self.file(ref)
+
+
+class BundleWriter:
+    """Write a bundle all or nothing.
+
+    Used as a context manager: files go into `directory`, `add_file` records each, `commit` moves
+    the whole into place. Leaving without a commit, by an error or not, removes every trace.
+    What a killed process leaves behind is removed by the next writer of the same output.
+    """
+
+    def __init__(self, out: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Check the output, before any work is done.
+
+        Args:
+            out: The bundle's folder-to-be; missing parents are made.
+            overwrite: Replace a bundle that is there. Anything else is never replaced.
+
+        Raises:
+            OutputError: If `out` exists and may not be replaced, or is no name for a folder.
+        """
+        self._staging = StagingFolder(Path(out), replaces=MANIFEST_NAME if overwrite else None)
+        self._added: dict[str, FileRef] = {}
+
+    def __enter__(self) -> Self:
+        """Make the folder to work in.
+
+        Raises:
+            OutputError: If the place cannot be written.
+        """
+        self._staging.create()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Remove everything that was not committed.
+
+        Raises:
+            OutputError: If the body ended because the disk is full.
+        """
+        self._staging.discard()
+        if isinstance(error, OSError) and error.errno in NO_SPACE:
+            with writing(self._staging.out):
+                raise error
+
+    @property
+    def directory(self) -> Path:
+        """The folder to write into, hidden beside the output until the commit."""
+        return self._staging.path
+
+    def add_file(self, relative: str, *, source: Path | None = None) -> FileRef:
+        """Record a file of the bundle.
+
+        Args:
+            relative: Place in the bundle, such as "components/unet/onnx-fp32/model.onnx".
+            source: A file to copy there. None: the file is in `directory` already.
+
+        Returns:
+            What the manifest says of it.
+
+        Raises:
+            BundleError: If the path is not allowed, or no regular file is there.
+            OutputError: If copying fails.
+        """
+        if not is_safe_path(relative) or relative.casefold() == MANIFEST_NAME:
+            raise BundleError(
+                f"{relative!a} is not a path for a bundle; use plain names, letters and digits"
+            )
+        if source is not None:
+            if not source.is_file():
+                raise BundleError(
+                    f"{str(source)!r} is not a file to copy into the bundle as {relative}"
+                )
+            with writing(self._staging.out):
+                target = self.directory / relative
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, target)
+        with _named(self._staging.out):
+            path = _locate(self.directory, relative)
+            ref = FileRef(path=relative, bytes=path.stat().st_size, sha256=sha256_file(path))
+        self._added[relative] = ref
+        return ref
+
+    def commit(self, manifest: Manifest) -> Bundle:
+        """Write the manifest and move the bundle into place in one step.
+
+        Raises:
+            BundleError: If the manifest breaks a rule, or does not match the files.
+            OutputError: If the system refuses to write.
+        """
+        self._check_complete(manifest)
+        payload = manifest.to_json()
+        with writing(self._staging.out):
+            (self.directory / MANIFEST_NAME).write_bytes(payload)
+            Bundle.open(self.directory)
+            self._staging.publish()
+        return Bundle.open(self._staging.out)
+
+    def _check_complete(self, manifest: Manifest) -> None:
+        listed = {ref.path: ref for ref in manifest.files()}
+        for path, ref in listed.items():
+            if self._added.get(path) != ref:
+                raise BundleError(f"the manifest lists {path}, which was not added as it says")
+        with writing(self._staging.out):
+            present = [path for path in self.directory.rglob("*") if not path.is_dir()]
+            linked = [path for path in self.directory.rglob("*") if path.is_symlink()]
+        stray = {path.relative_to(self.directory).as_posix() for path in present} - set(listed)
+        if stray:
+            raise BundleError(
+                f"the bundle holds files that its manifest does not list: {min(stray)}"
+            )
+        if linked:
+            raise BundleError(f"the bundle holds a link: {linked[0].name}; copy the file instead")
+
+
+@contextlib.contextmanager
+def _named(root: Path) -> Generator[None]:
+    """Put the bundle's name before every message, and turn what the system refuses into one."""
+    try:
+        yield
+    except BundleError as exc:
+        raise BundleError(f"bundle {root.name}: {exc}") from exc
+    except OSError as exc:
+        raise BundleError(f"bundle {root.name}: {_reason(exc)}; check its permissions") from exc
+
+
+def _reason(exc: OSError) -> str:
+    words = (exc.strerror or str(exc) or type(exc).__name__).lower()
+    return f"{words}: {exc.filename!s}" if exc.filename else words
+
+
+def _bundle_folder(path: Path) -> Path:
+    try:
+        root = path.resolve(strict=True)
+    except (OSError, RuntimeError, ValueError) as exc:  # a loop of links, a null byte
+        raise BundleError(
+            f"no bundle at {str(path)!a}; give the path of a folder that holds {MANIFEST_NAME}"
+        ) from exc
+    if not root.is_dir():
+        raise BundleError(
+            f"{str(path)!a} is not a folder; a bundle is a folder that holds {MANIFEST_NAME}"
+        )
+    return root
+
+
+def _read_manifest(root: Path) -> bytes:
+    path = _locate(root, MANIFEST_NAME)
+    size = path.stat().st_size
+    if size <= MAX_MANIFEST_BYTES:
+        with path.open("rb") as file:
+            # One byte more than allowed, in case the file grew since its size was read.
+            return file.read(MAX_MANIFEST_BYTES + 1)
+    raise BundleError(
+        f"{MANIFEST_NAME} has {size} bytes, at most {MAX_MANIFEST_BYTES} are allowed; "
+        "download or export the bundle again"
+    )
+
+
+def _locate(root: Path, relative: str) -> Path:
+    """Find a regular file inside the bundle; symbolic links may not lead out of it.
+
+    Raises:
+        BundleError: If it is missing, outside, or a folder, pipe, socket or device.
+    """
+    path = root / relative
+    try:
+        real = path.resolve(strict=True)
+        mode = real.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError) as exc:
+        raise BundleError(f"{relative} is missing; download or export the bundle again") from exc
+    except RuntimeError as exc:  # Python 3.11 and 3.12 raise this for a loop of links
+        raise BundleError(f"{relative} is a loop of links; download the bundle again") from exc
+    if not real.is_relative_to(root):
+        raise BundleError(
+            f"{relative} is a link out of the bundle; copy the bundle with its links resolved"
+        )
+    if not stat.S_ISREG(mode):
+        raise BundleError(f"{relative} is not a regular file; download or export the bundle again")
+    return path
+
+
+def _check_size(path: Path, ref: FileRef) -> os.stat_result:
+    status = path.stat()
+    if status.st_size != ref.bytes:
+        raise BundleError(
+            f"{ref.path} has {status.st_size} bytes, the manifest says {ref.bytes}; "
+            "download or export the bundle again"
+        )
+    return status
+
+
+def _check_hash(path: Path, ref: FileRef) -> None:
+    digest = sha256_file(path)
+    if digest != ref.sha256:
+        raise BundleError(
+            f"{ref.path} has the hash {digest[:12]}..., the manifest says {ref.sha256[:12]}...; "
+            "download or export the bundle again"
+        )

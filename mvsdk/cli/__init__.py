@@ -1,0 +1,201 @@
+"""The command `mvsdk`: one verb per module here, and those that the toolchain adds.
+
+Exit status: 0 done, 1 the answer is no (or a fault of mvsdk), 2 an error of the caller, 130 after
+Ctrl-C. Errors are one line; `--debug`, anywhere on the line, adds traceback and log.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from difflib import get_close_matches
+from importlib.metadata import entry_points
+from typing import Never
+
+import mvsdk
+from mvsdk.cli import devices, doctor, generate, inspect
+from mvsdk.cli.command import Command
+from mvsdk.cli.output import say, show
+from mvsdk.errors import BackendError, InputError, MvsdkError
+
+RUNTIME_COMMANDS: tuple[Command, ...] = (
+    generate.COMMAND,
+    inspect.COMMAND,
+    devices.COMMAND,
+    doctor.COMMAND,
+)
+
+# Shown where the toolchain is not installed, which would otherwise name its own.
+_TOOLCHAIN_HELP = {
+    "export": "compile a model into a bundle for phone NPUs",
+    "verify": "measure a bundle against float32 PyTorch",
+    "plan": "sizes, costs and limits of an export, without weights",
+    "train": "train the small model of this SDK",
+}
+_INSTALL = "pip install 'mvsdk[export]'"
+
+_HELP = """\
+usage: mvsdk COMMAND [options]        mvsdk COMMAND --help shows its options
+
+Few-step video diffusion on phone NPUs, and on this computer.
+
+run a bundle:
+{runtime}
+
+make a bundle ({install}):
+{toolchain}
+
+options:
+  -h, --help  show this help
+  --version   show the version
+  --debug     show log and traceback; may stand anywhere on the line
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: Arguments without the program's name; None takes those of the process.
+
+    Returns:
+        Exit status.
+    """
+    arguments, debug = _without_debug(sys.argv[1:] if argv is None else argv)
+    _prepare_streams(debug=debug)
+    try:
+        status = _run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _abandon_stdout()
+        status = 141  # what a shell reports for a writer whose reader went away (128 + SIGPIPE)
+    except KeyboardInterrupt:
+        say("\ninterrupted; nothing half-written is left")
+        status = 130
+    except MvsdkError as exc:
+        status = _report(exc, str(exc), debug=debug, status=2)
+    except Exception as exc:  # a fault of ours must not look like the user's
+        text = f"{type(exc).__name__}: {exc}; this is a fault of mvsdk, --debug shows where"
+        status = _report(exc, text, debug=debug, status=1)
+    return status
+
+
+def _run(arguments: Sequence[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        show(_help_text())
+        return 0
+    if arguments[0] == "--version":
+        show(f"mvsdk {mvsdk.__version__}")
+        return 0
+    verb, *rest = arguments
+    command = _find_command(verb)
+    parser = _Parser(prog=f"mvsdk {verb}", description=command.help.capitalize() + ".")
+    command.add_arguments(parser)
+    try:
+        options = parser.parse_args(rest)
+    except SystemExit as exc:  # --help
+        return exc.code if isinstance(exc.code, int) else 0
+    return command.run(options)
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, with our errors in place of its own exit."""
+
+    def __init__(self, *, prog: str, description: str) -> None:
+        super().__init__(
+            prog=prog,
+            description=description,
+            allow_abbrev=False,
+            epilog="--debug, anywhere on the line, shows log and traceback.",
+        )
+
+    def error(self, message: str) -> Never:
+        raise InputError(f"{message}; see {self.prog} --help")
+
+
+def _find_command(verb: str) -> Command:
+    known = {command.name: command for command in RUNTIME_COMMANDS}
+    if verb not in known:
+        known |= _toolchain_commands()
+    if verb not in known:
+        close = get_close_matches(verb[:40], known, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise InputError(
+            f"unknown command {verb[:40]!r}; {hint}known: {', '.join(known)}; see mvsdk --help"
+        )
+    return known[verb]
+
+
+def _toolchain_commands() -> dict[str, Command]:
+    """Return the verbs that installed packages add; stand-ins where the toolchain is missing."""
+    commands = {name: _missing(name, "it is not installed") for name in _TOOLCHAIN_HELP}
+    for entry_point in entry_points(group="mvsdk.commands"):
+        try:
+            added: tuple[Command, ...] = entry_point.load()
+        except Exception as exc:  # whatever a broken installation raises, the other verbs work
+            logging.getLogger(__name__).debug("%s does not load", entry_point.value, exc_info=exc)
+            reason = f"{entry_point.value} does not load ({exc})"
+            commands = {name: _missing(name, reason) for name in commands}
+        else:
+            commands |= {command.name: command for command in added}
+    return commands
+
+
+def _missing(name: str, reason: str) -> Command:
+    def add_arguments(parser: argparse.ArgumentParser) -> None:
+        del parser
+        raise BackendError(f"mvsdk {name} belongs to the toolchain, and {reason}; run: {_INSTALL}")
+
+    def run(options: argparse.Namespace) -> int:
+        del options
+        return 2
+
+    return Command(name=name, help=_TOOLCHAIN_HELP[name], add_arguments=add_arguments, run=run)
+
+
+def _help_text() -> str:
+    def listed(commands: Sequence[Command]) -> str:
+        return "\n".join(f"  {command.name:<10}  {command.help}"[:80] for command in commands)
+
+    toolchain = list(_toolchain_commands().values())
+    return _HELP.format(
+        runtime=listed(RUNTIME_COMMANDS), toolchain=listed(toolchain), install=_INSTALL
+    ).rstrip()
+
+
+def _without_debug(argv: Sequence[str]) -> tuple[list[str], bool]:
+    """Take `--debug` out, wherever it stands before a `--`."""
+    arguments = list(argv)
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    kept = [argument for argument in arguments[:end] if argument != "--debug"]
+    return kept + arguments[end:], len(kept) < end
+
+
+def _prepare_streams(*, debug: bool) -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show
+            stream.reconfigure(errors="backslashreplace")
+    if debug:
+        logging.basicConfig(format="%(name)s: %(message)s", stream=sys.stderr)
+        logging.getLogger("mvsdk").setLevel(logging.DEBUG)
+
+
+def _abandon_stdout() -> None:
+    """Point standard output at nothing, so that Python does not complain while it exits."""
+    with contextlib.suppress(OSError, ValueError):
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, sys.stdout.fileno())
+        os.close(nothing)
+
+
+def _report(exc: Exception, text: str, *, debug: bool, status: int) -> int:
+    if debug:
+        traceback.print_exception(exc)
+    say("error: " + " ".join(text.split()))
+    return status

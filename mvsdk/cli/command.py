@@ -1,0 +1,24 @@
+"""What a verb of the command line is.
+
+The toolchain adds its own through the entry-point group `mvsdk.commands`: a value
+`package.module:COMMANDS`, a tuple of `Command`. That module is imported to list the verbs, so it
+must be light.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """One verb."""
+
+    name: str
+    help: str
+    """One line, lower-case, at most 58 letters: `mvsdk --help` fits 80 columns."""
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+    """Does the work and returns the exit status. User errors are raised as `MvsdkError`."""

@@ -1,0 +1,384 @@
+"""The manifest of a bundle: everything a runtime needs to know about a model, as frozen data.
+
+`Manifest.from_json` reads strictly (docs/bundle_format.md is normative): the result is complete,
+within bounds and consistent, or a one-line `BundleError` says where it is not. `Manifest.to_json`
+writes canonical bytes and runs the same checks, so no writer can make what no reader accepts.
+
+Field names are the JSON keys. Every class reads itself from a `Node` with `parse`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Literal, cast, get_args
+
+from mvsdk._components import (
+    COMPUTE_UNITS,
+    DTYPES,
+    PRECISIONS,
+    TARGETS,
+    Chip,
+    Component,
+    ComputeUnit,
+    DType,
+    FileRef,
+    LeftOutside,
+    Precision,
+    Residency,
+    Target,
+    TensorSpec,
+    Variant,
+)
+from mvsdk._consistency import check_consistency
+from mvsdk._parse import MAX_MANIFEST_BYTES, JsonValue, Node, check_json, fail, load_json
+from mvsdk._sampler import (
+    PREDICTION_TYPES,
+    SAMPLER_KINDS,
+    PredictionType,
+    Sampler,
+    SamplerKind,
+    Schedule,
+)
+from mvsdk.errors import BundleError
+
+__all__ = [
+    "COMPUTE_UNITS",
+    "DTYPES",
+    "END_TO_END",
+    "FORMAT",
+    "FORMAT_VERSIONS",
+    "MANIFEST_NAME",
+    "MAX_MANIFEST_BYTES",
+    "PRECISIONS",
+    "PREDICTION_TYPES",
+    "SAMPLER_KINDS",
+    "TARGETS",
+    "TASKS",
+    "Chip",
+    "Component",
+    "ComputeUnit",
+    "DType",
+    "FileRef",
+    "LatentSpec",
+    "LeftOutside",
+    "Licence",
+    "Manifest",
+    "Precision",
+    "PredictionType",
+    "Residency",
+    "Sampler",
+    "SamplerKind",
+    "Schedule",
+    "Source",
+    "Target",
+    "Task",
+    "TensorSpec",
+    "TokenizerSpec",
+    "Variant",
+    "Verification",
+    "VideoSpec",
+]
+
+FORMAT = "mvbundle"
+FORMAT_VERSIONS = (1,)
+"""Versions that this package reads, rising; it writes the last."""
+MANIFEST_NAME = "manifest.json"
+END_TO_END = "end_to_end"
+"""The `component` of a verification record that covers the whole pipeline."""
+
+Task = Literal["text_to_video", "image_to_video", "video_to_video"]
+
+TASKS: tuple[Task, ...] = get_args(Task)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoSpec:
+    """The clip that the bundle makes: RGB frames (F, H, W, 3)."""
+
+    frames: int
+    height: int
+    width: int
+    fps: float
+
+    @classmethod
+    def parse(cls, node: Node) -> VideoSpec:
+        """Read the size of the clip."""
+        f = node.fields("frames", "height", "width", "fps")
+        fps = f["fps"].number(0.0, 240.0)
+        if fps == 0.0:
+            f["fps"].fail("a number above 0, at most 240")
+        return cls(
+            frames=f["frames"].integer(1, 4096),
+            height=f["height"].integer(1, 8192),
+            width=f["width"].integer(1, 8192),
+            fps=fps,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatentSpec:
+    """The tensor that the sampler integrates: (F, C, h, w), frames in the batch axis."""
+
+    shape: tuple[int, int, int, int]
+
+    @classmethod
+    def parse(cls, node: Node) -> LatentSpec:
+        """Read the latent shape."""
+        items = node.fields("shape")["shape"].items(least=4, most=4)
+        frames, channels, height, width = (item.integer(1, 65536) for item in items)
+        return cls(shape=(frames, channels, height, width))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenizerSpec:
+    """How a prompt becomes `input_ids` (1, max_length)."""
+
+    kind: Literal["wordpiece"] = "wordpiece"
+    file: FileRef
+    max_length: int
+    pad_token: str
+    unk_token: str
+
+    @classmethod
+    def parse(cls, node: Node) -> TokenizerSpec:
+        """Read the tokenizer."""
+        f = node.fields("kind", "file", "max_length", "pad_token", "unk_token")
+        return cls(
+            kind=f["kind"].choice(("wordpiece",)),
+            file=FileRef.parse(f["file"]),
+            max_length=f["max_length"].integer(1, 65536),
+            pad_token=f["pad_token"].text(most=64),
+            unk_token=f["unk_token"].text(most=64),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Where the weights come from. Its files are named and hashed, not shipped."""
+
+    model: str
+    recipe: str
+    checkpoint: tuple[FileRef, ...] = ()
+    lora: tuple[FileRef, ...] = ()
+
+    @classmethod
+    def parse(cls, node: Node) -> Source:
+        """Read the provenance."""
+        f = node.fields("model", "recipe", "checkpoint", "lora")
+        return cls(
+            model=f["model"].text(),
+            recipe=f["recipe"].text(),
+            checkpoint=tuple(FileRef.parse(item) for item in f["checkpoint"].items(most=256)),
+            lora=tuple(FileRef.parse(item) for item in f["lora"].items(most=256)),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Licence:
+    """The terms of something in the bundle."""
+
+    name: str
+    """SPDX identifier where there is one."""
+    applies_to: str
+    text_file: FileRef | None = None
+    """The licence's text, shipped in the bundle."""
+
+    @classmethod
+    def parse(cls, node: Node) -> Licence:
+        """Read a licence."""
+        f = node.fields("name", "applies_to", "text_file")
+        return cls(
+            name=f["name"].text(most=256),
+            applies_to=f["applies_to"].text(),
+            text_file=f["text_file"].optional(FileRef.parse),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """One comparison of an artefact with its reference."""
+
+    component: str
+    """A component, or `END_TO_END`."""
+    variant: str
+    case: str
+    """What was run, such as "a rocket flying left, seed 7"."""
+    step: int | None = None
+    """Step index of the sampler, None where steps do not matter."""
+    metric: str
+    """Such as "psnr", "sqnr" or "frame_difference_psnr"."""
+    value_db: float | None
+    """None: identical, which has no finite value in dB."""
+    floor_db: float
+    passed: bool
+    measured_on: str
+    """Such as "QNN HTP emulator, QNN 2.51"."""
+    reference: str
+    """Such as "PyTorch float32"."""
+
+    @classmethod
+    def parse(cls, node: Node) -> Verification:
+        """Read a record; `passed` must say what the numbers say."""
+        f = node.fields(*(item.name for item in fields(cls)))
+        value_db = f["value_db"].optional(lambda item: item.number(-1e4, 1e4))
+        floor_db = f["floor_db"].number(-1e4, 1e4)
+        passed = f["passed"].boolean()
+        if passed != (value_db is None or value_db >= floor_db):
+            f["passed"].fail("what value_db and floor_db say")
+        return cls(
+            component=f["component"].identifier(),
+            variant=f["variant"].identifier(),
+            case=f["case"].text(),
+            step=f["step"].optional(lambda item: item.integer(0, 999)),
+            metric=f["metric"].identifier(),
+            value_db=value_db,
+            floor_db=floor_db,
+            passed=passed,
+            measured_on=f["measured_on"].text(),
+            reference=f["reference"].text(),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """All of manifest.json, checked."""
+
+    name: str
+    task: Task
+    video: VideoSpec
+    latents: LatentSpec
+    components: Mapping[str, Component]
+    sampler: Sampler
+    tokenizer: TokenizerSpec | None
+    source: Source
+    licences: tuple[Licence, ...] = ()
+    costs: Mapping[str, Mapping[str, float]] = field(default_factory=dict[str, Mapping[str, float]])
+    """By component: parameters, flops, bytes and the like, each >= 0 with its unit in its name."""
+    verification: tuple[Verification, ...] = ()
+    extensions: Mapping[str, JsonValue] = field(default_factory=dict[str, JsonValue])
+    """Top-level keys that begin with `x-`, kept and ignored."""
+
+    @classmethod
+    def from_json(cls, payload: bytes) -> Manifest:
+        """Read a manifest.
+
+        Args:
+            payload: The bytes of manifest.json, at most `MAX_MANIFEST_BYTES`.
+
+        Raises:
+            BundleError: If it is not a manifest of a known version, or breaks any rule of the
+                format. Nothing else is raised, whatever the bytes are.
+        """
+        return _parse_manifest(Node(load_json(payload)))
+
+    def to_json(self) -> bytes:
+        """Write canonical bytes: equal manifests give equal bytes.
+
+        Returns:
+            UTF-8 JSON with a final newline; `from_json` gives back an equal manifest.
+
+        Raises:
+            BundleError: If `from_json` would refuse the result.
+        """
+        content = cast("dict[str, object]", _to_plain(self))
+        extensions = cast("dict[str, object]", content.pop("extensions"))
+        if stray := [key for key in extensions if not key.startswith("x-")]:
+            fail(f"the extension {stray[0]!a}", "without its prefix", "keys that begin with x-")
+        head = {"format": FORMAT, "format_version": FORMAT_VERSIONS[-1]}
+        document = head | content | extensions
+        _parse_manifest(Node(check_json(document)))
+        payload = (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
+        if len(payload) > MAX_MANIFEST_BYTES:
+            fail("", f"{len(payload)} bytes", f"at most {MAX_MANIFEST_BYTES}")
+        return payload
+
+    @property
+    def denoiser(self) -> str:
+        """Name of the component that the sampler calls: `unet` or `transformer`."""
+        return next(name for name in ("unet", "transformer") if name in self.components)
+
+    def component(self, name: str) -> Component:
+        """Return a component by name.
+
+        Raises:
+            BundleError: If the bundle has no such component.
+        """
+        if name not in self.components:
+            known = ", ".join(self.components)
+            raise BundleError(f"bundle {self.name} has no component {name!a}; it has {known}")
+        return self.components[name]
+
+    def files(self) -> tuple[FileRef, ...]:
+        """Return every file that the bundle ships, each once, sorted by path."""
+        found = [ref for part in self.components.values() for v in part.variants for ref in v.files]
+        if self.tokenizer:
+            found.append(self.tokenizer.file)
+        found += [item.text_file for item in self.licences if item.text_file]
+        return tuple(sorted(set(found), key=lambda ref: ref.path))
+
+
+def _parse_manifest(node: Node) -> Manifest:
+    _check_version(node)
+    value = cast("dict[str, object]", node.value)
+    extensions = {key: item for key, item in value.items() if key.startswith("x-")}
+    known = Node({key: item for key, item in value.items() if key not in extensions})
+    names = [item.name for item in fields(Manifest) if item.name != "extensions"]
+    f = known.fields("format", "format_version", *names)
+    manifest = Manifest(
+        name=f["name"].identifier(),
+        task=f["task"].choice(TASKS),
+        video=VideoSpec.parse(f["video"]),
+        latents=LatentSpec.parse(f["latents"]),
+        components={
+            name: Component.parse(item)
+            for name, item in sorted(f["components"].entries(least=1, most=16).items())
+        },
+        sampler=Sampler.parse(f["sampler"]),
+        tokenizer=f["tokenizer"].optional(TokenizerSpec.parse),
+        source=Source.parse(f["source"]),
+        licences=tuple(Licence.parse(item) for item in f["licences"].items(most=256)),
+        costs={
+            name: {unit: number.number(0.0) for unit, number in item.entries(most=64).items()}
+            for name, item in f["costs"].entries(most=16).items()
+        },
+        verification=tuple(Verification.parse(i) for i in f["verification"].items(most=10_000)),
+        extensions=cast("dict[str, JsonValue]", extensions),
+    )
+    check_consistency(manifest)
+    return manifest
+
+
+def _check_version(node: Node) -> None:
+    """Check format and version before anything else, as a newer format may change all the rest."""
+    value = node.value
+    if not isinstance(value, dict) or cast("dict[str, object]", value).get("format") != FORMAT:
+        fail("", "not an mvbundle manifest", 'an object with "format": "mvbundle"')
+    version = Node(cast("dict[str, object]", value).get("format_version"), "format_version")
+    number = version.integer(1)
+    if number > FORMAT_VERSIONS[-1]:
+        known = ", ".join(map(str, FORMAT_VERSIONS))
+        raise BundleError(
+            f"manifest.json has format_version {number}, this mvsdk knows {known}; "
+            "upgrade mvsdk: pip install --upgrade mvsdk"
+        )
+
+
+def _to_plain(value: object) -> object:
+    """Turn dataclasses into what json writes, one form per value: 1.0 is 1, keys are sorted."""
+    if is_dataclass(value):
+        return {item.name: _to_plain(getattr(value, item.name)) for item in fields(value)}
+    if isinstance(value, Mapping):
+        entries = sorted(cast("Mapping[object, object]", value).items(), key=_by_number_then_name)
+        return {str(key): _to_plain(item) for key, item in entries}
+    if isinstance(value, tuple | list):
+        return [_to_plain(item) for item in cast("tuple[object, ...]", value)]
+    if isinstance(value, float):
+        return int(value) if value.is_integer() and abs(value) < 2**53 else float(value)
+    return value
+
+
+def _by_number_then_name(entry: tuple[object, object]) -> tuple[int, str]:
+    key = entry[0]
+    return (key if isinstance(key, int) else 0, str(key))

@@ -1,0 +1,366 @@
+"""The sticker data set, on tiny animations made here: nothing is downloaded."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from mvsdk_export.distill import sources, sprites
+from mvsdk_export.distill.captions import (
+    BACKGROUNDS,
+    HELD_OUT,
+    MOTIONS,
+    VERBS,
+    CaptionSampler,
+    all_words,
+)
+from mvsdk_export.distill.clips import ClipLabel, ClipOptions, StickerClips, resampling_matrix
+from mvsdk_export.distill.sources import DataError, Package
+from mvsdk_export.distill.sprites import Facing, Sprites, Subject
+
+SIDE = 32
+LOOP = 6
+
+
+def _subject(name: str, facing: Facing, motion: str, background: str) -> Subject:
+    return Subject(
+        id=name,
+        codepoints=f"1f{len(name):03x}",
+        noun=name,
+        synonyms=(f"little {name}",),
+        kind="drive",
+        facing=facing,
+        held_out_motion=motion,
+        held_out_background=background,
+    )
+
+
+SUBJECTS = (
+    _subject("arrow", "left", "up", "red"),
+    _subject("dart", "right", "down", "blue"),
+    _subject("ball", "none", "left", "white"),
+)
+
+
+def _webp(path: Path, *, heavy_side: str) -> None:
+    """Write a square with a wide bar on one side, whose shade changes over the loop."""
+    images: list[Image.Image] = []
+    for frame in range(LOOP):
+        pixels = np.zeros((SIDE, SIDE, 4), np.uint8)
+        pixels[8:24, 4:28] = (40, 200, 40 + 30 * frame, 255)
+        if heavy_side == "left":
+            pixels[2:30, 4:12] = (0, 0, 0, 255)
+        elif heavy_side == "right":
+            pixels[2:30, 20:28] = (0, 0, 0, 255)
+        images.append(Image.fromarray(pixels))
+    images[0].save(path, save_all=True, append_images=images[1:], duration=40, lossless=True)
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> StickerClips:
+    folder = tmp_path_factory.mktemp("webp")
+    loops: list[NDArray[np.uint8]] = []
+    for subject in SUBJECTS:
+        path = folder / f"{subject.id}.webp"
+        _webp(path, heavy_side=subject.facing)
+        loops.append(sprites.decode_sprite(path, size=SIDE, source_frames=LOOP))
+    made = Sprites(
+        subjects=SUBJECTS,
+        rgba=np.stack(loops),
+        labels=tuple(subject.noun for subject in SUBJECTS),
+        keywords=((),) * len(SUBJECTS),
+    )
+    return StickerClips(sprites=made, options=ClipOptions(size=SIDE))
+
+
+def _mask(frames: NDArray[np.uint8], label: ClipLabel) -> NDArray[np.float64]:
+    difference = frames.astype(np.int64) - np.array(label.background_rgb)
+    return (np.abs(difference).max(axis=-1) > 8).astype(np.float64)
+
+
+def _centroid(mask: NDArray[np.float64]) -> tuple[float, float]:
+    rows, columns = np.nonzero(mask)
+    return float(columns.mean()), float(rows.mean())
+
+
+def _render(
+    clips: StickerClips, subject: str, motion: str, background: str = "yellow", seed: int = 0
+) -> tuple[NDArray[np.uint8], ClipLabel]:
+    scene = clips.scene(subject, motion=motion, background=background)
+    frames, labels = clips.render([scene], np.random.default_rng(seed))
+    return frames[0], labels[0]
+
+
+@pytest.mark.parametrize("subject", ["arrow", "dart", "ball"])
+@pytest.mark.parametrize(
+    ("motion", "axis", "sign"), [("left", 0, -1), ("right", 0, 1), ("up", 1, -1), ("down", 1, 1)]
+)
+def test_subject_moves_where_the_label_says(
+    clips: StickerClips, subject: str, motion: str, axis: int, sign: int
+) -> None:
+    for seed in range(5):
+        frames, label = _render(clips, subject, motion, seed=seed)
+        start, end = (_centroid(_mask(frame, label)) for frame in (frames[0], frames[-1]))
+        assert sign * (end[axis] - start[axis]) > 0.2 * SIDE
+        assert abs(end[1 - axis] - start[1 - axis]) < 2.0
+
+
+def test_still_subject_stays_and_still_animates(clips: StickerClips) -> None:
+    frames, label = _render(clips, "ball", "still")
+    masks = [_mask(frame, label) for frame in frames]
+    assert all(np.array_equal(masks[0], mask) for mask in masks)
+    assert not np.array_equal(frames[0], frames[3])
+
+
+@pytest.mark.parametrize(
+    ("subject", "motion", "flipped"),
+    [
+        ("arrow", "right", True),
+        ("arrow", "left", False),
+        ("arrow", "up", False),
+        ("dart", "left", True),
+        ("dart", "right", False),
+        ("ball", "left", False),
+        ("ball", "right", False),
+    ],
+)
+def test_subject_faces_its_movement(
+    clips: StickerClips, subject: str, motion: str, flipped: bool
+) -> None:
+    frames, label = _render(clips, subject, motion)
+    assert label.flipped is flipped
+    if subject == "ball" or motion == "up":
+        return
+    dark = frames[4].max(axis=-1) < 60
+    front, whole = _centroid(dark.astype(np.float64))[0], _centroid(_mask(frames[4], label))[0]
+    assert (front < whole) is (motion == "left")
+
+
+@pytest.mark.parametrize("background", list(BACKGROUNDS))
+def test_background_is_the_labelled_colour_to_the_bit(clips: StickerClips, background: str) -> None:
+    frames, label = _render(clips, "ball", "still", background)
+    corners = frames[:, [0, 0, -1, -1], [0, -1, 0, -1]]
+    assert np.array_equal(corners, np.broadcast_to(label.background_rgb, corners.shape))
+    distance = {
+        name: np.abs(np.subtract(rgb, label.background_rgb)).sum()
+        for name, rgb in BACKGROUNDS.items()
+    }
+    assert min(distance, key=lambda name: distance[name]) == background
+
+
+def test_equal_seeds_give_equal_batches_and_others_do_not(clips: StickerClips) -> None:
+    first = clips.sample_batch(np.random.default_rng(3), 12)
+    again = clips.sample_batch(np.random.default_rng(3), 12)
+    other = clips.sample_batch(np.random.default_rng(4), 12)
+    assert first[0].shape == (12, 8, SIDE, SIDE, 3)
+    assert first[0].dtype == np.uint8
+    assert np.array_equal(first[0], again[0])
+    assert first[1:] == again[1:]
+    assert first[1] != other[1]
+
+
+def test_opaque_sprite_hides_the_background_at_every_scale() -> None:
+    for scale in (0.5, 0.66, 0.7, 0.76, 1.0, 1.3):
+        matrix = resampling_matrix(np.array([0.5, 0.53]), scale, 64, 64)
+        middle = matrix[:, 26:38].sum(axis=-1)
+        np.testing.assert_allclose(middle, 1.0, atol=1e-6)
+
+
+def test_resampling_at_the_sprites_own_size_copies_it() -> None:
+    np.testing.assert_allclose(resampling_matrix(np.array([0.5]), 1.0, 16, 16)[0], np.eye(16))
+
+
+def test_training_never_shows_or_says_what_is_held_out() -> None:
+    sampler = CaptionSampler(subjects=sprites.load_subjects())
+    rng = np.random.default_rng(0)
+    words: set[str] = set()
+    lengths: set[int] = set()
+    for _ in range(20_000):
+        scene = sampler.sample_scene(rng)
+        subject = sampler.subjects[scene.subject]
+        assert scene.motion != subject.held_out_motion
+        assert scene.background != subject.held_out_background
+        caption = sampler.caption(scene, rng)
+        assert any(name in caption for name in subject.names)
+        words.update(caption.split())
+        lengths.add(len(caption.split()))
+    assert words.isdisjoint({*HELD_OUT.verbs, "leftwards", "towards", "backdrop", "over", "this"})
+    assert words <= set(all_words(sampler.subjects))
+    assert max(lengths) <= 14
+
+
+def test_held_out_draws_are_all_held_out(clips: StickerClips) -> None:
+    sampler = clips.captions
+    rng = np.random.default_rng(0)
+    assert all(sampler.is_held_out(sampler.sample_held_out_scene(rng)) for _ in range(500))
+    _, captions, labels = clips.sample_held_out(rng, 60, kind="wording")
+    known = set(all_words(SUBJECTS))
+    for caption, label in zip(captions, labels, strict=True):
+        assert label.background in caption.split()
+        assert caption.startswith("this ")
+        assert set(caption.split()) <= known
+
+
+def test_caption_says_what_the_label_says(clips: StickerClips) -> None:
+    _, captions, labels = clips.sample_held_out(np.random.default_rng(1), 200)
+    for caption, label in zip(captions, labels, strict=True):
+        assert label.background in caption.split()
+        assert label.subject in caption
+        says = {"left": "to left", "right": "to right", "up": "up", "down": "down"}
+        if label.motion in ("left", "right") and "from" in caption:
+            assert says[label.motion] in caption
+        if label.motion == "still":
+            assert not {"left", "right", "up", "down"} & set(caption.split())
+    assert {label.motion for label in labels} == set(MOTIONS)
+
+
+def test_articles_fit_their_words() -> None:
+    sampler = CaptionSampler(subjects=sprites.load_subjects())
+    rng = np.random.default_rng(0)
+    text = "\n".join(sampler.caption(sampler.sample_scene(rng), rng) for _ in range(5_000))
+    assert "an orange background" in text
+    for wrong in ("a orange", "a airplane", "a owl", "an unicorn", "an ufo"):
+        assert wrong not in text
+
+
+def test_shipped_subjects_are_named_once_and_can_move() -> None:
+    subjects = sprites.load_subjects()
+    names = [name for subject in subjects for name in subject.names]
+    assert len(subjects) == 72
+    assert sorted(names) == sorted(set(names))
+    assert all(2 <= len(subject.synonyms) <= 4 for subject in subjects)
+    assert {subject.kind for subject in subjects} <= set(VERBS)
+    assert len({subject.codepoints for subject in subjects}) == 72
+    facing = {subject.id: subject.facing for subject in subjects}
+    assert (facing["rocket"], facing["car"], facing["penguin"]) == ("right", "left", "none")
+
+
+def test_sprites_are_premultiplied_and_survive_the_cache(
+    clips: StickerClips, tmp_path: Path
+) -> None:
+    rgba = clips.sprites.rgba
+    assert np.all(rgba[..., :3] <= rgba[..., 3:])
+    sprites.save_sprites(clips.sprites, tmp_path / "a" / "sprites.npz")
+    loaded = sprites.load_sprites(tmp_path / "a" / "sprites.npz")
+    assert loaded.subjects == clips.sprites.subjects
+    assert np.array_equal(loaded.rgba, rgba)
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["sprites.npz"]
+
+
+def test_damaged_cache_and_image_are_refused(tmp_path: Path) -> None:
+    bad = tmp_path / "sprites.npz"
+    bad.write_bytes(b"not a cache")
+    with pytest.raises(DataError, match="build them again"):
+        sprites.load_sprites(bad)
+    image = tmp_path / "x.webp"
+    _webp(image, heavy_side="left")
+    image.write_bytes(image.read_bytes()[:60])
+    with pytest.raises(DataError, match="cannot decode"):
+        sprites.decode_sprite(image, size=SIDE, source_frames=LOOP)
+
+
+def _tarball(path: Path, members: dict[str, bytes], *, link: str | None = None) -> Path:
+    with tarfile.open(path, "w:gz") as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+        if link is not None:
+            info = tarfile.TarInfo(link)
+            info.type, info.linkname = tarfile.SYMTYPE, "/etc/hostname"
+            tar.addfile(info)
+    return path
+
+
+def _last_part(member: str) -> str:
+    return member.rsplit("/", 1)[-1]
+
+
+@pytest.mark.parametrize("name", ["../evil.webp", "/evil.webp", "a/../../evil.webp", "a\\b.webp"])
+def test_unsafe_member_names_are_refused(tmp_path: Path, name: str) -> None:
+    archive = _tarball(tmp_path / "p.tgz", {name: b"x"})
+    with pytest.raises(DataError, match="unsafe name"):
+        sources.extract_members(archive, tmp_path / "out", _last_part)
+    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "evil.webp").exists()
+
+
+def test_links_large_members_and_other_folders_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    linked = _tarball(tmp_path / "l.tgz", {}, link="package/a.webp")
+    with pytest.raises(DataError, match="not a plain file"):
+        sources.extract_members(linked, tmp_path / "out", _last_part)
+    plain = _tarball(tmp_path / "p.tgz", {"package/a.webp": b"12345"})
+    with pytest.raises(DataError, match="not a plain file name"):
+        sources.extract_members(plain, tmp_path / "out", lambda _: "../a.webp")
+    monkeypatch.setattr(sources, "MAX_MEMBER_BYTES", 4)
+    with pytest.raises(DataError, match="at most 4"):
+        sources.extract_members(plain, tmp_path / "out", _last_part)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_truncated_and_incomplete_archives_are_refused(tmp_path: Path) -> None:
+    whole = _tarball(tmp_path / "p.tgz", {"package/a.webp": bytes(range(256)) * 40})
+    with pytest.raises(DataError, match=r"lacks b\.webp"):
+        sources.extract_members(whole, tmp_path / "out", _last_part, expected=("b.webp",))
+    whole.write_bytes(whole.read_bytes()[:80])
+    with pytest.raises(DataError, match="cannot read"):
+        sources.extract_members(whole, tmp_path / "out2", _last_part)
+
+
+def test_missing_npm_is_named_with_the_next_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(DataError, match="npm is not on the PATH; install"):
+        sources.fetch_package(sources.EMOJIBASE, tmp_path / "packages")
+
+
+def test_cached_archive_is_taken_only_with_the_pinned_hash(tmp_path: Path) -> None:
+    package = Package(name="@a/b", version="1.2.3", sha256=hashlib.sha256(b"right").hexdigest())
+    assert package.archive_name == "a-b-1.2.3.tgz"
+    (tmp_path / package.archive_name).write_bytes(b"right")
+    assert sources.fetch_package(package, tmp_path) == tmp_path / "a-b-1.2.3.tgz"
+    (tmp_path / package.archive_name).write_bytes(b"wrong")
+    with pytest.raises(DataError, match="pinned is"):
+        sources.fetch_package(package, tmp_path)
+
+
+def test_build_fetches_nothing_twice_and_resumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched: list[str] = []
+    pictures = {f"package/assets/{s.codepoints}-FE0F.webp": s for s in SUBJECTS}
+
+    def fetch(package: Package, folder: Path) -> Path:
+        fetched.append(package.name)
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / package.archive_name
+        if package is sources.EMOJIBASE:
+            rows = ",".join(
+                f'{{"hexcode": "{s.codepoints.upper()}", "label": "{s.noun}", "tags": ["t"]}}'
+                for s in SUBJECTS
+            )
+            return _tarball(path, {"package/en/data.json": f"[{rows}]".encode()})
+        members: dict[str, bytes] = {}
+        for name, subject in pictures.items():
+            _webp(tmp_path / "x.webp", heavy_side=subject.facing)
+            members[name] = (tmp_path / "x.webp").read_bytes()
+        return _tarball(path, members)
+
+    monkeypatch.setattr(sprites, "fetch_package", fetch)
+    path = sprites.build_sprites(tmp_path, size=16, source_frames=LOOP, subjects=SUBJECTS)
+    assert fetched == ["emojibase-data", "@lobehub/fluent-emoji-anim-1"]
+    assert sprites.load_sprites(path).keywords == (("t",),) * 3
+    assert sprites.build_sprites(tmp_path, size=16, source_frames=LOOP, subjects=SUBJECTS) == path
+    other = sprites.build_sprites(tmp_path, size=8, source_frames=LOOP, subjects=SUBJECTS)
+    assert other != path
+    assert len(fetched) == 2

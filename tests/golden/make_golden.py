@@ -1,0 +1,245 @@
+"""Write the golden files of noise, schedules and sampling; every runtime's tests read them.
+
+`make_golden.py` writes, `make_golden.py --check` compares and exits with 1 on a difference. Floats
+are exact: 64-bit values stand as hexadecimal bits, float32 values as decimals that a double holds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mvsdk import noise, sampling, schedules
+
+GOLDEN = Path(__file__).resolve().parent
+
+SEEDS = (0, 7, 0xFEDCBA9876543210)
+LATENTS_SHAPE = (2, 3, 4, 4)
+CLIP_SHAPE = (8, 16, 8, 8)
+
+# (seed, stream, offset); the last two start mid-block and cross into the block counter's high word.
+DRAWS = (
+    *((seed, 0, 0) for seed in SEEDS),
+    (7, 1, 0),
+    (2**64 - 1, 2**32 - 1, 5),
+    (7, 0, 4 * 2**32 - 2),
+)
+PHILOX: tuple[tuple[tuple[int, ...], tuple[int, int]], ...] = (
+    ((0, 0, 0, 0), (0, 0)),
+    ((0xFFFFFFFF,) * 4, (0xFFFFFFFF, 0xFFFFFFFF)),
+    ((0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344), (0xA4093822, 0x299F31D0)),
+)
+ALL_TERMS = (365899 + 0.5) * 2.0**-32  # its logarithm needs the last term of the series, 2/21
+PROBABILITIES = (2**-33, 1e-9, ALL_TERMS, 1e-3, 0.0749, 0.0751, 0.25, 0.5 - 2**-33, 0.9, 1 - 2**-33)
+AROUND_SQRT_HALF = (0.7071067811865475, 0.7071067811865476)
+LOG_ARGUMENTS = (2**-33, 1e-9, ALL_TERMS, 1e-3, 0.0625, 0.075, 0.5, *AROUND_SQRT_HALF, 10)
+
+SCHEDULES: tuple[tuple[Callable[..., NDArray[Any]], dict[str, Any], bool], ...] = (
+    *((schedules.flow_sigmas, {"num_inference_steps": n, "shift": 1.0}, True) for n in (1, 2, 4)),
+    *(
+        (schedules.flow_sigmas, {"num_inference_steps": 4, "shift": m}, True)
+        for m in (3.0, 5.0, 8.0)
+    ),
+    *(
+        (
+            schedules.karras_sigmas,
+            {"num_inference_steps": n, "sigma_min": 0.002, "sigma_max": 700.0, "rho": 7.0},
+            False,
+        )
+        for n in (1, 4, 25)
+    ),
+    *((schedules.lcm_timesteps, {"num_inference_steps": n}, True) for n in (1, 2, 4, 8)),
+    *((schedules.trailing_timesteps, {"num_inference_steps": n}, True) for n in (1, 2, 4, 8, 16)),
+)
+
+# The network of every trajectory, rounded twice: model_output = gain * model_input + bias[step].
+GAIN = 0.375
+BIAS = (0.5, -0.25, 0.125, 0.0)
+FLOW = schedules.flow_sigmas(4, shift=3.0)
+LCM_TIMESTEPS = schedules.lcm_timesteps(4)
+LCM = schedules.alphas_cumprod_sigmas(schedules.alphas_cumprod(), LCM_TIMESTEPS)
+EDM = schedules.karras_sigmas(4, 0.002, 700.0)
+ONE_STEP = schedules.karras_sigmas(1, 0.002, 700.0)
+TRAJECTORIES: tuple[tuple[str, Any, schedules.Sigmas, NDArray[Any]], ...] = (
+    *(
+        ("flow_euler", kind, FLOW, schedules.flow_timesteps(FLOW))
+        for kind in ("velocity", "sample")
+    ),
+    *(
+        ("flow_consistency", kind, FLOW, schedules.flow_timesteps(FLOW))
+        for kind in ("velocity", "sample")
+    ),
+    *(("lcm", kind, LCM, LCM_TIMESTEPS) for kind in ("epsilon", "v_prediction", "sample")),
+    *(
+        ("edm_euler", kind, EDM, schedules.edm_timesteps(EDM))
+        for kind in ("v_prediction", "epsilon")
+    ),
+    ("edm_euler", "v_prediction", ONE_STEP, schedules.edm_timesteps(ONE_STEP)),
+)
+
+
+def build_noise() -> dict[str, list[dict[str, Any]]]:
+    """Draw words, uniforms, normals and latents, with the steps between them."""
+    clips = ((seed, noise.initial_latents(seed, CLIP_SHAPE)) for seed in SEEDS)
+    return {
+        "philox": [
+            {
+                "counter": _words(counter),
+                "key": _words(key),
+                "words": _words(
+                    np.ravel(
+                        noise._philox_4x32_10([np.array([c], np.uint64) for c in counter], key)
+                    )
+                ),
+            }
+            for counter, key in PHILOX
+        ],
+        "logarithm": _pairs("x", "ln", LOG_ARGUMENTS, noise._natural_log),
+        "quantile": _pairs("p", "x", PROBABILITIES, noise._normal_quantile),
+        "draws": [
+            {
+                "seed": str(seed),
+                "stream": stream,
+                "offset": str(offset),
+                "uniforms": _bits(noise.uniforms(seed, 10, stream=stream, offset=offset)),
+                "normals": _bits(noise.normals(seed, 10, stream=stream, offset=offset)),
+            }
+            for seed, stream, offset in DRAWS
+        ],
+        "latents": [
+            {
+                "seed": str(seed),
+                "stream": 0,
+                "shape": list(LATENTS_SHAPE),
+                "bits": _bits(noise.initial_latents(seed, LATENTS_SHAPE)),
+            }
+            for seed in SEEDS
+        ],
+        "latents_sha256": [
+            {
+                "seed": str(seed),
+                "stream": 0,
+                "shape": list(CLIP_SHAPE),
+                "sha256": hashlib.sha256(clip.astype("<f4").tobytes()).hexdigest(),
+            }
+            for seed, clip in clips
+        ],
+    }
+
+
+def build_schedules() -> dict[str, list[dict[str, Any]]]:
+    """Compute schedules; `exact` marks those that use no library pow or log."""
+    return {
+        "schedules": [
+            {
+                "function": function.__name__,
+                "arguments": arguments,
+                "exact": is_exact,
+                "values": function(**arguments).tolist(),
+            }
+            for function, arguments, is_exact in SCHEDULES
+        ]
+    }
+
+
+def build_sampling() -> dict[str, list[dict[str, Any]]]:
+    """Run every sampler with a linear network on six numbers."""
+    return {"trajectories": [_trajectory(*case) for case in TRAJECTORIES]}
+
+
+def _trajectory(
+    kind: str,
+    prediction_type: sampling.PredictionType,
+    sigmas: schedules.Sigmas,
+    timesteps: NDArray[Any],
+) -> dict[str, Any]:
+    shape = (2, 3)
+    scale = np.float32(sigmas[0] if kind == "edm_euler" else 1.0)
+    latents = noise.initial_latents(7, shape) * scale
+    fresh = {
+        index: noise.initial_latents(7, shape, stream=index) for index in range(1, len(timesteps))
+    }
+    steps = sampling.sample(
+        kind,
+        lambda model_input, index: model_input * np.float32(GAIN) + np.float32(BIAS[index]),
+        latents,
+        sigmas,
+        prediction_type=prediction_type,
+        timesteps=timesteps.tolist(),
+        noise=fresh.__getitem__,
+    )
+    return {
+        "kind": kind,
+        "prediction_type": prediction_type,
+        "sigmas": sigmas.tolist(),
+        "timesteps": timesteps.tolist(),
+        "gain": GAIN,
+        "bias": list(BIAS[: len(timesteps)]),
+        "latents": latents.ravel().tolist(),
+        "noise": {str(index): values.ravel().tolist() for index, values in fresh.items()},
+        "trajectory": [step.ravel().tolist() for step in steps],
+    }
+
+
+def _pairs(
+    name: str,
+    result_name: str,
+    arguments: Sequence[float],
+    function: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+) -> list[dict[str, str]]:
+    values = np.array(arguments, np.float64)
+    results = function(values)
+    return [{name: x, result_name: y} for x, y in zip(_bits(values), _bits(results), strict=True)]
+
+
+def _words(words: Sequence[int] | NDArray[Any]) -> list[str]:
+    return [f"{int(word):08x}" for word in words]
+
+
+def _bits(values: NDArray[np.float64] | NDArray[np.float32]) -> list[str]:
+    size = values.dtype.itemsize
+    return [f"{bits:0{2 * size}x}" for bits in values.ravel().view(f"u{size}").tolist()]
+
+
+def to_text(golden: dict[str, list[dict[str, Any]]]) -> str:
+    """Write one case per line, so that a change shows as one line of a diff."""
+    sections = (
+        f' "{name}": [\n' + ",\n".join("  " + json.dumps(case) for case in cases) + "\n ]"
+        for name, cases in golden.items()
+    )
+    return "{\n" + ",\n".join(sections) + "\n}\n"
+
+
+BUILDERS: dict[str, Callable[[], dict[str, list[dict[str, Any]]]]] = {
+    "noise.json": build_noise,
+    "schedules.json": build_schedules,
+    "sampling.json": build_sampling,
+}
+
+
+def main() -> int:
+    """Write the golden files, or compare them with `--check`."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="compare only, write nothing")
+    check = parser.parse_args().check
+    status = 0
+    for name, build in BUILDERS.items():
+        path, text = GOLDEN / name, to_text(build())
+        if not check:
+            path.write_text(text, encoding="utf-8")
+        elif not path.exists() or path.read_text(encoding="utf-8") != text:
+            sys.stderr.write(f"{path.name} differs from what the code gives\n")
+            status = 1
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,375 @@
+"""Selection of variants, the border of graphs, ONNX Runtime, and what QNN says when it fails."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_bundles import (
+    LATENTS,
+    LENGTH,
+    WIDTH,
+    VariantFiles,
+    build_bundle,
+    fake_functions,
+    write_onnx,
+)
+
+import mvsdk
+from mvsdk import BackendError, BundleError, Fake, InputError, OnnxRuntime, Qnn
+from mvsdk.backends import qnn, select
+from mvsdk.backends._graph import GraphSession, decode, encode
+from mvsdk.backends.native_output import captured_native_output
+from mvsdk.bundle import Bundle
+from mvsdk.devices import find_chipset
+from mvsdk.manifest import TensorSpec, Variant
+
+MIXED = [
+    VariantFiles(target="snapdragon", precision="fp16", chip="sm8650"),
+    VariantFiles(target="snapdragon", precision="w8a16", chip="sm8650"),
+    VariantFiles(target="snapdragon", precision="w8a16", chip="sm8750"),
+    VariantFiles(target="onnx", precision="w8a16"),
+    VariantFiles(target="onnx", precision="fp32"),
+]
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> Bundle:
+    return build_bundle(tmp_path / "mixed.mvbundle", MIXED)
+
+
+# --- selection -----------------------------------------------------------------------------------
+
+
+def _chosen(bundle: Bundle, **filters: Any) -> tuple[str, str, str | None]:
+    choice = select(bundle, backend=Fake({}), **filters)
+    for variant in choice.variants.values():
+        chip = variant.chip.slug if variant.chip else None
+        assert (variant.target, variant.precision, chip) == (
+            choice.target,
+            choice.precision,
+            choice.chip,
+        )
+    return choice.target, choice.precision, choice.chip
+
+
+def test_default_is_fp32_on_this_computer(mixed: Bundle) -> None:
+    choice = select(mixed)
+    assert (choice.target, choice.precision) == ("onnx", "fp32")
+    assert choice.backend.name == "onnxruntime"
+
+
+def test_filters_narrow_the_choice(mixed: Bundle) -> None:
+    assert _chosen(mixed, target="snapdragon") == ("snapdragon", "w8a16", "sm8650")
+    assert _chosen(mixed, precision="fp16") == ("snapdragon", "fp16", "sm8650")
+    assert _chosen(mixed, chip="sm8750") == ("snapdragon", "w8a16", "sm8750")
+    assert _chosen(mixed, chip="Snapdragon 8 Elite") == ("snapdragon", "w8a16", "sm8750")
+    assert _chosen(mixed, precision="w8a16") == ("onnx", "w8a16", None)
+
+
+@pytest.mark.parametrize(
+    ("filters", "message"),
+    [
+        ({"target": "qnm"}, "no variant with target=qnm in mixed.mvbundle; it holds snapdragon/fp"),
+        ({"precision": "int4"}, "precision=int4"),
+        ({"target": "onnx", "chip": "sm8650"}, "target=onnx chip=sm8650"),
+        ({"chip": "sm8550"}, "chip=sm8550 .* it holds .*snapdragon/w8a16/sm8750"),
+        ({"chip": "sm9999"}, "unknown chip 'sm9999'.* known: "),
+    ],
+)
+def test_what_the_bundle_lacks_is_refused_with_what_it_holds(
+    mixed: Bundle, filters: dict[str, str], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        select(mixed, **filters)
+
+
+def test_a_kind_that_one_component_lacks_is_not_mixed_with_another(tmp_path: Path) -> None:
+    onnx, npu = MIXED[4], MIXED[1]
+    bundle = build_bundle(
+        tmp_path / "a.mvbundle", [onnx, npu], components={"unet": [npu], "vae_decoder": [npu, onnx]}
+    )
+    assert _chosen(bundle) == ("snapdragon", "w8a16", "sm8650")
+    with pytest.raises(InputError, match="it holds snapdragon/w8a16/sm8650;"):
+        select(bundle, target="onnx")
+    broken = build_bundle(tmp_path / "b.mvbundle", [onnx], components={"unet": [npu]})
+    with pytest.raises(BundleError, match="onnx/fp32, snapdragon/w8a16/sm8650 are incomplete"):
+        select(broken)
+
+
+def test_a_backend_that_cannot_run_the_choice_says_why(mixed: Bundle) -> None:
+    with pytest.raises(BackendError, match="none runs here: ONNX Runtime on the CPU runs target"):
+        select(mixed, backend=OnnxRuntime(), target="snapdragon")
+    with pytest.raises(BackendError, match="none runs here: QNN runs target snapdragon, not onnx"):
+        select(mixed, backend=Qnn(), target="onnx")
+
+
+def test_snapdragon_without_its_extra_names_the_command(
+    mixed: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(BackendError, match=r"pip install 'mvsdk\[snapdragon\]'"):
+        select(mixed, target="snapdragon")
+    monkeypatch.setitem(sys.modules, "onnxruntime_qnn", None)
+    with pytest.raises(BackendError, match=r"pip install 'mvsdk\[snapdragon\]'"):
+        qnn.register(object())
+
+
+# --- the border of a graph -----------------------------------------------------------------------
+
+
+def _spec(dtype: Any, **quantization: Any) -> TensorSpec:
+    return TensorSpec(name="x", shape=(4,), dtype=dtype, **quantization)
+
+
+def test_quantization_rounds_halves_to_even_and_clips() -> None:
+    spec = _spec("uint8", scale=0.5, zero_point=10)
+    stored = encode(spec, np.float32([0.25, 0.75, -100.0, 1000.0]))
+    assert stored.dtype == np.uint8
+    assert stored.tolist() == [10, 12, 0, 255]
+    assert decode(spec, stored).tolist() == [0.0, 1.0, -5.0, 122.5]
+    assert decode(spec, stored).dtype == np.float32
+
+
+def test_quantization_of_16_bits_is_exact_to_half_a_step() -> None:
+    spec = TensorSpec(name="x", shape=(1000,), dtype="uint16", scale=8 / 65535, zero_point=32768)
+    value = np.linspace(-3.9, 3.9, 1000, dtype=np.float32)
+    assert np.abs(decode(spec, encode(spec, value)) - value).max() <= 0.51 * 8 / 65535
+
+
+def test_float16_and_integers_are_cast() -> None:
+    value = np.float32([1, 2, 3, 4])
+    assert encode(_spec("float16"), value).dtype == np.float16
+    assert decode(_spec("float16"), value.astype(np.float16)).dtype == np.float32
+    assert encode(_spec("int64"), np.int32([1, 2, 3, 4])).dtype == np.int64
+    assert decode(_spec("uint8"), np.uint8([1, 2, 3, 4])).dtype == np.uint8
+
+
+def test_quantized_borders_do_not_show_in_the_pipeline(tmp_path: Path) -> None:
+    """The same fake model behind uint16 borders: float32 in and out, and nearly the same clip."""
+
+    def quantized(component: str, spec: TensorSpec) -> TensorSpec:
+        if component == "unet" and spec.name in ("sample", "model_output"):
+            return replace(spec, dtype="uint16", scale=16 / 65535, zero_point=32768)
+        return spec
+
+    functions = fake_functions()
+
+    def unet(feeds: Any) -> dict[str, np.ndarray]:
+        assert feeds["sample"].dtype == np.uint16
+        spec = quantized("unet", TensorSpec(name="sample", shape=LATENTS, dtype="float32"))
+        outputs = functions["unet"]({**feeds, "sample": decode(spec, feeds["sample"])})
+        return {"model_output": encode(spec, outputs["model_output"])}
+
+    bundle = build_bundle(tmp_path / "q.mvbundle", tensors=quantized)
+    plain = build_bundle(tmp_path / "f.mvbundle")
+    clip = mvsdk.load(bundle.path, backend=Fake({**functions, "unet": unet})).generate("a cat")
+    exact = mvsdk.load(plain.path, backend=Fake(functions)).generate("a cat")
+    assert np.abs(clip.frames.astype(int) - exact.frames.astype(int)).max() <= 1
+
+
+def test_a_wrong_shape_is_named_with_the_right_one() -> None:
+    session = GraphSession("unet", [_spec("float32")], [], lambda feeds: [])
+    with pytest.raises(InputError, match=r"unet/x has shape \(3,\), bundle wants \(4,\)"):
+        session.run({"x": np.zeros(3, np.float32)})
+    with pytest.raises(InputError, match="unet needs the input 'x'; given: y"):
+        session.run({"y": np.zeros(4, np.float32)})
+
+
+def test_a_closed_session_says_so() -> None:
+    closed: list[int] = []
+    session = GraphSession("unet", [], [], lambda feeds: [], close=lambda: closed.append(1))
+    session.close()
+    session.close()
+    assert closed == [1]
+    with pytest.raises(BackendError, match="unet is closed"):
+        session.run({})
+
+
+# --- ONNX Runtime --------------------------------------------------------------------------------
+
+
+def _variant(bundle: Bundle, component: str) -> Variant:
+    return bundle.manifest.components[component].variants[0]
+
+
+def test_onnx_runtime_runs_a_graph_and_counts_its_time(onnx_bundle: Bundle) -> None:
+    session = OnnxRuntime(threads=1).load(onnx_bundle, _variant(onnx_bundle, "text_encoder"))
+    assert session.run_s == 0
+    outputs = session.run({"input_ids": np.zeros((1, LENGTH), np.int32)})
+    assert outputs["encoder_hidden_states"].shape == (1, LENGTH, WIDTH)
+    assert 0 < session.run_s < 1
+
+
+def test_onnx_runtime_refuses_another_target(tmp_path: Path) -> None:
+    bundle = build_bundle(tmp_path / "npu.mvbundle", MIXED[:1])
+    with pytest.raises(BackendError, match="runs target onnx, not snapdragon"):
+        OnnxRuntime().load(bundle, _variant(bundle, "unet"))
+
+
+def test_a_file_that_is_no_graph_is_refused_in_one_line(fake_bundle: Bundle) -> None:
+    with pytest.raises(BackendError, match="cannot load unet/onnx-fp32: ") as caught:
+        OnnxRuntime().load(fake_bundle, _variant(fake_bundle, "unet"))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_graph_whose_border_is_not_the_manifests_is_refused(tmp_path: Path) -> None:
+    def renamed(component: str, spec: TensorSpec) -> TensorSpec:
+        if spec.name == "encoder_hidden_states":
+            return replace(spec, shape=(1, LENGTH, WIDTH + 1))
+        return spec
+
+    bundle = build_bundle(
+        tmp_path / "b.mvbundle", [VariantFiles(content=write_onnx)], tensors=renamed
+    )
+    with pytest.raises(BundleError, match="text_encoder/onnx-fp32: the graph's outputs are"):
+        OnnxRuntime().load(bundle, _variant(bundle, "text_encoder"))
+
+
+def test_a_failure_inside_the_runtime_is_a_backend_error(onnx_bundle: Bundle) -> None:
+    session = OnnxRuntime().load(onnx_bundle, _variant(onnx_bundle, "text_encoder"))
+    with pytest.raises(BackendError, match="text_encoder/onnx-fp32 failed to run: "):
+        session.run({"input_ids": np.full((1, LENGTH), 999, np.int32)})  # beyond the table
+
+
+def test_threads_below_one_are_refused() -> None:
+    with pytest.raises(InputError, match="threads is 0"):
+        OnnxRuntime(threads=0)
+
+
+# --- QNN, without its package --------------------------------------------------------------------
+
+
+def _snapdragon(tmp_path: Path) -> Variant:
+    bundle = build_bundle(tmp_path / "npu.mvbundle", MIXED[1:2])
+    return replace(_variant(bundle, "unet"), tools={"onnxruntime-qnn": "2.6.0"})
+
+
+@pytest.mark.parametrize(
+    ("message", "printed", "cause", "step"),
+    [
+        ("Failed to create context from binary. Error code: 5005", [], "error 5005,", "this chip"),
+        ("context creation failed", ["<E> Context create failed err 0x138d"], "error 5005,", ""),
+        ("QNN_CONTEXT_ERROR_CREATE_FROM_BINARY", [], "error 5005,", "this chip"),
+        ("err 5000", [], "error 5000,", "update onnxruntime-qnn"),
+        ("Error code: 5004", [], "error 5004,", "update onnxruntime-qnn"),
+        ("err 5005", ["<E> graph memory, with err 1002"], "error 1002,", 'memory="low"'),
+        ("err 5005", ["<E> Transport layer setup failed, error: 14001"], "14001,", "ADSP_LIB"),
+        ("Failed to get context binary info.", [], "damaged", "inspect --verify"),
+        ("The file path in ep_cache_context does not exist", [], "not beside it", "export"),
+        ("SetupBackend failed", ["Unable to load backend, error: x"], "cannot be loaded", "doctor"),
+        ("something new", [], "something new", "mvsdk doctor"),
+    ],
+)
+def test_qnn_errors_become_a_cause_and_a_next_step(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    message: str,
+    printed: list[str],
+    cause: str,
+    step: str,
+) -> None:
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "2.7.0")
+    text = qnn._explain(_snapdragon(tmp_path), message, printed)
+    assert text.startswith("QNN cannot load unet/snapdragon-sm8650-w8a16: ")
+    assert cause in text
+    assert step in text
+    assert "made for sm8650 with QNN 2.6.0, here is onnxruntime-qnn 2.7.0" in text
+
+
+def test_qnn_errors_of_a_run_are_explained_too() -> None:
+    explained = qnn._explain_run("QNN graph execute error. Error code: 6001")
+    assert explained.startswith("error 6001, the NPU stopped while it ran the graph; run the onnx")
+    assert qnn._explain_run("something new") == "something new"
+
+
+class _Ort:
+    """Stands for the module `onnxruntime` on a machine with these devices."""
+
+    class OrtHardwareDeviceType:
+        CPU, GPU, NPU = range(3)
+
+    def __init__(self, *kinds: int) -> None:
+        devices = [SimpleNamespace(type=kind) for kind in kinds]
+        self._devices = [SimpleNamespace(ep_name="QNN", device=device) for device in devices]
+
+    def get_ep_devices(self) -> list[SimpleNamespace]:
+        return [SimpleNamespace(ep_name="CPUExecutionProvider", device=None), *self._devices]
+
+
+def test_qnn_takes_the_npu_and_never_emulates_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, gpu, npu = range(3)
+    monkeypatch.setattr("platform.machine", lambda: "ARM64")
+    assert qnn.find_device(_Ort(cpu, gpu, npu)).device.type == npu
+    with pytest.raises(BackendError, match="QNN finds no NPU on this ARM64 machine"):
+        qnn.find_device(_Ort(cpu, gpu))
+    monkeypatch.setattr("platform.machine", lambda: "AMD64")
+    assert qnn.find_device(_Ort(cpu)).device.type == cpu
+
+
+def test_qnn_says_that_it_is_an_emulator_on_x86(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "2.7.0")
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    assert Qnn().describe() == "QNN 2.7.0, HTP emulator on x86_64: not a phone's times"
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    assert Qnn().describe() == "QNN 2.7.0 on this machine's NPU"
+
+
+def test_native_chatter_is_captured_and_other_lines_pass() -> None:
+    code = """
+import ctypes, os
+from mvsdk.backends.native_output import captured_native_output
+libc = ctypes.CDLL(None)
+with captured_native_output() as lines:
+    libc.printf(b" # LIBNATIVE: hello\\n")
+    os.write(2, b"\\x1b[1;31m2026 [E:onnxruntime:, x.cc:1 f] QNN failed\\x1b[m\\n")
+    os.write(1, b"a line of another thread\\n")
+libc.printf(b"after\\n")
+libc.fflush(None)
+print(lines)
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [
+        "a line of another thread",
+        "after",
+        "['# LIBNATIVE: hello', '2026 [E:onnxruntime:, x.cc:1 f] QNN failed']",
+    ]
+
+
+def test_capture_gives_the_descriptors_back_after_an_error(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def fail() -> None:
+        os.write(1, b"QNN <E> reason\n")
+        raise RuntimeError("inside")
+
+    with pytest.raises(RuntimeError, match="inside"), captured_native_output() as lines:
+        fail()
+    os.write(1, b"visible\n")
+    assert lines == ["QNN <E> reason"]
+    assert capfd.readouterr().out == "visible\n"
+
+
+def test_captures_may_be_nested(capfd: pytest.CaptureFixture[str]) -> None:
+    with captured_native_output() as outer:
+        with captured_native_output() as inner:
+            os.write(1, b"QNN inner\n")
+        os.write(2, b"QNN outer\n")
+    assert (inner, outer) == (["QNN inner"], ["QNN outer"])
+    assert capfd.readouterr() == ("", "")
+
+
+def test_chips_of_variants_are_those_of_the_table(mixed: Bundle) -> None:
+    chip = select(mixed, backend=Fake({}), chip="sm8750").variants["unet"].chip
+    assert chip == find_chipset("sm8750").chip

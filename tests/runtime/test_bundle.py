@@ -1,0 +1,246 @@
+"""Bundles are opened with care: damage, traps and half-written folders are refused in one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tracemalloc
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mvsdk.bundle import Bundle, BundleWriter, sha256_file
+from mvsdk.errors import BundleError
+from mvsdk.manifest import Manifest
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "manifest.json"
+MANIFEST = Manifest.from_json(GOLDEN.read_bytes())
+MODEL = "components/unet/onnx-fp32/model.onnx"
+BINARY = "components/unet/snapdragon-sm8650-w8a16/model_qnn.bin"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Write the golden bundle, whose files hold their own path."""
+    out = tmp_path / "sticker.mvbundle"
+    with BundleWriter(out) as writer:
+        for ref in MANIFEST.files():
+            path = writer.directory / ref.path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(ref.path)
+            assert writer.add_file(ref.path) == ref
+        writer.commit(MANIFEST)
+    return out
+
+
+def refused(action: Callable[[], object]) -> str:
+    with pytest.raises(BundleError) as caught:
+        action()
+    message = str(caught.value)
+    assert message.isprintable()
+    assert not message.endswith(".")
+    return message
+
+
+def test_bundle_opens_and_hands_out_verified_files(folder: Path) -> None:
+    bundle = Bundle.open(folder, verify=True)
+    assert bundle.manifest == MANIFEST
+    assert bundle.path == folder.resolve()
+    variant = bundle.manifest.component("unet").variants[1]
+    model = bundle.model(variant)
+    assert model.is_absolute()
+    assert model.read_text() == variant.model
+    assert bundle.file(variant.files[1]).read_text() == BINARY
+
+
+def test_bundle_opens_through_a_link_and_a_relative_path(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "link").symlink_to(folder)
+    monkeypatch.chdir(tmp_path)
+    assert Bundle.open("link").path == folder.resolve()
+
+
+def test_flipped_byte_is_found_by_verify_and_on_first_use(folder: Path) -> None:
+    data = bytearray((folder / BINARY).read_bytes())
+    data[5] ^= 1
+    (folder / BINARY).write_bytes(data)
+    bundle = Bundle.open(folder)
+    variant = bundle.manifest.component("unet").variants[1]
+    for action in (
+        bundle.verify,
+        lambda: Bundle.open(folder, verify=True),
+        lambda: bundle.file(variant.files[1]),
+        lambda: bundle.model(variant),
+    ):
+        message = refused(action)
+        assert f"bundle sticker.mvbundle: {BINARY} has the hash" in message
+        assert "download or export the bundle again" in message
+    bundle.model(bundle.manifest.component("unet").variants[0])
+
+
+def test_file_is_hashed_once_but_again_after_a_change(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[str] = []
+
+    def counted(path: Path) -> str:
+        hashed.append(path.name)
+        return sha256_file(path)
+
+    monkeypatch.setattr("mvsdk.bundle.sha256_file", counted)
+    bundle = Bundle.open(folder)
+    assert hashed == []
+    ref = bundle.manifest.component("unet").variants[0].files[0]
+    bundle.file(ref)
+    bundle.file(ref)
+    assert hashed == ["model.onnx"]
+    (folder / MODEL).write_text("x" * ref.bytes)
+    assert "has the hash" in refused(lambda: bundle.file(ref))
+
+
+@pytest.mark.parametrize("change", [b"", b"short", b"x" * 1000], ids=["empty", "less", "more"])
+def test_file_of_another_size_is_refused_on_open(folder: Path, change: bytes) -> None:
+    (folder / MODEL).write_bytes(change)
+    message = refused(lambda: Bundle.open(folder))
+    assert f"{MODEL} has {len(change)} bytes, the manifest says {len(MODEL)}" in message
+
+
+def test_missing_file_is_refused_on_open_and_on_use(folder: Path) -> None:
+    bundle = Bundle.open(folder)
+    (folder / MODEL).unlink()
+    assert f"{MODEL} is missing" in refused(lambda: Bundle.open(folder))
+    assert f"{MODEL} is missing" in refused(bundle.verify)
+    shutil.rmtree(folder / "components")
+    assert "is missing" in refused(lambda: Bundle.open(folder))
+    (folder / "components").write_text("a file where a folder should be")
+    assert "is missing" in refused(lambda: Bundle.open(folder))
+
+
+def test_file_of_another_bundle_is_not_handed_out(folder: Path) -> None:
+    bundle = Bundle.open(folder)
+    ref = bundle.manifest.component("unet").variants[0].files[0]
+    for stranger in (replace(ref, path="../../etc/passwd"), replace(ref, sha256="0" * 64)):
+        assert "is not a file of this bundle" in refused(lambda ref=stranger: bundle.file(ref))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("../secret", "/etc/passwd", "a/../../secret", "..\\secret", "C:\\secret", "C:/secret"),
+        *("\\\\server\\share", "./secret", "a//secret", ""),
+    ],
+)
+def test_manifest_path_that_leaves_the_bundle_is_refused(folder: Path, path: str) -> None:
+    (folder.parent / "secret").write_text("secret")
+    document: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
+    document["tokenizer"]["file"]["path"] = path
+    (folder / "manifest.json").write_text(json.dumps(document))
+    assert "tokenizer.file.path is" in refused(lambda: Bundle.open(folder))
+
+
+def test_link_out_of_the_bundle_is_refused(folder: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    shutil.copytree(folder, outside)
+    (folder / MODEL).unlink()
+    (folder / MODEL).symlink_to(outside / MODEL)
+    assert f"{MODEL} is a link out of the bundle" in refused(lambda: Bundle.open(folder))
+
+
+def test_folder_link_out_of_the_bundle_is_refused(folder: Path, tmp_path: Path) -> None:
+    shutil.move(folder / "components", tmp_path / "outside")
+    (folder / "components").symlink_to(tmp_path / "outside")
+    assert "is a link out of the bundle" in refused(lambda: Bundle.open(folder))
+
+
+def test_file_swapped_for_a_link_after_opening_is_refused(folder: Path, tmp_path: Path) -> None:
+    bundle = Bundle.open(folder)
+    shutil.move(folder / MODEL, tmp_path / "outside")
+    (folder / MODEL).symlink_to(tmp_path / "outside")
+    assert "is a link out of the bundle" in refused(bundle.verify)
+
+
+def test_manifest_link_out_of_the_bundle_is_refused(folder: Path, tmp_path: Path) -> None:
+    shutil.move(folder / "manifest.json", tmp_path / "outside.json")
+    (folder / "manifest.json").symlink_to(tmp_path / "outside.json")
+    assert "manifest.json is a link out" in refused(lambda: Bundle.open(folder))
+
+
+def test_link_inside_the_bundle_is_followed(folder: Path) -> None:
+    shutil.move(folder / MODEL, folder / "shared.onnx")
+    (folder / MODEL).symlink_to(folder / "shared.onnx")
+    Bundle.open(folder, verify=True)
+
+
+def test_loop_of_links_and_dangling_link_are_refused(folder: Path) -> None:
+    (folder / MODEL).unlink()
+    (folder / MODEL).symlink_to(folder / MODEL)
+    assert MODEL in refused(lambda: Bundle.open(folder))
+    (folder / MODEL).unlink()
+    (folder / MODEL).symlink_to(folder / "nothing")
+    assert f"{MODEL} is missing" in refused(lambda: Bundle.open(folder))
+
+
+@pytest.mark.parametrize("name", [MODEL, "manifest.json"])
+def test_folder_or_pipe_in_place_of_a_file_is_refused(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    (folder / name).mkdir()
+    assert f"{name} is not a regular file" in refused(lambda: Bundle.open(folder))
+    (folder / name).rmdir()
+    os.mkfifo(folder / name)  # opening it would wait for ever
+    assert f"{name} is not a regular file" in refused(lambda: Bundle.open(folder))
+
+
+def test_manifest_of_a_gigabyte_is_refused_without_reading_it(folder: Path) -> None:
+    os.truncate(folder / "manifest.json", 1 << 30)
+    tracemalloc.start()
+    try:
+        message = refused(lambda: Bundle.open(folder))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert "manifest.json has 1073741824 bytes, at most 4194304 are allowed" in message
+    assert peak < 1 << 20
+
+
+def test_place_that_is_no_bundle_is_refused(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "no bundle at" in refused(lambda: Bundle.open(tmp_path / "nothing"))
+    assert "no bundle at" in refused(lambda: Bundle.open(tmp_path / "a\nb"))
+    assert "no bundle at" in refused(lambda: Bundle.open("null\0byte"))
+    assert "is not a folder" in refused(lambda: Bundle.open(folder / "manifest.json"))
+    assert "manifest.json is missing" in refused(lambda: Bundle.open(tmp_path / "empty"))
+
+
+def test_damaged_manifest_is_refused_with_the_name_of_the_bundle(folder: Path) -> None:
+    payload = (folder / "manifest.json").read_bytes()
+    (folder / "manifest.json").write_bytes(payload[: len(payload) // 2])
+    message = refused(lambda: Bundle.open(folder))
+    assert message.startswith("bundle sticker.mvbundle: manifest.json is not JSON")
+
+
+def test_newer_bundle_says_to_upgrade(folder: Path) -> None:
+    document = {"format": "mvbundle", "format_version": 99}
+    (folder / "manifest.json").write_text(json.dumps(document))
+    message = refused(lambda: Bundle.open(folder))
+    assert "format_version 99, this mvsdk knows 1; upgrade mvsdk" in message
+
+
+def test_unreadable_file_is_refused_in_one_line(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(path: Path) -> str:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("mvsdk.bundle.sha256_file", denied)
+    message = refused(lambda: Bundle.open(folder, verify=True))
+    assert "bundle sticker.mvbundle: permission denied" in message
+
+
+def test_file_that_the_manifest_does_not_list_is_ignored(folder: Path) -> None:
+    (folder / ".DS_Store").write_text("left by a file browser")
+    Bundle.open(folder, verify=True)

@@ -1,0 +1,337 @@
+"""The command line: what it prints where, its exit status, and what it leaves behind."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_bundles import VariantFiles, build_bundle
+
+import mvsdk
+from mvsdk.bundle import Bundle
+from mvsdk.cli import RUNTIME_COMMANDS, main
+from mvsdk.cli.command import Command
+from mvsdk.cli.output import format_bytes, format_seconds, table
+from mvsdk.manifest import LeftOutside, Residency, Verification
+
+PROMPT = "a rocket flying left"
+CapSys = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Run every test in an empty folder."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("MVSDK_BUNDLE", raising=False)
+    return folder
+
+
+def _error(capsys: CapSys, *argv: str, status: int = 2) -> str:
+    """Run a command that must fail; return its one line."""
+    assert main(argv) == status
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    (line,) = captured.err.splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+def _spawn(*argv: str, **options: Any) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-m", "mvsdk", *argv]
+    return subprocess.Popen(command, env=environment, **options)
+
+
+# --- the command itself --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("argv", [[], ["-h"], ["--help"]])
+def test_help_fits_a_screen_and_shows_every_verb(capsys: CapSys, argv: list[str]) -> None:
+    assert main(argv) == 0
+    text = capsys.readouterr().out
+    lines = text.splitlines()
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+    verbs = {line.split()[0] for line in lines if line.startswith("  ") and line.strip()}
+    assert verbs >= {
+        *(command.name for command in RUNTIME_COMMANDS),
+        *("export", "verify", "plan", "train"),
+    }
+
+
+@pytest.mark.parametrize("command", RUNTIME_COMMANDS, ids=lambda command: command.name)
+def test_every_verb_has_help(capsys: CapSys, command: Command) -> None:
+    assert main([command.name, "--help"]) == 0
+    assert capsys.readouterr().out.startswith(f"usage: mvsdk {command.name}")
+
+
+def test_version(capsys: CapSys) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"mvsdk {mvsdk.__version__}\n"
+
+
+def test_an_unknown_verb_suggests_the_nearest(capsys: CapSys) -> None:
+    line = _error(capsys, "generat")
+    assert "unknown command 'generat'; did you mean generate?" in line
+
+
+def test_unknown_options_point_at_the_verbs_help(capsys: CapSys) -> None:
+    assert "see mvsdk doctor --help" in _error(capsys, "doctor", "--colour")
+    assert "--steps: invalid int value: 'four'" in _error(
+        capsys, "generate", "a", "--steps", "four"
+    )
+
+
+class _EntryPoint:
+    value = "mvsdk_export.cli:COMMANDS"
+
+    def __init__(self, commands: object) -> None:
+        self._commands = commands
+
+    def load(self) -> object:
+        if isinstance(self._commands, Exception):
+            raise self._commands
+        return self._commands
+
+
+def _install(monkeypatch: pytest.MonkeyPatch, *commands: object) -> None:
+    found = [_EntryPoint(item) for item in commands]
+    monkeypatch.setattr("mvsdk.cli.entry_points", lambda *, group: found)
+
+
+@pytest.mark.parametrize("verb", ["export", "verify", "plan", "train"])
+def test_toolchain_verbs_name_the_extra_where_it_is_missing(
+    capsys: CapSys, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    _install(monkeypatch)
+    line = _error(capsys, verb, "--target", "snapdragon")
+    assert f"mvsdk {verb} belongs to the toolchain, and it is not installed" in line
+    assert "pip install 'mvsdk[export]'" in line
+
+
+def test_a_broken_toolchain_does_not_break_the_runtime(
+    capsys: CapSys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _install(monkeypatch, ImportError("no module named yaml"))
+    assert main(["devices"]) == 0
+    assert main([]) == 0
+    capsys.readouterr()
+    assert "does not load (no module named yaml)" in _error(capsys, "export")
+
+
+def test_verbs_of_the_toolchain_run(capsys: CapSys, monkeypatch: pytest.MonkeyPatch) -> None:
+    def add_arguments(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--target", required=True)
+
+    def run(options: argparse.Namespace) -> int:
+        print("target", options.target)
+        return 5
+
+    added = Command(name="export", help="a real one", add_arguments=add_arguments, run=run)
+    _install(monkeypatch, (added,))
+    assert main(["export", "--target", "onnx"]) == 5
+    assert capsys.readouterr().out == "target onnx\n"
+    assert main([]) == 0
+    assert "a real one" in capsys.readouterr().out
+    assert "required: --target" in _error(capsys, "export")
+
+
+def test_debug_shows_the_traceback_wherever_it_stands(capsys: CapSys) -> None:
+    for argv in (["--debug", "inspect", "nothing"], ["inspect", "nothing", "--debug"]):
+        assert main(argv) == 2
+        text = capsys.readouterr().err
+        assert "Traceback (most recent call last)" in text
+        assert text.splitlines()[-1].startswith("error: ")
+
+
+def test_a_fault_of_ours_is_one_line_and_another_status(
+    capsys: CapSys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(options: argparse.Namespace) -> int:
+        raise RuntimeError("two\nlines")
+
+    command = Command(name="devices", help="x", add_arguments=lambda parser: None, run=broken)
+    monkeypatch.setattr("mvsdk.cli.RUNTIME_COMMANDS", (command,))
+    line = _error(capsys, "devices", status=1)
+    assert "RuntimeError: two lines; this is a fault of mvsdk" in line
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    process = _spawn("devices", "--json", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert process.wait(30) == 141
+    assert process.stderr.read() == b""
+    process.stderr.close()
+
+
+# --- inspect, devices, doctor --------------------------------------------------------------------
+
+
+def _verified_bundle(workplace: Path) -> Path:
+    kinds = [VariantFiles(), VariantFiles(target="snapdragon", precision="w8a16", chip="sm8650")]
+    plain = build_bundle(workplace / "plain.mvbundle", kinds).manifest
+    record = Verification(
+        component="unet",
+        variant="snapdragon-sm8650-w8a16",
+        case=PROMPT,
+        step=0,
+        metric="sqnr",
+        value_db=31.25,
+        floor_db=30,
+        passed=True,
+        measured_on="emulator",
+        reference="PyTorch float32",
+    )
+    records = (
+        record,
+        replace(record, step=1, value_db=29.0, passed=False),
+        replace(record, component="text_encoder", value_db=None),
+        replace(record, component="end_to_end", metric="psnr", step=None, value_db=40.0),
+    )
+    unet = plain.components["unet"]
+    outside = LeftOutside(operator="Det", name="d", reason="unsupported")
+    residency = Residency(npu_nodes=1, cpu_nodes=1, left_outside=(outside,))
+    variants = (unet.variants[0], replace(unet.variants[1], residency=residency))
+    bundle = build_bundle(
+        workplace / "seen.mvbundle",
+        kinds,
+        verification=records,
+        components_of_manifest={**plain.components, "unet": replace(unet, variants=variants)},
+    )
+    return bundle.path
+
+
+def test_inspect_shows_variants_checks_and_residency(capsys: CapSys, workplace: Path) -> None:
+    path = _verified_bundle(workplace)
+    assert main(["inspect", str(path)]) == 0
+    text = capsys.readouterr().out
+    assert "tiny: text_to_video, 8 frames of 64 x 64 at 8 fps" in text
+    assert "steps 1, 2, 4, default 4" in text
+    assert "hashes not checked" in text
+    rows = [line.split() for line in text.splitlines()]
+    unet = next(row for row in rows if row[:2] == ["unet", "snapdragon"])
+    assert unet[2:4] == ["w8a16", "sm8650"]
+    assert " ".join(unet[6:]) == "29.0 (>= 30) FAILED 1: Det"
+    encoder = next(row for row in rows if row[:2] == ["text_encoder", "snapdragon"])
+    assert encoder[6] == "identical"
+    assert "end to end, snapdragon-sm8650-w8a16: psnr 40.0 (>= 30)" in text
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_inspect_gives_the_manifest_as_json(capsys: CapSys, workplace: Path) -> None:
+    path = _verified_bundle(workplace)
+    assert main(["inspect", str(path), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["x-files-verified"] is False
+    manifest = json.loads((path / "manifest.json").read_text("utf-8"))
+    assert {**document, **manifest} == document
+
+
+def test_inspect_verify_finds_a_flipped_byte(
+    capsys: CapSys, workplace: Path, onnx_bundle: Bundle
+) -> None:
+    bundle = workplace / "tiny.mvbundle"
+    shutil.copytree(onnx_bundle.path, bundle)
+    assert main(["inspect", "tiny.mvbundle", "--verify"]) == 0
+    assert "all hashes right" in capsys.readouterr().out
+    model = next(bundle.rglob("model.onnx"))
+    content = bytearray(model.read_bytes())
+    content[-1] ^= 1
+    model.write_bytes(content)
+    assert main(["inspect", "tiny.mvbundle"]) == 0
+    capsys.readouterr()
+    assert "has the hash" in _error(capsys, "inspect", "tiny.mvbundle", "--verify")
+
+
+def test_devices_lists_every_chip(capsys: CapSys) -> None:
+    assert main(["devices"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == [chip.slug for chip in mvsdk.CHIPSETS]
+    assert max(map(len, lines)) <= 100
+    assert main(["devices", "--json"]) == 0
+    chips = json.loads(capsys.readouterr().out)
+    assert {"slug": "sm8650", "htp_arch": 75, "soc_model": 57}.items() <= next(
+        chip for chip in chips if chip["slug"] == "sm8650"
+    ).items()
+
+
+def test_doctor_reports_this_machine(capsys: CapSys) -> None:
+    assert main(["doctor", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    checks = {check["name"]: check for check in report["checks"]}
+    assert report["ok"] is True
+    assert checks["numpy"]["found"] == np.__version__
+    assert "libx264" in checks["H.264 encoder"]["found"]
+    assert main(["doctor"]) == 0
+    assert "ready to run bundles" in capsys.readouterr().out
+
+
+def test_doctor_says_what_is_missing_and_what_it_is_for(
+    capsys: CapSys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = importlib.metadata.version
+
+    def without_av(name: str) -> str:
+        if name in ("av", "torch"):
+            raise importlib.metadata.PackageNotFoundError(name)
+        return version(name) if name != "onnx" else "1.0"
+
+    wanted = ["numpy", 'torch>=2.8 ; extra == "export"', "onnx; extra == 'export'"]
+    monkeypatch.setattr(importlib.metadata, "version", without_av)
+    monkeypatch.setattr(importlib.metadata, "requires", lambda name: wanted)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert main(["doctor", "--json"]) == 1
+    report = json.loads(capsys.readouterr().out)
+    checks = {check["name"]: check for check in report["checks"]}
+    assert checks["av"]["found"].startswith("missing")
+    assert checks["[export]"]["found"] == "lacks torch: pip install 'mvsdk[export]'"
+    assert checks["[snapdragon]"]["ok"] is True
+    assert checks["QNN"]["found"] == "missing: pip install 'mvsdk[snapdragon]'"
+    assert main(["doctor"]) == 1
+    assert "not ready" in capsys.readouterr().out
+
+
+def test_doctor_sees_a_cache_that_cannot_be_written(
+    capsys: CapSys, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (workplace / "file").write_bytes(b"")
+    monkeypatch.setenv("MVSDK_CACHE", str(workplace / "file" / "cache"))
+    main(["doctor", "--json"])
+    checks = json.loads(capsys.readouterr().out)["checks"]
+    cache = next(check for check in checks if check["name"] == "cache folder")
+    assert cache["ok"] is False
+    assert "set MVSDK_CACHE" in cache["found"]
+
+
+# --- layout --------------------------------------------------------------------------------------
+
+
+def test_tables_align_text_left_and_numbers_right() -> None:
+    assert table(["name", "n"], [["a", "5"], ["bcdef", "10"]]) == (
+        "name    n\na       5\nbcdef  10"
+    )
+
+
+def test_sizes_and_times_are_readable() -> None:
+    assert [format_bytes(size) for size in (0, 1023, 1536, 5 << 20, 3 << 30)] == [
+        "0 B",
+        "1023 B",
+        "1.5 KiB",
+        "5.0 MiB",
+        "3.0 GiB",
+    ]
+    assert [format_seconds(seconds) for seconds in (0.0314, 2.5)] == ["31 ms", "2.50 s"]

@@ -1,0 +1,195 @@
+"""`mvsdk generate`: the clip, what is printed where, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mvsdk
+from mvsdk.bundle import Bundle
+from mvsdk.cli import main
+
+PROMPT = "a rocket flying left"
+CapSys = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Run every test in an empty folder."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("MVSDK_BUNDLE", raising=False)
+    return folder
+
+
+def _error(capsys: CapSys, *argv: str) -> str:
+    """Run a command that must fail; return its one line."""
+    assert main(argv) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    (line,) = captured.err.splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+@pytest.fixture
+def bundle(workplace: Path, onnx_bundle: Bundle) -> Path:
+    """Put the ONNX bundle into the working folder."""
+    path = workplace / "tiny.mvbundle"
+    shutil.copytree(onnx_bundle.path, path)
+    return path
+
+
+def _files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.suffix != ".mvbundle")
+
+
+def test_generate_writes_a_clip_of_the_only_bundle(
+    capsys: CapSys, workplace: Path, bundle: Path
+) -> None:
+    assert main(["generate", PROMPT, "--seed", "7", "-o", "clip.npy"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == "clip.npy\n"
+    (summary,) = captured.err.splitlines()
+    assert summary.startswith("seed 7, 4 steps, ")
+    assert "onnx/fp32 on ONNX Runtime" in summary
+    frames = np.load(workplace / "clip.npy")
+    assert np.array_equal(frames, mvsdk.load(bundle).generate(PROMPT, seed=7).frames)
+
+
+def test_generate_prints_json_and_nothing_else(capsys: CapSys, bundle: Path) -> None:
+    argv = ["generate", PROMPT, "--steps", "2", "--json", "-o", "clip.gif", "--memory", "low"]
+    assert main(argv) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    result = json.loads(captured.out)
+    assert result["path"] == "clip.gif"
+    assert (result["num_inference_steps"], result["seed"], result["frames"]) == (2, 0, 8)
+    assert (result["target"], result["precision"], result["chip"]) == ("onnx", "fp32", None)
+    assert len(result["timings"]["denoise_s"]) == 2
+
+
+def test_generate_names_the_clip_itself_and_never_overwrites(
+    capsys: CapSys, workplace: Path, bundle: Path
+) -> None:
+    for _ in range(2):
+        assert main(["generate", "A  cat, running!", "--seed", "3"]) == 0
+    assert _files(workplace) == ["a-cat-running-seed3-2.mp4", "a-cat-running-seed3.mp4"]
+    assert capsys.readouterr().out.splitlines()[0] == "a-cat-running-seed3.mp4"
+
+
+def test_generate_overwrites_only_when_told(capsys: CapSys, workplace: Path, bundle: Path) -> None:
+    (workplace / "clip.npy").write_bytes(b"old")
+    line = _error(capsys, "generate", PROMPT, "-o", "clip.npy")
+    assert "clip.npy exists; choose another name, or pass --overwrite" in line
+    assert (workplace / "clip.npy").read_bytes() == b"old"
+    assert main(["generate", PROMPT, "-o", "clip.npy", "--overwrite"]) == 0
+    assert len(np.load(workplace / "clip.npy")) == 8
+
+
+def test_generate_says_which_words_it_does_not_know(capsys: CapSys, bundle: Path) -> None:
+    assert main(["generate", "a zebra running", "-o", "clip.npy"]) == 0
+    assert capsys.readouterr().err.splitlines()[0] == "note: not in this model's vocabulary: zebra"
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([""], "prompt is empty"),
+        (["a " * 7], "prompt has 7 tokens, this model takes at most 6"),
+        (["a\x07"], "control character U+0007"),
+        (["a\udcff"], "control character U+DCFF"),
+        ([PROMPT, "--steps", "-2"], "num_inference_steps is -2; this bundle has: 1, 2, 4"),
+        ([PROMPT, "--steps", "3"], "num_inference_steps is 3; this bundle has: 1, 2, 4"),
+        ([PROMPT, "--seed", "-1"], "seed is -1; allowed: 0 to 2**64 - 1"),
+        ([PROMPT, "--target", "qnm"], "no variant with target=qnm in tiny.mvbundle; it holds onnx"),
+        ([PROMPT, "--chip", "sm8650"], "no variant with chip=sm8650"),
+        ([PROMPT, "--precision", "int3"], "no variant with precision=int3"),
+        ([PROMPT, "-o", "clip.avi"], "allowed: .mp4, .webp"),
+        ([PROMPT, "-o", "no/clip.mp4"], "no folder no; make it first"),
+        ([PROMPT, "-o", "tiny.mvbundle"], "suffix '.mvbundle'; allowed"),
+        ([PROMPT, "--bundle", "other.mvbundle"], "no bundle at 'other.mvbundle'"),
+        ([PROMPT, "--memory", "big"], "invalid choice: 'big'"),
+        ([PROMPT, "--scale", "0"], "scale is 0"),
+        ([PROMPT, "--fps", "-3"], "fps is -3"),
+    ],
+    ids=str,
+)
+def test_generate_refuses_in_one_line_and_leaves_nothing(
+    capsys: CapSys, workplace: Path, bundle: Path, argv: list[str], message: str
+) -> None:
+    assert message in _error(capsys, "generate", *argv)
+    assert _files(workplace) == []
+
+
+def test_generate_finds_the_bundle_or_says_how_to_give_one(
+    capsys: CapSys, workplace: Path, onnx_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "make one with: mvsdk export" in _error(capsys, "generate", PROMPT)
+    (workplace / "a.mvbundle").mkdir()
+    (workplace / "b.mvbundle").mkdir()
+    assert "several bundles: a.mvbundle, b.mvbundle;" in _error(capsys, "generate", PROMPT)
+    monkeypatch.setenv("MVSDK_BUNDLE", str(onnx_bundle.path))
+    assert main(["generate", PROMPT, "-o", "clip.npy"]) == 0
+
+
+def test_ctrl_c_stops_with_130_and_leaves_nothing(workplace: Path, bundle: Path) -> None:
+    """The process says when it is busy with a graph, and is hit there."""
+    script = (
+        "import signal, sys; from mvsdk.cli import main\n"
+        "from mvsdk.pipeline import Pipeline\n"
+        "def stuck(self, *args, **options):\n"
+        "    print('busy', flush=True)\n"
+        "    signal.pause()\n"
+        "Pipeline.session = stuck\n"
+        "sys.exit(main(['generate', 'a cat', '-o', 'clip.mp4']))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "busy\n"
+    process.send_signal(signal.SIGINT)
+    _, talk = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert talk.strip() == "interrupted; nothing half-written is left"
+    assert _files(workplace) == []
+
+
+def test_progress_is_shown_on_a_terminal_only(workplace: Path, bundle: Path) -> None:
+    pty = pytest.importorskip("pty")
+    controller, terminal = pty.openpty()
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-m", "mvsdk", "generate", PROMPT, "-o", "clip.npy"]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=terminal)
+    os.close(terminal)
+    shown = b""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            chunk = os.read(controller, 4096)
+        except OSError:  # the other end is closed
+            break
+        if not chunk:
+            break
+        shown += chunk
+    os.close(controller)
+    assert process.wait(30) == 0
+    assert b"step 1/4" in shown
+    assert b"step 4/4" in shown
+    assert b"seed 0, 4 steps" in shown.split(b"\r")[-2]

@@ -1,0 +1,87 @@
+"""The chip table holds what the compilers need, and finds chips by any of their names."""
+
+from __future__ import annotations
+
+import pytest
+
+from mvsdk.devices import CHIPSETS, DEFAULT_CHIPSETS, HTP_PROCESS_LIMIT_BYTES, find_chipset
+from mvsdk.errors import InputError
+from mvsdk.manifest import Chip
+
+
+def test_default_chips_are_the_four_tested_ones_rising() -> None:
+    known = [(chip.slug, chip.soc_model, chip.htp_arch) for chip in DEFAULT_CHIPSETS]
+    assert known == [
+        ("sm8550", 43, 73),
+        ("sm8650", 57, 75),
+        ("sm8750", 69, 79),
+        ("sm8850", 87, 81),
+    ]
+    assert all(chip.tested and chip.ai_hub_chipset and chip.phones for chip in DEFAULT_CHIPSETS)
+
+
+def test_other_chips_are_known_but_not_tested() -> None:
+    others = {c.slug: (c.soc_model, c.htp_arch, c.vtcm_mib) for c in CHIPSETS if not c.tested}
+    assert others == {
+        "sm8450": (36, 69, 8),
+        "sm8475": (42, 69, 8),
+        "sm8845": (97, 81, 8),
+        "qcm6490": (93, 68, 2),
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "slug"),
+    [
+        ("sm8650", "sm8650"),
+        ("SM8650", "sm8650"),
+        ("Snapdragon 8 Gen 3", "sm8650"),
+        ("8 gen 3", "sm8650"),
+        ("8gen3", "sm8650"),
+        ("Snapdragon 8 Gen 3 for Galaxy", "sm8650"),
+        ("qualcomm-snapdragon-8gen2", "sm8550"),
+        ("Qualcomm Snapdragon 8 Elite", "sm8750"),
+        ("snapdragon-8-elite-gen5", "sm8850"),
+        ("Snapdragon 8 Gen 5", "sm8845"),
+        ("Snapdragon 8 Gen 1", "sm8450"),
+        ("Snapdragon 8+ Gen 1", "sm8475"),
+        ("qcs6490", "qcm6490"),
+    ],
+)
+def test_chip_is_found_by_slug_and_marketing_name(name: str, slug: str) -> None:
+    assert find_chipset(name).slug == slug
+
+
+def test_every_spelling_means_one_chip() -> None:
+    for chip in CHIPSETS:
+        spellings = [chip.slug, chip.slug.upper(), *chip.names, chip.ai_hub_chipset or chip.slug]
+        assert {find_chipset(name).slug for name in spellings} == {chip.slug}
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("sm8651", "did you mean sm8650?"), ("snapdragon 8 gen 33", "did you mean sm8650?")],
+)
+def test_near_miss_is_suggested(name: str, hint: str) -> None:
+    with pytest.raises(InputError) as caught:
+        find_chipset(name)
+    assert hint in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["", " ", "snapdragon", "exynos", "a\nb", "x" * 100_000, "火"])
+def test_unknown_chip_is_refused_in_one_line_that_names_the_known(name: str) -> None:
+    with pytest.raises(InputError) as caught:
+        find_chipset(name)
+    message = str(caught.value)
+    assert message.isprintable()
+    assert len(message) < 300
+    assert "known: sm8550, sm8650, sm8750, sm8850, sm8450" in message
+    assert "mvsdk devices" in message
+
+
+def test_chip_predicate_is_what_a_manifest_holds() -> None:
+    assert find_chipset("sm8750").chip == Chip(slug="sm8750", htp_arch=79, soc_model=69)
+
+
+def test_process_limit_is_three_and_a_half_gigabytes() -> None:
+    assert HTP_PROCESS_LIMIT_BYTES == 3_500_000_000

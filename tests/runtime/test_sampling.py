@@ -1,0 +1,401 @@
+"""Samplers: closed-form identities first, then golden trajectories, then refusals."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mvsdk import noise, sampling, schedules
+from mvsdk.errors import InputError, MvsdkError, ScheduleError
+
+GOLDEN = json.loads(
+    (Path(__file__).resolve().parents[1] / "golden/sampling.json").read_text(encoding="utf-8")
+)
+SHAPE = (2, 4, 3, 5)
+DATA = np.linspace(-2.0, 2.0, math.prod(SHAPE), dtype=np.float32).reshape(SHAPE)
+EPS = noise.initial_latents(7, SHAPE)
+FLOW = schedules.flow_sigmas(4, shift=3.0)
+LCM_TIMESTEPS = schedules.lcm_timesteps(4)
+LCM = schedules.alphas_cumprod_sigmas(schedules.alphas_cumprod(), LCM_TIMESTEPS)
+EDM = schedules.karras_sigmas(4, 0.002, 700.0)
+
+
+def fresh_noise(index: int) -> sampling.Latents:
+    return noise.initial_latents(7, SHAPE, stream=index)
+
+
+def schedule_of(kind: str) -> tuple[schedules.Sigmas, list[float]]:
+    return {
+        "flow_euler": (FLOW, [1.0] * 4),
+        "flow_consistency": (FLOW, [1.0] * 4),
+        "lcm": (LCM, LCM_TIMESTEPS.tolist()),
+        "edm_euler": (EDM, [1.0] * 4),
+    }[kind]
+
+
+def start(
+    kind: str,
+    denoise: sampling.Denoiser,
+    prediction_type: Any = "sample",
+    *,
+    sigmas: list[float] | None = None,
+    fresh: sampling.Noise = fresh_noise,
+) -> Iterator[sampling.Latents]:
+    own_sigmas, timesteps = schedule_of(kind)
+    return sampling.sample(
+        kind,
+        denoise,
+        EPS,
+        own_sigmas if sigmas is None else np.array(sigmas, np.float32),
+        prediction_type=prediction_type,
+        timesteps=timesteps if sigmas is None else [1.0] * (len(sigmas) - 1),
+        noise=fresh,
+    )
+
+
+KINDS = tuple(sampling.SAMPLERS)
+
+
+def identity(model_input: sampling.Latents, index: int) -> sampling.Latents:
+    return model_input
+
+
+@pytest.mark.parametrize("sigma", [700.0, 70.54, 2.2691, 1.0, 0.1, 0.002])
+def test_v_prediction_from_the_exact_network_gives_the_data(sigma: float) -> None:
+    a, b = 1.0 / math.sqrt(sigma**2 + 1.0), sigma / math.sqrt(sigma**2 + 1.0)
+    model_input, v = (a * DATA + b * EPS).astype("f4"), (a * EPS - b * DATA).astype("f4")
+    denoised = sampling.to_denoised(v, model_input, sigma, prediction_type="v_prediction")
+    assert denoised.dtype == np.float32
+    np.testing.assert_allclose(denoised, DATA, atol=1e-6)
+
+
+@pytest.mark.parametrize("sigma", [14.6, 1.0, 0.03])
+def test_epsilon_from_the_exact_network_gives_the_data(sigma: float) -> None:
+    model_input = ((DATA + sigma * EPS) / math.sqrt(sigma**2 + 1.0)).astype("f4")
+    denoised = sampling.to_denoised(EPS, model_input, sigma, prediction_type="epsilon")
+    np.testing.assert_allclose(denoised, DATA, atol=1e-5)
+
+
+@pytest.mark.parametrize("sigma", [1.0, 0.75, 0.1])
+def test_velocity_from_the_exact_network_gives_the_data(sigma: float) -> None:
+    model_input = ((1.0 - sigma) * DATA + sigma * EPS).astype("f4")
+    denoised = sampling.to_denoised(EPS - DATA, model_input, sigma, prediction_type="velocity")
+    np.testing.assert_allclose(denoised, DATA, atol=1e-6)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4, 8])
+def test_euler_is_exact_on_a_linear_ode(steps: int) -> None:
+    slope = (np.rint(8.0 * DATA) / 8.0).astype(np.float32)
+    latents = (np.rint(8.0 * EPS) / 8.0).astype(np.float32)
+    sigmas = schedules.flow_sigmas(steps)
+    states = list(
+        sampling.sample_flow_euler(
+            lambda _, index: slope, latents, sigmas, prediction_type="velocity"
+        )
+    )
+    for state, sigma in zip(states, sigmas[1:], strict=True):
+        np.testing.assert_array_equal(state, latents - (1.0 - sigma) * slope)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4, 50])
+def test_euler_follows_a_straight_flow_to_the_data(steps: int) -> None:
+    sigmas = schedules.flow_sigmas(steps, shift=3.0)
+    states = list(
+        sampling.sample_flow_euler(
+            lambda _, index: EPS - DATA, EPS, sigmas, prediction_type="velocity"
+        )
+    )
+    assert len(states) == steps
+    for state, sigma in zip(states, sigmas[1:], strict=True):
+        np.testing.assert_allclose(state, (1.0 - sigma) * DATA + sigma * EPS, atol=5e-6)
+
+
+def test_euler_step_equals_the_textbook_form() -> None:
+    def denoise(model_input: sampling.Latents, index: int) -> sampling.Latents:
+        return np.tanh(model_input) + np.float32(0.1 * index)
+
+    expected = EPS.astype(np.float64)
+    for index, (sigma, sigma_next) in enumerate(pairwise(FLOW.tolist())):
+        expected = expected + (sigma_next - sigma) * (np.tanh(expected) + 0.1 * index)
+    *_, last = sampling.sample_flow_euler(denoise, EPS, FLOW, prediction_type="velocity")
+    np.testing.assert_allclose(last, expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("kind", ["flow_euler", "flow_consistency", "edm_euler"])
+def test_last_step_lands_on_the_denoised_estimate_exactly(kind: str) -> None:
+    *_, last = start(kind, lambda x, index: DATA * np.float32(index - 1.25))
+    np.testing.assert_array_equal(last, DATA * np.float32(1.75))
+
+
+@pytest.mark.parametrize("kind", ["flow_euler", "flow_consistency"])
+def test_velocity_and_sample_predictions_give_the_same_flow(kind: str) -> None:
+    by_sample = start(kind, lambda x, index: np.tanh(x))
+    sigmas = FLOW.tolist()
+    by_velocity = start(kind, lambda x, index: (x - np.tanh(x)) / sigmas[index], "velocity")
+    for first, second in zip(by_sample, by_velocity, strict=True):
+        np.testing.assert_allclose(first, second, atol=2e-6)
+
+
+def test_edm_euler_with_the_exact_network_moves_along_the_noise_ray() -> None:
+    def denoise(model_input: sampling.Latents, index: int) -> sampling.Latents:
+        sigma = float(EDM[index])
+        a, b = 1.0 / math.sqrt(sigma**2 + 1.0), sigma / math.sqrt(sigma**2 + 1.0)
+        np.testing.assert_allclose(model_input, a * DATA + b * EPS, atol=1e-4)
+        return (a * EPS - b * DATA).astype(np.float32)
+
+    latents = (DATA + 700.0 * EPS).astype(np.float32)
+    states = list(sampling.sample_edm_euler(denoise, latents, EDM, prediction_type="v_prediction"))
+    for state, sigma in zip(states, EDM[1:].tolist(), strict=True):
+        np.testing.assert_allclose(state, DATA + sigma * EPS, rtol=1e-5, atol=1e-5)
+
+
+def test_edm_euler_step_equals_the_textbook_form() -> None:
+    expected = 700.0 * EPS.astype(np.float64)
+    for sigma, sigma_next in pairwise(EDM.tolist()):
+        output = np.tanh(expected / math.sqrt(sigma**2 + 1.0))
+        denoised = expected / (sigma**2 + 1.0) - output * sigma / math.sqrt(sigma**2 + 1.0)
+        expected = expected + (sigma_next - sigma) * (expected - denoised) / sigma
+    *_, last = sampling.sample_edm_euler(
+        lambda x, index: np.tanh(x),
+        np.float32(700.0) * EPS,
+        EDM,
+        prediction_type="v_prediction",
+    )
+    np.testing.assert_allclose(last, expected, atol=2e-5)
+
+
+def test_edm_one_step_form_is_the_negated_network() -> None:
+    seen: list[sampling.Latents] = []
+
+    def denoise(model_input: sampling.Latents, index: int) -> sampling.Latents:
+        seen.append(model_input)
+        return DATA
+
+    (last,) = sampling.sample_edm_euler(
+        denoise,
+        np.float32(700.0) * EPS,
+        schedules.karras_sigmas(1, 0.002, 700.0),
+        prediction_type="v_prediction",
+    )
+    np.testing.assert_allclose(seen[0], 1.42857e-3 * 700.0 * EPS, rtol=2e-6)
+    np.testing.assert_allclose(last, 2.04e-6 * 700.0 * EPS - 0.999999 * DATA, atol=2e-6)
+    np.testing.assert_allclose(last, -DATA, atol=2e-3 * np.abs(EPS).max())
+
+
+def test_edm_euler_converges_with_first_order_on_gaussian_data() -> None:
+    spread = 0.5
+
+    def error(steps: int) -> float:
+        sigmas = schedules.karras_sigmas(steps, 0.01, 10.0)
+        gains = spread**2 / (spread**2 + sigmas.astype(np.float64) ** 2)
+        scales = np.sqrt(sigmas.astype(np.float64) ** 2 + 1.0)
+        latents = EPS * np.float32(math.sqrt(spread**2 + 100.0))
+        *_, last = sampling.sample_edm_euler(
+            lambda x, index: x * np.float32(gains[index] * scales[index]),
+            latents,
+            sigmas,
+            prediction_type="sample",
+        )
+        return float(np.abs(last - spread * EPS).max())
+
+    assert error(100) < 0.15 * float(np.abs(EPS).max())
+    assert 1.8 < error(100) / error(200) < 2.2
+
+
+def test_consistency_renoises_every_step_but_the_last() -> None:
+    asked: list[int] = []
+
+    def recording_noise(index: int) -> sampling.Latents:
+        asked.append(index)
+        return fresh_noise(index)
+
+    states = list(start("flow_consistency", lambda _, index: DATA, fresh=recording_noise))
+    assert asked == [1, 2, 3]
+    for index, sigma in enumerate(FLOW[1:].tolist(), start=1):
+        expected = (1.0 - sigma) * DATA + (sigma * fresh_noise(index) if sigma else 0.0)
+        np.testing.assert_allclose(states[index - 1], expected, atol=1e-6)
+
+
+def test_consistency_with_the_implied_noise_equals_euler() -> None:
+    def denoise(model_input: sampling.Latents, index: int) -> sampling.Latents:
+        return np.tanh(model_input) * np.float32(0.5 + 0.1 * index)
+
+    inputs: list[sampling.Latents] = [EPS]
+
+    def implied_noise(index: int) -> sampling.Latents:
+        sigma = float(FLOW[index - 1])
+        denoised = denoise(inputs[-1], index - 1)
+        return ((inputs[-1] - (1.0 - sigma) * denoised) / sigma).astype(np.float32)
+
+    euler = start("flow_euler", denoise)
+    consistency = start("flow_consistency", denoise, fresh=implied_noise)
+    for first, second in zip(euler, consistency, strict=True):
+        np.testing.assert_allclose(first, second, atol=2e-6)
+        inputs.append(second)
+
+
+def test_lcm_with_one_step_gives_the_denoised_estimate() -> None:
+    timesteps = schedules.lcm_timesteps(1)
+    sigmas = schedules.alphas_cumprod_sigmas(schedules.alphas_cumprod(), timesteps)
+    (last,) = sampling.sample_lcm(
+        lambda x, index: np.tanh(x),
+        EPS,
+        sigmas,
+        prediction_type="epsilon",
+        timesteps=timesteps.tolist(),
+        noise=fresh_noise,
+    )
+    expected = sampling.to_denoised(np.tanh(EPS), EPS, float(sigmas[0]), prediction_type="epsilon")
+    np.testing.assert_allclose(last, expected, atol=1e-6)
+
+
+def test_lcm_boundary_condition_keeps_the_input_at_timestep_zero() -> None:
+    (last,) = sampling.sample_lcm(
+        lambda x, index: DATA,
+        EPS,
+        np.array([0.03, 0.0], np.float32),
+        prediction_type="sample",
+        timesteps=[0],
+        noise=fresh_noise,
+    )
+    np.testing.assert_array_equal(last, EPS)
+
+
+def test_lcm_equals_the_published_form() -> None:
+    alphas = schedules.alphas_cumprod()[LCM_TIMESTEPS]
+    x = EPS.astype(np.float64)
+    asked: list[int] = []
+
+    def recording_noise(index: int) -> sampling.Latents:
+        asked.append(index)
+        return fresh_noise(index)
+
+    states = start("lcm", lambda x, index: np.tanh(x), "epsilon", fresh=recording_noise)
+    for index, (t, state) in enumerate(zip(LCM_TIMESTEPS.tolist(), states, strict=True)):
+        x0 = (x - math.sqrt(1.0 - alphas[index]) * np.tanh(x)) / math.sqrt(alphas[index])
+        c_skip, c_out = 0.25 / ((10 * t) ** 2 + 0.25), 10 * t / math.sqrt((10 * t) ** 2 + 0.25)
+        x = c_out * x0 + c_skip * x
+        if index < 3:
+            keep = alphas[index + 1]
+            x = math.sqrt(keep) * x + math.sqrt(1.0 - keep) * fresh_noise(index + 1)
+        np.testing.assert_allclose(state, x, rtol=1e-5, atol=1e-5)
+    assert asked == [1, 2, 3]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_samplers_yield_after_each_step_so_the_caller_can_stop(kind: str) -> None:
+    calls: list[int] = []
+
+    def denoise(model_input: sampling.Latents, index: int) -> sampling.Latents:
+        calls.append(index)
+        return model_input * np.float32(0.5)
+
+    states = start(kind, denoise)
+    assert calls == []
+    next(states)
+    assert calls == [0]
+    next(states)
+    assert calls == [0, 1]
+    assert len(list(states)) == 2
+    assert calls == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_samplers_keep_float32_and_leave_their_arguments_alone(kind: str) -> None:
+    before = EPS.copy()
+    sigmas_before = schedule_of(kind)[0].copy()
+    for output_type in ("float16", "float32", "float64"):
+
+        def denoise(model_input: Any, index: int, output_type: str = output_type) -> Any:
+            return model_input.astype(output_type)
+
+        states = list(start(kind, denoise))
+        assert {state.dtype for state in states} == {np.dtype(np.float32)}
+        assert {state.shape for state in states} == {SHAPE}
+    np.testing.assert_array_equal(EPS, before)
+    np.testing.assert_array_equal(schedule_of(kind)[0], sigmas_before)
+
+
+@pytest.mark.parametrize(
+    "case", GOLDEN["trajectories"], ids=lambda c: f"{c['kind']}-{c['prediction_type']}"
+)
+def test_golden_trajectories(case: dict[str, Any]) -> None:
+    gain, bias = np.float32(case["gain"]), np.array(case["bias"], np.float32)
+    fresh = {int(k): np.array(values, np.float32) for k, values in case["noise"].items()}
+    states = sampling.sample(
+        case["kind"],
+        lambda x, index: x * gain + bias[index],
+        np.array(case["latents"], np.float32),
+        np.array(case["sigmas"], np.float32),
+        prediction_type=case["prediction_type"],
+        timesteps=case["timesteps"],
+        noise=fresh.__getitem__,
+    )
+    assert [state.tolist() for state in states] == case["trajectory"]
+
+
+def test_golden_trajectories_cover_every_sampler() -> None:
+    assert {case["kind"] for case in GOLDEN["trajectories"]} == set(sampling.SAMPLERS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_networks_that_change_the_shape_are_refused(kind: str) -> None:
+    with pytest.raises(InputError, match=r"model_output has shape \(1,\), latents have") as caught:
+        next(start(kind, lambda x, index: np.zeros(1, np.float32)))
+    assert isinstance(caught.value, MvsdkError)
+
+
+@pytest.mark.parametrize("kind", ["flow_consistency", "lcm"])
+def test_noise_of_another_shape_is_refused(kind: str) -> None:
+    states = start(kind, identity, fresh=lambda index: np.zeros((5,), np.float32))
+    with pytest.raises(InputError, match=r"noise has shape \(5,\), latents have"):
+        next(states)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_predictions_of_another_family_are_refused(kind: str) -> None:
+    foreign = "epsilon" if kind.startswith("flow") else "velocity"
+    with pytest.raises(InputError, match=f"prediction_type of sampler {kind} is '{foreign}'"):
+        start(kind, identity, foreign)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("sigmas", [[0.5, 1.0, 0.0], [1.0, 0.5], [1.0, math.nan, 0.0]])
+def test_schedules_that_do_not_fall_to_zero_are_refused(kind: str, sigmas: list[float]) -> None:
+    with pytest.raises(ScheduleError, match="allowed: "):
+        next(start(kind, identity, sigmas=sigmas))
+
+
+@pytest.mark.parametrize("kind", ["flow_euler", "flow_consistency"])
+def test_flow_levels_above_one_are_refused(kind: str) -> None:
+    with pytest.raises(ScheduleError, match=r"sigmas start at 2.0; allowed: at most 1.0"):
+        next(start(kind, identity, sigmas=[2.0, 0.0]))
+
+
+def test_lcm_refuses_timesteps_of_another_length() -> None:
+    states = sampling.sample_lcm(
+        identity,
+        EPS,
+        LCM,
+        prediction_type="epsilon",
+        timesteps=[999, 499],
+        noise=fresh_noise,
+    )
+    with pytest.raises(ScheduleError, match="2 timesteps for 5 sigmas"):
+        next(states)
+
+
+def test_unknown_names_are_refused_with_the_known_ones() -> None:
+    with pytest.raises(InputError, match="unknown sampler 'heun'; known: flow_euler, "):
+        sampling.sample(
+            "heun", identity, EPS, FLOW, prediction_type="sample", timesteps=[], noise=fresh_noise
+        )
+    with pytest.raises(InputError, match="unknown prediction_type 'noise'; known: velocity, "):
+        sampling.to_denoised(EPS, EPS, 1.0, prediction_type="noise")  # type: ignore[arg-type]

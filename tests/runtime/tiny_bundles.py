@@ -1,0 +1,264 @@
+"""Builders of tiny bundles: graphs that are Python functions, or real ONNX of a few kilobytes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mvsdk.bundle import Bundle, BundleWriter
+from mvsdk.devices import find_chipset
+from mvsdk.manifest import (
+    Component,
+    LatentSpec,
+    Licence,
+    Manifest,
+    Sampler,
+    Schedule,
+    Source,
+    TensorSpec,
+    TokenizerSpec,
+    Variant,
+    VideoSpec,
+)
+
+TOKENS = ["[PAD]", "[UNK]", "a", "rocket", "flying", "left", "cat", "##s", ",", "run", "##ning"]
+LENGTH, WIDTH = 6, 8
+LATENTS = (8, 16, 8, 8)  # as in the default model, so that host times mean something
+FRAMES = (8, 64, 64, 3)
+SHAPES: dict[str, tuple[dict[str, tuple[tuple[int, ...], str]], ...]] = {
+    "text_encoder": (
+        {"input_ids": ((1, LENGTH), "int32")},
+        {"encoder_hidden_states": ((1, LENGTH, WIDTH), "float32")},
+    ),
+    "unet": (
+        {
+            "sample": (LATENTS, "float32"),
+            "timestep": ((1,), "float32"),
+            "encoder_hidden_states": ((1, LENGTH, WIDTH), "float32"),
+        },
+        {"model_output": (LATENTS, "float32")},
+    ),
+    "vae_decoder": ({"latents": (LATENTS, "float32")}, {"frames": (FRAMES, "uint8")}),
+}
+"""Component -> (inputs, outputs), each name -> (shape, dtype)."""
+
+
+def straight_flow(schedules: Sequence[int] = (1, 2, 4)) -> Sampler:
+    """Return a rectified-flow Euler sampler with evenly spaced levels."""
+    return Sampler(
+        kind="flow_euler",
+        prediction_type="velocity",
+        schedules={steps: _even(steps) for steps in schedules},
+        default_steps=schedules[-1],
+    )
+
+
+def _even(steps: int) -> Schedule:
+    sigmas = tuple(1 - index / steps for index in range(steps + 1))
+    return Schedule(sigmas=sigmas, timesteps=tuple(1000 * sigma for sigma in sigmas[:-1]))
+
+
+@dataclass
+class VariantFiles:
+    """What a variant is made of: kind, and the content of its model file."""
+
+    target: str = "onnx"
+    precision: str = "fp32"
+    chip: str | None = None
+    content: Callable[[str, Path], Sequence[Path]] | None = None
+    """Writes the files of a component into a folder, the model first. None: a few bytes."""
+
+    @property
+    def id(self) -> str:
+        return "-".join(part for part in (self.target, self.chip, self.precision) if part)
+
+
+def build_bundle(
+    out: Path,
+    variants: Sequence[VariantFiles] = (VariantFiles(),),
+    *,
+    sampler: Sampler | None = None,
+    tensors: Callable[[str, TensorSpec], TensorSpec] = lambda component, spec: spec,
+    components: Mapping[str, Sequence[VariantFiles]] | None = None,
+    components_of_manifest: Mapping[str, Component] | None = None,
+    **changes: Any,
+) -> Bundle:
+    """Write a small valid bundle.
+
+    Args:
+        out: Folder to make.
+        variants: Variants of every component.
+        sampler: None takes `straight_flow()`.
+        tensors: Changes the inputs and outputs that the manifest says, by component.
+        components: Variants of single components, where they differ.
+        components_of_manifest: What the manifest says instead of what was written.
+        changes: Fields of the manifest to replace.
+    """
+    with BundleWriter(out) as writer:
+        vocabulary = writer.directory / "tokenizer" / "vocab.json"
+        vocabulary.parent.mkdir()
+        vocabulary.write_text(json.dumps({"kind": "wordpiece", "tokens": TOKENS}))
+        manifest = Manifest(
+            name="tiny",
+            task="text_to_video",
+            video=VideoSpec(frames=FRAMES[0], height=FRAMES[1], width=FRAMES[2], fps=8.0),
+            latents=LatentSpec(shape=LATENTS),
+            components={
+                name: Component(
+                    variants=tuple(
+                        _variant(writer, name, variant, tensors)
+                        for variant in (components or {}).get(name, variants)
+                    )
+                )
+                for name in SHAPES
+            },
+            sampler=sampler or straight_flow(),
+            tokenizer=TokenizerSpec(
+                file=writer.add_file("tokenizer/vocab.json"),
+                max_length=LENGTH,
+                pad_token="[PAD]",
+                unk_token="[UNK]",
+            ),
+            source=Source(model="tiny", recipe="test"),
+            licences=(Licence(name="CC0-1.0", applies_to="everything"),),
+        )
+        if components_of_manifest is not None:
+            changes["components"] = components_of_manifest
+        return writer.commit(replace(manifest, **changes))
+
+
+def _variant(
+    writer: BundleWriter,
+    component: str,
+    files: VariantFiles,
+    tensors: Callable[[str, TensorSpec], TensorSpec],
+) -> Variant:
+    folder = writer.directory / "components" / component / files.id
+    folder.mkdir(parents=True)
+    if files.content is None:
+        (folder / "model.onnx").write_bytes(f"{component} {files.id}".encode())
+        written: Sequence[Path] = [folder / "model.onnx"]
+    else:
+        written = files.content(component, folder)
+    refs = [writer.add_file(path.relative_to(writer.directory).as_posix()) for path in written]
+    inputs, outputs = (
+        tuple(
+            tensors(component, TensorSpec(name=name, shape=shape, dtype=dtype))
+            for name, (shape, dtype) in side.items()
+        )
+        for side in SHAPES[component]
+    )
+    return Variant(
+        id=files.id,
+        target=files.target,
+        precision=files.precision,
+        chip=find_chipset(files.chip).chip if files.chip else None,
+        model=refs[0].path,
+        files=tuple(refs),
+        inputs=inputs,
+        outputs=outputs,
+        compute_unit="NPU" if files.target == "snapdragon" else "CPU",
+        tools={"onnxruntime": "1.31.1"},
+    )
+
+
+def goal(hidden_states: np.ndarray) -> np.ndarray:
+    """Return the latents that the fake model makes of a text: they differ from prompt to prompt."""
+    base = np.arange(np.prod(LATENTS), dtype=np.float32).reshape(LATENTS) / 4096 - 1
+    return base + np.float32(hidden_states.mean())
+
+
+def fake_functions() -> dict[str, Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]]:
+    """Return a model with an exact answer: velocity (x - goal) / sigma, a straight flow."""
+
+    def text_encoder(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        ids = feeds["input_ids"].astype(np.float32)
+        hidden = ids[:, :, None] * np.linspace(0.01, 0.02, WIDTH, dtype=np.float32)
+        return {"encoder_hidden_states": hidden}
+
+    def unet(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        sigma = feeds["timestep"][0] / 1000
+        return {"model_output": (feeds["sample"] - goal(feeds["encoder_hidden_states"])) / sigma}
+
+    def vae_decoder(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        pixels = feeds["latents"][:, :3].repeat(8, axis=2).repeat(8, axis=3)
+        return {"frames": np.clip(pixels.transpose(0, 2, 3, 1) * 100 + 128, 0, 255)}
+
+    return {"text_encoder": text_encoder, "unet": unet, "vae_decoder": vae_decoder}
+
+
+def write_onnx(component: str, folder: Path) -> list[Path]:
+    """Write the ONNX graph of a component: random convolutions and an embedding."""
+    onnx = pytest.importorskip("onnx")
+    path = folder / "model.onnx"
+    onnx.save(onnx_model(component), path)
+    return [path]
+
+
+def onnx_model(component: str) -> Any:
+    """Return the ONNX graph of a component."""
+    onnx = pytest.importorskip("onnx")
+    make, types = onnx.helper, onnx.TensorProto
+    dtypes = {"float32": types.FLOAT, "int32": types.INT32, "uint8": types.UINT8}
+    nodes, weights = _GRAPHS[component](make, types)
+    inputs, outputs = (
+        [make.make_tensor_value_info(name, dtypes[dtype], shape) for name, (shape, dtype) in s]
+        for s in (side.items() for side in SHAPES[component])
+    )
+    constants = [onnx.numpy_helper.from_array(value, name) for name, value in weights.items()]
+    graph = make.make_graph(nodes, component, inputs, outputs, constants)
+    return make.make_model(graph, opset_imports=[make.make_opsetid("", 17)], ir_version=9)
+
+
+def _random(*shape: int) -> np.ndarray:
+    return np.random.default_rng(sum(shape)).standard_normal(shape).astype(np.float32) * 0.3
+
+
+def _text_encoder(make: Any, types: Any) -> tuple[list[Any], dict[str, np.ndarray]]:
+    return (
+        [make.make_node("Gather", ["table", "input_ids"], ["encoder_hidden_states"])],
+        {"table": _random(len(TOKENS), WIDTH)},
+    )
+
+
+def _unet(make: Any, types: Any) -> tuple[list[Any], dict[str, np.ndarray]]:
+    channels = LATENTS[1]
+    return (
+        [
+            make.make_node("Conv", ["sample", "kernel"], ["mixed"], pads=[1, 1, 1, 1]),
+            make.make_node("ReduceMean", ["encoder_hidden_states"], ["mean"], keepdims=0),
+            make.make_node("Mul", ["timestep", "per_step"], ["time"]),
+            make.make_node("Add", ["mean", "time"], ["condition"]),
+            make.make_node("Add", ["mixed", "condition"], ["model_output"]),
+        ],
+        {"kernel": _random(channels, channels, 3, 3), "per_step": np.float32([1e-3])},
+    )
+
+
+def _vae_decoder(make: Any, types: Any) -> tuple[list[Any], dict[str, np.ndarray]]:
+    return (
+        [
+            make.make_node("ConvTranspose", ["latents", "up"], ["pixels"], strides=[8, 8]),
+            make.make_node("Mul", ["pixels", "gain"], ["scaled"]),
+            make.make_node("Add", ["scaled", "grey"], ["shifted"]),
+            make.make_node("Clip", ["shifted", "low", "high"], ["clipped"]),
+            make.make_node("Transpose", ["clipped"], ["last"], perm=[0, 2, 3, 1]),
+            make.make_node("Cast", ["last"], ["frames"], to=types.UINT8),
+        ],
+        {
+            "up": _random(LATENTS[1], 3, 8, 8),
+            "gain": np.float32(100),
+            "grey": np.float32(128),
+            "low": np.float32(0),
+            "high": np.float32(255),
+        },
+    )
+
+
+_GRAPHS = {"text_encoder": _text_encoder, "unet": _unet, "vae_decoder": _vae_decoder}
