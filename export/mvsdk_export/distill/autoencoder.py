@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mvsdk_export.distill.clips import StickerClips
-from mvsdk_export.distill.loop import LossFunction, TrainOptions
+from mvsdk_export.distill.loop import LossFunction
+from mvsdk_export.distill.options import TrainOptions
 from mvsdk_export.networks.vae import PATCH, Autoencoder
 
 FRAMES_PER_CLIP = 4

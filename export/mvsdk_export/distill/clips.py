@@ -179,8 +179,7 @@ class StickerClips:
             background_rgb=(red, green, blue),
             flipped={subject.facing, scene.motion} == {"left", "right"},
             scale=scale,
-            phase=int(rng.integers(self.options.phases)) * self.sprites.source_frames
-            // self.options.phases,
+            phase=int(rng.integers(options.phases)) * self.sprites.source_frames // options.phases,
         )
         return label, start + along[:, None] * step
 

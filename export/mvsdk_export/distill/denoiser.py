@@ -7,10 +7,12 @@ a bank of latents; captions are drawn anew every time a clip is seen.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import safetensors
 import safetensors.numpy
 import torch
 from numpy.typing import NDArray
@@ -20,7 +22,8 @@ from mvsdk.tokenizer import WordPiece
 from mvsdk_export.distill.autoencoder import to_network
 from mvsdk_export.distill.captions import BACKGROUNDS, MOTIONS, Scene
 from mvsdk_export.distill.clips import StickerClips
-from mvsdk_export.distill.loop import LossFunction, TrainOptions
+from mvsdk_export.distill.loop import LossFunction
+from mvsdk_export.distill.options import TrainingError, TrainOptions
 from mvsdk_export.networks.text_encoder import TextEncoder
 from mvsdk_export.networks.vae import Autoencoder
 
@@ -29,6 +32,9 @@ PURE_NOISE_SHARE = 0.25
 
 MIN_TIME = 0.05
 """Smallest t in the loss weight 1 / t."""
+
+BANK_BATCH = 64
+"""Clips that are drawn together when a bank is made; it decides which ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,27 +59,100 @@ def build_bank(
 ) -> LatentBank:
     """Draw and encode `count` clips, or read them from `path` if they are there."""
     if not path.exists():
-        rng = np.random.default_rng(seed)
-        latents: list[NDArray[np.float16]] = []
-        scenes: list[tuple[int, int, int]] = []
-        while len(scenes) < count:
-            drawn = [clips.captions.sample_scene(rng) for _ in range(min(64, count - len(scenes)))]
-            frames, _ = clips.render(drawn, rng)
-            with torch.no_grad():
-                encoded = autoencoder.encode(to_network(frames.reshape(-1, *frames.shape[2:])))
-            latents.append(
-                encoded.half().numpy().reshape(len(drawn), frames.shape[1], *encoded.shape[1:])
-            )
-            colours = list(BACKGROUNDS)
-            scenes += [
-                (x.subject, MOTIONS.index(x.motion), colours.index(x.background)) for x in drawn
-            ]
-        arrays = {"latents": np.concatenate(latents), "scenes": np.array(scenes, np.int64)}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        safetensors.numpy.save_file(arrays, path.with_suffix(".tmp"))
-        os.replace(path.with_suffix(".tmp"), path)
-    arrays = safetensors.numpy.load_file(path)
-    return LatentBank(latents=arrays["latents"], scenes=arrays["scenes"])
+        save_bank(list(draw_bank(clips, autoencoder, count=count, seed=seed)), path)
+    return read_bank(path)
+
+
+def draw_bank(
+    clips: StickerClips, autoencoder: Autoencoder, *, count: int, seed: int
+) -> Iterator[LatentBank]:
+    """Draw and encode clips.
+
+    Args:
+        clips: Draws them.
+        autoencoder: Encodes them.
+        count: Number of clips.
+        seed: Decides scenes, and what drawing leaves to chance.
+
+    Yields:
+        The bank in parts of at most `BANK_BATCH` clips.
+    """
+    rng = np.random.default_rng(seed)
+    for start in range(0, count, BANK_BATCH):
+        scenes = _draw_scenes(clips, rng, min(BANK_BATCH, count - start))
+        latents = _encode(clips, autoencoder, scenes, rng)
+        yield LatentBank(latents=latents, scenes=_to_rows(scenes))
+
+
+def save_bank(parts: Sequence[LatentBank], path: Path) -> None:
+    """Write a bank, whole or not at all."""
+    arrays = {
+        # Encoded latents lie in memory as the convolution left them, and safetensors writes memory
+        # as it lies.
+        "latents": np.ascontiguousarray(np.concatenate([part.latents for part in parts])),
+        "scenes": np.concatenate([part.scenes for part in parts]),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    safetensors.numpy.save_file(arrays, path.with_suffix(".tmp"))
+    os.replace(path.with_suffix(".tmp"), path)
+
+
+def read_bank(path: Path) -> LatentBank:
+    """Read a bank that `save_bank` wrote.
+
+    Raises:
+        TrainingError: If the file is damaged.
+    """
+    try:
+        arrays = safetensors.numpy.load_file(path)
+        return LatentBank(latents=arrays["latents"], scenes=arrays["scenes"])
+    except (safetensors.SafetensorError, OSError, KeyError) as exc:
+        raise TrainingError(f"cannot read {path}: {exc}; remove it and run again") from exc
+
+
+def check_bank(
+    bank: LatentBank, clips: StickerClips, autoencoder: Autoencoder, *, count: int, seed: int
+) -> None:
+    """Check by its length and its first clips that `draw_bank` would make this bank.
+
+    Raises:
+        TrainingError: If it is of other clips or of another autoencoder.
+    """
+    rng = np.random.default_rng(seed)
+    scenes = _draw_scenes(clips, rng, min(BANK_BATCH, count))
+    first = _encode(clips, autoencoder, scenes[:4], rng)
+    if (
+        len(bank.scenes) != count
+        or not np.array_equal(bank.scenes[: len(scenes)], _to_rows(scenes))
+        or bank.latents.shape[1:] != first.shape[1:]
+        or not np.allclose(bank.latents[: len(first)], first, rtol=4e-3, atol=2e-2)
+    ):
+        raise TrainingError(
+            f"the latent bank of {len(bank.scenes)} clips is of other clips, subjects or another "
+            f"autoencoder than the {count} clips asked for; choose another work folder, or remove "
+            "the bank and what was trained on it"
+        )
+
+
+def _draw_scenes(clips: StickerClips, rng: np.random.Generator, count: int) -> list[Scene]:
+    return [clips.captions.sample_scene(rng) for _ in range(count)]
+
+
+def _encode(
+    clips: StickerClips, autoencoder: Autoencoder, scenes: list[Scene], rng: np.random.Generator
+) -> NDArray[np.float16]:
+    frames, _ = clips.render(scenes, rng)
+    with torch.no_grad():
+        encoded = autoencoder.encode(to_network(frames.reshape(-1, *frames.shape[2:])))
+    return encoded.half().numpy().reshape(len(scenes), frames.shape[1], *encoded.shape[1:])
+
+
+def _to_rows(scenes: list[Scene]) -> NDArray[np.int64]:
+    colours = list(BACKGROUNDS)
+    return np.array(
+        [(x.subject, MOTIONS.index(x.motion), colours.index(x.background)) for x in scenes],
+        np.int64,
+    )
 
 
 def denoiser_loss(

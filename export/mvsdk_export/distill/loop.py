@@ -11,8 +11,8 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Generator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,43 +21,23 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from mvsdk_export.distill.options import TrainingError, TrainOptions, TrainStep
+
 logger = logging.getLogger(__name__)
 
 LossFunction = Callable[[nn.Module, np.random.Generator, torch.Generator], Tensor]
 """(network, generator for data, generator for noise) -> scalar loss of one batch."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainOptions:
-    """How long and how fast to train."""
-
-    steps: int
-    batch_size: int
-    learning_rate: float
-    warmup_steps: int = 100
-    weight_decay: float = 0.01
-    ema_decay: float = 0.999
-    """Decay of the weight average; the average warms up with the step number."""
-    seed: int = 0
-    save_every_s: float = 120.0
-    """Seconds between checkpoints."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainStep:
-    """Progress of a run, handed to the caller after every step."""
-
-    step: int
-    steps: int
-    loss: float
-    """Mean loss over the steps since the last one handed out (1 step)."""
-    elapsed_s: float
+STATE_FILE = "state.safetensors"
 
 
 def train(
     network: nn.Module, loss: LossFunction, options: TrainOptions, folder: Path
-) -> Iterator[TrainStep]:
+) -> Generator[TrainStep]:
     """Train a network in place; leave the averaged weights in it at the end.
+
+    The state is saved from time to time, at the end, and when the run is interrupted: by closing
+    the iterator or by KeyboardInterrupt. Close it (`contextlib.closing`) to be sure of that.
 
     Args:
         network: Network to train. Holds the weight average once the iterator is exhausted.
@@ -67,48 +47,92 @@ def train(
 
     Yields:
         Progress after each step; the caller owns display and cancellation.
+
+    Raises:
+        TrainingError: If the state in `folder` is damaged or of a run with other options or another
+            network, or if the loss is not finite.
     """
-    optimizer = torch.optim.AdamW(
-        _trained(network).values(), lr=options.learning_rate, weight_decay=options.weight_decay
-    )
-    average = {name: value.detach().clone() for name, value in _trained(network).items()}
-    state = folder / "state.safetensors"
-    first = _resume(state, network, optimizer, average, options) if state.exists() else 0
+    run = _Run(network, options, folder)
+    run.resume_()
     network.train()
     started = saved = time.monotonic()
-    for step in range(first, options.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = options.learning_rate * _schedule(step, options)
-        rng = np.random.default_rng([options.seed, step])
-        noise = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
-        value = loss(network, rng, noise)
-        optimizer.zero_grad(set_to_none=True)
-        value.backward()
-        nn.utils.clip_grad_norm_(_trained(network).values(), 1.0)
-        optimizer.step()
-        decay = min(options.ema_decay, (step + 1) / (step + 10))
-        with torch.no_grad():
-            for name, parameter in _trained(network).items():
-                average[name].lerp_(parameter, 1 - decay)
-        now = time.monotonic()
-        if now - saved > options.save_every_s or step + 1 == options.steps:
-            _save(state, network, optimizer, average, step + 1, options)
-            saved = now
-        yield TrainStep(
-            step=step + 1, steps=options.steps, loss=value.item(), elapsed_s=now - started
+    try:
+        while run.step < options.steps:
+            value = run.advance_(loss)
+            now = time.monotonic()
+            if now - saved > options.save_every_s or run.step == options.steps:
+                run.save()
+                saved = now
+            yield TrainStep(step=run.step, steps=options.steps, loss=value, elapsed_s=now - started)
+    except (KeyboardInterrupt, GeneratorExit):
+        if run.is_whole and run.step > run.saved_step:
+            run.save()
+        raise
+    run.take_average_()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavedRun:
+    """How far the run of a folder has come."""
+
+    step: int
+    options: TrainOptions
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether no step is left to do."""
+        return self.step >= self.options.steps
+
+
+def read_saved_run(folder: Path) -> SavedRun | None:
+    """Read how far a run has come; None if there is none.
+
+    Raises:
+        TrainingError: If the state is damaged.
+    """
+    path = folder / STATE_FILE
+    if not path.exists():
+        return None
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata()
+        options = TrainOptions(**json.loads(metadata["options"]))
+        return SavedRun(step=int(metadata["step"]), options=options)
+    except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError) as exc:
+        raise TrainingError(f"cannot read {path}: {exc}; remove it to train anew") from exc
+
+
+def check_same_options(saved: SavedRun, options: TrainOptions, folder: Path) -> None:
+    """Check that a saved run can be continued with these options.
+
+    Raises:
+        TrainingError: If a field other than `save_every_s` differs.
+    """
+    theirs = asdict(saved.options)
+    ours = asdict(replace(options, save_every_s=saved.options.save_every_s))
+    differing = [name for name, value in ours.items() if theirs[name] != value]
+    if differing:
+        was = ", ".join(f"{name} {theirs[name]}" for name in differing)
+        asked = ", ".join(f"{name} {ours[name]}" for name in differing)
+        raise TrainingError(
+            f"{folder / STATE_FILE} is of a run with {was}, asked is {asked}; ask for the same, "
+            "choose another work folder, or remove the file to train anew"
         )
-    with torch.no_grad():
-        for name, parameter in _trained(network).items():
-            parameter.copy_(average[name])
-    network.eval()
 
 
 def load_average_(network: nn.Module, folder: Path) -> int:
-    """Copy the weight average of a run, finished or not, into a network; return its step."""
-    with safetensors.safe_open(folder / "state.safetensors", framework="pt") as file:
-        with torch.no_grad():
-            for name, parameter in _trained(network).items():
-                parameter.copy_(file.get_tensor(f"average.{name}"))
+    """Copy the weight average of a run, finished or not, into a network; return its step.
+
+    Parameters that do not require gradients are read as they were.
+
+    Raises:
+        TrainingError: If the state is damaged or of another network.
+    """
+    path = folder / STATE_FILE
+    with _reading(path) as file, torch.no_grad():
+        for name, parameter in network.named_parameters():
+            kind = "average" if parameter.requires_grad else "network"
+            parameter.copy_(_tensor(file, f"{kind}.{name}", parameter, path))
         network.eval()
         return int(file.metadata()["step"])
 
@@ -123,45 +147,116 @@ def _schedule(step: int, options: TrainOptions) -> float:
     return warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / options.steps)))
 
 
-def _save(
-    path: Path,
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    average: dict[str, Tensor],
-    step: int,
-    options: TrainOptions,
-) -> None:
-    tensors: dict[str, Tensor] = {}
-    for name, parameter in _trained(network).items():
-        tensors[f"network.{name}"] = parameter.detach()
-        tensors[f"average.{name}"] = average[name]
-        for key in ("exp_avg", "exp_avg_sq"):
-            tensors[f"{key}.{name}"] = optimizer.state[parameter][key]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    metadata = {"step": str(step), "options": json.dumps(asdict(options))}
-    save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, metadata)
-    os.replace(temporary, path)
-    logger.info("saved %s at step %d", path, step)
+class _Run:
+    """A network in training, with everything that the next step depends on."""
 
+    def __init__(self, network: nn.Module, options: TrainOptions, folder: Path) -> None:
+        self.network = network
+        self.options = options
+        self.path = folder / STATE_FILE
+        self.optimizer = torch.optim.AdamW(
+            _trained(network).values(), lr=options.learning_rate, weight_decay=options.weight_decay
+        )
+        self.average = {name: value.detach().clone() for name, value in _trained(network).items()}
+        self.step = 0
+        self.saved_step = 0
+        self.is_whole = True
+        """False while parameters, moments and average are of different steps."""
 
-def _resume(
-    path: Path,
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    average: dict[str, Tensor],
-    options: TrainOptions,
-) -> int:
-    with safetensors.safe_open(path, framework="pt") as file:
-        step = int(file.metadata()["step"])
+    def advance_(self, loss: LossFunction) -> float:
+        """Do one step; return its loss."""
+        options, step = self.options, self.step
+        for group in self.optimizer.param_groups:
+            group["lr"] = options.learning_rate * _schedule(step, options)
+        rng = np.random.default_rng([options.seed, step])
+        noise = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
+        value = loss(self.network, rng, noise)
+        if not math.isfinite(value.item()):
+            raise TrainingError(
+                f"loss is {value.item()} at step {step + 1} of {self.path.parent.name}; train "
+                "anew with another seed or a lower learning rate"
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        value.backward()
+        nn.utils.clip_grad_norm_(_trained(self.network).values(), 1.0)
+        self.is_whole = False
+        self.optimizer.step()
+        decay = min(options.ema_decay, (step + 1) / (step + 10))
         with torch.no_grad():
-            for name, parameter in _trained(network).items():
-                parameter.copy_(file.get_tensor(f"network.{name}"))
-                average[name].copy_(file.get_tensor(f"average.{name}"))
-                optimizer.state[parameter] = {
-                    "step": torch.tensor(float(step)),
-                    "exp_avg": file.get_tensor(f"exp_avg.{name}"),
-                    "exp_avg_sq": file.get_tensor(f"exp_avg_sq.{name}"),
+            for name, parameter in _trained(self.network).items():
+                self.average[name].lerp_(parameter, 1 - decay)
+        self.step = step + 1
+        self.is_whole = True
+        return value.item()
+
+    def take_average_(self) -> None:
+        """Replace the trained weights by their average."""
+        with torch.no_grad():
+            for name, parameter in _trained(self.network).items():
+                parameter.copy_(self.average[name])
+        self.network.eval()
+
+    def save(self) -> None:
+        """Write the state, whole or not at all."""
+        tensors: dict[str, Tensor] = {}
+        for name, parameter in self.network.named_parameters():
+            tensors[f"network.{name}"] = parameter.detach()
+        for name, parameter in _trained(self.network).items():
+            tensors[f"average.{name}"] = self.average[name]
+            for key in ("exp_avg", "exp_avg_sq"):
+                tensors[f"{key}.{name}"] = self.optimizer.state[parameter][key]
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_suffix(".tmp")
+        metadata = {"step": str(self.step), "options": json.dumps(asdict(self.options))}
+        save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, metadata)
+        os.replace(temporary, self.path)
+        self.saved_step = self.step
+        logger.info("saved %s at step %d", self.path, self.step)
+
+    def resume_(self) -> None:
+        """Take over the state on disk, if there is one."""
+        saved = read_saved_run(self.path.parent)
+        if saved is None:
+            return
+        check_same_options(saved, self.options, self.path.parent)
+        with _reading(self.path) as file, torch.no_grad():
+            for name, parameter in self.network.named_parameters():
+                parameter.copy_(_tensor(file, f"network.{name}", parameter, self.path))
+            for name, parameter in _trained(self.network).items():
+                self.average[name].copy_(_tensor(file, f"average.{name}", parameter, self.path))
+                moments = {
+                    key: _tensor(file, f"{key}.{name}", parameter, self.path).clone()
+                    for key in ("exp_avg", "exp_avg_sq")
                 }
-    logger.info("continuing %s at step %d of %d", path, step, options.steps)
-    return step
+                self.optimizer.state[parameter] = {
+                    "step": torch.tensor(float(saved.step)),
+                    **moments,
+                }
+        self.step = self.saved_step = saved.step
+        logger.info("continuing %s at step %d of %d", self.path, self.step, self.options.steps)
+
+
+def _reading(path: Path) -> safetensors.safe_open:
+    if not path.exists():
+        raise TrainingError(f"{path} does not exist; train that network first")
+    try:
+        return safetensors.safe_open(path, framework="pt")
+    except (safetensors.SafetensorError, OSError) as exc:
+        raise TrainingError(f"cannot read {path}: {exc}; remove it to train anew") from exc
+
+
+def _tensor(file: safetensors.safe_open, name: str, like: Tensor, path: Path) -> Tensor:
+    """Return a tensor of a state after checking that it belongs to this network."""
+    try:
+        tensor: Tensor = file.get_tensor(name)
+    except safetensors.SafetensorError as exc:
+        raise TrainingError(
+            f"{path} lacks {name}, so it is of another network; choose another work folder, or "
+            "remove the file to train anew"
+        ) from exc
+    if tensor.shape != like.shape:
+        raise TrainingError(
+            f"{path} holds {name} of shape {tuple(tensor.shape)}, this network has "
+            f"{tuple(like.shape)}; choose another work folder, or remove the file to train anew"
+        )
+    return tensor

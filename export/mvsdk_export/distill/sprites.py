@@ -7,7 +7,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -145,6 +145,22 @@ class Sprites:
         known = ", ".join(subject.id for subject in self.subjects)
         raise DataError(f"unknown subject {subject_id!r}; known: {known}")
 
+    def first(self, count: int) -> Sprites:
+        """Return the first `count` subjects.
+
+        Raises:
+            DataError: There are not so many.
+        """
+        if not 1 <= count <= len(self.subjects):
+            raise DataError(f"asked for {count} subjects; allowed: 1 to {len(self.subjects)}")
+        return replace(
+            self,
+            subjects=self.subjects[:count],
+            rgba=self.rgba[:count],
+            labels=self.labels[:count],
+            keywords=self.keywords[:count],
+        )
+
 
 def build_sprites(
     work: Path,
@@ -169,11 +185,10 @@ def build_sprites(
         DataError: The packages cannot be fetched or are not the pinned ones.
     """
     chosen = load_subjects() if subjects is None else tuple(subjects)
-    data = work / "data"
-    cache = data / f"sprites-{_data_version(chosen, size, source_frames)}.npz"
+    cache = sprite_cache(work, size=size, source_frames=source_frames, subjects=chosen)
     if cache.is_file():
         return cache
-    images, names = _fetch_images(data, chosen)
+    images, names = _fetch_images(work, chosen)
     rgba = np.zeros((len(chosen), source_frames, size, size, 4), np.uint8)
     for index, subject in enumerate(chosen):
         rgba[index] = decode_sprite(images[subject.id], size=size, source_frames=source_frames)
@@ -189,6 +204,35 @@ def build_sprites(
     return cache
 
 
+def sprite_cache(
+    work: Path,
+    *,
+    size: int = 64,
+    source_frames: int = 24,
+    subjects: Sequence[Subject] | None = None,
+) -> Path:
+    """Return where `build_sprites` keeps its result, there or not."""
+    chosen = load_subjects() if subjects is None else tuple(subjects)
+    return work / "data" / f"sprites-{_data_version(chosen, size, source_frames)}.npz"
+
+
+def fetch_names(work: Path) -> Path:
+    """Return the file of emoji names, for `read_emoji_names`; fetch it if it is not there.
+
+    Raises:
+        DataError: The package cannot be fetched or is not the pinned one.
+    """
+    folder = work / "data" / "emoji"
+    if not (folder / "data.json").is_file():
+        extract_members(
+            fetch_package(EMOJIBASE, work / "data" / "packages"),
+            folder,
+            lambda member: "data.json" if member == "package/en/data.json" else None,
+            expected=("data.json",),
+        )
+    return folder / "data.json"
+
+
 def _data_version(subjects: Sequence[Subject], size: int, source_frames: int) -> str:
     parts = [_CACHE_VERSION, size, source_frames]
     parts += [package.sha256 for package in (*FLUENT_EMOJI, EMOJIBASE)]
@@ -197,18 +241,11 @@ def _data_version(subjects: Sequence[Subject], size: int, source_frames: int) ->
 
 
 def _fetch_images(
-    data: Path, subjects: Sequence[Subject]
+    work: Path, subjects: Sequence[Subject]
 ) -> tuple[dict[str, Path], dict[str, tuple[str, tuple[str, ...]]]]:
     """Return the WebP file of every subject id, and the names of all emoji."""
-    packages, folder = data / "packages", data / "emoji"
-    names_json = folder / "data.json"
-    if not names_json.is_file():
-        extract_members(
-            fetch_package(EMOJIBASE, packages),
-            folder,
-            lambda member: "data.json" if member == "package/en/data.json" else None,
-            expected=("data.json",),
-        )
+    names_json = fetch_names(work)
+    packages, folder = work / "data" / "packages", work / "data" / "emoji"
     images = {subject.id: folder / f"{emoji_key(subject.codepoints)}.webp" for subject in subjects}
     missing = {path.name for path in images.values() if not path.is_file()}
     for package in FLUENT_EMOJI:

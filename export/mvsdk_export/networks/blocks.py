@@ -64,9 +64,7 @@ class GroupNorm(nn.GroupNorm):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name of the base class
         """Normalise `(N, C, H, W)` over the channels of each group and all positions."""
-        return GROUP_NORM_FORMS[self.form](
-            input, self.num_groups, self.weight, self.bias, self.eps
-        )
+        return GROUP_NORM_FORMS[self.form](input, self.num_groups, self.weight, self.bias, self.eps)
 
 
 class ResidualBlock(nn.Module):

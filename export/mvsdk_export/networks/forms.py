@@ -43,9 +43,7 @@ def group_norm_layer_norm(
     return rows.reshape(x.shape) * weight[:, None, None] + bias[:, None, None]
 
 
-def group_norm_moments(
-    x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float
-) -> Tensor:
+def group_norm_moments(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     """Take both moments by spatial means and a 1x1 convolution that averages each group."""
     size = x.shape[1] // groups
     average = torch.full((size, size), 1.0 / size, dtype=x.dtype, device=x.device)

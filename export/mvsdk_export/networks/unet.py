@@ -56,17 +56,12 @@ class SpatioTemporalUNet(nn.Module):
         self.frame_embedding = _Mlp(32, emb)
         self.text_projection = nn.Linear(config.context_dim, emb)
         self.conv_in = nn.Conv2d(config.latent_channels, fine, 2, stride=2)
-        self.down = nn.ModuleList(
-            ConvBlock(fine, fine, config) for _ in range(config.down_blocks)
-        )
+        self.down = nn.ModuleList(ConvBlock(fine, fine, config) for _ in range(config.down_blocks))
         self.downsample = nn.Conv2d(fine, coarse, 2, stride=2)
-        self.mid = nn.ModuleList(
-            TransformerBlock(coarse, config) for _ in range(config.mid_blocks)
-        )
+        self.mid = nn.ModuleList(TransformerBlock(coarse, config) for _ in range(config.mid_blocks))
         self.upsample = nn.Conv2d(coarse, 4 * fine, 1)
         self.up = nn.ModuleList(
-            ConvBlock(2 * fine if i == 0 else fine, fine, config)
-            for i in range(config.up_blocks)
+            ConvBlock(2 * fine if i == 0 else fine, fine, config) for i in range(config.up_blocks)
         )
         self.norm_out = GroupNorm(16, fine)
         self.conv_out = nn.Conv2d(fine, 4 * config.latent_channels, 3, padding=1)
@@ -115,9 +110,7 @@ class ConvBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, config: UNetConfig) -> None:
         super().__init__()
         self.num_frames = config.num_frames
-        self.residual = ResidualBlock(
-            in_channels, out_channels, embedding_dim=config.embedding_dim
-        )
+        self.residual = ResidualBlock(in_channels, out_channels, embedding_dim=config.embedding_dim)
         self.cross_attention = CrossAttention(out_channels, config.context_dim)
         self.temporal_conv = TemporalConv(out_channels)
 

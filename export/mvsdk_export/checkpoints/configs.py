@@ -1,0 +1,59 @@
+"""config.json: a network's configuration dataclass, field by field.
+
+The dataclass is the schema: its names, types and defaults decide what a file may hold. Types in
+use are int, float, bool, str and tuples of these of fixed length.
+"""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, asdict, fields
+from typing import Any, cast, get_args, get_origin, get_type_hints
+
+from mvsdk_export.checkpoints.documents import Document
+
+MAX_SIZE = 1 << 20
+"""Largest width, length or vocabulary."""
+MAX_BLOCKS = 256
+"""Largest number of blocks or layers: each costs time to build, whatever the weights are."""
+
+
+def parse_config(document: Document, config_class: type) -> Any:
+    """Build a configuration from config.json.
+
+    Args:
+        document: The file.
+        config_class: Frozen dataclass.
+
+    Raises:
+        CheckpointError: With the first field that is unknown, missing or of the wrong type.
+    """
+    required = [f.name for f in fields(config_class) if f.default is MISSING]
+    optional = [f.name for f in fields(config_class) if f.default is not MISSING]
+    document.check_keys(required, optional)
+    hints = get_type_hints(config_class)
+    return config_class(**{key: _value(document, key, hints[key]) for key in document.values})
+
+
+def config_to_document(config: Any) -> dict[str, object]:
+    """Return what is written to config.json."""
+    return asdict(config)
+
+
+def _value(document: Document, key: str, hint: Any) -> object:
+    if get_origin(hint) is tuple:
+        kinds, value = get_args(hint), document.values[key]
+        if not isinstance(value, list) or len(cast("list[object]", value)) != len(kinds):
+            document.fail(key, f"a list of {len(kinds)}")
+        items = cast("list[object]", value)
+        parts = {f"{key}[{index}]": item for index, item in enumerate(items)}
+        inner = Document(document.path, parts)
+        return tuple(_value(inner, part, kind) for part, kind in zip(parts, kinds, strict=True))
+    if hint is int:
+        return document.integer(
+            key, 1, MAX_BLOCKS if key.endswith(("blocks", "layers")) else MAX_SIZE
+        )
+    if hint is float:
+        return document.number(key, above=0.0, most=1e6)
+    if hint is bool:
+        return document.boolean(key, default=False)
+    return document.text(key)

@@ -1,0 +1,182 @@
+"""Strict, bounded reading of the JSON files of a model folder."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn, cast
+
+from mvsdk._parse import UNPRINTABLE, describe
+from mvsdk_export.errors import CheckpointError
+
+MAX_BYTES = 1 << 20
+"""Largest configuration file that is read."""
+MAX_DEPTH = 16
+MAX_INTEGER = 2**53 - 1
+
+REPAIR = "correct the file, or make or download the model folder again"
+
+
+class _Fault(ValueError):
+    """What a JSON text holds and must not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """The object at the root of a JSON file."""
+
+    path: Path
+    values: Mapping[str, object]
+
+    def fail(self, key: str, want: str) -> NoReturn:
+        """Raise the one-line error of a value: file, key, value met, what is allowed."""
+        got = describe(self.values[key]) if key in self.values else "missing"
+        raise CheckpointError(f"{str(self.path)!r}: {key} is {got}, want {want}; {REPAIR}")
+
+    def check_keys(self, required: Sequence[str], optional: Sequence[str] = ()) -> None:
+        """Check that every required key is there and no unknown one."""
+        for key in required:
+            if key not in self.values:
+                self.fail(key, f"every one of {', '.join(required)}")
+        known = (*required, *optional)
+        for key in self.values:
+            if key not in known:
+                raise CheckpointError(
+                    f"{str(self.path)!r}: key {describe(key)} is unknown, known: "
+                    f"{', '.join(known)}; {REPAIR}"
+                )
+
+    def integer(self, key: str, least: int, most: int) -> int:
+        """Read an integer within [least, most]; true and 1.0 are none."""
+        value = self.values.get(key)
+        if type(value) is not int or not least <= value <= most:
+            self.fail(key, f"an integer from {least} to {most}")
+        return value
+
+    def number(self, key: str, *, above: float, most: float) -> float:
+        """Read a number within (above, most]."""
+        value = self.values.get(key)
+        if type(value) not in (int, float) or not above < cast("float", value) <= most:
+            self.fail(key, f"a number above {above:g}, at most {most:g}")
+        return float(cast("float", value))
+
+    def boolean(self, key: str, default: bool) -> bool:
+        """Read true or false; the default if the key is absent."""
+        value = self.values.get(key, default)
+        if type(value) is not bool:
+            self.fail(key, "true or false")
+        return value
+
+    def text(self, key: str, default: str | None = None) -> str:
+        """Read one short line of printable text; the default if the key is absent."""
+        value = self.values.get(key, default)
+        if type(value) is not str or not 0 < len(value) <= 256 or UNPRINTABLE.search(value):
+            self.fail(key, "one line of 1 to 256 letters")
+        return value
+
+    def choice(self, key: str, known: Sequence[str]) -> str:
+        """Read one of the known words."""
+        value = self.values.get(key)
+        if type(value) is not str or value not in known:
+            self.fail(key, f"one of {', '.join(known)}")
+        return value
+
+
+def read_document(path: Path, *, most_bytes: int = MAX_BYTES) -> Document:
+    """Read a JSON file whose root is an object.
+
+    Args:
+        path: The file.
+        most_bytes: Size above which it is refused unread.
+
+    Raises:
+        CheckpointError: If it is too large, not UTF-8, not JSON, no object, nested deeper than
+            `MAX_DEPTH`, or holds a repeated key, NaN, an infinity or an integer beyond 2^53 - 1.
+    """
+    payload = _read(path, most_bytes)
+    return Document(path, parse_object(payload, repr(str(path))))
+
+
+def parse_object(payload: bytes, where: str) -> dict[str, object]:
+    """Parse bytes that must be a JSON object; `where` begins the error.
+
+    Raises:
+        CheckpointError: As `read_document` does.
+    """
+    try:
+        value: object = json.loads(
+            payload.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant
+        )
+        _check_values(value)
+    except UnicodeDecodeError as exc:
+        raise CheckpointError(f"{where} is not UTF-8 at byte {exc.start}; {REPAIR}") from exc
+    except json.JSONDecodeError as exc:
+        raise CheckpointError(
+            f"{where} is not JSON: {exc.msg.lower()} at line {exc.lineno} column {exc.colno}; "
+            f"{REPAIR}"
+        ) from exc
+    except RecursionError as exc:
+        raise CheckpointError(f"{where} is nested too deeply; {REPAIR}") from exc
+    except _Fault as exc:
+        raise CheckpointError(f"{where} holds {exc}; {REPAIR}") from exc
+    except ValueError as exc:  # Python refuses to read integers of more than 4300 digits
+        raise CheckpointError(f"{where} holds an oversized number; {REPAIR}") from exc
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{where} is {describe(value)}, want a JSON object; {REPAIR}")
+    return cast("dict[str, object]", value)
+
+
+def _read(path: Path, most_bytes: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            payload = file.read(most_bytes + 1)
+    except OSError as exc:
+        reason = (exc.strerror or "unreadable").lower()
+        raise CheckpointError(f"{str(path)!r} cannot be read: {reason}") from exc
+    if len(payload) > most_bytes:
+        raise CheckpointError(
+            f"{str(path)!r} has more than {most_bytes} bytes, the most that is read; {REPAIR}"
+        )
+    return payload
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for key, value in pairs:
+        if key in found:
+            msg = f"the key {describe(key)} twice"
+            raise _Fault(msg)
+        found[key] = value
+    return found
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    msg = f"the number {name}, which is not finite"
+    raise _Fault(msg)
+
+
+def _check_values(root: object) -> None:
+    """Check depth and numbers without recursion."""
+    todo = [(root, 0)]
+    while todo:
+        value, depth = todo.pop()
+        if depth > MAX_DEPTH:
+            msg = f"more than {MAX_DEPTH} levels of nesting"
+            raise _Fault(msg)
+        if isinstance(value, float) and not math.isfinite(value):
+            msg = "a number that is not finite"
+            raise _Fault(msg)
+        if isinstance(value, int) and abs(value) > MAX_INTEGER:
+            msg = "an integer beyond 2^53 - 1"
+            raise _Fault(msg)
+        todo += [(child, depth + 1) for child in _children(value)]
+
+
+def _children(value: object) -> Iterator[object]:
+    if isinstance(value, dict):
+        yield from cast("dict[str, object]", value).values()
+    elif isinstance(value, list):
+        yield from cast("list[object]", value)

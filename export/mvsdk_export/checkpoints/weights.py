@@ -1,0 +1,113 @@
+"""Weights of one component: compared with its network first, then read and checked."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from mvsdk._parse import describe
+from mvsdk_export.checkpoints.headers import DTYPE_BYTES, TensorEntry, read_header
+from mvsdk_export.errors import CheckpointError
+
+SHOWN = 3
+"""Names that a message lists before it only counts."""
+
+
+def load_weights_(network: nn.Module, files: Sequence[Path]) -> nn.Module:
+    """Fill a network that was built on the meta device.
+
+    Args:
+        network: Its state dict says which tensors, of which shape, must be there; no others may.
+        files: safetensors files, one or the shards of one.
+
+    Returns:
+        The network, float32 on the CPU.
+
+    Raises:
+        CheckpointError: If tensors are missing, unexpected, of a wrong shape or type, or not
+            finite.
+    """
+    expected = network.state_dict()
+    headers = {path: read_header(path) for path in files}
+    _check_entries(headers, expected)
+    tensors: dict[str, Tensor] = {}
+    for path in files:
+        tensors |= _read_tensors(path, list(headers[path]))
+    network.load_state_dict(tensors, strict=True, assign=True)
+    return network
+
+
+def check_finite(name: str, tensor: Tensor, where: str) -> None:
+    """Raise if a tensor holds NaN or an infinity.
+
+    Raises:
+        CheckpointError: With the tensor's name and the counts.
+    """
+    if bool(torch.isfinite(tensor).all()):
+        return
+    nan, infinite = int(tensor.isnan().sum()), int(tensor.isinf().sum())
+    raise CheckpointError(
+        f"{where}: tensor {describe(name)} holds {nan + infinite} of {tensor.numel()} values that "
+        f"are not finite ({nan} NaN, {infinite} infinite); train again from an earlier checkpoint"
+    )
+
+
+def _check_entries(
+    headers: Mapping[Path, Mapping[str, TensorEntry]], expected: Mapping[str, Tensor]
+) -> None:
+    where = repr(str(next(iter(headers))))
+    names = [name for entries in headers.values() for name in entries]
+    if len(set(names)) != len(names):
+        twice = Counter(names).most_common(1)[0][0]
+        raise CheckpointError(f"{where}: tensor {describe(twice)} is in two shards, want one")
+    if missing := [name for name in expected if name not in set(names)]:
+        raise CheckpointError(
+            f"{where} lacks {len(missing)} of {len(expected)} tensors: {_listed(missing)}; "
+            "config.json and weights must come from the same training run"
+        )
+    if unexpected := [name for name in names if name not in expected]:
+        raise CheckpointError(
+            f"{where} holds {len(unexpected)} unexpected tensors: {_listed(unexpected)}; "
+            "config.json and weights must come from the same training run"
+        )
+    for path, entries in headers.items():
+        for name, entry in entries.items():
+            _check_entry(path, name, entry, tuple(expected[name].shape))
+
+
+def _check_entry(path: Path, name: str, entry: TensorEntry, want: tuple[int, ...]) -> None:
+    where = f"{str(path)!r}: tensor {describe(name)}"
+    if entry.shape != want:
+        raise CheckpointError(
+            f"{where} has shape {list(entry.shape)}, the network of config.json wants "
+            f"{list(want)}; config.json and weights must come from the same training run"
+        )
+    if entry.dtype not in DTYPE_BYTES:
+        raise CheckpointError(
+            f"{where} has dtype {entry.dtype}, want {', '.join(DTYPE_BYTES)}; "
+            "save the weights again in float16"
+        )
+
+
+def _read_tensors(path: Path, names: Sequence[str]) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            for name in names:
+                tensors[name] = file.get_tensor(name).float()
+                check_finite(name, tensors[name], repr(str(path)))
+    except (SafetensorError, OSError) as exc:
+        raise CheckpointError(
+            f"{str(path)!r} cannot be read: {' '.join(str(exc).split())}; download or make it again"
+        ) from exc
+    return tensors
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(describe(name) for name in names[:SHOWN])
+    return f"{shown} and {len(names) - SHOWN} more" if len(names) > SHOWN else shown

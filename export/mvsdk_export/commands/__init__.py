@@ -1,0 +1,38 @@
+"""The verbs that the toolchain adds to `mvsdk`: one module each, light to import.
+
+Whatever needs torch is imported inside `run`, after `require_toolchain` has looked for it.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Literal
+
+from mvsdk_export.errors import ExportError
+
+Extra = Literal["export", "snapdragon", "train"]
+
+_NEEDS: dict[Extra, str] = {
+    "export": "the toolchain",
+    "snapdragon": "Qualcomm's compiler",
+    "train": "the training tools",
+}
+
+
+def require_toolchain(*modules: str, command: str, extra: Extra = "export") -> None:
+    """Check that modules are installed, without importing them.
+
+    Args:
+        *modules: Top-level names, such as "torch".
+        command: The verb that needs them.
+        extra: The extra of this distribution that brings them.
+
+    Raises:
+        ExportError: With the pip command, if one is missing.
+    """
+    missing = [name for name in modules if find_spec(name) is None]
+    if missing:
+        cause = ModuleNotFoundError(f"not installed: {', '.join(missing)}")
+        raise ExportError(
+            f"mvsdk {command} needs {_NEEDS[extra]}: pip install 'mvsdk[{extra}]'"
+        ) from cause

@@ -1,0 +1,318 @@
+"""`mvsdk export`: a model folder becomes a verified bundle."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mvsdk.bundle import SUFFIX
+from mvsdk.cache import cache_folder
+from mvsdk.cli.command import Command
+from mvsdk.cli.output import format_bytes, say, show, show_json, table
+from mvsdk.devices import find_chipset
+from mvsdk.errors import InputError
+from mvsdk.manifest import END_TO_END, Manifest, Precision, Target, Variant, Verification
+from mvsdk_export.checkpoints import default_model_folder, open_model_folder
+from mvsdk_export.commands import Extra, require_toolchain
+from mvsdk_export.commands.arguments import (
+    add_size_arguments,
+    read_chips,
+    read_precisions,
+    read_steps,
+)
+from mvsdk_export.preflight import check_findings, preflight_request
+from mvsdk_export.recipes import find_recipe
+
+if TYPE_CHECKING:
+    from mvsdk_export.export import ExportReport, ExportRequest
+
+TARGETS: Mapping[Target, tuple[Precision, ...]] = {
+    "onnx": ("fp32", "fp16", "w8a16"),
+    "snapdragon": ("w8a16", "fp16"),
+}
+"""Target -> precisions that it is made in; the default of each target is below."""
+_DEFAULTS: Mapping[Target, tuple[Precision, ...]] = {
+    "onnx": ("fp32", "fp16", "w8a16"),
+    "snapdragon": ("w8a16",),
+}
+_EXTRAS: Mapping[Target, Extra] = {"onnx": "export", "snapdragon": "snapdragon"}
+_MODULES: Mapping[Extra, tuple[str, ...]] = {
+    "export": ("torch", "onnx", "onnxscript", "safetensors", "tqdm"),
+    "snapdragon": ("torch", "onnx", "onnxscript", "safetensors", "tqdm", "onnxruntime_qnn"),
+}
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--target", required=True, help=f"{' or '.join(TARGETS)}")
+    parser.add_argument("--model", default="sticker", help="recipe (default: sticker)")
+    parser.add_argument(
+        "--checkpoint",
+        metavar="DIR",
+        type=Path,
+        help="model folder of that recipe (default: the weights shipped with mvsdk)",
+    )
+    parser.add_argument(
+        "--chip", metavar="CHIP,...", help="chips of `mvsdk devices`, or all (default: all)"
+    )
+    parser.add_argument(
+        "--precision",
+        metavar="P,...",
+        help="fp32, fp16, w8a16 or all (default: w8a16 for snapdragon, all for onnx)",
+    )
+    add_size_arguments(parser)
+    parser.add_argument(
+        "--out", metavar="DIR", type=Path, help=f"bundle to write (default: MODEL{SUFFIX})"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace a bundle at --out")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be made, and stop")
+    parser.add_argument("--no-verify", action="store_true", help="skip the parity checks")
+    parser.add_argument(
+        "--keep-intermediates",
+        action="store_true",
+        help="keep the finished stages in the cache; the next export reuses them",
+    )
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+
+
+def _run(options: argparse.Namespace) -> int:
+    request = _read_request(options)
+    if options.dry_run:
+        _show_plan(request, as_json=options.json)
+        return 0
+    from mvsdk_export.export import count_stages, export
+    from mvsdk_export.stages import StageRunner
+
+    runner = StageRunner(cache_folder() / "export")
+    with _Bar(count_stages(request)) as bar:
+        report = export(request, runner, bar.start)
+    if options.keep_intermediates:
+        say(f"finished stages are kept in {runner.cache_folder}")
+    else:
+        shutil.rmtree(report.draft, ignore_errors=True)
+        runner.forget()
+    if options.json:
+        show_json(_to_json(report))
+    else:
+        show(_to_text(report, request))
+    return 0
+
+
+EXPORT = Command(
+    name="export",
+    help="compile a model for a phone, verify it, write a bundle",
+    add_arguments=_add_arguments,
+    run=_run,
+)
+
+
+class _Bar:
+    """A progress bar over the stages, on standard error."""
+
+    def __init__(self, stages: int) -> None:
+        from tqdm import tqdm
+
+        self._bar = tqdm(
+            total=stages,
+            file=sys.stderr,
+            unit="stage",
+            bar_format="{n_fmt:>3}/{total_fmt} |{bar:24}| {elapsed} {desc}",
+            disable=not sys.stderr.isatty(),
+        )
+        self._started = False
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.close()
+
+    def start(self, name: str) -> None:
+        """Count the stage before and show the next one."""
+        if self._started:
+            self._bar.update()
+        self._started = True
+        self._bar.set_description_str(name)
+        if name and self._bar.disable:
+            say(name)
+
+
+def _read_request(options: argparse.Namespace) -> ExportRequest:
+    recipe = find_recipe(options.model)
+    target = _read_target(options.target)
+    precisions = _DEFAULTS[target]
+    if options.precision is not None:
+        precisions = read_precisions(options.precision, TARGETS[target])
+    if options.chip is not None and target != "snapdragon":
+        raise InputError(f"--chip goes with --target snapdragon, not {target}; leave it out")
+    chips = read_chips(options.chip, every=False) if target == "snapdragon" else ()
+    steps = recipe.steps if options.steps is None else read_steps(options.steps)
+    size = {
+        name: getattr(recipe, field) if given is None else given
+        for name, field, given in (
+            ("num_frames", "num_frames", options.frames),
+            ("height", "height", options.height),
+            ("width", "width", options.width),
+        )
+    }
+    check_findings(preflight_request(recipe, **size, steps=steps, chips=chips))
+    extra = _EXTRAS[target]
+    require_toolchain(*_MODULES[extra], command="export", extra=extra)
+    from mvsdk_export.export import ExportRequest
+
+    path = default_model_folder(recipe.name) if options.checkpoint is None else options.checkpoint
+    return ExportRequest(
+        folder=open_model_folder(path, recipe),
+        target=target,
+        precisions=precisions,
+        chips=tuple(find_chipset(name) for name in chips),
+        **size,
+        steps=tuple(sorted(steps)),
+        out=options.out or Path(recipe.name + SUFFIX),
+        overwrite=options.overwrite,
+        verify=not options.no_verify,
+    )
+
+
+def _read_target(text: str) -> Target:
+    for target in TARGETS:
+        if text == target:
+            return target
+    raise InputError(f"unknown target {text[:64]!a}; known: {', '.join(TARGETS)}")
+
+
+def _show_plan(request: ExportRequest, *, as_json: bool) -> None:
+    from mvsdk_export.export import count_stages
+
+    plans = [
+        {
+            "id": plan.id,
+            "target": plan.target,
+            "precision": plan.precision,
+            "chip": plan.chipset.slug if plan.chipset else None,
+        }
+        for plan in request.variants
+    ]
+    content = {
+        "model": request.folder.recipe.name,
+        "checkpoint": str(request.folder.path),
+        "components": [part.name for part in request.folder.recipe.components],
+        "frames": request.num_frames,
+        "height": request.height,
+        "width": request.width,
+        "steps": list(request.steps),
+        "variants": plans,
+        "stages": count_stages(request),
+        "out": str(request.out),
+    }
+    if as_json:
+        show_json(content)
+        return
+    size = f"{request.num_frames} frames of {request.width} x {request.height}"
+    show(
+        f"{content['model']} from {content['checkpoint']}\n"
+        f"{size}, steps {', '.join(map(str, request.steps))}; "
+        f"{content['stages']} stages; would write {request.out}\n"
+    )
+    rows = [[p["id"], p["target"], p["precision"], p["chip"] or "any"] for p in plans]
+    show(table(["variant", "target", "precision", "chip"], [[str(x) for x in r] for r in rows]))
+    show(f"each of {', '.join(part for part in content['components'])}; nothing was written")
+
+
+def _to_json(report: ExportReport) -> Mapping[str, object]:
+    manifest = report.bundle.manifest
+    return {
+        "bundle": str(report.bundle.path),
+        "variants": [
+            {
+                "component": name,
+                "id": variant.id,
+                "bytes": sum(ref.bytes for ref in variant.files),
+                "residency": asdict(variant.residency) if variant.residency else None,
+            }
+            for name, part in manifest.components.items()
+            for variant in part.variants
+        ],
+        "verification": [asdict(record) for record in manifest.verification],
+        "stages": [
+            {
+                "name": stage.name,
+                "seconds": stage.seconds,
+                "peak_bytes": stage.peak_bytes,
+                "reused": stage.reused,
+            }
+            for stage in report.stages
+        ],
+    }
+
+
+def _to_text(report: ExportReport, request: ExportRequest) -> str:
+    manifest = report.bundle.manifest
+    spent = sum(stage.seconds for stage in report.stages if not stage.reused)
+    peak = max(stage.peak_bytes for stage in report.stages)
+    path = request.out
+    return "\n".join(
+        [
+            variant_table(manifest),
+            "",
+            f"{path}: {format_bytes(sum(ref.bytes for ref in manifest.files()))}; "
+            f"{len(report.stages)} stages in {spent:.0f} s, the largest took {format_bytes(peak)}",
+            f'next: mvsdk generate "a rocket flying left" --bundle {path}',
+        ]
+    )
+
+
+def variant_table(manifest: Manifest) -> str:
+    """Return one row per component and variant: size, residency, worst parity and floor."""
+    rows = [
+        [
+            variant.id,
+            name,
+            format_bytes(sum(ref.bytes for ref in variant.files)),
+            _residency(variant),
+            *_parity([r for r in manifest.verification if _is_about(r, name, variant)]),
+        ]
+        for name, part in manifest.components.items()
+        for variant in part.variants
+    ]
+    ids = dict.fromkeys(v.id for part in manifest.components.values() for v in part.variants)
+    for identifier in ids:
+        records = [
+            r
+            for r in manifest.verification
+            if r.variant == identifier and r.component == END_TO_END and r.metric == "psnr"
+        ]
+        if records:
+            rows.append([identifier, "end to end", "-", "-", *_parity(records)])
+    order = list(ids)
+    rows.sort(key=lambda row: order.index(row[0]))
+    return table(["variant", "component", "size", "NPU nodes", "parity", "floor", ""], rows)
+
+
+def _is_about(record: Verification, component: str, variant: Variant) -> bool:
+    return record.component == component and record.variant == variant.id
+
+
+def _residency(variant: Variant) -> str:
+    found = variant.residency
+    if found is None:
+        return "-"
+    return (
+        f"{found.npu_nodes}, none on CPU"
+        if not found.cpu_nodes
+        else (f"{found.npu_nodes}, {found.cpu_nodes} on CPU")
+    )
+
+
+def _parity(records: Sequence[Verification]) -> list[str]:
+    """Return the worst value, its floor and the verdict."""
+    if not records:
+        return ["-", "-", "not verified"]
+    worst = min(records, key=lambda r: float("inf") if r.value_db is None else r.value_db)
+    value = "identical" if worst.value_db is None else f"{worst.value_db:.1f} dB"
+    verdict = "verified" if all(r.passed for r in records) else "MISSED"
+    return [value, f"{worst.floor_db:.0f} dB", verdict]

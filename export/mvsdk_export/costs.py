@@ -1,0 +1,239 @@
+"""What a graph costs: parameters, floating-point operations, bytes. No weights are needed.
+
+The graph runs once on PyTorch's meta device, in the forms that phones get (`set_forms_`), so only
+shapes are computed. FLOPs are twice the multiply-accumulates of convolutions, linear layers and
+matrix products; elementwise work is not counted.
+
+The activation peak is an upper estimate: every operator's result gets a buffer of its own that is
+freed after its last reader, in the order of the program. Compilers fuse, reorder, reuse buffers in
+place and tile, so a phone needs less. Constants that a graph computes are folded, and not counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from mvsdk.manifest import PRECISIONS, Precision
+from mvsdk_export.checkpoints.building import build_on_meta, with_frames, wrap
+from mvsdk_export.errors import ExportError
+from mvsdk_export.networks.blocks import set_forms_
+from mvsdk_export.recipes import ComponentRecipe, Recipe
+from mvsdk_export.shapes import graph_sizes, input_shapes
+
+DENOISERS = ("unet", "transformer")
+"""Components that run once per step; the others run once per clip."""
+KERNEL_BYTES: Mapping[Precision, int] = {"fp32": 4, "fp16": 2, "w8a16": 1}
+"""Bytes of an element of a kernel or matrix."""
+VECTOR_BYTES: Mapping[Precision, int] = {"fp32": 4, "fp16": 2, "w8a16": 4}
+"""Bytes of an element of a bias or a norm's scale: a quantised graph keeps these in 32 bits."""
+ACTIVATION_BYTES: Mapping[Precision, int] = {"fp32": 4, "fp16": 2, "w8a16": 2}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComponentCosts:
+    """Costs of one graph, for one evaluation."""
+
+    component: str
+    parameters: int
+    """Of the layers that the graph uses: a decoder's graph does not count the encoder."""
+    flops: int
+    weight_bytes: Mapping[Precision, int]
+    activation_peak_bytes: Mapping[Precision, int]
+    """Largest sum of activations alive at once, inputs and outputs included."""
+    working_set_bytes: Mapping[Precision, int]
+    """Activations that the hungriest single operator reads and writes."""
+    hungriest_operator: str
+
+    def evaluations(self, steps: int) -> int:
+        """Return how often the graph runs in a clip of `steps` steps."""
+        return steps if self.component in DENOISERS else 1
+
+    def to_numbers(self) -> dict[str, float]:
+        """Return the costs as a bundle's manifest keeps them, units in the names."""
+        numbers: dict[str, float] = {"parameters": self.parameters, "flops": self.flops}
+        for precision in PRECISIONS:
+            numbers[f"weight_{precision}_bytes"] = self.weight_bytes[precision]
+            numbers[f"activation_peak_{precision}_bytes"] = self.activation_peak_bytes[precision]
+        return numbers
+
+
+def measure_recipe(
+    recipe: Recipe, configs: Mapping[str, Any], *, num_frames: int, height: int, width: int
+) -> tuple[ComponentCosts, ...]:
+    """Return the costs of every component for clips of a size.
+
+    Args:
+        recipe: The model.
+        configs: Component name -> configuration of its network.
+        num_frames: Frames of a clip.
+        height: Pixels.
+        width: Pixels.
+
+    Raises:
+        CheckpointError: If a configuration describes no network that can be built.
+        ExportError: If a graph cannot run at this size.
+    """
+    sizes = graph_sizes(configs, num_frames=num_frames, height=height, width=width)
+    return tuple(
+        measure_component(part, with_frames(configs[part.name], num_frames), sizes)
+        for part in recipe.components
+    )
+
+
+def measure_component(
+    component: ComponentRecipe, config: Any, sizes: Mapping[str, int]
+) -> ComponentCosts:
+    """Return the costs of one component at the sizes that the symbols of its shapes have."""
+    graph = wrap(component, set_forms_(build_on_meta(component, config)))
+    shapes = input_shapes(component, sizes)
+    inputs = [
+        torch.empty(shapes[tensor.name], dtype=getattr(torch, tensor.dtype), device="meta")
+        for tensor in component.inputs
+    ]
+    return measure_graph(component.name, graph, *inputs)
+
+
+def measure_graph(name: str, graph: nn.Module, *inputs: Tensor) -> ComponentCosts:
+    """Return the costs of a module on given inputs, all on the meta device.
+
+    Raises:
+        ExportError: If the module cannot run on them.
+    """
+    trace = _Trace(graph, inputs)
+    try:
+        counter = FlopCounterMode(display=False)
+        with torch.device("meta"), torch.no_grad(), counter, trace:
+            outputs = graph(*inputs)
+    except (RuntimeError, ValueError, ArithmeticError) as exc:
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in inputs)
+        raise ExportError(
+            f"{name} cannot run on inputs of shape {shapes}: {' '.join(str(exc).split())}; "
+            "choose another size, or correct its config.json"
+        ) from exc
+    trace.finish(outputs)
+    kernels = sum(weight.numel() for weight in trace.used if weight.dim() > 1)
+    vectors = sum(weight.numel() for weight in trace.used if weight.dim() <= 1)
+    hungriest = max(trace.operators, key=lambda item: trace.working_set(item, "fp32"))
+    return ComponentCosts(
+        component=name,
+        parameters=kernels + vectors,
+        flops=counter.get_total_flops(),
+        weight_bytes={p: kernels * KERNEL_BYTES[p] + vectors * VECTOR_BYTES[p] for p in PRECISIONS},
+        activation_peak_bytes={p: trace.peak_bytes(p) for p in PRECISIONS},
+        working_set_bytes={p: trace.working_set(hungriest, p) for p in PRECISIONS},
+        hungriest_operator=hungriest.name,
+    )
+
+
+@dataclass(slots=True, kw_only=True)
+class _Buffer:
+    """Memory of an activation: alive from the operator that makes it to the last that reads it."""
+
+    elements: int
+    element_bytes: int | None
+    """None for floating point, whose width the precision decides."""
+    born: int
+    died: int
+
+    def bytes(self, precision: Precision) -> int:
+        return self.elements * (self.element_bytes or ACTIVATION_BYTES[precision])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Operator:
+    name: str
+    buffers: frozenset[int]
+    """Activations read and written."""
+
+
+class _Trace(TorchDispatchMode):
+    """Record which operator reads and writes which activation.
+
+    Buffers are told apart by their storage, so views cost nothing. Every tensor is kept until the
+    end, as an address may be used again otherwise; on the meta device that takes no memory.
+    """
+
+    def __init__(self, graph: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        super().__init__()
+        self.used: list[Tensor] = []
+        self.operators: list[_Operator] = []
+        self._weights = {_storage(weight): weight for weight in graph.parameters()}
+        self._buffers: dict[int, _Buffer] = {}
+        self._kept: list[Tensor] = []
+        for tensor in inputs:
+            self._add(tensor, 0)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        del types
+        result = func(*args, **(kwargs or {}))
+        reads = list(_tensors((args, kwargs)))
+        writes = list(_tensors(result))
+        for tensor in reads:
+            if (weight := self._weights.pop(_storage(tensor), None)) is not None:
+                self.used.append(weight)
+        self._record(str(func), reads, writes)
+        return result
+
+    def _record(self, name: str, reads: list[Tensor], writes: list[Tensor]) -> None:
+        now = len(self.operators)
+        read = {_storage(tensor) for tensor in reads} & self._buffers.keys()
+        if not read:  # computed from weights and constants alone: folded by every exporter
+            self._kept += writes
+            return
+        for tensor in writes:
+            self._add(tensor, now)
+        written = {_storage(tensor) for tensor in writes}
+        for storage in read:
+            self._buffers[storage].died = now
+        is_view = written <= read
+        self.operators.append(
+            _Operator(name=name, buffers=frozenset() if is_view else frozenset(read | written))
+        )
+
+    def _add(self, tensor: Tensor, now: int) -> None:
+        self._kept.append(tensor)
+        element_bytes = None if tensor.is_floating_point() else tensor.element_size()
+        elements = tensor.untyped_storage().nbytes() // tensor.element_size()
+        buffer = _Buffer(elements=elements, element_bytes=element_bytes, born=now, died=now)
+        self._buffers.setdefault(_storage(tensor), buffer)
+
+    def finish(self, outputs: Any) -> None:
+        """Keep the outputs alive to the end."""
+        for tensor in _tensors(outputs):
+            self._buffers[_storage(tensor)].died = len(self.operators) - 1
+
+    def peak_bytes(self, precision: Precision) -> int:
+        """Return the largest sum of buffers that are alive during one operator."""
+        changes = [0] * (len(self.operators) + 1)
+        for buffer in self._buffers.values():
+            changes[buffer.born] += buffer.bytes(precision)
+            changes[buffer.died + 1] -= buffer.bytes(precision)
+        return max(accumulate(changes))
+
+    def working_set(self, operator: _Operator, precision: Precision) -> int:
+        """Return the bytes of the activations that an operator reads and writes."""
+        return sum(self._buffers[storage].bytes(precision) for storage in operator.buffers)
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata
+
+
+def _tensors(tree: Any) -> Iterator[Tensor]:
+    if isinstance(tree, Tensor):
+        yield tree
+    elif isinstance(tree, dict):
+        yield from _tensors(tuple(tree.values()))
+    elif isinstance(tree, list | tuple):
+        for item in tree:
+            yield from _tensors(item)

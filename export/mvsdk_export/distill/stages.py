@@ -1,0 +1,332 @@
+"""The stages that make a model, each from the files of those before it, in one work folder.
+
+    data           npm packages                  -> data/sprites-*.npz, data/emoji/data.json
+    autoencoder    data                          -> vae/state.safetensors
+    text_encoder   data, MiniLM                  -> text/vocab.json, text/state.safetensors
+    latents        data, autoencoder             -> latents/bank.safetensors
+    denoiser       data, text_encoder, latents   -> unet/state.safetensors
+    package        all of these                  -> the model folder (packaging.py)
+
+A stage that is finished does nothing; an interrupted one goes on, `latents` from its beginning.
+What was made with other options is never continued.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from mvsdk.tokenizer import WordPiece
+from mvsdk_export.distill.autoencoder import autoencoder_loss, fit_encoder_
+from mvsdk_export.distill.clips import ClipOptions, StickerClips
+from mvsdk_export.distill.denoiser import (
+    LatentBank,
+    check_bank,
+    denoiser_loss,
+    draw_bank,
+    read_bank,
+    save_bank,
+)
+from mvsdk_export.distill.loop import (
+    check_same_options,
+    load_average_,
+    read_saved_run,
+    train,
+)
+from mvsdk_export.distill.measures import Networks
+from mvsdk_export.distill.options import Stage, TrainingError, TrainStep
+from mvsdk_export.distill.recipe import TrainingRecipe
+from mvsdk_export.distill.sources import read_emoji_names
+from mvsdk_export.distill.sprites import (
+    Sprites,
+    build_sprites,
+    fetch_names,
+    load_sprites,
+    sprite_cache,
+)
+from mvsdk_export.distill.text_encoder import (
+    Distillation,
+    Teacher,
+    build_vocabulary,
+    distillation_loss,
+)
+from mvsdk_export.networks.text_encoder import TextEncoder
+from mvsdk_export.networks.unet import SpatioTemporalUNet
+from mvsdk_export.networks.vae import Autoencoder
+
+FOLDERS: Mapping[Stage, str] = {
+    "autoencoder": "vae",
+    "text_encoder": "text",
+    "denoiser": "unet",
+}
+"""Where the state of a network lies in the work folder."""
+
+NEEDS: Mapping[Stage, tuple[Stage, ...]] = {
+    "data": (),
+    "autoencoder": ("data",),
+    "text_encoder": ("data",),
+    "latents": ("data", "autoencoder"),
+    "denoiser": ("data", "autoencoder", "text_encoder", "latents"),
+    "package": ("data", "autoencoder", "text_encoder", "latents", "denoiser"),
+}
+
+NetworkT = TypeVar("NetworkT", bound=nn.Module)
+
+
+def run_stage(stage: Stage, recipe: TrainingRecipe, work: Path) -> Generator[TrainStep]:
+    """Do what is left to do of a stage; `package` is none of these.
+
+    Args:
+        stage: What to do.
+        recipe: How.
+        work: Work folder.
+
+    Yields:
+        Progress; nothing if the stage is finished. Close the iterator to save and stop.
+
+    Raises:
+        TrainingError: If an earlier stage is not finished, or files are of another recipe.
+        DataError: If the data cannot be had.
+    """
+    check_needs(stage, work, recipe)
+    if not is_finished(stage, recipe, work):
+        yield from RUNNERS[stage](recipe, work)
+
+
+def is_finished(stage: Stage, recipe: TrainingRecipe, work: Path) -> bool:
+    """Say whether nothing is left to do of a stage, `package` excepted.
+
+    Raises:
+        TrainingError: If what is there was made with other options.
+    """
+    if stage in FOLDERS:
+        folder = work / FOLDERS[stage]
+        saved = read_saved_run(folder)
+        if saved is None:
+            return False
+        check_same_options(saved, recipe.options(stage), folder)
+        return saved.is_finished
+    if stage == "latents" and _is_there(stage, recipe, work):
+        load_bank(recipe, work)
+    return _is_there(stage, recipe, work)
+
+
+def check_needs(stage: Stage, work: Path, recipe: TrainingRecipe) -> None:
+    """Check that the stages before one are finished, with these or other options.
+
+    Raises:
+        TrainingError: With the command that finishes the first that is not.
+    """
+    for need in NEEDS[stage]:
+        if not _is_there(need, recipe, work):
+            raise TrainingError(
+                f"stage {stage} needs {need}, which is not finished in {work}; run "
+                f"mvsdk train --model {recipe.name} --stage {need} --work {work}"
+            )
+
+
+def build_data(recipe: TrainingRecipe, work: Path) -> Iterator[TrainStep]:
+    """Fetch and decode the sprites and the names of all emoji."""
+    started = time.monotonic()
+    build_sprites(
+        work,
+        size=recipe.sprite_size,
+        source_frames=recipe.sprite_frames,
+        subjects=recipe.subjects,
+    )
+    fetch_names(work)
+    yield TrainStep(step=1, steps=1, loss=None, elapsed_s=time.monotonic() - started)
+
+
+def train_autoencoder(recipe: TrainingRecipe, work: Path) -> Iterator[TrainStep]:
+    """Fit the patch transform and train the decoder on frames of every subject."""
+    clips = StickerClips(sprites=read_sprites(recipe, work), options=recipe.autoencoder_clips)
+    network = _build(lambda: Autoencoder(recipe.autoencoder), recipe.seed)
+    fit_encoder_(network, clips)
+    options = recipe.options("autoencoder")
+    loss = autoencoder_loss(clips, options)
+    yield from train(network, loss, options, work / FOLDERS["autoencoder"])
+
+
+def train_text_encoder(
+    recipe: TrainingRecipe, work: Path, *, teacher: Teacher | None = None
+) -> Iterator[TrainStep]:
+    """Make the vocabulary and distil the text encoder on captions and names of emoji.
+
+    Args:
+        recipe: How.
+        work: Work folder.
+        teacher: Whose features to learn; None for MiniLM.
+    """
+    clips = StickerClips(sprites=read_sprites(recipe, work), options=recipe.clips)
+    names = read_emoji_names(fetch_names(work))
+    phrases = [phrase for label, tags in names.values() for phrase in (label, *tags)]
+    tokens = build_vocabulary(clips, phrases)
+    save_vocabulary(tokens, vocabulary_file(work))
+    config = replace(recipe.text_encoder, vocabulary_size=len(tokens))
+    network = _build(lambda: Distillation(TextEncoder(config)), recipe.seed)
+    options = recipe.options("text_encoder")
+    tokenizer = WordPiece(tokens, config.max_length)
+    teacher = Teacher.load() if teacher is None else teacher
+    loss = distillation_loss(teacher, tokenizer, clips, phrases, options)
+    yield from train(network, loss, options, work / FOLDERS["text_encoder"])
+
+
+def build_latents(recipe: TrainingRecipe, work: Path) -> Iterator[TrainStep]:
+    """Draw and encode the clips that the denoiser sees."""
+    started = time.monotonic()
+    clips, autoencoder = read_clips(recipe, work), load_autoencoder(recipe, work)
+    parts: list[LatentBank] = []
+    done, count = 0, recipe.bank_clips
+    for part in draw_bank(clips, autoencoder, count=count, seed=recipe.bank_seed):
+        parts.append(part)
+        done += len(part.scenes)
+        if done == count:
+            save_bank(parts, bank_file(work))
+        yield TrainStep(step=done, steps=count, loss=None, elapsed_s=time.monotonic() - started)
+
+
+def train_denoiser(recipe: TrainingRecipe, work: Path) -> Iterator[TrainStep]:
+    """Train the denoiser on the bank of latents."""
+    bank = load_bank(recipe, work)
+    text_encoder, tokenizer = load_text_encoder(recipe, work)
+    network = _build(lambda: SpatioTemporalUNet(recipe.unet), recipe.seed)
+    options = recipe.options("denoiser")
+    loss = denoiser_loss(bank, read_clips(recipe, work), text_encoder, tokenizer, options)
+    yield from train(network, loss, options, work / FOLDERS["denoiser"])
+
+
+RUNNERS: Mapping[Stage, Callable[[TrainingRecipe, Path], Iterator[TrainStep]]] = {
+    "data": build_data,
+    "autoencoder": train_autoencoder,
+    "text_encoder": train_text_encoder,
+    "latents": build_latents,
+    "denoiser": train_denoiser,
+}
+
+
+def vocabulary_file(work: Path) -> Path:
+    """Return where the vocabulary lies."""
+    return work / FOLDERS["text_encoder"] / "vocab.json"
+
+
+def bank_file(work: Path) -> Path:
+    """Return where the encoded clips lie."""
+    return work / "latents" / "bank.safetensors"
+
+
+def read_sprites(recipe: TrainingRecipe, work: Path) -> Sprites:
+    """Read the sprites of every subject."""
+    return load_sprites(_sprite_file(recipe, work))
+
+
+def read_clips(
+    recipe: TrainingRecipe, work: Path, options: ClipOptions | None = None
+) -> StickerClips:
+    """Return the clips of the denoiser's subjects, drawn as it saw them or as `options` say."""
+    sprites = read_sprites(recipe, work).first(recipe.denoiser_subjects)
+    return StickerClips(sprites=sprites, options=options or recipe.clips)
+
+
+def save_vocabulary(tokens: list[str], path: Path) -> None:
+    """Write the vocabulary, or check that it is the one that is there.
+
+    Raises:
+        TrainingError: If another one is there.
+    """
+    if path.exists():
+        if _read_tokens(path) != tokens:
+            raise TrainingError(
+                f"{path} holds other words than the data; choose another work folder, or remove "
+                f"{path.parent} to train the text encoder anew"
+            )
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps({"kind": "wordpiece", "tokens": tokens}), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def load_bank(recipe: TrainingRecipe, work: Path) -> LatentBank:
+    """Read the encoded clips after checking that they are of this recipe.
+
+    Raises:
+        TrainingError: If they are of other subjects, of another seed or autoencoder.
+    """
+    bank = read_bank(bank_file(work))
+    clips, autoencoder = read_clips(recipe, work), load_autoencoder(recipe, work)
+    check_bank(bank, clips, autoencoder, count=recipe.bank_clips, seed=recipe.bank_seed)
+    return bank
+
+
+def load_autoencoder(recipe: TrainingRecipe, work: Path) -> Autoencoder:
+    """Load the averaged weights of a run, finished or not."""
+    network = Autoencoder(recipe.autoencoder)
+    network.encoder.requires_grad_(False)
+    load_average_(network, work / FOLDERS["autoencoder"])
+    return network
+
+
+def load_text_encoder(recipe: TrainingRecipe, work: Path) -> tuple[TextEncoder, WordPiece]:
+    """Load the averaged weights of a run, finished or not, and its tokenizer."""
+    tokens = _read_tokens(vocabulary_file(work))
+    config = replace(recipe.text_encoder, vocabulary_size=len(tokens))
+    network = Distillation(TextEncoder(config))
+    load_average_(network, work / FOLDERS["text_encoder"])
+    return network.student, WordPiece(tokens, config.max_length)
+
+
+def load_networks(recipe: TrainingRecipe, work: Path) -> Networks:
+    """Load the averaged weights of all runs, finished or not."""
+    text_encoder, tokenizer = load_text_encoder(recipe, work)
+    unet = SpatioTemporalUNet(recipe.unet)
+    load_average_(unet, work / FOLDERS["denoiser"])
+    return Networks(
+        tokenizer=tokenizer,
+        text_encoder=text_encoder,
+        unet=unet,
+        autoencoder=load_autoencoder(recipe, work),
+    )
+
+
+def _sprite_file(recipe: TrainingRecipe, work: Path) -> Path:
+    return sprite_cache(
+        work,
+        size=recipe.sprite_size,
+        source_frames=recipe.sprite_frames,
+        subjects=recipe.subjects,
+    )
+
+
+def _is_there(stage: Stage, recipe: TrainingRecipe, work: Path) -> bool:
+    """Say whether the files of a stage are complete, whatever they were made with."""
+    if stage in FOLDERS:
+        saved = read_saved_run(work / FOLDERS[stage])
+        return saved is not None and saved.is_finished
+    if stage == "latents":
+        return bank_file(work).is_file()
+    return _sprite_file(recipe, work).is_file()
+
+
+def _read_tokens(path: Path) -> list[str]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["tokens"]
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        raise TrainingError(
+            f"cannot read the vocabulary {path}: {exc}; run mvsdk train --stage text_encoder"
+        ) from exc
+
+
+def _build(network: Callable[[], NetworkT], seed: int) -> NetworkT:
+    """Build a network whose initial weights depend on the seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return network()

@@ -1,0 +1,247 @@
+"""Limits that an export meets, checked before any weight is loaded.
+
+`preflight_request` needs no torch and looks at what was asked for; `preflight_costs` looks at what
+the graphs will cost (costs.py). Both return findings: what was looked at, its value, the limit, and
+what to do about it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from mvsdk.cli.output import format_bytes
+from mvsdk.devices import HTP_PROCESS_LIMIT_BYTES, Chipset, find_chipset
+from mvsdk.errors import InputError
+from mvsdk.manifest import Precision
+from mvsdk_export.errors import ExportError
+from mvsdk_export.recipes import Recipe
+
+if TYPE_CHECKING:
+    from mvsdk_export.costs import ComponentCosts
+
+Severity = Literal["ok", "warning", "error"]
+
+HTP_PRECISIONS: tuple[Precision, ...] = ("fp16", "w8a16")
+"""What the HTP computes in; float32 graphs run on the CPU only."""
+GRAPH_LIMIT_BYTES = 2 << 30
+"""Largest allocation of one graph: QNN was seen to refuse more ("limit is 2097152 KB", SA8295).
+
+Reference: pytorch/executorch #17782.
+"""
+PROTOBUF_LIMIT_BYTES = (2 << 30) - 1
+"""Largest protobuf message, so the largest .onnx with its weights inside."""
+MAX_STEPS = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One limit and how far away it is."""
+
+    severity: Severity
+    what: str
+    value: str
+    limit: str
+    next_step: str = ""
+    """Empty if there is nothing to do."""
+
+
+def check_findings(findings: Sequence[Finding]) -> None:
+    """Raise if any finding is an error.
+
+    Raises:
+        ExportError: With the first error; the number of others is named.
+    """
+    errors = [finding for finding in findings if finding.severity == "error"]
+    if not errors:
+        return
+    first = errors[0]
+    more = f" (and {len(errors) - 1} more, see mvsdk plan)" if len(errors) > 1 else ""
+    raise ExportError(
+        f"{first.what} is {first.value}, allowed: {first.limit}; {first.next_step}{more}"
+    )
+
+
+def preflight_request(
+    recipe: Recipe,
+    *,
+    num_frames: int,
+    height: int,
+    width: int,
+    steps: Sequence[int],
+    chips: Sequence[str],
+) -> tuple[Finding, ...]:
+    """Check what was asked for against the recipe and the chip table.
+
+    Args:
+        recipe: The model.
+        num_frames: Frames of a clip.
+        height: Pixels.
+        width: Pixels.
+        steps: Step counts whose schedules are wanted.
+        chips: Names of chips, as `find_chipset` takes them.
+    """
+    return (
+        _frames(recipe, num_frames),
+        _side(recipe, "height", height),
+        _side(recipe, "width", width),
+        _steps(recipe, steps),
+        *(_chip(name) for name in chips),
+    )
+
+
+def preflight_costs(
+    costs: Sequence[ComponentCosts],
+    *,
+    precisions: Sequence[Precision],
+    chips: Sequence[Chipset],
+) -> tuple[Finding, ...]:
+    """Check sizes against what the HTP and the file format can hold.
+
+    Args:
+        costs: Of every component.
+        precisions: Planned precisions; float32 is not checked against the HTP.
+        chips: Planned chips.
+    """
+    findings: list[Finding] = [_protobuf(costs)]
+    for precision in HTP_PRECISIONS:
+        if precision not in precisions:
+            continue
+        findings += [_process(costs, precision), _graph(costs, precision)]
+        findings += [
+            _vtcm(costs, precision, mib, [c.slug for c in chips if c.vtcm_mib == mib])
+            for mib in dict.fromkeys(chip.vtcm_mib for chip in chips)
+        ]
+    return tuple(findings)
+
+
+def _frames(recipe: Recipe, num_frames: int) -> Finding:
+    least, most = recipe.frame_range
+    good = least <= num_frames <= most
+    return Finding(
+        severity="ok" if good else "error",
+        what="frames",
+        value=str(num_frames),
+        limit=f"{least} to {most}",
+        next_step="" if good else f"use --frames {min(max(num_frames, least), most)}",
+    )
+
+
+def _side(recipe: Recipe, name: str, value: int) -> Finding:
+    least, most = recipe.size_range
+    multiple = recipe.size_multiple
+    good = least <= value <= most and value % multiple == 0
+    nearest = min(max(round(value / multiple) * multiple, least), most)
+    return Finding(
+        severity="ok" if good else "error",
+        what=name,
+        value=str(value),
+        limit=f"{least} to {most}, a multiple of {multiple}",
+        next_step="" if good else f"use --{name} {nearest}",
+    )
+
+
+def _steps(recipe: Recipe, steps: Sequence[int]) -> Finding:
+    known = ",".join(map(str, recipe.steps))
+    severity: Severity = "ok"
+    advice = ""
+    if not steps or not all(1 <= count <= MAX_STEPS for count in steps):
+        severity, advice = "error", f"use --steps {known}"
+    elif not set(steps) <= set(recipe.steps):
+        severity, advice = "warning", f"the recipe was made for {known}: look at the clips"
+    return Finding(
+        severity=severity,
+        what="steps",
+        value=", ".join(map(str, steps)),
+        limit=f"1 to {MAX_STEPS} each",
+        next_step=advice,
+    )
+
+
+def _chip(name: str) -> Finding:
+    try:
+        chip = find_chipset(name)
+    except InputError as exc:
+        _, _, advice = str(exc).partition("; ")
+        return Finding(
+            severity="error",
+            what="chip",
+            value=f"{name[:64]!a}, which is not known",
+            limit="chips of `mvsdk devices`",
+            next_step=advice,
+        )
+    return Finding(
+        severity="ok" if chip.tested else "warning",
+        what="chip",
+        value=f"{chip.slug} ({chip.names[0]}, HTP v{chip.htp_arch})",
+        limit="chips of `mvsdk devices`",
+        next_step="" if chip.tested else "no test compiles for this chip: verify the bundle",
+    )
+
+
+def _protobuf(costs: Sequence[ComponentCosts]) -> Finding:
+    largest = max(costs, key=lambda item: item.weight_bytes["fp32"])
+    size = largest.weight_bytes["fp32"]
+    good = size <= PROTOBUF_LIMIT_BYTES
+    return Finding(
+        severity="ok" if good else "warning",
+        what=f"largest ONNX file, {largest.component} at fp32",
+        value=format_bytes(size),
+        limit=f"{format_bytes(PROTOBUF_LIMIT_BYTES)} (protobuf)",
+        next_step="" if good else "its weights go to an external data file beside the graph",
+    )
+
+
+def _resident(item: ComponentCosts, precision: Precision) -> int:
+    return item.weight_bytes[precision] + item.activation_peak_bytes[precision]
+
+
+def _process(costs: Sequence[ComponentCosts], precision: Precision) -> Finding:
+    """Compare all graphs together, and the largest alone, with what one process can map."""
+    total = sum(_resident(item, precision) for item in costs)
+    largest = max(costs, key=lambda item: _resident(item, precision))
+    severity: Severity = "ok"
+    advice = ""
+    if _resident(largest, precision) > HTP_PROCESS_LIMIT_BYTES:
+        severity = "error"
+        advice = f"{largest.component} alone is too large: fewer frames, a smaller size, or w8a16"
+    elif total > HTP_PROCESS_LIMIT_BYTES:
+        severity = "warning"
+        advice = 'load one component at a time: memory="low", or mvsdk generate --memory low'
+    return Finding(
+        severity=severity,
+        what=f"all graphs in one process at {precision}",
+        value=format_bytes(total),
+        limit=f"{HTP_PROCESS_LIMIT_BYTES / 1e9:g} GB (HTP)",
+        next_step=advice,
+    )
+
+
+def _graph(costs: Sequence[ComponentCosts], precision: Precision) -> Finding:
+    largest = max(costs, key=lambda item: _resident(item, precision))
+    size = _resident(largest, precision)
+    good = size <= GRAPH_LIMIT_BYTES
+    return Finding(
+        severity="ok" if good else "warning",
+        what=f"largest graph, {largest.component} at {precision}",
+        value=format_bytes(size),
+        limit=f"{format_bytes(GRAPH_LIMIT_BYTES)} (QNN)",
+        next_step="" if good else "the compiler may refuse it: fewer frames or a smaller size",
+    )
+
+
+def _vtcm(
+    costs: Sequence[ComponentCosts], precision: Precision, vtcm_mib: int, slugs: Sequence[str]
+) -> Finding:
+    """Compare the hungriest operator with on-chip memory; above it, work goes through DDR."""
+    largest = max(costs, key=lambda item: item.working_set_bytes[precision])
+    size = largest.working_set_bytes[precision]
+    good = size <= vtcm_mib << 20
+    return Finding(
+        severity="ok" if good else "warning",
+        what=f"largest operator, in {largest.component} at {precision}",
+        value=f"{format_bytes(size)} ({largest.hungriest_operator})",
+        limit=f"{vtcm_mib} MiB VTCM ({', '.join(slugs)})",
+        next_step="" if good else "it is tiled through main memory and slower: a smaller size",
+    )

@@ -1,0 +1,1 @@
+"""Quantisation: schemes as data, calibration on the few-step trajectory, QDQ graphs."""

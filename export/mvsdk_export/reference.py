@@ -1,0 +1,159 @@
+"""The float32 PyTorch pipeline: what calibrates a quantisation, and what artefacts are held to.
+
+It samples exactly as the runtime does: the same noise, schedules and sampler code, with PyTorch
+networks in place of graphs. What every network received and gave is kept by case and step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from mvsdk.manifest import Sampler
+from mvsdk.noise import initial_latents
+from mvsdk.pipeline import build_sampler
+from mvsdk.tokenizer import WordPiece
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """One call of one network."""
+
+    component: str
+    case: str
+    """Prompt, seed and number of steps."""
+    step: int | None
+    """Step index, None outside the sampler's loop."""
+    inputs: Mapping[str, NDArray[Any]]
+    output: NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One clip to make."""
+
+    prompt: str
+    seed: int
+    num_inference_steps: int
+
+    @property
+    def label(self) -> str:
+        """Text that names the case in records."""
+        return f"{self.prompt}, seed {self.seed}, {self.num_inference_steps} steps"
+
+
+class Reference:
+    """The pipeline in float32 PyTorch."""
+
+    def __init__(
+        self, networks: Mapping[str, nn.Module], tokenizer: WordPiece, sampler: Sampler
+    ) -> None:
+        """Take the graphs' networks (evaluation mode, wrappers included) by component name."""
+        self._networks = networks
+        self._tokenizer = tokenizer
+        self._sampler = sampler
+
+    def run(self, case: Case, latent_shape: Sequence[int]) -> list[Evaluation]:
+        """Make one clip; return every network call in order, the decoder's last.
+
+        Args:
+            case: Prompt, seed and steps.
+            latent_shape: (F, C, h, w).
+        """
+        calls: list[Evaluation] = []
+        ids = self._tokenizer.encode(case.prompt)
+        text = self._call(calls, case, "text_encoder", None, {"input_ids": ids})
+        timesteps = self._sampler.schedules[case.num_inference_steps].timesteps
+
+        def denoise(sample: NDArray[np.float32], index: int) -> NDArray[np.float32]:
+            inputs = {
+                "sample": sample,
+                "timestep": np.full(1, timesteps[index], np.float32),
+                "encoder_hidden_states": text,
+            }
+            return self._call(calls, case, "unet", index, inputs)
+
+        noise = initial_latents(case.seed, latent_shape)
+        latents = noise * np.float32(self._sampler.init_noise_sigma)
+        sampler = build_sampler(self._sampler, case.num_inference_steps)
+        for latents in sampler(  # noqa: B007 - the last value is the clip
+            denoise, latents, lambda k: initial_latents(case.seed, latent_shape, stream=k)
+        ):
+            pass
+        self._call(calls, case, "vae_decoder", None, {"latents": latents})
+        return calls
+
+    def _call(
+        self,
+        calls: list[Evaluation],
+        case: Case,
+        component: str,
+        step: int | None,
+        inputs: Arrays,
+    ) -> NDArray[Any]:
+        with torch.inference_mode():
+            tensors = [torch.from_numpy(np.array(value)) for value in inputs.values()]
+            output = self._networks[component](*tensors).numpy()
+        calls.append(
+            Evaluation(
+                component=component, case=case.label, step=step, inputs=dict(inputs), output=output
+            )
+        )
+        return output
+
+
+def unique(calls: Sequence[Evaluation]) -> list[Evaluation]:
+    """Drop calls whose inputs were seen before: step counts share their first evaluation."""
+    seen: set[tuple[str, bytes]] = set()
+    kept: list[Evaluation] = []
+    for call in calls:
+        key = (call.component, b"".join(value.tobytes() for value in call.inputs.values()))
+        if key not in seen:
+            seen.add(key)
+            kept.append(call)
+    return kept
+
+
+def save_calls(calls: Sequence[Evaluation], path: Path) -> None:
+    """Write calls to an uncompressed .npz without pickles."""
+    arrays: Arrays = {}
+    for index, call in enumerate(calls):
+        head = f"{index}/{call.component}/{'' if call.step is None else call.step}"
+        arrays[f"{head}/case"] = np.frombuffer(call.case.encode(), np.uint8)
+        arrays[f"{head}/output"] = call.output
+        for name, value in call.inputs.items():
+            arrays[f"{head}/input/{name}"] = value
+    np.savez(path, **arrays)  # pyright: ignore[reportArgumentType]
+
+
+def load_calls(path: Path, component: str | None = None) -> list[Evaluation]:
+    """Read calls, of one component or of all."""
+    found: dict[str, dict[str, Any]] = {}
+    with np.load(path, allow_pickle=False) as file:
+        for key in file.files:
+            head, part, step, *rest = key.split("/", 4)
+            if component in (None, part):
+                call = found.setdefault(head, {"component": part, "step": step, "inputs": {}})
+                if rest[0] == "input":
+                    call["inputs"][rest[1]] = file[key]
+                else:
+                    call[rest[0]] = file[key]
+    return [
+        Evaluation(
+            component=call["component"],
+            case=call["case"].tobytes().decode(),
+            step=int(call["step"]) if call["step"] else None,
+            inputs=call["inputs"],
+            output=call["output"],
+        )
+        for _, call in sorted(found.items(), key=lambda item: int(item[0]))
+    ]

@@ -1,0 +1,209 @@
+"""Lowering to ONNX: the first stage of every target that reads ONNX, and a target of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import onnx
+import onnxscript.optimizer
+import torch
+from onnx import helper, numpy_helper
+from torch import Tensor, nn
+
+from mvsdk.manifest import DType, TensorSpec
+
+OPSET_VERSION = 21
+"""The first with 16-bit quantisation operators of ONNX's own."""
+
+EXTERNAL_DATA_BYTES = 1 << 30
+"""Weights above this go to a file beside the model: protobuf stops at 2 GiB."""
+
+_NO_LIMIT = 1 << 40
+
+_DTYPES: dict[int, DType] = {
+    onnx.TensorProto.FLOAT: "float32",
+    onnx.TensorProto.FLOAT16: "float16",
+    onnx.TensorProto.INT32: "int32",
+    onnx.TensorProto.INT64: "int64",
+    onnx.TensorProto.UINT8: "uint8",
+    onnx.TensorProto.UINT16: "uint16",
+    onnx.TensorProto.INT8: "int8",
+    onnx.TensorProto.INT16: "int16",
+}
+
+
+def export_onnx(
+    network: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str], path: Path
+) -> None:
+    """Trace a network to a float32 ONNX model of fixed shapes.
+
+    Constants are folded without the usual size limits: a weight that is sliced or reshaped in the
+    graph would otherwise be quantised as an activation, 16 bits wide, and cost an HTP compiler
+    ten times as long (docs/npu_forms.md).
+
+    Args:
+        network: Network in evaluation mode.
+        inputs: Example of every input, in the order of `forward`.
+        outputs: Names of the outputs.
+        path: File to write.
+    """
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")  # deprecations inside torch, not ours to act on
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        program = torch.onnx.export(
+            network.eval(),
+            tuple(inputs.values()),
+            input_names=list(inputs),
+            output_names=list(outputs),
+            opset_version=OPSET_VERSION,
+            dynamo=True,
+            optimize=False,
+            verbose=False,
+        )
+    assert program is not None
+    onnxscript.optimizer.optimize(
+        program.model, input_size_limit=_NO_LIMIT, output_size_limit=_NO_LIMIT
+    )
+    program.save(str(path), external_data=_weight_bytes(network) > EXTERNAL_DATA_BYTES)
+    strip_metadata(path)
+
+
+def strip_metadata(path: Path) -> None:
+    """Remove what the tracer notes about the machine: stack traces with file paths."""
+    model = onnx.load(path)
+    del model.metadata_props[:]
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in [*model.graph.input, *model.graph.output, *model.graph.value_info]:
+        del value.metadata_props[:]
+    for tensor in model.graph.initializer:
+        del tensor.metadata_props[:]
+    del model.graph.metadata_props[:]
+    save_model(model, path)
+
+
+def save_model(model: onnx.ModelProto, path: Path) -> None:
+    """Write a model; large weights go to a file beside it."""
+    size = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
+    if size > EXTERNAL_DATA_BYTES:
+        onnx.save(model, path, save_as_external_data=True, location=path.stem + ".data")
+    else:
+        onnx.save(model, path)
+
+
+def convert_float16(source: Path, target: Path) -> None:
+    """Convert a float32 model to float16 with float32 borders."""
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it reports every weight below float16's smallest number
+        model = convert_float_to_float16(onnx.load(source), keep_io_types=True)
+    save_model(cast("onnx.ModelProto", model), target)
+
+
+def append_byte_output(model: onnx.ModelProto, name: str) -> None:
+    """Round an output in [0, 1] to bytes inside the graph: `round(255 x)`, uint8.
+
+    `QuantizeLinear` rounds and saturates in one operator, which every NPU compiler has.
+    """
+    inner = f"{name}_float"
+    for node in model.graph.node:
+        for index, output in enumerate(node.output):
+            if output == name:
+                node.output[index] = inner
+        for index, value in enumerate(node.input):
+            if value == name:
+                node.input[index] = inner
+    model.graph.initializer.extend(
+        [
+            numpy_helper.from_array(np.array(1 / 255, np.float32), f"{name}_scale"),
+            numpy_helper.from_array(np.array(0, np.uint8), f"{name}_zero_point"),
+        ]
+    )
+    model.graph.node.append(
+        helper.make_node(
+            "QuantizeLinear",
+            [inner, f"{name}_scale", f"{name}_zero_point"],
+            [name],
+            f"{name}_bytes",
+        )
+    )
+    output = next(x for x in model.graph.output if x.name == name)
+    output.type.tensor_type.elem_type = onnx.TensorProto.UINT8
+
+
+def quantize_borders(model: onnx.ModelProto) -> dict[str, tuple[float, int]]:
+    """Let quantised inputs and outputs cross the border of the graph as integers.
+
+    A float input that is quantised first thing, and an output that is dequantised last thing, cost
+    the NPU a conversion and twice the bytes; the caller does both while it copies.
+
+    Returns:
+        Name -> (scale, zero point) of every tensor that changed its type.
+    """
+    graph = model.graph
+    constants = {x.name: numpy_helper.to_array(x) for x in graph.initializer}
+    changed: dict[str, tuple[float, int]] = {}
+    for value in graph.input:
+        users = [node for node in graph.node if value.name in node.input]
+        if len(users) == 1 and users[0].op_type == "QuantizeLinear":
+            _rename(graph, users[0].output[0], value.name)
+            graph.node.remove(users[0])
+            changed[value.name] = _set_quantized(value, users[0], constants)
+    for value in graph.output:
+        maker = next(node for node in graph.node if value.name in node.output)
+        if maker.op_type == "DequantizeLinear":
+            graph.node.remove(maker)
+            _rename(graph, maker.input[0], value.name)
+            changed[value.name] = _set_quantized(value, maker, constants)
+    return changed
+
+
+def tensor_specs(
+    values: Sequence[onnx.ValueInfoProto], quantized: Mapping[str, tuple[float, int]]
+) -> tuple[TensorSpec, ...]:
+    """Return inputs or outputs of a graph as a manifest says them."""
+    specs: list[TensorSpec] = []
+    for value in values:
+        tensor = value.type.tensor_type
+        scale, zero_point = quantized.get(value.name, (None, None))
+        specs.append(
+            TensorSpec(
+                name=value.name,
+                shape=tuple(x.dim_value for x in tensor.shape.dim),
+                dtype=_DTYPES[tensor.elem_type],
+                scale=scale,
+                zero_point=zero_point,
+            )
+        )
+    return tuple(specs)
+
+
+def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
+    for node in graph.node:
+        for index, name in enumerate(node.input):
+            if name == old:
+                node.input[index] = new
+        for index, name in enumerate(node.output):
+            if name == old:
+                node.output[index] = new
+
+
+def _set_quantized(
+    value: onnx.ValueInfoProto, node: onnx.NodeProto, constants: Mapping[str, Any]
+) -> tuple[float, int]:
+    scale, zero_point = constants[node.input[1]], constants[node.input[2]]
+    value.type.tensor_type.elem_type = helper.np_dtype_to_tensor_dtype(zero_point.dtype)
+    return float(scale), int(zero_point)
+
+
+def _weight_bytes(network: nn.Module) -> int:
+    return sum(x.numel() * x.element_size() for x in network.state_dict().values())

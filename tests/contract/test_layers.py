@@ -1,0 +1,117 @@
+"""Layers go one way. Read from the sources, so that nothing has to be installed to see it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from source_tree import Import, Module, loaded_with, modules_in, modules_of
+
+RUNTIME = tuple(modules_of("mvsdk").values())
+TOOLCHAIN = tuple(modules_of("mvsdk_export").values())
+BENCHMARKS = tuple(modules_of("benchmarks").values())
+
+RUNTIME_MAY_IMPORT = {"mvsdk", "numpy", "onnxruntime", "onnxruntime_qnn", "PIL", "av"}
+RUNTIME_MAY_LOAD = {"mvsdk", "numpy"}
+LIGHT_MAY_LOAD = {"mvsdk", "mvsdk_export", "numpy"}
+LIGHT = ("mvsdk_export.cli", "mvsdk_export.errors", "mvsdk_export.recipes")
+"""What `mvsdk --help`, a plan and a list of models load, also without the extra export."""
+
+
+def _name(module: Module) -> str:
+    return module.name
+
+
+def _foreign(imports: list[Import], allowed: set[str]) -> list[str]:
+    """Return what is neither allowed nor of the standard library."""
+    known = allowed | sys.stdlib_module_names
+    return [f"line {item.line}: {item.name}" for item in imports if item.package not in known]
+
+
+@pytest.mark.parametrize("module", RUNTIME, ids=_name)
+def test_the_runtime_imports_only_what_a_thin_install_has(module: Module) -> None:
+    assert _foreign(module.imports(), RUNTIME_MAY_IMPORT) == []
+
+
+@pytest.mark.parametrize("module", RUNTIME, ids=_name)
+def test_loading_the_runtime_loads_nothing_heavy(module: Module) -> None:
+    loaded = [item for item in module.imports() if item.at_load]
+    assert _foreign(loaded, RUNTIME_MAY_LOAD) == []
+
+
+@pytest.mark.parametrize("module", TOOLCHAIN, ids=_name)
+def test_the_toolchain_knows_no_benchmarks_and_no_tests(module: Module) -> None:
+    packages = {item.package for item in module.imports()}
+    assert packages & {"benchmarks", "tests"} == set()
+
+
+@pytest.mark.parametrize("module", BENCHMARKS, ids=_name)
+def test_benchmarks_know_no_tests(module: Module) -> None:
+    assert "tests" not in {item.package for item in module.imports()}
+
+
+@pytest.mark.parametrize("start", LIGHT)
+def test_light_modules_of_the_toolchain_load_no_framework(start: str) -> None:
+    toolchain = modules_of("mvsdk_export")
+    members = [name for name in toolchain if name == start or name.startswith(start + ".")]
+    assert members, f"{start} is gone"
+    known = LIGHT_MAY_LOAD | sys.stdlib_module_names
+    heavy = {
+        name: who
+        for member in members
+        for name, who in loaded_with(member, toolchain).items()
+        if name.partition(".")[0] not in known
+    }
+    assert heavy == {}
+
+
+def _package(folder: Path, **sources: str) -> dict[str, Module]:
+    for name, source in {"__init__": "", **sources}.items():
+        path = folder.joinpath("p", *name.split("__in__")).with_suffix(".py")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(source, "utf-8")
+    return modules_in("p", folder)
+
+
+def test_imports_are_seen_wherever_they_stand(tmp_path: Path) -> None:
+    source = (
+        "from typing import TYPE_CHECKING\n"
+        "if TYPE_CHECKING:\n    import checked\nelse:\n    import unchecked\n"
+        "try:\n    import tried.deep as t\nexcept ImportError:\n    pass\n"
+        "class A:\n    import inside\n    def f(self):\n        from late import name\n"
+        "import importlib\nimportlib.import_module('spelt.out')\n"
+        "from . import sibling\nfrom .other import thing\n"
+    )
+    imports = _package(tmp_path, m=source)["p.m"].imports()
+    assert {item.name: item.at_load for item in imports} == {
+        "typing.TYPE_CHECKING": True,
+        "checked": False,
+        "unchecked": True,
+        "tried.deep": True,
+        "inside": True,
+        "late.name": False,
+        "importlib": True,
+        "spelt.out": True,
+        "p.sibling": True,
+        "p.other.thing": True,
+    }
+
+
+def test_what_a_module_loads_is_followed_through_the_package(tmp_path: Path) -> None:
+    modules = _package(
+        tmp_path,
+        a="from p.b import x",
+        b="from p import c\ndef f():\n    import never",
+        c="import heavy",
+        d="import elsewhere",
+    )
+    found = loaded_with("p.a", modules)
+    assert found["heavy"] == "p.c:1"
+    assert not {"never", "elsewhere"} & set(found)
+
+
+def test_loading_a_module_counts_the_packages_around_it(tmp_path: Path) -> None:
+    modules = _package(tmp_path, sub__in____init__="import heavy", sub__in__light="", a="")
+    assert loaded_with("p.sub.light", modules) == {"heavy": "p.sub:1"}
+    assert loaded_with("p.a", modules) == {}

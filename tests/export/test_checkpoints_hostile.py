@@ -1,0 +1,365 @@
+"""Model folders that are damaged, hostile or do not fit: each is refused in one line."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from damage import (  # noqa: E402 - after the check for torch
+    BIAS,
+    SCHEDULE,
+    UNET,
+    VOCABULARY,
+    Damage,
+    append,
+    cut,
+    edit_header,
+    edit_json,
+    edit_weights,
+    index_names,
+    link_out,
+    pickle_instead,
+    rename_block,
+    shard,
+    shard_then,
+    spoil,
+    write_bytes,
+)
+from safetensors.torch import load_file, save_file  # noqa: E402
+
+from mvsdk_export.checkpoints import open_model_folder  # noqa: E402
+from mvsdk_export.errors import CheckpointError  # noqa: E402
+from mvsdk_export.recipes import find_recipe  # noqa: E402
+
+STICKER = find_recipe("sticker")
+
+# Damage that opening refuses
+
+
+NESTED = b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+
+REFUSED_AT_OPEN: dict[str, tuple[Damage, str]] = {
+    "other recipe": (
+        edit_json("model_index.json", recipe="wan"),
+        "recipe is 'wan', want one of stick",
+    ),
+    "other class": (
+        edit_json("model_index.json", _class_name="X"),
+        "_class_name is 'X', want one of",
+    ),
+    "newer": (
+        edit_json("model_index.json", format_version=2),
+        "format_version is 2, want an integer",
+    ),
+    "true as version": (
+        edit_json("model_index.json", format_version=True),
+        "format_version is true",
+    ),
+    "unknown key": (
+        edit_json("model_index.json", extra=1),
+        "key 'extra' is unknown, known: _class",
+    ),
+    "missing key": (edit_json("model_index.json", recipe=...), "recipe is missing, want"),
+    "no JSON": (
+        write_bytes("unet/config.json", b"{,}"),
+        "config.json' is not JSON: .* line 1 column 2",
+    ),
+    "no object": (
+        write_bytes("unet/config.json", b"[]"),
+        "config.json' is a list of 0, want a JSON ob",
+    ),
+    "no UTF-8": (write_bytes("unet/config.json", b'{"a":"\xff"}'), "is not UTF-8 at byte 6"),
+    "NaN": (
+        write_bytes("unet/config.json", b'{"a":NaN}'),
+        "holds the number NaN, which is not finite",
+    ),
+    "1e999": (write_bytes("unet/config.json", b'{"a":1e999}'), "holds a number that is not finite"),
+    "key twice": (write_bytes("unet/config.json", b'{"a":1,"a":1}'), "holds the key 'a' twice"),
+    "huge integer": (write_bytes("unet/config.json", b'{"a":1' + b"0" * 400 + b"}"), "beyond 2.53"),
+    "endless integer": (
+        write_bytes("unet/config.json", b'{"a":' + b"1" * 9000 + b"}"),
+        "holds an oversized number",
+    ),
+    "deep": (write_bytes("unet/config.json", b'{"a":' + b"[" * 20 + b"]" * 20 + b"}"), "16 levels"),
+    "abyss": (write_bytes("unet/config.json", NESTED), "nested too deeply"),
+    "large config": (
+        write_bytes("unet/config.json", b" " * (1 << 20) + b"{}"),
+        "more than 1048576 by",
+    ),
+    "pickle instead": (pickle_instead, r"diffusion.*\.bin' is a pickle, .*weights_only=True"),
+    "pickle inside": (
+        write_bytes(UNET, pickle.dumps({})),
+        "no safetensors file but a pickle; convert",
+    ),
+    "zip inside": (lambda f: torch.save({}, f / UNET), "a zip archive.*pickle; convert it on a"),
+    "lfs pointer": (
+        write_bytes(UNET, b"version https://git-lfs.github.com/spec/v1\n"),
+        "git lfs pull",
+    ),
+    "empty": (write_bytes(UNET, b""), "is truncated: 0 bytes"),
+    "cut in header": (cut(UNET, 100), "is truncated: 100 bytes, its header alone needs"),
+    "cut in data": (cut(UNET, -1), "is truncated: .* bytes of data, want"),
+    "longer": (append(UNET, b"\0"), "has bytes after its last tensor"),
+    "giant header": (
+        write_bytes(UNET, b"\xff" * 7 + b"\0{"),
+        "says that its header has .* at most 167",
+    ),
+    "text": (write_bytes(UNET, b"\x04" + b"\0" * 7 + b"text" * 9), "does not begin with"),
+    "header no JSON": (
+        write_bytes(UNET, b"\x04" + b"\0" * 7 + b"{,,}"),
+        "the header of .* is not JSON",
+    ),
+    "gap": (edit_header(lambda h: h.pop("conv_in.bias")), "wrong offsets: tensor"),
+    "overlap": (
+        edit_header(lambda h: h["norm_out.bias"].update(data_offsets=[0, 64])),
+        "wrong offsets",
+    ),
+    "no offsets": (
+        edit_header(lambda h: h["conv_in.bias"].pop("data_offsets")),
+        "'conv_in.bias' wron",
+    ),
+    "negative": (
+        edit_header(lambda h: h["conv_in.bias"].update(shape=[-1])),
+        "'conv_in.bias' wrongly",
+    ),
+    "unknown type": (
+        edit_header(lambda h: h["conv_in.bias"].update(dtype="F3")),
+        "dtype 'F3', want F1",
+    ),
+    "linked out": (link_out, "is a link out of the folder; copy the file into it"),
+    "linked nowhere": (
+        lambda f: ((f / UNET).unlink(), (f / UNET).symlink_to("nothing")),
+        f"lacks {UNET}",
+    ),
+    "a folder as file": (
+        lambda f: ((f / SCHEDULE).unlink(), (f / SCHEDULE).mkdir()),
+        "is not a regular file",
+    ),
+    "unknown sampler": (
+        edit_json(SCHEDULE, kind="ddim"),
+        "kind is 'ddim', want one of flow_euler, ",
+    ),
+    "unknown prediction": (
+        edit_json(SCHEDULE, prediction_type="x"),
+        "prediction_type is 'x', want",
+    ),
+    "schedule key": (edit_json(SCHEDULE, betas=[]), "key 'betas' is unknown, known: kind"),
+    "no shift": (edit_json(SCHEDULE, shift=0), "shift is 0, want a number above 0"),
+    "text as shift": (edit_json(SCHEDULE, shift="1"), "shift is '1', want a number"),
+    "no timesteps": (edit_json(SCHEDULE, num_train_timesteps=0), "num_train_timesteps is 0, want"),
+    "vocabulary kind": (edit_json(VOCABULARY, kind="bpe"), "kind is 'bpe', want one of wordpiece"),
+    "no tokens": (
+        edit_json(VOCABULARY, tokens=[]),
+        "tokens is a list of 0, want a list of non-empty",
+    ),
+    "token no text": (
+        edit_json(VOCABULARY, tokens=["[PAD]", 1]),
+        "want a list of non-empty strings",
+    ),
+    "token twice": (
+        edit_json(VOCABULARY, tokens=["[PAD]", "[UNK]", "a", "a"]),
+        "want each token once",
+    ),
+    "no pad": (edit_json(VOCABULARY, tokens=["[UNK]"]), r"the pad token '\[PAD\]'"),
+    "missing shard": (
+        shard_then(lambda f: (f / "unet/part-1.safetensors").unlink()),
+        "lacks unet/p",
+    ),
+    "shard elsewhere": (
+        index_names("../x.safetensors"),
+        "names the shard '../x.safetensors', want",
+    ),
+    "pickled shard": (
+        index_names("part-1.bin"),
+        "names the shard 'part-1.bin', want a plain name",
+    ),
+    "other index": (index_names("part-1.safetensors"), "and its shards differ about tensor"),
+    "empty index": (
+        shard_then(edit_json(f"{UNET}.index.json", weight_map={})),
+        "weight_map is an object of 0 keys",
+    ),
+}
+
+
+@pytest.mark.parametrize(("damage", "message"), REFUSED_AT_OPEN.values(), ids=REFUSED_AT_OPEN)
+def test_damaged_folder_is_not_opened(model_copy: Path, damage: Damage, message: str) -> None:
+    damage(model_copy)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        open_model_folder(model_copy, STICKER)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "model_index.json",
+        SCHEDULE,
+        VOCABULARY,
+        UNET,
+        "unet/config.json",
+        "text_encoder/model.safetensors",
+        "vae/config.json",
+    ],
+)
+def test_missing_file_is_named(model_copy: Path, file: str) -> None:
+    (model_copy / file).unlink()
+    with pytest.raises(CheckpointError, match=f"lacks {re.escape(file)}; download or make it"):
+        open_model_folder(model_copy, STICKER)
+
+
+def test_model_card_is_optional(model_copy: Path) -> None:
+    (model_copy / "README.md").unlink()
+    refs = open_model_folder(model_copy, STICKER).files_with_hashes()
+    assert "README.md" not in [ref.path for ref in refs]
+
+
+def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="does not exist; give a folder that holds model_in"):
+        open_model_folder(tmp_path / "none", STICKER)
+    (tmp_path / "file").touch()
+    with pytest.raises(CheckpointError, match="is a file; give a folder"):
+        open_model_folder(tmp_path / "file", STICKER)
+    torch.save({}, tmp_path / "model.ckpt")
+    (tmp_path / "a.bin").touch()
+    with pytest.raises(CheckpointError, match=r"model\.ckpt' is a pickle.*convert it"):
+        open_model_folder(tmp_path / "model.ckpt", STICKER)
+    with pytest.raises(CheckpointError, match="does not exist"):
+        open_model_folder(tmp_path / "a\0b", STICKER)
+    with pytest.raises(CheckpointError, match="cannot be opened: file name too long; give a"):
+        open_model_folder(tmp_path / ("x" * 300), STICKER)
+
+
+class _Bomb:
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self.trace,))
+
+
+def test_pickle_is_not_run(model_copy: Path) -> None:
+    trace = model_copy / "ran"
+    (model_copy / UNET).write_bytes(pickle.dumps(_Bomb(trace)))
+    with pytest.raises(CheckpointError, match="a pickle"):
+        open_model_folder(model_copy, STICKER)
+    assert not trace.exists()
+
+
+# Damage that loading refuses
+
+
+CONFIG = "unet/config.json"
+NAN, INF = float("nan"), float("inf")
+
+REFUSED_AT_LOAD: dict[str, tuple[Damage, str]] = {
+    "unknown field": (edit_json(CONFIG, depth=3), "key 'depth' is unknown, known: latent_channels"),
+    "missing field": (
+        edit_json("text_encoder/config.json", vocabulary_size=...),
+        "ary_size is missing",
+    ),
+    "text as integer": (
+        edit_json(CONFIG, num_frames="8"),
+        "num_frames is '8', want an integer from 1",
+    ),
+    "true as integer": (edit_json(CONFIG, num_frames=True), "num_frames is true, want an integer"),
+    "float as integer": (edit_json(CONFIG, num_frames=8.0), "num_frames is 8.0, want an integer"),
+    "zero": (edit_json(CONFIG, num_frames=0), "num_frames is 0, want an integer from 1"),
+    "endless network": (
+        edit_json(CONFIG, mid_blocks=10**6),
+        "mid_blocks is 1000000, want .* 1 to 256",
+    ),
+    "one of two": (edit_json(CONFIG, channels=[32]), "channels is a list of 1, want a list of 2"),
+    "text in tuple": (
+        edit_json(CONFIG, channels=[32, "x"]),
+        r"channels\[1\] is 'x', want an integer",
+    ),
+    "no list": (edit_json(CONFIG, channels=32), "channels is 32, want a list of 2"),
+    "cannot be built": (
+        edit_json(CONFIG, channels=[33, 64]),
+        "describes no SpatioTemporalUNet that",
+    ),
+    "text width": (
+        edit_json(CONFIG, context_dim=64),
+        "text_encoder.hidden_size is 32, unet.context_di",
+    ),
+    "latents": (
+        edit_json("vae/config.json", latent_channels=4),
+        "vae_decoder.latent_channels is 4, wa",
+    ),
+    "other vocabulary": (
+        edit_json(VOCABULARY, tokens=["[PAD]", "[UNK]"]),
+        "vocab.json has 2; use the",
+    ),
+    "key missing": (edit_weights(lambda w: w.pop(BIAS)), f"lacks 1 of [0-9]+ tensors: '{BIAS}'"),
+    "keys missing": (
+        edit_weights(lambda w: {"conv_in.bias": w[BIAS]}),
+        "lacks [0-9]+ of [0-9]+ tensors: '.*', '.*', '.*' and [0-9]+ more; config.json and weights",
+    ),
+    "unexpected": (
+        edit_weights(lambda w: w.update({f"z{i}": torch.zeros(1) for i in range(5)})),
+        "holds 5 unexpected tensors: 'z0', 'z1', 'z2' and 2 more; config.json and weights must",
+    ),
+    "renamed": (
+        edit_weights(rename_block),
+        "lacks 6 of [0-9]+ tensors: 'mid.0.spatial_attention.norm",
+    ),
+    "shape": (
+        edit_weights(lambda w: w.update({BIAS: torch.zeros(16)})),
+        rf"tensor '{BIAS}' has shape \[16\], the network of config.json wants \[32\]",
+    ),
+    "transposed": (
+        edit_weights(lambda w: w.update({"text_projection.weight": torch.zeros(32, 64)})),
+        r"has shape \[32, 64\], the network of config.json wants \[64, 32\]",
+    ),
+    "integers": (
+        edit_weights(lambda w: w.update({BIAS: torch.zeros(32, dtype=torch.int8)})),
+        f"tensor '{BIAS}' has dtype I8, want F16, BF16, F32; save the weights again",
+    ),
+    "doubles": (
+        edit_weights(lambda w: w.update({BIAS: torch.zeros(32).double()})),
+        "has dtype F64",
+    ),
+    "NaN": (
+        spoil(BIAS, NAN, NAN, INF),
+        rf"'{BIAS}' holds 3 of 32 values that are not finite \(2 NaN, 1 infinite\)",
+    ),
+    "infinity": (spoil(BIAS, -INF), r"holds 1 of 32 .* \(0 NaN, 1 infinite\); train again"),
+}
+
+
+@pytest.mark.parametrize(("damage", "message"), REFUSED_AT_LOAD.values(), ids=REFUSED_AT_LOAD)
+def test_component_that_does_not_fit_is_not_loaded(
+    model_copy: Path, damage: Damage, message: str
+) -> None:
+    damage(model_copy)
+    folder = open_model_folder(model_copy, STICKER)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        folder.load("unet")
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 600
+
+
+def test_only_the_asked_component_is_read(model_copy: Path) -> None:
+    spoil(BIAS, NAN)(model_copy)
+    folder = open_model_folder(model_copy, STICKER)
+    folder.load("text_encoder")
+    with pytest.raises(CheckpointError, match="not finite"):
+        folder.load("unet")
+
+
+def test_tensor_in_two_shards_is_refused(model_copy: Path) -> None:
+    shard(model_copy)
+    first, second = (model_copy / f"unet/part-{i}.safetensors" for i in (1, 2))
+    tensors = load_file(second)
+    name = min(tensors)
+    save_file({**load_file(first), name: tensors[name]}, first)
+    folder = open_model_folder(model_copy, STICKER)
+    with pytest.raises(CheckpointError, match=f"tensor '{re.escape(name)}' is in two shards"):
+        folder.load("unet")

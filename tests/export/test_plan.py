@@ -1,0 +1,157 @@
+"""`mvsdk plan`, through the command line's own entry."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mvsdk import cli
+from mvsdk_export import checkpoints
+from mvsdk_export.commands import plan as plan_module
+from mvsdk_export.commands import require_toolchain
+from mvsdk_export.commands.plan import PLAN
+from mvsdk_export.errors import ExportError
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+class _EntryPoint:
+    value = "mvsdk_export.cli:COMMANDS"
+
+    def load(self) -> tuple[Any, ...]:
+        return (PLAN,)
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Return a function that runs `mvsdk plan` and gives status, output and talk."""
+    monkeypatch.setattr(cli, "entry_points", lambda group: [_EntryPoint()] if group else [])
+
+    def run(*arguments: str | Path) -> tuple[int, str, str]:
+        status = cli.main(["plan", *map(str, arguments)])
+        out, err = capsys.readouterr()
+        return status, out, err
+
+    return run
+
+
+@pytest.fixture
+def configs_only(model_copy: Path) -> Path:
+    """Return a model folder without weights."""
+    for weights in model_copy.rglob("*.safetensors"):
+        weights.unlink()
+    return model_copy
+
+
+def test_plan_needs_no_weights(run: Run, configs_only: Path) -> None:
+    status, out, err = run("--checkpoint", configs_only, "--height", "32", "--width", "32")
+    assert (status, err) == (0, "")
+    for word in ("text_encoder", "unet", "vae_decoder", "1/2/4", "3.5 GB (HTP)", "sm8850"):
+        assert word in out
+    assert "warning" not in out
+
+
+def test_json_adds_up(run: Run, configs_only: Path) -> None:
+    status, out, _ = run(
+        *("--checkpoint", configs_only, "--frames", "4", "--height", "32", "--width", "64"),
+        *("--steps", "2,8", "--precision", "w8a16", "--chip", "8 gen 3", "--json"),
+    )
+    plan = json.loads(out)
+    assert status == 0
+    assert plan["video"] == {"frames": 4, "height": 32, "width": 64, "fps": 8}
+    parts = plan["components"]
+    assert parts["unet"]["evaluations"] == {"2": 2, "8": 8}
+    once = parts["text_encoder"]["flops"] + parts["vae_decoder"]["flops"]
+    assert plan["clip_flops"]["8"] == once + 8 * parts["unet"]["flops"]
+    assert list(parts["unet"]["weight_bytes"]) == ["w8a16"]
+    assert any("sm8650" in item["value"] for item in plan["limits"])
+    assert [item["what"] for item in plan["limits"] if item["severity"] == "warning"] == ["steps"]
+
+
+def test_impossible_export_says_why_and_fails(run: Run, configs_only: Path) -> None:
+    status, out, err = run("--checkpoint", configs_only, "--frames", "99", "--chip", "sm1")
+    assert status == 1
+    assert "4 to 16" in out
+    assert "use --frames 16" in out
+    assert "'sm1', which is not known" in out
+    assert err.startswith("this export is not possible")
+
+
+def test_without_a_model_folder_the_defaults_are_planned(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("torch")
+    monkeypatch.setattr(plan_module, "default_model_folder", lambda name: tmp_path / name)
+    status, out, _ = run("--json")
+    plan = json.loads(out)
+    assert status == 0
+    assert plan["configuration"] == "defaults of the networks"
+    assert plan["components"]["unet"]["parameters"] > 5_000_000
+
+
+@pytest.mark.skipif(
+    not checkpoints.default_model_folder("sticker").exists(), reason="no weights shipped"
+)
+def test_shipped_model_meets_every_limit(run: Run) -> None:
+    pytest.importorskip("torch")
+    status, out, _ = run("--json")
+    plan = json.loads(out)
+    assert status == 0
+    assert plan["configuration"].endswith("sticker")
+    assert {item["severity"] for item in plan["limits"]} == {"ok"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "wan"], "unknown model 'wan'; known: sticker"),
+        (["--checkpoint", "/nowhere"], "model folder '/nowhere' does not exist"),
+        (["--precision", "int4"], "unknown precision 'int4'; known: fp32, fp16, w8a16, all"),
+        (["--steps", "two"], "--steps is 'two', want step counts"),
+        (["--steps", ""], "--steps is '', want step counts"),
+        (["--frames", "x"], "argument --frames: invalid int value"),
+        (["--target", "qnn"], "unrecognized arguments: --target"),
+    ],
+)
+def test_wrong_arguments_are_one_line(run: Run, arguments: list[str], message: str) -> None:
+    pytest.importorskip("torch")
+    status, out, err = run(*arguments)
+    assert (status, out) == (2, "")
+    assert err.startswith("error: ")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_missing_torch_names_the_extra(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    status, out, err = run()
+    assert (status, out) == (2, "")
+    assert err == "error: mvsdk plan needs the toolchain: pip install 'mvsdk[export]'\n"
+
+
+def test_other_extras_are_named_too() -> None:
+    require_toolchain("json", "numpy", command="export")
+    with pytest.raises(ExportError, match=r"^mvsdk export needs .*'mvsdk\[snapdragon\]'") as caught:
+        require_toolchain("json", "no_such_module", command="export", extra="snapdragon")
+    assert str(caught.value.__cause__) == "not installed: no_such_module"
+
+
+def test_listing_the_verbs_imports_no_torch() -> None:
+    code = (
+        "import sys, json, mvsdk_export.cli as c; "
+        "print(json.dumps([[x.name for x in c.COMMANDS], sorted(sys.modules)]))"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
+    names, modules = json.loads(done.stdout)
+    assert names == ["export", "verify", "plan", "train"]
+    assert not {"torch", "onnx", "onnxruntime", "safetensors"} & set(modules)

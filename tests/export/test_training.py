@@ -1,0 +1,342 @@
+"""Training: losses that fall, runs that go on where they stopped, a model folder at the end."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs the extra export")
+
+from tiny_training import (  # noqa: E402
+    SUBJECTS,
+    TINY,
+    losses_of,
+    run_tiny_stage,
+    write_tiny_data,
+)
+from torch import Tensor, nn  # noqa: E402
+
+from mvsdk.errors import OutputError  # noqa: E402
+from mvsdk_export.checkpoints import open_model_folder  # noqa: E402
+from mvsdk_export.distill import stages  # noqa: E402
+from mvsdk_export.distill.autoencoder import autoencoder_loss, fit_encoder_  # noqa: E402
+from mvsdk_export.distill.denoiser import (  # noqa: E402
+    BANK_BATCH,
+    LatentBank,
+    denoiser_loss,
+    draw_bank,
+    read_bank,
+    save_bank,
+)
+from mvsdk_export.distill.loop import (  # noqa: E402
+    STATE_FILE,
+    LossFunction,
+    load_average_,
+    read_saved_run,
+    train,
+)
+from mvsdk_export.distill.measures import ReferenceClips, decode_latents, psnr_db_of  # noqa: E402
+from mvsdk_export.distill.options import (  # noqa: E402
+    Stage,
+    TrainingError,
+    TrainOptions,
+    TrainStep,
+)
+from mvsdk_export.distill.packaging import is_packaged, package_model  # noqa: E402
+from mvsdk_export.distill.preview import preview  # noqa: E402
+from mvsdk_export.distill.text_encoder import Teacher  # noqa: E402
+from mvsdk_export.networks.unet import SpatioTemporalUNet  # noqa: E402
+from mvsdk_export.networks.vae import Autoencoder  # noqa: E402
+from mvsdk_export.recipes import find_recipe  # noqa: E402
+
+TRAINED: tuple[Stage, ...] = ("autoencoder", "text_encoder", "latents", "denoiser")
+OPTIONS = TrainOptions(steps=12, batch_size=4, learning_rate=0.05, warmup_steps=2, ema_decay=0.8)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A work folder with every stage finished, and the losses on the way."""
+
+    work: Path
+    losses: dict[Stage, list[float]]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    work = tmp_path_factory.mktemp("work")
+    write_tiny_data(work)
+    return Run(work, {stage: losses_of(run_tiny_stage(stage, work)) for stage in TRAINED})
+
+
+class Line(nn.Module):
+    """A line to fit, with an offset that is given."""
+
+    def __init__(self, *, offset: float = 2.0, width: int = 3) -> None:
+        super().__init__()
+        self.slope = nn.Parameter(torch.zeros(width))
+        self.offset = nn.Parameter(torch.tensor([offset]), requires_grad=False)
+
+
+def line_loss(network: nn.Module, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
+    assert isinstance(network, Line)
+    x = torch.from_numpy(rng.standard_normal((OPTIONS.batch_size, 3)).astype(np.float32))
+    wanted = x @ torch.tensor([1.0, -2.0, 3.0]) + 2.0
+    wanted = wanted + 0.1 * torch.randn(wanted.shape, generator=noise)
+    return (x @ network.slope + network.offset - wanted).square().mean()
+
+
+def _take(folder: Path, count: int | None = None, network: Line | None = None) -> list[float]:
+    """Train a line for some steps, then close the iterator, as Ctrl-C in a caller does."""
+    with closing(train(network or Line(), line_loss, OPTIONS, folder)) as steps:
+        return losses_of(itertools.islice(steps, count))
+
+
+def _follow(steps: Generator[TrainStep], losses: list[float], *, stop_at: int | None) -> None:
+    """Take steps; raise KeyboardInterrupt where the iterator waits after step `stop_at`."""
+    for step in steps:
+        losses += losses_of([step])
+        if step.step == stop_at:
+            steps.throw(KeyboardInterrupt)
+
+
+def _loss_on_one_batch(loss: LossFunction, network: nn.Module) -> float:
+    with torch.no_grad():
+        noise = torch.Generator().manual_seed(7)
+        return loss(network, np.random.default_rng(7), noise).item()
+
+
+def test_loss_of_the_autoencoder_falls(run: Run) -> None:
+    options = replace(TINY.options("autoencoder"), batch_size=64)
+    clips = stages.read_clips(TINY, run.work)
+    loss = autoencoder_loss(clips, options)
+    fresh = Autoencoder(TINY.autoencoder)
+    fit_encoder_(fresh, clips)
+    trained = _loss_on_one_batch(loss, stages.load_autoencoder(TINY, run.work))
+    assert trained < 0.8 * _loss_on_one_batch(loss, fresh)
+    assert len(run.losses["autoencoder"]) == options.steps
+
+
+def test_loss_of_the_denoiser_falls(run: Run) -> None:
+    options = replace(TINY.options("denoiser"), batch_size=64)
+    clips, bank = stages.read_clips(TINY, run.work), stages.load_bank(TINY, run.work)
+    networks = stages.load_networks(TINY, run.work)
+    loss = denoiser_loss(bank, clips, networks.text_encoder, networks.tokenizer, options)
+    fresh = _loss_on_one_batch(loss, SpatioTemporalUNet(TINY.unet))
+    assert _loss_on_one_batch(loss, networks.unet) < 0.8 * fresh
+    assert len(run.losses["denoiser"]) == options.steps
+
+
+def test_closed_run_goes_on_to_the_same_losses_to_the_bit(run: Run, tmp_path: Path) -> None:
+    shutil.copytree(run.work / "data", tmp_path / "data")
+    losses: list[float] = []
+    for count in (5, 1, None):
+        with closing(stages.run_stage("autoencoder", TINY, tmp_path)) as steps:
+            losses += losses_of(itertools.islice(steps, count))
+    assert losses == run.losses["autoencoder"]
+    ours, theirs = (stages.load_autoencoder(TINY, work) for work in (tmp_path, run.work))
+    for name, value in theirs.state_dict().items():
+        assert torch.equal(ours.state_dict()[name], value)
+
+
+@pytest.mark.parametrize("where", ["while the loss is computed", "between two steps"])
+def test_ctrl_c_loses_no_finished_step(tmp_path: Path, where: str) -> None:
+    whole = _take(tmp_path / "whole")
+
+    def interrupted(network: nn.Module, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
+        if len(losses) == 4:
+            raise KeyboardInterrupt
+        return line_loss(network, rng, noise)
+
+    losses: list[float] = []
+    steps = train(Line(), interrupted, OPTIONS, tmp_path / "b")
+    with pytest.raises(KeyboardInterrupt):
+        _follow(steps, losses, stop_at=4 if where == "between two steps" else None)
+    saved = read_saved_run(tmp_path / "b")
+    assert saved is not None
+    assert saved.step == 4
+    assert losses + _take(tmp_path / "b") == whole
+
+
+def test_ctrl_c_amid_an_update_keeps_the_last_whole_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = _take(tmp_path / "whole")
+    assert _take(tmp_path / "b", 3) == whole[:3]
+    real_step, calls = torch.optim.AdamW.step, itertools.count()
+
+    def step(self: torch.optim.AdamW, closure: None = None) -> None:
+        real_step(self, closure)
+        if next(calls) == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", step)
+        with pytest.raises(KeyboardInterrupt):
+            _take(tmp_path / "b")
+    assert _take(tmp_path / "b") == whole[3:]
+
+
+def test_average_is_loaded_with_what_is_not_trained(tmp_path: Path) -> None:
+    trained, loaded = Line(offset=2.5), Line(offset=-1.0)
+    _take(tmp_path, network=trained)
+    loaded.slope.data.fill_(9.0)
+    assert load_average_(loaded, tmp_path) == OPTIONS.steps
+    assert torch.equal(loaded.slope, trained.slope)
+    assert loaded.offset.item() == 2.5
+    again = Line()
+    list(train(again, line_loss, OPTIONS, tmp_path))
+    assert torch.equal(again.slope, trained.slope), "a finished run gives its average"
+
+
+def test_other_options_are_refused_and_named(tmp_path: Path) -> None:
+    _take(tmp_path, 2)
+    before = (tmp_path / STATE_FILE).read_bytes()
+    for options, wanted in (
+        (
+            replace(OPTIONS, learning_rate=0.01),
+            r"learning_rate 0\.05, asked is learning_rate 0\.01",
+        ),
+        (replace(OPTIONS, steps=20, seed=1), "steps 12, seed 0, asked is steps 20, seed 1"),
+    ):
+        with pytest.raises(TrainingError, match=wanted):
+            next(iter(train(Line(), line_loss, options, tmp_path)))
+    assert (tmp_path / STATE_FILE).read_bytes() == before
+    often = replace(OPTIONS, save_every_s=1.0)
+    assert next(iter(train(Line(), line_loss, often, tmp_path))).step == 3
+
+
+def test_state_of_another_network_and_damaged_state_are_refused(tmp_path: Path) -> None:
+    _take(tmp_path, 2)
+    with pytest.raises(TrainingError, match=r"slope of shape \(3,\), this network has \(4,\)"):
+        list(train(Line(width=4), line_loss, OPTIONS, tmp_path))
+    with pytest.raises(TrainingError, match=r"lacks network\.weight"):
+        list(train(nn.Linear(3, 1), line_loss, OPTIONS, tmp_path))
+    state = tmp_path / STATE_FILE
+    state.write_bytes(state.read_bytes()[:-7])
+    with pytest.raises(TrainingError, match="remove it to train anew"):
+        list(train(Line(), line_loss, OPTIONS, tmp_path))
+
+
+def test_loss_that_is_not_finite_stops_the_run_and_spares_its_state(tmp_path: Path) -> None:
+    _take(tmp_path, 2)
+    before = (tmp_path / STATE_FILE).read_bytes()
+    with pytest.raises(TrainingError, match="loss is nan at step 3"):
+        list(train(Line(offset=2.0), lambda *a: line_loss(*a) * torch.nan, OPTIONS, tmp_path))
+    assert (tmp_path / STATE_FILE).read_bytes() == before
+
+
+def test_latents_are_read_back_as_they_were_encoded(run: Run, tmp_path: Path) -> None:
+    strided = np.arange(2 * 3 * 4 * 5 * 6, dtype=np.float16).reshape(2, 3, 5, 6, 4)
+    part = LatentBank(latents=strided.transpose(0, 1, 4, 2, 3), scenes=np.zeros((2, 3), np.int64))
+    assert not part.latents.flags.c_contiguous
+    save_bank([part, part], tmp_path / "bank.safetensors")
+    np.testing.assert_array_equal(
+        read_bank(tmp_path / "bank.safetensors").latents, np.concatenate([part.latents] * 2)
+    )
+    clips, autoencoder = stages.read_clips(TINY, run.work), stages.load_autoencoder(TINY, run.work)
+    bank = stages.load_bank(TINY, run.work)
+    parts = list(draw_bank(clips, autoencoder, count=TINY.bank_clips, seed=TINY.bank_seed))
+    assert [len(part.scenes) for part in parts] == [BANK_BATCH, TINY.bank_clips - BANK_BATCH]
+    np.testing.assert_array_equal(bank.latents, np.concatenate([x.latents for x in parts]))
+
+
+def test_decoded_latents_show_their_scenes(run: Run) -> None:
+    clips, autoencoder = stages.read_clips(TINY, run.work), stages.load_autoencoder(TINY, run.work)
+    bank, references = stages.load_bank(TINY, run.work), ReferenceClips(clips)
+    decoded = decode_latents(autoencoder, bank.latents[:8].astype(np.float32))
+    own = [psnr_db_of(clip, references.clip(bank.scene(i))) for i, clip in enumerate(decoded)]
+    others = [psnr_db_of(clip, decoded[i - 1]) for i, clip in enumerate(decoded)]
+    assert np.median(own) > 17.0
+    assert np.median(own) > np.median(others) + 5.0
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(TINY, bank_seed=2),
+        replace(TINY, bank_clips=71),
+        replace(TINY, denoiser_subjects=3),
+        replace(TINY, clips=replace(TINY.clips, scale=0.5)),
+    ],
+    ids=["seed", "count", "subjects", "clips"],
+)
+def test_latents_of_another_recipe_are_refused(run: Run, other: stages.TrainingRecipe) -> None:
+    with pytest.raises(TrainingError, match="choose another work folder"):
+        stages.load_bank(other, run.work)
+
+
+def test_finished_stages_are_skipped(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> Teacher:
+        pytest.fail("the teacher was loaded")
+
+    monkeypatch.setattr(Teacher, "load", staticmethod(refuse))
+    files = [path for path in run.work.rglob("*") if path.is_file()]
+    before = {path: path.stat().st_mtime_ns for path in files}
+    for stage in ("data", *TRAINED):
+        assert list(stages.run_stage(stage, TINY, run.work)) == []
+    after = {path: path.stat().st_mtime_ns for path in run.work.rglob("*") if path.is_file()}
+    assert after == before
+
+
+def test_stage_names_the_one_that_must_come_first(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"needs data, .* --stage data --work "):
+        list(stages.run_stage("denoiser", TINY, tmp_path))
+    shutil.copytree(run.work / "data", tmp_path / "data")
+    with closing(stages.run_stage("autoencoder", TINY, tmp_path)) as steps:
+        next(steps)
+    with pytest.raises(TrainingError, match="needs autoencoder, which is not finished"):
+        list(stages.run_stage("latents", TINY, tmp_path))
+
+
+def test_stage_with_other_options_is_refused(run: Run) -> None:
+    other = TINY.changed(steps=50)
+    with pytest.raises(TrainingError, match="steps 40, asked is steps 50"):
+        list(stages.run_stage("denoiser", other, run.work))
+
+
+def test_other_words_in_the_vocabulary_are_refused(run: Run, tmp_path: Path) -> None:
+    path = shutil.copy(stages.vocabulary_file(run.work), tmp_path / "vocab.json")
+    with pytest.raises(TrainingError, match="other words"):
+        stages.save_vocabulary(["[PAD]", "[UNK]"], Path(path))
+
+
+def test_package_is_a_model_folder_with_a_measured_card(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "model"
+    assert not is_packaged(TINY, run.work, out)
+    done = package_model(TINY, run.work, out, prompts=2)
+    folder = open_model_folder(out, find_recipe("sticker"))
+    average = stages.load_networks(TINY, run.work).unet.state_dict()
+    for name, value in folder.load("unet").state_dict().items():
+        assert torch.equal(value, average[name].half().float())
+    assert folder.tokenizer_file.read_bytes() == stages.vocabulary_file(run.work).read_bytes()
+    assert folder.scheduler == TINY.scheduler
+    assert len(done.quality.rows) == 8
+    card = (out / "README.md").read_text()
+    assert "arrow, disc" in card
+    assert SUBJECTS[2].noun not in card.split("## What it cannot do")[0].split("subjects:")[1]
+    assert f"{done.quality.autoencoder_psnr_db:.1f} dB on fresh clips" in card
+    assert f"{done.quality.rows[1].quality.psnr_db_median:.1f}" in card
+    assert "--stage denoiser --subjects 2 --steps 40 --seed 0" in card
+    assert "A remark for the model card." in card
+    assert is_packaged(TINY, run.work, out)
+    with pytest.raises(OutputError, match="--overwrite"):
+        package_model(TINY, run.work, out, prompts=2)
+
+
+def test_preview_shows_a_run_that_is_not_finished(run: Run, tmp_path: Path) -> None:
+    for folder in ("data", "vae", "text", "latents"):
+        shutil.copytree(run.work / folder, tmp_path / folder)
+    with pytest.raises(TrainingError, match="train that network first"):
+        preview(tmp_path, ["an arrow"], recipe=TINY)
+    with closing(stages.run_stage("denoiser", TINY, tmp_path)) as steps:
+        next(steps)
+    frames = preview(tmp_path, ["an arrow", "a disc moving left"], 2, recipe=TINY)
+    assert frames.shape == (2, 4, 32, 32, 3)
+    assert frames.dtype == np.uint8

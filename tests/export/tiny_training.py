@@ -1,0 +1,142 @@
+"""A training run of seconds: three drawn subjects, tiny networks, a made-up teacher."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mvsdk_export.checkpoints import Scheduler
+from mvsdk_export.distill import stages
+from mvsdk_export.distill.clips import ClipOptions
+from mvsdk_export.distill.options import Stage, TrainOptions, TrainStep
+from mvsdk_export.distill.recipe import TrainingRecipe
+from mvsdk_export.distill.sprites import Facing, Sprites, Subject, save_sprites, sprite_cache
+from mvsdk_export.distill.text_encoder import TEACHER_SIZE, Teacher
+from mvsdk_export.networks.text_encoder import TextEncoderConfig
+from mvsdk_export.networks.unet import UNetConfig
+from mvsdk_export.networks.vae import AutoencoderConfig
+
+SIZE = 32
+FRAMES = 4
+LOOP = 4
+
+
+def _subject(name: str, facing: Facing, motion: str, background: str) -> Subject:
+    return Subject(
+        id=name,
+        codepoints=f"1f{len(name):03x}",
+        noun=name,
+        synonyms=(f"little {name}",),
+        kind="drive",
+        facing=facing,
+        held_out_motion=motion,
+        held_out_background=background,
+    )
+
+
+SUBJECTS = (
+    _subject("arrow", "left", "up", "red"),
+    _subject("disc", "right", "down", "blue"),
+    _subject("ball", "none", "left", "white"),
+)
+
+TINY = TrainingRecipe(
+    name="sticker",
+    subjects=SUBJECTS,
+    denoiser_subjects=2,
+    sprite_size=SIZE,
+    sprite_frames=LOOP,
+    autoencoder_clips=ClipOptions(frames=FRAMES, size=SIZE, scale_jitter=0.06),
+    clips=ClipOptions(frames=FRAMES, size=SIZE),
+    autoencoder=AutoencoderConfig(
+        latent_channels=8, decoder_channels=(32, 16, 8), decoder_layers=1
+    ),
+    text_encoder=TextEncoderConfig(vocabulary_size=1, hidden_size=32, layers=1, heads=2),
+    unet=UNetConfig(
+        latent_channels=8,
+        num_frames=FRAMES,
+        channels=(32, 64),
+        mid_blocks=1,
+        up_blocks=1,
+        context_dim=32,
+        embedding_dim=32,
+    ),
+    scheduler=Scheduler(kind="flow_euler", prediction_type="sample"),
+    bank_clips=70,
+    autoencoder_options=TrainOptions(
+        steps=40, batch_size=8, learning_rate=3e-3, warmup_steps=1, ema_decay=0.9
+    ),
+    text_encoder_options=TrainOptions(steps=4, batch_size=4, learning_rate=1e-3, warmup_steps=1),
+    denoiser_options=TrainOptions(
+        steps=40, batch_size=8, learning_rate=3e-3, warmup_steps=1, ema_decay=0.9
+    ),
+    remarks=("A remark for the model card.",),
+)
+
+
+class WordTeacher(Teacher):
+    """One token and one fixed feature vector for every word."""
+
+    def encode(self, texts: Sequence[str]) -> tuple[Tensor, list[list[int | None]]]:
+        """Return features `(B, M, 384)` and word indices, padded with None."""
+        rows = [text.split() for text in texts]
+        longest = max(len(row) for row in rows)
+        features = torch.zeros(len(rows), longest, TEACHER_SIZE)
+        for index, row in enumerate(rows):
+            for place, word in enumerate(row):
+                features[index, place] = torch.from_numpy(_feature(word))
+        return features, [[*range(len(row)), *[None] * (longest - len(row))] for row in rows]
+
+
+def _feature(word: str) -> np.ndarray:
+    seed = int.from_bytes(hashlib.sha256(word.encode()).digest()[:8], "little")
+    return np.random.default_rng(seed).standard_normal(TEACHER_SIZE).astype(np.float32)
+
+
+def tiny_sprites() -> Sprites:
+    """Draw a half black arrow, a disc and a ring whose shade changes over the loop."""
+    y, x = np.mgrid[:SIZE, :SIZE] - (SIZE - 1) / 2
+    radius = np.hypot(x, y)
+    shapes = (np.abs(y) < (x + 15) / 2, (radius < 12) & (x > -6), (radius < 14) & (radius > 7))
+    colours = ((0, 90, 90), (150, 0, 60), (90, 90, 0))
+    rgba = np.zeros((len(SUBJECTS), LOOP, SIZE, SIZE, 4), np.uint8)
+    for index, (shape, colour) in enumerate(zip(shapes, colours, strict=True)):
+        for frame in range(LOOP):
+            rgba[index, frame][shape] = (*(value + 10 * frame for value in colour), 255)
+    nouns = tuple(subject.noun for subject in SUBJECTS)
+    return Sprites(subjects=SUBJECTS, rgba=rgba, labels=nouns, keywords=((),) * len(SUBJECTS))
+
+
+def write_tiny_data(work: Path, recipe: TrainingRecipe = TINY) -> None:
+    """Write what the stage `data` would have made."""
+    names = [{"hexcode": "1F600", "label": "big grin", "tags": ["smile", "a happy face"]}]
+    (work / "data" / "emoji").mkdir(parents=True)
+    (work / "data" / "emoji" / "data.json").write_text(json.dumps(names))
+    path = sprite_cache(
+        work,
+        size=recipe.sprite_size,
+        source_frames=recipe.sprite_frames,
+        subjects=recipe.subjects,
+    )
+    save_sprites(tiny_sprites(), path)
+
+
+def run_tiny_stage(stage: Stage, work: Path, recipe: TrainingRecipe = TINY) -> list[TrainStep]:
+    """Run a stage to its end, the text encoder with the made-up teacher."""
+    if stage == "text_encoder":
+        teacher = WordTeacher(network=None, tokenizer=None)
+        return list(stages.train_text_encoder(recipe, work, teacher=teacher))
+    with closing(stages.run_stage(stage, recipe, work)) as steps:
+        return list(steps)
+
+
+def losses_of(steps: Iterable[TrainStep]) -> list[float]:
+    """Return the losses of steps that have one."""
+    return [step.loss for step in steps if step.loss is not None]
