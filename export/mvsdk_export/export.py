@@ -374,7 +374,7 @@ def verify_bundle(
         }
         needs = {"recorded": recorded}
         stage = runner.run(name, "verify", arguments, needs=needs, fingerprint=hashes)
-        rows: list[dict[str, Any]] = list(stage.result)  # pyright: ignore[reportArgumentType]
+        rows: list[dict[str, Any]] = stage.result["records"]
         records += [Verification(**row) for row in rows]
     return records
 

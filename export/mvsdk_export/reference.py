@@ -83,12 +83,11 @@ class Reference:
             return self._call(calls, case, "unet", index, inputs)
 
         noise = initial_latents(case.seed, latent_shape)
-        latents = noise * np.float32(self._sampler.init_noise_sigma)
+        start = noise * np.float32(self._sampler.init_noise_sigma)
         sampler = build_sampler(self._sampler, case.num_inference_steps)
-        for latents in sampler(  # noqa: B007 - the last value is the clip
-            denoise, latents, lambda k: initial_latents(case.seed, latent_shape, stream=k)
-        ):
-            pass
+        *_, latents = sampler(
+            denoise, start, lambda k: initial_latents(case.seed, latent_shape, stream=k)
+        )
         self._call(calls, case, "vae_decoder", None, {"latents": latents})
         return calls
 

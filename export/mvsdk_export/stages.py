@@ -135,7 +135,7 @@ def _run_child(name: str, job: Mapping[str, Any], folder: Path) -> None:
     command = [sys.executable, "-m", "mvsdk_export.worker"]
     log = folder / LOG
     with log.open("wb") as sink:
-        child = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+        child = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=sink,

@@ -139,7 +139,7 @@ def compile_chip(*, source: str, chip: str, float16: bool, output: Path) -> dict
 
 def verify(
     *, bundle: str, variant: str, prompts: Sequence[str], recorded: str, recipe: str, output: Path
-) -> list[dict[str, Any]]:
+) -> dict[str, Any]:
     """Hold one set of variants of a bundle to the recorded reference, for some of its prompts."""
     from mvsdk_export.verify import parse_case, verify_variant
 
@@ -149,7 +149,8 @@ def verify(
     ]
     parts = Bundle.open(Path(bundle)).manifest.components.values()
     chosen = next(x for part in parts for x in part.variants if x.id == variant)
-    return [asdict(x) for x in verify_variant(Path(bundle), chosen, calls, find_recipe(recipe))]
+    records = verify_variant(Path(bundle), chosen, calls, find_recipe(recipe))
+    return {"records": [asdict(record) for record in records]}
 
 
 def _sizes(folder: ModelFolder, num_frames: int, height: int, width: int) -> dict[str, int]:

@@ -31,7 +31,7 @@ def main() -> int:
     except MvsdkError as exc:
         print(f"error: {exc}")
         return 1
-    except Exception as exc:  # noqa: BLE001 - the parent shows one line, the log keeps the rest
+    except Exception as exc:
         traceback.print_exc()
         print(f"error: {type(exc).__name__}: {str(exc).splitlines()[0] if str(exc) else ''}")
         return 1

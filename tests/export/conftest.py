@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from exporting import Toolchain
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +25,44 @@ def tiny_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model_copy(tiny_model_folder: Path, tmp_path: Path) -> Path:
     """Return a copy of `tiny_model_folder` that a test may change."""
     return Path(shutil.copytree(tiny_model_folder, tmp_path / "copy"))
+
+
+@pytest.fixture(scope="session")
+def toolchain(tmp_path_factory: pytest.TempPathFactory) -> Toolchain:
+    """Return the command line with a cache that the session's exports share."""
+    pytest.importorskip("torch")
+    from exporting import make_toolchain
+
+    return make_toolchain(tmp_path_factory.mktemp("toolchain"))
+
+
+@pytest.fixture(scope="session")
+def onnx_bundle(
+    toolchain: Toolchain, tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Return a verified bundle of the tiny model, target onnx, every precision: only read it."""
+    out = tmp_path_factory.mktemp("bundles") / "onnx.mvbundle"
+    return _export(toolchain, out, tiny_model_folder, "--target", "onnx")
+
+
+@pytest.fixture(scope="session")
+def snapdragon_bundle(
+    toolchain: Toolchain, tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Return a verified bundle of the tiny model for one chip, w8a16 and fp16: only read it."""
+    pytest.importorskip("onnxruntime_qnn")
+    out = tmp_path_factory.mktemp("bundles") / "snapdragon.mvbundle"
+    arguments = ("--target", "snapdragon", "--chip", "sm8550", "--precision", "w8a16,fp16")
+    return _export(toolchain, out, tiny_model_folder, *arguments)
+
+
+def _export(toolchain: Toolchain, out: Path, folder: Path, *arguments: str) -> Path:
+    from exporting import SIZE, STEPS
+
+    done = toolchain(
+        *("export", *arguments, *SIZE, *STEPS),
+        *("--checkpoint", folder, "--out", out, "--keep-intermediates", "--json"),
+    )
+    assert done.status == 0, done.err
+    out.with_suffix(".json").write_text(done.out)
+    return out

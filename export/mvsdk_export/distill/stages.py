@@ -26,7 +26,7 @@ from torch import nn
 
 from mvsdk.tokenizer import WordPiece
 from mvsdk_export.distill.autoencoder import autoencoder_loss, fit_encoder_
-from mvsdk_export.distill.clips import ClipOptions, StickerClips
+from mvsdk_export.distill.clips import StickerClips
 from mvsdk_export.distill.denoiser import (
     LatentBank,
     check_bank,
@@ -228,12 +228,11 @@ def read_sprites(recipe: TrainingRecipe, work: Path) -> Sprites:
     return load_sprites(_sprite_file(recipe, work))
 
 
-def read_clips(
-    recipe: TrainingRecipe, work: Path, options: ClipOptions | None = None
-) -> StickerClips:
-    """Return the clips of the denoiser's subjects, drawn as it saw them or as `options` say."""
-    sprites = read_sprites(recipe, work).first(recipe.denoiser_subjects)
-    return StickerClips(sprites=sprites, options=options or recipe.clips)
+def read_clips(recipe: TrainingRecipe, work: Path) -> StickerClips:
+    """Return the clips of the denoiser's subjects, drawn as it sees them."""
+    sprites = read_sprites(recipe, work)
+    chosen = sprites.select(recipe.chosen_subjects(sprites.subjects))
+    return StickerClips(sprites=chosen, options=recipe.clips)
 
 
 def save_vocabulary(tokens: list[str], path: Path) -> None:

@@ -4,8 +4,9 @@ Frames ride in the batch axis: a clip is `(B * F, C, H, W)` with the frames of o
 No tensor has a rank above four, except inside the reference forms that docs/npu_forms.md measures.
 
 A layer that mixes frames can be written in several ways that are equal in exact arithmetic and
-very unequal on an NPU. Each way is a *form* (forms.py). Training uses the form that is fast on CPUs and GPUs, `set_forms_` switches a
-network to the forms that docs/npu_forms.md found best before it is lowered.
+very unequal on an NPU. Each way is a *form* (forms.py). Training uses the form that is fast on CPUs
+and GPUs; `set_forms_` switches a network to the forms that docs/npu_forms.md found best before it
+is lowered.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class GroupNorm(nn.GroupNorm):
         super().__init__(groups, channels)
         self.form = form
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name of the base class
+    def forward(self, input: Tensor) -> Tensor:
         """Normalise `(N, C, H, W)` over the channels of each group and all positions."""
         return GROUP_NORM_FORMS[self.form](input, self.num_groups, self.weight, self.bias, self.eps)
 
@@ -255,5 +256,5 @@ def set_forms_(network: nn.Module, forms: dict[type[nn.Module], str] = NPU_FORMS
     """Switch every layer of a network to the given forms, in place; weights are untouched."""
     for module in network.modules():
         if type(module) in forms:
-            module.form = forms[type(module)]  # pyright: ignore[reportAttributeAccessIssue]
+            setattr(module, "form", forms[type(module)])  # noqa: B010 - torch types attributes
     return network

@@ -9,11 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mvsdk_export.networks.blocks import GroupNorm, ResidualBlock, SiLU, zero_
-
 
 PATCH = 8
 """Pixels per latent position, along both sides."""

@@ -20,7 +20,6 @@ from onnxruntime.quantization.execution_providers.qnn import (
 )
 
 from mvsdk_export.errors import ExportError
-from mvsdk_export.targets.onnx import quantize_borders
 
 Feed = Mapping[str, NDArray[Any]]
 
@@ -69,7 +68,7 @@ class _Reader(CalibrationDataReader):
     def __init__(self, feeds: Sequence[Feed]) -> None:
         self._feeds: Iterator[Feed] = iter(feeds)
 
-    def get_next(self) -> dict[str, NDArray[Any]] | None:
+    def get_next(self) -> Any:
         feed = next(self._feeds, None)
         return None if feed is None else dict(feed)
 
@@ -97,11 +96,3 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         root.setLevel(level)
-
-
-def finish_borders(path: Path) -> dict[str, tuple[float, int]]:
-    """Make the borders of a QDQ model integer, in place; return their scales and zero points."""
-    model = onnx.load(path)
-    changed = quantize_borders(model)
-    onnx.save(model, path)
-    return changed

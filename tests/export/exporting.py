@@ -1,0 +1,135 @@
+"""Runs the command line's verbs of the toolchain, inside this process or outside of it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from mvsdk import cli
+from mvsdk_export.cli import COMMANDS
+
+SIZE = ("--frames", "4", "--height", "32", "--width", "32")
+STEPS = ("--steps", "1,2")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a command came to."""
+
+    status: int
+    out: str
+    err: str
+
+
+class _EntryPoint:
+    value = "mvsdk_export.cli:COMMANDS"
+
+    def load(self) -> object:
+        return COMMANDS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Toolchain:
+    """The command line with a cache of its own, as if the distribution were installed."""
+
+    cache: Path
+    packages: Path
+    """A folder for `sys.path` that says which verbs are installed."""
+
+    def __call__(self, *arguments: str | Path) -> Outcome:
+        """Run a command in this process."""
+        out, err = io.StringIO(), io.StringIO()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(cli, "entry_points", lambda group: [_EntryPoint()] if group else [])
+            patch.setenv("MVSDK_CACHE", str(self.cache))
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                status = cli.main([str(argument) for argument in arguments])
+        return Outcome(status=status, out=out.getvalue(), err=err.getvalue())
+
+    @contextlib.contextmanager
+    def started(self, *arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
+        """Start `python -m mvsdk` in a process of its own, which is ended at the latest here."""
+        path = os.pathsep.join([str(self.packages), *filter(None, sys.path)])
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mvsdk", *map(str, arguments)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": path, "MVSDK_CACHE": str(self.cache)},
+        )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.communicate()
+
+
+def make_toolchain(folder: Path) -> Toolchain:
+    """Return a toolchain with an empty cache."""
+    info = folder / "packages" / "mvsdk-0.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mvsdk\nVersion: 0.0\n")
+    entry_points = f"[mvsdk.commands]\ntoolchain = {_EntryPoint.value}\n"
+    (info / "entry_points.txt").write_text(entry_points)
+    return Toolchain(cache=folder / "cache", packages=info.parent)
+
+
+def wait_for_line(process: subprocess.Popen[str], text: str) -> None:
+    """Read what a process says up to the line that holds a text."""
+    assert process.stderr is not None
+    said: list[str] = []
+    for line in iter(process.stderr.readline, ""):
+        said.append(line)
+        if text in line:
+            return
+    pytest.fail(f"{text!r} was never said: {said}")
+
+
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    """Wait for a condition, at most until a process has ended."""
+    while not condition():
+        assert process.poll() is None, "the process ended first"
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.05)
+
+
+def children_of(parent: int) -> list[int]:
+    """Return the process ids of the children of a process (Linux)."""
+    return [
+        int(child)
+        for tasks in Path(f"/proc/{parent}/task").glob("*/children")
+        for child in tasks.read_text().split()
+    ]
+
+
+def is_alive(pid: int) -> bool:
+    """Return whether a process runs; one that has ended and was not waited for does not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state not in "ZX"
+
+
+def has_loaded(pid: int, library: str) -> bool:
+    """Return whether a process has mapped a shared library."""
+    try:
+        return library in Path(f"/proc/{pid}/maps").read_text()
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return False
+
+
+def end(process: subprocess.Popen[str], number: signal.Signals) -> int:
+    """Send a signal; return the exit status."""
+    process.send_signal(number)
+    process.communicate()
+    return process.returncode

@@ -1,0 +1,114 @@
+"""Quantisation to 8-bit weights and 16-bit activations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+pytest.importorskip("torch")
+
+from mvsdk_export.errors import ExportError
+from mvsdk_export.quantize.qdq import quantize_w8a16
+from mvsdk_export.targets.onnx import quantize_borders
+from mvsdk_export.verify import sqnr_db
+
+pytestmark = pytest.mark.torch
+
+GENERATOR = np.random.default_rng(0)
+WEIGHTS = (GENERATOR.normal(size=(16, 32)) * np.geomspace(0.01, 1.0, 32)).astype(np.float32)
+"""Columns of very different sizes: one scale for all of them would lose the small ones."""
+FEEDS = [{"x": GENERATOR.normal(size=(4, 16)).astype(np.float32)} for _ in range(4)]
+
+
+def write_model(path: Path) -> Path:
+    """Write y = layer_norm(x) @ w."""
+    constants = {
+        "scale": GENERATOR.uniform(0.5, 1.5, 16).astype(np.float32),
+        "bias": GENERATOR.normal(size=16).astype(np.float32),
+        "w": WEIGHTS,
+    }
+    nodes = [
+        helper.make_node("LayerNormalization", ["x", "scale", "bias"], ["n"], name="norm"),
+        helper.make_node("MatMul", ["n", "w"], ["y"], name="product"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, (4, 16))],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, (4, 32))],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    opset = helper.make_opsetid("", 21)
+    onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=10), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Return a float32 model and its quantised form."""
+    folder = tmp_path_factory.mktemp("models")
+    source = write_model(folder / "model.onnx")
+    quantize_w8a16(source, folder / "quantised.onnx", FEEDS)
+    return source, folder / "quantised.onnx"
+
+
+def run(path: Path, x: NDArray[np.float32]) -> NDArray[np.float32]:
+    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return np.asarray(session.run(None, {"x": x})[0])
+
+
+def test_weights_have_8_bits_and_one_scale_per_channel(models: tuple[Path, Path]) -> None:
+    graph = onnx.load(models[1]).graph
+    constants = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
+    (weight,) = (v for v in constants.values() if v.shape == WEIGHTS.shape)
+    (node,) = (
+        n
+        for n in graph.node
+        if n.op_type == "DequantizeLinear" and constants.get(n.input[0]) is weight
+    )
+    assert weight.dtype == np.int8
+    assert constants[node.input[1]].shape == (32,)
+
+
+def test_activations_have_16_bits(models: tuple[Path, Path]) -> None:
+    graph = onnx.load(models[1]).graph
+    constants = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
+    types = {constants[n.input[2]].dtype for n in graph.node if n.op_type == "QuantizeLinear"}
+    assert types == {np.dtype(np.uint16)}
+    assert set(quantize_borders(onnx.load(models[1]))) == {"x", "y"}
+
+
+def test_scale_of_layer_normalisation_is_unsigned(models: tuple[Path, Path]) -> None:
+    graph = onnx.load(models[1]).graph
+    makers = {output: node for node in graph.node for output in node.output}
+    constants = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
+    (norm,) = (n for n in graph.node if n.op_type == "LayerNormalization")
+    assert constants[makers[norm.input[1]].input[0]].dtype == np.uint8
+
+
+def test_quantised_model_is_close_on_inputs_like_those_of_the_calibration(
+    models: tuple[Path, Path],
+) -> None:
+    x = FEEDS[1]["x"]
+    found = sqnr_db(run(models[1], x), run(models[0], x))
+    assert found is not None
+    assert found > 38.0
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_calibration_input_that_is_not_finite_is_refused(tmp_path: Path, value: float) -> None:
+    feed = {"x": np.full((4, 16), value, np.float32)}
+    with pytest.raises(ExportError, match="calibration input 'x' holds values that are not finite"):
+        quantize_w8a16(tmp_path / "m.onnx", tmp_path / "q.onnx", [feed])
+    assert not list(tmp_path.iterdir())
+
+
+def test_calibration_without_inputs_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="give at least one prompt"):
+        quantize_w8a16(tmp_path / "m.onnx", tmp_path / "q.onnx", [])

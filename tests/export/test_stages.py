@@ -1,0 +1,225 @@
+"""Stages: the cache that makes a rerun cheap, and children that fail."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+
+from damage import UNET, spoil
+
+from mvsdk.devices import find_chipset
+from mvsdk_export import export, stages
+from mvsdk_export.checkpoints import open_model_folder
+from mvsdk_export.errors import ExportError
+from mvsdk_export.export import ExportRequest
+from mvsdk_export.recipes import find_recipe
+from mvsdk_export.stages import Stage, StageRunner
+
+pytestmark = pytest.mark.torch
+
+
+@pytest.fixture
+def jobs(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Let stages end at once; return the jobs that children would have got."""
+    started: list[dict[str, Any]] = []
+
+    def run_child(name: str, job: Mapping[str, Any], folder: Path) -> None:
+        del name
+        started.append(dict(job))
+        report = {"result": {"number": len(started)}, "seconds": 1.5, "peak_bytes": 9}
+        (folder / stages.RESULT).write_text(json.dumps(report))
+
+    monkeypatch.setattr(stages, "_run_child", run_child)
+    return started
+
+
+def test_finished_stage_is_found_by_the_next_runner(
+    jobs: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    first = StageRunner(tmp_path).run("trace x", "trace", {"component": "x"})
+    again = StageRunner(tmp_path).run("trace x", "trace", {"component": "x"})
+    assert [first.reused, again.reused] == [False, True]
+    assert again.result == {"number": 1}
+    assert (again.folder, again.seconds, again.peak_bytes) == (first.folder, 1.5, 9)
+    assert len(jobs) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"function": "record"},
+        {"arguments": {"component": "y"}},
+        {"fingerprint": "other weights"},
+    ],
+)
+def test_stage_is_made_again_when_what_it_depends_on_changed(
+    jobs: list[dict[str, Any]], tmp_path: Path, change: dict[str, Any]
+) -> None:
+    job: dict[str, Any] = {"function": "trace", "arguments": {"component": "x"}}
+    runner = StageRunner(tmp_path)
+    runner.run("x", **job)
+    assert not runner.run("x", **{**job, **change}).reused
+    assert len(jobs) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("tool_versions", lambda: {"torch": "0.1"}), ("source_hash", lambda: "another source")],
+)
+def test_stage_is_made_again_by_another_toolchain(
+    jobs: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    name: str,
+    value: Callable[[], Any],
+) -> None:
+    runner = StageRunner(tmp_path)
+    runner.run("x", "trace", {})
+    monkeypatch.setattr(stages, name, value)
+    assert not runner.run("x", "trace", {}).reused
+    assert len(jobs) == 2
+
+
+def test_stage_gets_the_folders_of_those_it_needs_and_changes_with_them(
+    jobs: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    runner = StageRunner(tmp_path)
+    first, second = (runner.run("x", "trace", {"component": name}) for name in "ab")
+    made = [runner.run("y", "finish", {}, needs={"traced": x}) for x in (first, second, first)]
+    assert jobs[2]["arguments"] == {"traced": str(first.folder)}
+    assert [stage.reused for stage in made] == [False, False, True]
+
+
+def test_forgotten_stages_leave_the_cache_and_others_stay(
+    jobs: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    kept = StageRunner(tmp_path).run("x", "trace", {"component": "kept"})
+    runner = StageRunner(tmp_path)
+    gone = runner.run("x", "trace", {"component": "gone"})
+    runner.forget()
+    assert len(jobs) == 2
+    assert [kept.folder.exists(), gone.folder.exists()] == [True, False]
+
+
+def test_interrupted_stage_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def run_child(name: str, job: Mapping[str, Any], folder: Path) -> None:
+        del name, job
+        (folder / "half.bin").write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stages, "_run_child", run_child)
+    with pytest.raises(KeyboardInterrupt):
+        StageRunner(tmp_path / "cache").run("x", "trace", {})
+    assert not list(tmp_path.rglob("*"))
+
+
+def request_of(path: Path, out: Path) -> ExportRequest:
+    return ExportRequest(
+        folder=open_model_folder(path, find_recipe("sticker")),
+        target="snapdragon",
+        precisions=("w8a16", "fp16"),
+        chips=(find_chipset("sm8550"), find_chipset("sm8650")),
+        num_frames=4,
+        height=32,
+        width=32,
+        steps=(1, 2),
+        out=out,
+    )
+
+
+def make_graphs(request: ExportRequest, cache: Path) -> list[Stage]:
+    runner = StageRunner(cache)
+    names: list[str] = []
+    export._make_graphs(request, runner, names.append)
+    assert names == [stage.name for stage in runner.finished]
+    return runner.finished
+
+
+def test_changed_weight_makes_every_stage_again(
+    jobs: list[dict[str, Any]], model_copy: Path, tmp_path: Path
+) -> None:
+    cache = tmp_path / "cache"
+    request = request_of(model_copy, tmp_path / "out")
+    assert not any(stage.reused for stage in make_graphs(request, cache))
+    assert all(stage.reused for stage in make_graphs(request, cache))
+    size = (model_copy / UNET).stat().st_size
+    spoil("conv_in.bias", 0.125)(model_copy)
+    assert (model_copy / UNET).stat().st_size == size
+    changed = make_graphs(request_of(model_copy, tmp_path / "out"), cache)
+    assert not any(stage.reused for stage in changed)
+    assert len(jobs) == 2 * len(changed)
+
+
+def test_one_model_is_made_per_precision_and_one_artefact_per_chip(
+    jobs: list[dict[str, Any]], model_copy: Path, tmp_path: Path
+) -> None:
+    request = request_of(model_copy, tmp_path / "out")
+    made = make_graphs(request, tmp_path / "cache")
+    assert len(made) == len(jobs) == 3 + 1 + 3 * (2 + 2 * 2)
+    reference_verification_and_bundle = 1 + len(request.variants) + 1
+    assert export.count_stages(request) == len(made) + reference_verification_and_bundle
+    compiled = [job["arguments"] for job in jobs if job["function"] == "compile_chip"]
+    assert {(x["chip"], x["float16"]) for x in compiled} == {
+        (chip, float16) for chip in ("sm8550", "sm8650") for float16 in (False, True)
+    }
+    recorded = next(job["arguments"] for job in jobs if job["function"] == "record")
+    assert recorded["prompts"] == list(request.folder.recipe.calibration_prompts)
+    assert recorded["steps"] == [1, 2]
+
+
+def failure(tmp_path: Path, status: int, text: str = "") -> str:
+    (tmp_path / "log").write_text(text)
+    return stages._failure("compile unet", status, tmp_path / "log")
+
+
+def test_child_that_crashed_is_one_line_with_the_signal(tmp_path: Path) -> None:
+    message = failure(tmp_path, -signal.SIGSEGV, "error: not this\n")
+    assert message == "compile unet failed: its process was ended by SIGSEGV"
+    assert "one --chip at a time" in failure(tmp_path, -signal.SIGKILL)
+
+
+def test_child_that_raised_is_one_line_with_its_own_message(tmp_path: Path) -> None:
+    log = "Traceback\n  File x\nValueError: y\nerror: the reason\n\n"
+    assert failure(tmp_path, 1, log) == "compile unet failed: the reason"
+
+
+def test_child_that_said_nothing_of_its_own_is_one_line(tmp_path: Path) -> None:
+    assert failure(tmp_path, 1, "first\nlast words\n \n") == "compile unet failed: last words"
+    assert failure(tmp_path, 3) == "compile unet failed: exit status 3"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("function", "arguments", "reason"),
+    [
+        ("no_such_function", {}, "AttributeError: .*no_such_function"),
+        ("compile_chip", {"source": "nowhere", "chip": "sm1", "float16": False}, "unknown chip"),
+    ],
+)
+def test_real_child_that_raises_is_one_line_and_leaves_no_stage(
+    tmp_path: Path, function: str, arguments: dict[str, Any], reason: str
+) -> None:
+    cache = tmp_path / "cache"
+    with pytest.raises(ExportError, match=f"^try it failed: .*{reason}") as caught:
+        StageRunner(cache).run("try it", function, arguments)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.rglob("*"))
+
+
+def test_real_child_that_crashes_is_one_line_with_the_signal(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    crashes = tmp_path / "interpreter"
+    crashes.write_text("#!/bin/sh\nkill -SEGV $$\n")
+    crashes.chmod(0o755)
+    monkeypatch.setattr(stages.sys, "executable", str(crashes))
+    with pytest.raises(ExportError, match=r"^try it failed: .* ended by SIGSEGV$"):
+        StageRunner(tmp_path / "cache").run("try it", "trace", {})
+    assert sorted(tmp_path.rglob("*")) == [crashes]

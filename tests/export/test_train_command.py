@@ -1,0 +1,119 @@
+"""`mvsdk train`: stages in order, Ctrl-C, and what is refused before hours are spent."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mvsdk.errors import InputError, MvsdkError, OutputError
+from mvsdk_export import commands
+from mvsdk_export.commands.train import TRAIN
+from mvsdk_export.errors import ExportError
+
+
+def _train(*argv: str | Path) -> int:
+    parser = argparse.ArgumentParser()
+    TRAIN.add_arguments(parser)
+    return TRAIN.run(parser.parse_args([str(word) for word in argv]))
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a work folder with data, for a recipe of seconds."""
+    pytest.importorskip("torch", reason="needs the extra export")
+    from tiny_training import TINY, write_tiny_data
+
+    from mvsdk_export.distill import recipe
+
+    tiny = replace(TINY, autoencoder_options=replace(TINY.autoencoder_options, steps=6))
+    monkeypatch.setitem(recipe.TRAININGS, "sticker", tiny)
+    write_tiny_data(tmp_path / "work", tiny)
+    return tmp_path / "work"
+
+
+def test_stage_reports_its_loss_and_is_skipped_when_run_again(
+    work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ("--stage", "autoencoder", "--work", work, "--json")
+    assert _train(*command) == 0
+    first = capsys.readouterr()
+    (stage,) = json.loads(first.out)["stages"]
+    assert (stage["stage"], stage["skipped"], stage["step"]) == ("autoencoder", False, 6)
+    assert stage["loss"] > 0
+    assert "loss=" in first.err
+    assert _train(*command) == 0
+    (stage,) = json.loads(capsys.readouterr().out)["stages"]
+    assert stage["skipped"] is True
+
+
+def test_ctrl_c_keeps_the_state_and_says_how_to_go_on(
+    work: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mvsdk_export.commands import train
+
+    follow = train._StageReport.follow
+
+    def interrupt(report: train._StageReport, step: train.TrainStep) -> None:
+        follow(report, step)
+        if step.step == 4:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train._StageReport, "follow", interrupt)
+        assert _train("--stage", "autoencoder", "--work", work) == 130
+    assert "step 4 of 6 is kept" in (said := capsys.readouterr().err)
+    assert "run the same command again" in said
+    assert _train("--stage", "autoencoder", "--work", work, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["stages"][0]["step"] == 6
+
+
+def test_changed_steps_are_used_and_then_refused(work: Path) -> None:
+    assert _train("--stage", "autoencoder", "--work", work, "--steps", "2") == 0
+    with pytest.raises(MvsdkError, match="run with steps 2, asked is steps 3"):
+        _train("--stage", "autoencoder", "--work", work, "--steps", "3")
+
+
+def test_model_folder_that_exists_is_refused_before_anything_is_trained(
+    work: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model_index.json").write_text("{}")
+    with pytest.raises(OutputError, match="add --overwrite"):
+        _train("--work", work, "--out", tmp_path / "model")
+    assert [path.name for path in work.iterdir()] == ["data"]
+
+
+def test_work_folder_that_cannot_be_made_is_one_line(work: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(MvsdkError) as caught:
+        _train("--stage", "autoencoder", "--work", tmp_path / "file" / "work")
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_extra_is_named_with_its_pip_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, "find_spec", lambda name: None)
+    with pytest.raises(ExportError, match=r"pip install 'mvsdk\[train\]'"):
+        _train("--stage", "data")
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (("--steps", "0"), "--steps is 0; allowed: 1 to"),
+        (("--steps", "-3"), "--steps is -3"),
+        (("--subjects", "0"), "--subjects is 0"),
+        (("--seed", "-1"), "--seed is -1; allowed: 0 to 4294967295"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(argv: tuple[str, str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        _train(*argv)
+
+
+def test_unknown_model_is_refused() -> None:
+    with pytest.raises(ExportError, match="unknown model 'wan'"):
+        _train("--model", "wan")

@@ -1,0 +1,266 @@
+"""Parity: the measures, the floors, and `mvsdk verify`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+from exporting import Outcome, Toolchain
+from tiny_models import write_tiny_model_folder
+
+from mvsdk.bundle import Bundle
+from mvsdk.manifest import END_TO_END, Verification
+from mvsdk_export.errors import ParityError
+from mvsdk_export.recipes import find_recipe
+from mvsdk_export.reference import Evaluation, load_calls, save_calls, unique
+from mvsdk_export.verify import (
+    check_parity,
+    compare,
+    parse_case,
+    psnr_db,
+    sqnr_db,
+    verify_variant,
+)
+from mvsdk_export.work import record
+
+pytestmark = pytest.mark.torch
+
+RECIPE = find_recipe("sticker")
+
+
+def a_record(value: float | None, **changes: object) -> Verification:
+    base = Verification(
+        component="unet",
+        variant="onnx-w8a16",
+        case="a cat, seed 7, 4 steps",
+        step=2,
+        metric="sqnr",
+        value_db=value,
+        floor_db=30.0,
+        passed=value is None or value >= 30.0,
+        measured_on="CPU",
+        reference="PyTorch float32",
+    )
+    return replace(base, **changes)  # pyright: ignore[reportArgumentType]
+
+
+def test_noise_of_one_percent_is_40_db_whatever_the_scale() -> None:
+    reference = np.array([3.0, -4.0, 12.0], np.float32)
+    for scale in (1e-3, 1.0, 1e4):
+        wanted = reference * np.float32(scale)
+        assert sqnr_db(wanted * np.float32(1.01), wanted) == pytest.approx(40.0, abs=1e-2)
+
+
+def test_signal_to_noise_follows_the_formula() -> None:
+    output, reference = np.array([1.0, 2.0]), np.array([0.0, 3.0])
+    assert sqnr_db(output, reference) == pytest.approx(10 * np.log10(9 / 2))
+
+
+def test_error_of_one_level_everywhere_is_48_13_db() -> None:
+    frames = np.full((2, 4, 4, 3), 17, np.uint8)
+    assert psnr_db(frames + np.uint8(1), frames) == pytest.approx(20 * np.log10(255))
+
+
+def test_differences_of_bytes_do_not_wrap_around() -> None:
+    dark, bright = np.zeros(4, np.uint8), np.full(4, 255, np.uint8)
+    assert psnr_db(dark, bright) == pytest.approx(0.0)
+
+
+def test_identical_arrays_have_no_finite_value() -> None:
+    values = np.arange(5, dtype=np.float32)
+    assert sqnr_db(values, values) is None
+    assert psnr_db(values, values) is None
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_output_that_is_not_finite_is_a_miss(value: float) -> None:
+    found = sqnr_db(np.array([value, 1.0]), np.ones(2))
+    assert found is not None
+    assert found < -1000
+
+
+def test_error_against_a_silent_reference_is_a_miss() -> None:
+    found = sqnr_db(np.full(3, 1e-3), np.zeros(3))
+    assert found is not None
+    assert found < -1000
+
+
+def test_bytes_are_held_to_unrounded_frames() -> None:
+    reference = np.full((1, 2, 2, 3), 0.5, np.float32)
+    assert compare(np.full((1, 2, 2, 3), 128, np.uint8), reference) == (
+        "psnr",
+        pytest.approx(20 * np.log10(255 / 0.5)),
+    )
+    assert compare(reference, reference) == ("sqnr", None)
+
+
+def test_case_is_read_back_from_its_label_with_commas_in_the_prompt() -> None:
+    assert parse_case("a cat, seed 3, on blue, seed 7, 4 steps") == (
+        "a cat, seed 3, on blue",
+        7,
+        4,
+    )
+
+
+def test_records_above_their_floors_pass() -> None:
+    check_parity([a_record(31.0), a_record(None)])
+
+
+def test_worst_miss_is_named_with_what_to_try() -> None:
+    records = [a_record(29.9), a_record(21.26, component="text_encoder", floor_db=35.0, step=None)]
+    with pytest.raises(ParityError) as caught:
+        check_parity([a_record(40.0), *records])
+    assert str(caught.value) == (
+        "parity failed for text_encoder of onnx-w8a16: sqnr 21.3 dB < 35.0 dB on "
+        "'a cat, seed 7, 4 steps' (and 1 more); try --precision fp16, or more calibration prompts"
+    )
+
+
+def test_miss_of_a_float_variant_gives_other_advice_and_the_step() -> None:
+    with pytest.raises(ParityError, match="for unet at step 2 of onnx-fp16: .* checkpoint"):
+        check_parity([a_record(12.0, variant="onnx-fp16")])
+
+
+def test_calls_survive_the_disk(tmp_path: Path) -> None:
+    calls = [
+        Evaluation(
+            component="unet",
+            case="a/b, seed 1, 2 steps",
+            step=step,
+            inputs={"sample": np.full((2, 3), step, np.float32), "timestep": np.ones(1)},
+            output=np.array([step], np.float32),
+        )
+        for step in range(12)
+    ]
+    decoded = replace(calls[0], component="vae_decoder", step=None, inputs={"latents": np.ones(2)})
+    save_calls([*calls, decoded], tmp_path / "calls.npz")
+    read = load_calls(tmp_path / "calls.npz", "unet")
+    assert [(c.case, c.step, c.output[0]) for c in read] == [
+        ("a/b, seed 1, 2 steps", step, step) for step in range(12)
+    ]
+    assert read[5].inputs["sample"].tolist() == [[5.0] * 3] * 2
+    assert load_calls(tmp_path / "calls.npz")[-1].step is None
+
+
+def test_calls_with_inputs_seen_before_are_dropped() -> None:
+    call = Evaluation(
+        component="unet", case="x", step=0, inputs={"sample": np.ones(2)}, output=np.ones(2)
+    )
+    other = replace(call, inputs={"sample": np.zeros(2)})
+    assert unique([call, replace(call, case="y"), other]) == [call, other]
+
+
+def test_every_component_and_step_and_clip_has_a_record(onnx_bundle: Path) -> None:
+    check_records(Bundle.open(onnx_bundle))
+
+
+@pytest.mark.qnn
+def test_every_compiled_component_and_step_and_clip_has_a_record(snapdragon_bundle: Path) -> None:
+    check_records(Bundle.open(snapdragon_bundle))
+
+
+def check_records(bundle: Bundle) -> None:
+    manifest = bundle.manifest
+    steps = set(range(max(manifest.sampler.schedules)))
+    for variant in manifest.components["unet"].variants:
+        records = [r for r in manifest.verification if r.variant == variant.id]
+        found = {(r.component, r.step) for r in records if r.metric != "frame_difference_psnr"}
+        whole = {(name, None) for name in ("text_encoder", "vae_decoder", END_TO_END)}
+        assert found == whole | {("unet", step) for step in steps}
+        assert any(r.metric == "frame_difference_psnr" for r in records)
+        floors = RECIPE.floors_db[variant.precision]
+        for r in records:
+            margin = 3.0 if r.metric == "frame_difference_psnr" else 0.0
+            assert r.floor_db == floors[r.component] - margin
+            assert r.passed
+            assert r.value_db is None or r.value_db >= r.floor_db
+            assert ("HTP emulator" in r.measured_on) == (variant.target == "snapdragon")
+
+
+def test_floor_that_is_missed_makes_a_failed_record(
+    onnx_bundle: Path, tiny_model_folder: Path, tmp_path: Path
+) -> None:
+    bundle = Bundle.open(onnx_bundle)
+    video, default = bundle.manifest.video, bundle.manifest.sampler.default_steps
+    record(
+        model=str(tiny_model_folder),
+        recipe=RECIPE.name,
+        num_frames=video.frames,
+        height=video.height,
+        width=video.width,
+        steps=[default],
+        default_steps=default,
+        prompts=RECIPE.verification_prompts[:1],
+        first_seed=7,
+        output=tmp_path,
+    )
+    calls = load_calls(tmp_path / "calls.npz")
+    floors = {"fp32": {**RECIPE.floors_db["fp32"], "unet": 300.0}}
+    variant = next(v for v in bundle.manifest.components["unet"].variants if v.precision == "fp32")
+    records = verify_variant(onnx_bundle, variant, calls, replace(RECIPE, floors_db=floors))
+    missed = {(r.component, r.step) for r in records if not r.passed}
+    assert missed == {("unet", step) for step in range(default)}
+    with pytest.raises(ParityError, match=r"for unet at step \d of onnx-fp32: .* < 300.0 dB"):
+        check_parity(records)
+
+
+def refused(outcome: Outcome) -> str:
+    """Check that a command ended with one line, and return it."""
+    assert (outcome.status, outcome.out) == (2, "")
+    assert outcome.err.startswith("error: ")
+    assert outcome.err.count("\n") == 1
+    return outcome.err
+
+
+@pytest.mark.slow
+def test_verify_measures_a_bundle_again(
+    toolchain: Toolchain, onnx_bundle: Path, tiny_model_folder: Path
+) -> None:
+    done = toolchain("verify", onnx_bundle, "--checkpoint", tiny_model_folder, "--json")
+    assert done.status == 0, done.err
+    rows = json.loads(done.out)
+    shipped = Bundle.open(onnx_bundle).manifest.verification
+    assert [(r["component"], r["step"], r["value_db"]) for r in rows] == [
+        (r.component, r.step, r.value_db) for r in shipped
+    ]
+
+
+def test_verify_refuses_weights_that_the_bundle_was_not_made_of(
+    toolchain: Toolchain, onnx_bundle: Path, tmp_path: Path
+) -> None:
+    other = write_tiny_model_folder(tmp_path / "other", seed=1).path
+    message = refused(toolchain("verify", onnx_bundle, "--checkpoint", other))
+    assert "was not made of text_encoder/model.safetensors in " in message
+    assert "--checkpoint" in message
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize("damage", [flip, cut, Path.unlink])
+def test_verify_refuses_a_damaged_bundle(
+    toolchain: Toolchain,
+    onnx_bundle: Path,
+    tiny_model_folder: Path,
+    tmp_path: Path,
+    damage: Callable[[Path], None],
+) -> None:
+    bundle = Path(shutil.copytree(onnx_bundle, tmp_path / "copy.mvbundle"))
+    damage(bundle / Bundle.open(bundle).manifest.components["unet"].variants[0].model)
+    message = refused(toolchain("verify", bundle, "--checkpoint", tiny_model_folder))
+    assert "components/unet/" in message
