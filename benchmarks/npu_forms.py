@@ -85,7 +85,7 @@ def measure_form(
         folder = Path(name)
         model = folder / "fp16.onnx"  # float32, until the compiler makes it float16
         _export(subject, model)
-        np.savez(folder / "inputs.npz", **subject.feeds[0])
+        np.savez(folder / "inputs.npz", allow_pickle=False, **subject.feeds[0])
         np.save(folder / "reference.npy", subject.reference())
         for precision in precisions:
             if precision == "w8a16":

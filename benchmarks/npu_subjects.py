@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
@@ -167,11 +166,13 @@ def _group_norm(form: str, size: Size) -> nn.Module:
 
 
 def _spatial_attention(form: str, size: Size) -> nn.Module:
-    return _SelfAttention(partial(SPATIAL_ATTENTION_FORMS[form], heads=size.heads), size.channels)
+    attend = SPATIAL_ATTENTION_FORMS[form]
+    return _SelfAttention(lambda q, k, v: attend(q, k, v, size.heads), size.channels)
 
 
 def _cross_attention(form: str, size: Size) -> nn.Module:
-    return _CrossAttention(partial(CROSS_ATTENTION_FORMS[form], heads=size.heads), size.channels)
+    attend = CROSS_ATTENTION_FORMS[form]
+    return _CrossAttention(lambda q, k, v: attend(q, k, v, size.heads), size.channels)
 
 
 def _temporal_conv(form: str, size: Size) -> nn.Module:
@@ -181,8 +182,8 @@ def _temporal_conv(form: str, size: Size) -> nn.Module:
 
 
 def _temporal_attention(form: str, size: Size) -> nn.Module:
-    mix = partial(TEMPORAL_ATTENTION_FORMS[form], num_frames=size.frames, heads=size.heads)
-    return _SelfAttention(mix, size.channels)
+    attend = TEMPORAL_ATTENTION_FORMS[form]
+    return _SelfAttention(lambda q, k, v: attend(q, k, v, size.frames, size.heads), size.channels)
 
 
 def _convolution(form: str, size: Size) -> nn.Module:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -111,13 +112,16 @@ def children_of(parent: int) -> list[int]:
     ]
 
 
-def is_alive(pid: int) -> bool:
-    """Return whether a process runs; one that has ended and was not waited for does not."""
+@contextlib.contextmanager
+def ends(pid: int) -> Iterator[None]:
+    """Check that what the block does makes a process end (Linux)."""
+    descriptor = os.pidfd_open(pid)
     try:
-        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state not in "ZX"
+        yield
+        readable, _, _ = select.select([descriptor], [], [], 30.0)
+        assert readable, f"process {pid} is still there"
+    finally:
+        os.close(descriptor)
 
 
 def has_loaded(pid: int, library: str) -> bool:

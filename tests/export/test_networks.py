@@ -138,8 +138,8 @@ def test_temporal_forms_are_the_conv3d_and_attention_of_the_papers() -> None:
     got = TEMPORAL_ATTENTION_FORMS["unrolled"](q, k, v, FRAMES, HEADS)
     for head in range(HEADS):
         part = slice(head * CHANNELS // HEADS, (head + 1) * CHANNELS // HEADS)
-        one = [t[:, part, 0, 0][None] for t in (q, k, v)]
-        want = nn.functional.scaled_dot_product_attention(*one)[0]
+        one = torch.stack([q, k, v])[:, None, :, part, 0, 0]  # (3, 1, F, d)
+        want = nn.functional.scaled_dot_product_attention(one[0], one[1], one[2])[0]
         assert _relative_error(got[:, part, 0, 0], want) < 1e-5
 
 

@@ -21,27 +21,29 @@ from mvsdk_export.verify import sqnr_db
 pytestmark = pytest.mark.torch
 
 GENERATOR = np.random.default_rng(0)
-WEIGHTS = (GENERATOR.normal(size=(16, 32)) * np.geomspace(0.01, 1.0, 32)).astype(np.float32)
-"""Columns of very different sizes: one scale for all of them would lose the small ones."""
-FEEDS = [{"x": GENERATOR.normal(size=(4, 16)).astype(np.float32)} for _ in range(4)]
+SIZES = np.geomspace(0.01, 1.0, 32).reshape(32, 1, 1)
+WEIGHTS = (GENERATOR.normal(size=(32, 16, 1)) * SIZES).astype(np.float32)
+"""Channels of very different sizes: one scale for all of them would lose the small ones."""
+SHAPE = (1, 16, 8)
+FEEDS = [{"x": GENERATOR.normal(size=SHAPE).astype(np.float32)} for _ in range(4)]
 
 
 def write_model(path: Path) -> Path:
-    """Write y = layer_norm(x) @ w."""
+    """Write y = convolution(layer_norm(x))."""
     constants = {
-        "scale": GENERATOR.uniform(0.5, 1.5, 16).astype(np.float32),
-        "bias": GENERATOR.normal(size=16).astype(np.float32),
+        "scale": GENERATOR.uniform(0.5, 1.5, 8).astype(np.float32),
+        "bias": GENERATOR.normal(size=8).astype(np.float32),
         "w": WEIGHTS,
     }
     nodes = [
         helper.make_node("LayerNormalization", ["x", "scale", "bias"], ["n"], name="norm"),
-        helper.make_node("MatMul", ["n", "w"], ["y"], name="product"),
+        helper.make_node("Conv", ["n", "w"], ["y"], name="convolution"),
     ]
     graph = helper.make_graph(
         nodes,
         "graph",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, (4, 16))],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, (4, 32))],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, SHAPE)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, (1, 32, 8))],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     opset = helper.make_opsetid("", 21)
@@ -103,7 +105,7 @@ def test_quantised_model_is_close_on_inputs_like_those_of_the_calibration(
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_calibration_input_that_is_not_finite_is_refused(tmp_path: Path, value: float) -> None:
-    feed = {"x": np.full((4, 16), value, np.float32)}
+    feed = {"x": np.full(SHAPE, value, np.float32)}
     with pytest.raises(ExportError, match="calibration input 'x' holds values that are not finite"):
         quantize_w8a16(tmp_path / "m.onnx", tmp_path / "q.onnx", [feed])
     assert not list(tmp_path.iterdir())

@@ -12,8 +12,9 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
 
+import torch
 from torch import nn
 
 from mvsdk.devices import find_chipset
@@ -66,10 +67,11 @@ def test_bytes_are_rounded_and_saturated_as_numpy_does() -> None:
     model = make_model([helper.make_node("Identity", ["x"], ["y"])], {})
     append_byte_output(model, "y")
     onnx.checker.check_model(model)
-    values = np.random.default_rng(0).uniform(-0.2, 1.2, (500, *SHAPE)).astype(np.float32)
+    values = np.random.default_rng(0).uniform(-0.2, 1.2, (250, *SHAPE)).astype(np.float32)
     scaled = values.astype(np.float64) * 255
     clear = np.abs(scaled - np.floor(scaled) - 0.5) > 1e-3
-    found = np.stack([run(model, row) for row in values])
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    found = np.stack([np.asarray(session.run(["y"], {"x": row})[0]) for row in values])
     wanted = np.clip(np.rint(scaled), 0, 255)
     assert found.dtype == np.uint8
     assert clear.mean() > 0.99
@@ -230,9 +232,7 @@ def test_small_graph_is_compiled_whole(tmp_path: Path) -> None:
     model = make_model([helper.make_node("Sigmoid", ["x"], ["y"], name="gate")], {})
     onnx.save(model, tmp_path / "m.onnx")
     target = tmp_path / "m_ctx.onnx"
-    found = compile_context(
-        tmp_path / "m.onnx", target, find_chipset("sm8550").chip, float16=True
-    )
+    found = compile_context(tmp_path / "m.onnx", target, find_chipset("sm8550").chip, float16=True)
     assert (found.npu_nodes, found.cpu_nodes) == (1, 0)
     assert len(list(tmp_path.glob("*.bin"))) == 1
 
@@ -247,9 +247,7 @@ def test_operator_that_the_compiler_does_not_take_is_named_with_a_reason(tmp_pat
     model = make_model(nodes, {}, output_type=TensorProto.INT64, shape=(2, "N"))
     onnx.save(model, tmp_path / "m.onnx")
     target = tmp_path / "m_ctx.onnx"
-    found = compile_context(
-        tmp_path / "m.onnx", target, find_chipset("sm8550").chip, float16=True
-    )
+    found = compile_context(tmp_path / "m.onnx", target, find_chipset("sm8550").chip, float16=True)
     assert (found.npu_nodes, found.cpu_nodes) == (1, 1)
     assert [(x.operator, x.name) for x in found.left_outside] == [("NonZero", "positions")]
     assert found.left_outside[0].reason

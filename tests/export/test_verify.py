@@ -125,7 +125,7 @@ def test_worst_miss_is_named_with_what_to_try() -> None:
 
 
 def test_miss_of_a_float_variant_gives_other_advice_and_the_step() -> None:
-    with pytest.raises(ParityError, match="for unet at step 2 of onnx-fp16: .* checkpoint"):
+    with pytest.raises(ParityError, match=r"for unet at step 2 of onnx-fp16: .* checkpoint"):
         check_parity([a_record(12.0, variant="onnx-fp16")])
 
 

@@ -39,12 +39,13 @@ def test_nothing_heavy_is_imported_before_it_is_needed(code: str) -> None:
     assert "mvsdk" in modules
 
 
-def test_import_takes_less_than_half_a_second() -> None:
+def test_import_takes_less_than_half_a_second_of_processor_time() -> None:
+    # Processor time, not the clock's: a busy machine must not fail the test.
     code = (
-        "import time; start = time.perf_counter(); import mvsdk; mvsdk.load; "
-        "print(time.perf_counter() - start)"
+        "import time; start = time.process_time(); import mvsdk; mvsdk.load; "
+        "print(time.process_time() - start)"
     )
-    assert min(_python(code) for _ in range(3)) < 0.5
+    assert min(float(_python(code)) for _ in range(3)) < 0.5
 
 
 def test_every_public_name_is_importable_and_no_name_is_twice() -> None:
