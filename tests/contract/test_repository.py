@@ -26,7 +26,7 @@ OTHER_WEIGHTS = re.compile(
 # A letter in brackets stands for itself, so that this file does not hold what it looks for.
 MACHINE_PATHS = [
     r"/([w]ork|[r]oot|[t]mp)/",
-    r"/([h]ome|[U]sers)/\w",
+    r"/([h]ome|[U]sers)/(?!somebody/)\w",  # somebody is whom tests make up
     r"[A-Z]:\\[U]sers",
 ]
 PACKAGE_INDEXES = [

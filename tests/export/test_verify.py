@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -218,19 +217,6 @@ def refused(outcome: Outcome) -> str:
     assert outcome.err.startswith("error: ")
     assert outcome.err.count("\n") == 1
     return outcome.err
-
-
-@pytest.mark.slow
-def test_verify_measures_a_bundle_again(
-    toolchain: Toolchain, onnx_bundle: Path, tiny_model_folder: Path
-) -> None:
-    done = toolchain("verify", onnx_bundle, "--checkpoint", tiny_model_folder, "--json")
-    assert done.status == 0, done.err
-    rows = json.loads(done.out)
-    shipped = Bundle.open(onnx_bundle).manifest.verification
-    assert [(r["component"], r["step"], r["value_db"]) for r in rows] == [
-        (r.component, r.step, r.value_db) for r in shipped
-    ]
 
 
 def test_verify_refuses_weights_that_the_bundle_was_not_made_of(

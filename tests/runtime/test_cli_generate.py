@@ -147,6 +147,8 @@ def test_ctrl_c_stops_with_130_and_leaves_nothing(workplace: Path, bundle: Path)
     """The process says when it is busy with a graph, and is hit there."""
     script = (
         "import signal, sys; from mvsdk.cli import main\n"
+        # a shell that starts a job in the background has it ignore the signal
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from mvsdk.pipeline import Pipeline\n"
         "def stuck(self, *args, **options):\n"
         "    print('busy', flush=True)\n"
