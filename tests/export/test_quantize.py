@@ -91,7 +91,7 @@ def test_scale_of_layer_normalisation_is_unsigned(models: tuple[Path, Path]) -> 
     makers = {output: node for node in graph.node for output in node.output}
     constants = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
     (norm,) = (n for n in graph.node if n.op_type == "LayerNormalization")
-    assert constants[makers[norm.input[1]].input[0]].dtype == np.uint8
+    assert constants[makers[norm.input[1]].input[0]].dtype == np.uint16
 
 
 def test_quantised_model_is_close_on_inputs_like_those_of_the_calibration(

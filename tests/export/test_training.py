@@ -12,22 +12,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="needs the extra export")
+pytest.importorskip("torch", reason="needs the extra export")
 
-from tiny_training import (  # noqa: E402
+import torch
+from tiny_training import (
     SUBJECTS,
     TINY,
     losses_of,
     run_tiny_stage,
     write_tiny_data,
 )
-from torch import Tensor, nn  # noqa: E402
+from torch import Tensor, nn
 
-from mvsdk.errors import OutputError  # noqa: E402
-from mvsdk_export.checkpoints import open_model_folder  # noqa: E402
-from mvsdk_export.distill import stages  # noqa: E402
-from mvsdk_export.distill.autoencoder import autoencoder_loss, fit_encoder_  # noqa: E402
-from mvsdk_export.distill.denoiser import (  # noqa: E402
+from mvsdk.errors import OutputError
+from mvsdk_export.checkpoints import open_model_folder
+from mvsdk_export.distill import stages
+from mvsdk_export.distill.autoencoder import autoencoder_loss, fit_encoder_
+from mvsdk_export.distill.denoiser import (
     BANK_BATCH,
     LatentBank,
     denoiser_loss,
@@ -35,26 +36,26 @@ from mvsdk_export.distill.denoiser import (  # noqa: E402
     read_bank,
     save_bank,
 )
-from mvsdk_export.distill.loop import (  # noqa: E402
+from mvsdk_export.distill.loop import (
     STATE_FILE,
     LossFunction,
     load_average_,
     read_saved_run,
     train,
 )
-from mvsdk_export.distill.measures import ReferenceClips, decode_latents, psnr_db_of  # noqa: E402
-from mvsdk_export.distill.options import (  # noqa: E402
+from mvsdk_export.distill.measures import ReferenceClips, decode_latents, psnr_db_of
+from mvsdk_export.distill.options import (
     Stage,
     TrainingError,
     TrainOptions,
     TrainStep,
 )
-from mvsdk_export.distill.packaging import is_packaged, package_model  # noqa: E402
-from mvsdk_export.distill.preview import preview  # noqa: E402
-from mvsdk_export.distill.text_encoder import Teacher  # noqa: E402
-from mvsdk_export.networks.unet import SpatioTemporalUNet  # noqa: E402
-from mvsdk_export.networks.vae import Autoencoder  # noqa: E402
-from mvsdk_export.recipes import find_recipe  # noqa: E402
+from mvsdk_export.distill.packaging import is_packaged, package_model
+from mvsdk_export.distill.preview import preview
+from mvsdk_export.distill.text_encoder import Teacher
+from mvsdk_export.networks.unet import SpatioTemporalUNet
+from mvsdk_export.networks.vae import Autoencoder
+from mvsdk_export.recipes import find_recipe
 
 TRAINED: tuple[Stage, ...] = ("autoencoder", "text_encoder", "latents", "denoiser")
 OPTIONS = TrainOptions(steps=12, batch_size=4, learning_rate=0.05, warmup_steps=2, ema_decay=0.8)
@@ -329,6 +330,10 @@ def test_package_is_a_model_folder_with_a_measured_card(run: Run, tmp_path: Path
     assert f"{done.quality.rows[1].quality.psnr_db_median:.1f}" in card
     assert "--stage denoiser --subjects 2 --steps 40 --seed 0" in card
     assert "A remark for the model card." in card
+    assert f'"{done.quality.worst[0][0]}" ({done.quality.worst[0][1]:.1f} dB)' in " ".join(
+        card.split()
+    )
+    assert max(len(line) for line in card.splitlines()) <= 100
     assert is_packaged(TINY, run.work, out)
     with pytest.raises(OutputError, match="--overwrite"):
         package_model(TINY, run.work, out, prompts=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -43,7 +44,28 @@ def write_model_card(facts: CardFacts) -> str:
         _training(facts),
         _data(facts),
     )
-    return "\n\n".join(section.strip() for section in sections) + "\n"
+    return "\n\n".join(_wrap(section.strip()) for section in sections) + "\n"
+
+
+def _wrap(section: str) -> str:
+    """Fill paragraphs and list items to 100 columns; leave headings, tables and commands alone."""
+    blocks: list[str] = []
+    for block in section.split("\n\n"):
+        if block.startswith("* "):
+            items = block.removeprefix("* ").split("\n* ")
+            blocks.append("\n".join(_fill(f"* {item}", "  ") for item in items))
+        elif block.startswith(("#", "|", "    ")):
+            blocks.append(block)
+        else:
+            blocks.append(_fill(block, ""))
+    return "\n\n".join(blocks)
+
+
+def _fill(text: str, indent: str) -> str:
+    joined = " ".join(text.split())
+    return textwrap.fill(
+        joined, 100, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def _introduction(facts: CardFacts) -> str:
@@ -72,6 +94,8 @@ how it moves, and the colour behind it; what the prompt leaves out, the model ch
 
 def _limits(facts: CardFacts) -> str:
     clips, quality = facts.recipe.clips, facts.quality
+    seen, unseen = (_last_row(quality, kind) for kind in ("training", "held_out"))
+    worst = ", ".join(f'"{prompt}" ({psnr_db:.1f} dB)' for prompt, psnr_db in quality.worst)
     return f"""
 ## What it cannot do
 
@@ -81,11 +105,22 @@ def _limits(facts: CardFacts) -> str:
   subjects, no counting, no text, no camera.
 * {clips.size} x {clips.size} pixels and {clips.frames} frames: a loop of about one second.
 * The shapes are memorised from the emoji that it was trained on. It invents none.
+* Shapes are soft: {seen.quality.psnr_db_median:.1f} dB against the drawn clip, where the
+  autoencoder alone reaches {quality.autoencoder_psnr_db:.1f} dB. Drawn worst, of what training
+  showed: {worst}.
+* It joins poorly what it has not seen together:
+  {1 - unseen.quality.subject_accuracy:.0%} of the clips of held-out combinations are nearer to
+  another subject than to the one asked for, at {unseen.num_inference_steps} steps.
 * Seeds change little: clips of two seeds agree to {quality.seeds_psnr_db:.1f} dB in the median.
 * English only, in about the words of its training captions; at most
   {facts.recipe.text_encoder.max_length} tokens.
 * It has no safety filter, and no need of one for these subjects.
 """
+
+
+def _last_row(quality: ModelQuality, combinations: str) -> QualityRow:
+    """Return the row of the most steps."""
+    return [row for row in quality.rows if row.combinations == combinations][-1]
 
 
 def _quality(facts: CardFacts) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Literal
 
 import numpy as np
@@ -12,8 +13,10 @@ from mvsdk_export.distill.autoencoder import reconstruction_psnr_db
 from mvsdk_export.distill.captions import Scene
 from mvsdk_export.distill.clips import StickerClips
 from mvsdk_export.distill.measures import (
+    Frames,
     Networks,
     Quality,
+    ReferenceClips,
     generate_clips,
     measure_clips,
     psnr_db_of,
@@ -24,6 +27,9 @@ Combinations = Literal["training", "held_out"]
 
 SEED_PAIRS = 16
 """Prompts of which two seeds are compared."""
+
+WORST = 5
+"""Prompts that a card names for being drawn worst."""
 
 _SCENES_SEED = 20_000
 _CLIP_SEED = 1_000
@@ -48,6 +54,8 @@ class ModelQuality:
     """Fresh clips of the denoiser's subjects, decoded, against themselves; peak 255."""
     seeds_psnr_db: float
     """Median over prompts: clips of two seeds against one another; peak 255."""
+    worst: tuple[tuple[str, float], ...]
+    """Training prompts drawn worst at the most steps, and their PSNR against the drawn clip, dB."""
     rows: tuple[QualityRow, ...]
 
     def to_json(self) -> dict[str, object]:
@@ -55,6 +63,7 @@ class ModelQuality:
         return {
             "autoencoder_psnr_db": round(self.autoencoder_psnr_db, 2),
             "seeds_psnr_db": round(self.seeds_psnr_db, 2),
+            "worst": {prompt: round(psnr_db, 2) for prompt, psnr_db in self.worst},
             "rows": [
                 {
                     "combinations": row.combinations,
@@ -84,6 +93,7 @@ def measure_model(
     return ModelQuality(
         autoencoder_psnr_db=reconstruction_psnr_db(networks.autoencoder, clips),
         seeds_psnr_db=_compare_seeds(networks, clips, min(prompts, SEED_PAIRS), max(steps)),
+        worst=_find_worst(networks, clips, prompts, max(steps)),
         rows=tuple(_measure_rows(networks, clips, prompts, steps)),
     )
 
@@ -110,13 +120,7 @@ def _measure_rows(
                 drawn, _ = clips.render(scenes, np.random.default_rng(_SCENES_SEED))
                 frames = reconstruct(networks.autoencoder, drawn)
             else:
-                frames = generate_clips(
-                    networks,
-                    captions,
-                    num_inference_steps=count,
-                    seeds=[_CLIP_SEED + index for index in range(prompts)],
-                    size=clips.options.size,
-                )
+                frames = _generate(networks, clips, captions, count)
             quality = measure_clips(frames, scenes, clips)
             yield QualityRow(combinations=kind, num_inference_steps=count, quality=quality)
 
@@ -124,13 +128,34 @@ def _measure_rows(
 def _compare_seeds(networks: Networks, clips: StickerClips, prompts: int, steps: int) -> float:
     _, captions = draw_prompts(clips, "training", prompts)
     first, second = (
-        generate_clips(
-            networks,
-            captions,
-            num_inference_steps=steps,
-            seeds=[start + index for index in range(prompts)],
-            size=clips.options.size,
-        )
-        for start in (_CLIP_SEED, 2 * _CLIP_SEED)
+        _generate(networks, clips, captions, steps, first_seed=seed)
+        for seed in (_CLIP_SEED, 2 * _CLIP_SEED)
     )
     return float(np.median([psnr_db_of(a, b) for a, b in zip(first, second, strict=True)]))
+
+
+def _find_worst(
+    networks: Networks, clips: StickerClips, prompts: int, steps: int
+) -> tuple[tuple[str, float], ...]:
+    scenes, captions = draw_prompts(clips, "training", prompts)
+    references = ReferenceClips(clips)
+    frames = _generate(networks, clips, captions, steps)
+    psnr_db = [psnr_db_of(f, references.clip(s)) for f, s in zip(frames, scenes, strict=True)]
+    return tuple(sorted(zip(captions, psnr_db, strict=True), key=itemgetter(1))[:WORST])
+
+
+def _generate(
+    networks: Networks,
+    clips: StickerClips,
+    captions: Sequence[str],
+    steps: int,
+    *,
+    first_seed: int = _CLIP_SEED,
+) -> Frames:
+    return generate_clips(
+        networks,
+        captions,
+        num_inference_steps=steps,
+        seeds=[first_seed + index for index in range(len(captions))],
+        size=clips.options.size,
+    )

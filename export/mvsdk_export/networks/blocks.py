@@ -53,7 +53,7 @@ class GroupNorm(nn.GroupNorm):
     """Group normalisation whose NPU form is a layer normalisation over each group.
 
     Exported as it is, the layer becomes an InstanceNormalization over a few very long channels,
-    fifteen times slower on the HTP emulator than the equal LayerNormalization (docs/npu_forms.md).
+    coarser at w8a16 and in places far slower than the equal LayerNormalization (docs/npu_forms.md).
 
     Reference:
         Wu and He 2018, arXiv:1803.08494.
