@@ -35,7 +35,7 @@ class Record:
     left_outside: tuple[str, ...] = ()
     """Types of the operators that are not in a context and would run on the phone's CPU."""
     emulator_cpu_s: float | None = None
-    """Processor seconds of one run on the emulator."""
+    """Processor seconds of one run on the emulator, the shortest of several."""
     emulator_wall_s: float | None = None
     sqnr_db: float | None = None
     """Against the float32 network in PyTorch."""

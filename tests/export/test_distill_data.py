@@ -17,6 +17,8 @@ from mvsdk_export.distill.captions import (
     BACKGROUNDS,
     HELD_OUT,
     MOTIONS,
+    PLAIN,
+    TRAINING,
     VERBS,
     CaptionSampler,
     all_words,
@@ -194,6 +196,20 @@ def test_training_never_shows_or_says_what_is_held_out() -> None:
     assert words.isdisjoint({*HELD_OUT.verbs, "leftwards", "towards", "backdrop", "over", "this"})
     assert words <= set(all_words(sampler.subjects))
     assert max(lengths) <= 14
+
+
+def test_caption_without_a_colour_is_of_a_plain_background() -> None:
+    sampler = CaptionSampler(subjects=sprites.load_subjects())
+    rng = np.random.default_rng(0)
+    unnamed: list[str] = []
+    for _ in range(5_000):
+        scene = sampler.sample_scene(rng)
+        phrases = {p.format(colour=scene.background) for p in TRAINING.backgrounds}
+        caption = sampler.caption(scene, rng).replace("an orange", "a orange")
+        if not any(caption.endswith(phrase) for phrase in phrases):
+            unnamed.append(scene.background)
+    assert set(unnamed) == {PLAIN}
+    assert 0.1 < len(unnamed) / 5_000 < 0.4
 
 
 def test_held_out_draws_are_all_held_out(clips: StickerClips) -> None:

@@ -22,6 +22,7 @@ from mvsdk_export.networks.forms import (  # noqa: E402
     ACTIVATION_FORMS,
     CROSS_ATTENTION_FORMS,
     GROUP_NORM_FORMS,
+    POINTWISE_FORMS,
     SPATIAL_ATTENTION_FORMS,
     TEMPORAL_ATTENTION_FORMS,
     TEMPORAL_CONV_FORMS,
@@ -74,8 +75,13 @@ def _conv_arguments(clips: int) -> tuple[Any, ...]:
     return _maps(clips), weight, torch.randn(CHANNELS), FRAMES
 
 
+def _pointwise_arguments(clips: int) -> tuple[Any, ...]:
+    return _maps(clips), torch.randn(32, CHANNELS, 1, 1), torch.randn(32)
+
+
 TABLES: dict[str, tuple[dict[str, Any], Arguments]] = {
     "activation": (ACTIVATION_FORMS, lambda clips: (_maps(clips),)),
+    "pointwise_conv": (POINTWISE_FORMS, _pointwise_arguments),
     "group_norm": (GROUP_NORM_FORMS, _group_norm_arguments),
     "spatial_attention": (
         SPATIAL_ATTENTION_FORMS,

@@ -26,11 +26,13 @@ from torch import Tensor, nn
 
 from mvsdk.errors import OutputError
 from mvsdk_export.checkpoints import open_model_folder
-from mvsdk_export.distill import stages
+from mvsdk_export.distill import packaging, stages
 from mvsdk_export.distill.autoencoder import autoencoder_loss, fit_encoder_
+from mvsdk_export.distill.clips import StickerClips
 from mvsdk_export.distill.denoiser import (
     BANK_BATCH,
     LatentBank,
+    TextDenoiser,
     denoiser_loss,
     draw_bank,
     read_bank,
@@ -43,15 +45,16 @@ from mvsdk_export.distill.loop import (
     read_saved_run,
     train,
 )
-from mvsdk_export.distill.measures import ReferenceClips, decode_latents, psnr_db_of
+from mvsdk_export.distill.measures import Networks, ReferenceClips, decode_latents, psnr_db_of
 from mvsdk_export.distill.options import (
     Stage,
     TrainingError,
     TrainOptions,
     TrainStep,
 )
-from mvsdk_export.distill.packaging import is_packaged, package_model
+from mvsdk_export.distill.packaging import components_of, is_packaged, package_model
 from mvsdk_export.distill.preview import preview
+from mvsdk_export.distill.quality import ModelQuality, measure_model
 from mvsdk_export.distill.text_encoder import Teacher
 from mvsdk_export.networks.unet import SpatioTemporalUNet
 from mvsdk_export.networks.vae import Autoencoder
@@ -128,9 +131,10 @@ def test_loss_of_the_denoiser_falls(run: Run) -> None:
     options = replace(TINY.options("denoiser"), batch_size=64)
     clips, bank = stages.read_clips(TINY, run.work), stages.load_bank(TINY, run.work)
     networks = stages.load_networks(TINY, run.work)
-    loss = denoiser_loss(bank, clips, networks.text_encoder, networks.tokenizer, options)
-    fresh = _loss_on_one_batch(loss, SpatioTemporalUNet(TINY.unet))
-    assert _loss_on_one_batch(loss, networks.unet) < 0.8 * fresh
+    loss = denoiser_loss(bank, clips, networks.tokenizer, options)
+    fresh = TextDenoiser(networks.text_encoder, SpatioTemporalUNet(TINY.unet))
+    trained = TextDenoiser(networks.text_encoder, networks.unet)
+    assert _loss_on_one_batch(loss, trained) < 0.8 * _loss_on_one_batch(loss, fresh)
     assert len(run.losses["denoiser"]) == options.steps
 
 
@@ -328,8 +332,7 @@ def test_package_is_a_model_folder_with_a_measured_card(run: Run, tmp_path: Path
     assert SUBJECTS[2].noun not in card.split("## What it cannot do")[0].split("subjects:")[1]
     assert f"{done.quality.autoencoder_psnr_db:.1f} dB on fresh clips" in card
     assert f"{done.quality.rows[1].quality.psnr_db_median:.1f}" in card
-    assert "--stage denoiser --subjects 2 --steps 40 --seed 0" in card
-    assert "A remark for the model card." in card
+    assert "mvsdk train --model sticker --steps 40 --subjects 2\n" in card
     assert f'"{done.quality.worst[0][0]}" ({done.quality.worst[0][1]:.1f} dB)' in " ".join(
         card.split()
     )
@@ -337,6 +340,29 @@ def test_package_is_a_model_folder_with_a_measured_card(run: Run, tmp_path: Path
     assert is_packaged(TINY, run.work, out)
     with pytest.raises(OutputError, match="--overwrite"):
         package_model(TINY, run.work, out, prompts=2)
+
+
+def test_what_is_measured_are_the_weights_that_are_shipped(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[Networks] = []
+
+    def measure(networks: Networks, clips: StickerClips, *, prompts: int) -> ModelQuality:
+        measured.append(networks)
+        return measure_model(networks, clips, prompts=prompts)
+
+    monkeypatch.setattr(packaging, "measure_model", measure)
+    folder = package_model(TINY, run.work, tmp_path / "model", prompts=1).folder
+    for name, network in components_of(measured[0]).items():
+        shipped = folder.load(name).state_dict()
+        ours = network.state_dict()
+        assert all(torch.equal(ours[key], value) for key, value in shipped.items())
+
+
+def test_text_encoder_is_trained_along_with_the_denoiser(run: Run) -> None:
+    distilled = stages.load_distilled_text_encoder(TINY, run.work).state_dict()
+    shipped = stages.load_networks(TINY, run.work).text_encoder.state_dict()
+    assert not torch.equal(shipped["layers.0.fc1.weight"], distilled["layers.0.fc1.weight"])
 
 
 def test_preview_shows_a_run_that_is_not_finished(run: Run, tmp_path: Path) -> None:

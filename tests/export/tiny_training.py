@@ -76,9 +76,13 @@ TINY = TrainingRecipe(
     ),
     text_encoder_options=TrainOptions(steps=4, batch_size=4, learning_rate=1e-3, warmup_steps=1),
     denoiser_options=TrainOptions(
-        steps=40, batch_size=8, learning_rate=3e-3, warmup_steps=1, ema_decay=0.9
+        steps=40,
+        batch_size=8,
+        learning_rate=3e-3,
+        warmup_steps=1,
+        ema_decay=0.9,
+        precision="bfloat16",
     ),
-    remarks=("A remark for the model card.",),
 )
 
 

@@ -1,8 +1,9 @@
 """Captions from a written grammar: a subject, how it moves, and the colour behind it.
 
-A caption is `article name [motion phrase] [background phrase]`. What it leaves out is drawn anyway:
-no motion phrase means `still`, no background phrase means any colour. Two kinds of things are kept
-out of training so that tests can ask for them: every subject has one direction and one background
+A caption is `article name [motion phrase] [background phrase]`. What it leaves out has a meaning:
+no motion phrase means `still`, no background phrase means `PLAIN`. (When it meant any colour, the
+model painted the average of them.) Two kinds of things are kept out of training so that tests can
+ask for them: every subject has one direction and one background
 that it is never seen with (`subjects.json`), and the wordings of `HELD_OUT` are never used.
 """
 
@@ -32,6 +33,9 @@ BACKGROUNDS: Mapping[str, tuple[int, int, int]] = {
     "gray": (135, 135, 135),
 }
 """Colour name -> RGB."""
+
+PLAIN = "white"
+"""The background of a caption that names none."""
 
 VERBS: Mapping[str, tuple[str, ...]] = {
     "rocket": ("flying", "zooming"),
@@ -140,7 +144,10 @@ class CaptionSampler:
     still_probability: float = 0.28
     name_still_probability: float = 0.2
     """How often a still clip is said to be still."""
-    name_background_probability: float = 0.8
+    plain_probability: float = 0.3
+    """How often the background is made `PLAIN`, whatever colour was drawn."""
+    name_plain_probability: float = 0.4
+    """How often a plain background is named; every other one always is."""
     noun_probability: float = 0.55
     """How often the noun is used and not a synonym."""
 
@@ -166,7 +173,10 @@ class CaptionSampler:
         if rng.random() >= self.still_probability:
             motion = _choose(rng, [m for m in MOTIONS[1:] if m != subject.held_out_motion])
         colours = [name for name in BACKGROUNDS if name != subject.held_out_background]
-        return Scene(subject=index, motion=motion, background=_choose(rng, colours))
+        background = _choose(rng, colours)
+        if PLAIN in colours and rng.random() < self.plain_probability:
+            background = PLAIN
+        return Scene(subject=index, motion=motion, background=background)
 
     def sample_held_out_scene(self, rng: np.random.Generator) -> Scene:
         """Draw a scene that training never shows: its direction, its colour, or both."""
@@ -208,7 +218,11 @@ class CaptionSampler:
         words = [_with_article(self._sample_article(rng), name)]
         if scene.motion != "still" or rng.random() < self.name_still_probability:
             words.append(_choose(rng, motion_phrases(subject.kind, scene.motion, self.wording)))
-        if name_everything or rng.random() < self.name_background_probability:
+        if (
+            name_everything
+            or scene.background != PLAIN
+            or rng.random() < self.name_plain_probability
+        ):
             phrase = _choose(rng, self.wording.backgrounds).format(colour=scene.background)
             words.append(phrase.replace("a orange", "an orange"))
         return " ".join(words)

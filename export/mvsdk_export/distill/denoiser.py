@@ -1,7 +1,8 @@
 """Training of the denoiser: rectified flow that predicts the clean latents.
 
-The autoencoder and the text encoder are finished before, so clips are drawn and encoded once into
-a bank of latents; captions are drawn anew every time a clip is seen.
+The autoencoder is finished before, so clips are drawn and encoded once into a bank of latents;
+captions are drawn anew every time a clip is seen. The text encoder goes on learning along with the
+denoiser: features distilled from sentences alone hardly tell "left" from "right".
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from mvsdk_export.distill.clips import StickerClips
 from mvsdk_export.distill.loop import LossFunction
 from mvsdk_export.distill.options import TrainingError, TrainOptions
 from mvsdk_export.networks.text_encoder import TextEncoder
+from mvsdk_export.networks.unet import SpatioTemporalUNet
 from mvsdk_export.networks.vae import Autoencoder
 
 PURE_NOISE_SHARE = 0.25
@@ -155,14 +157,23 @@ def _to_rows(scenes: list[Scene]) -> NDArray[np.int64]:
     )
 
 
+class TextDenoiser(nn.Module):
+    """Text encoder and denoiser, trained as one network."""
+
+    def __init__(self, text_encoder: TextEncoder, unet: SpatioTemporalUNet) -> None:
+        super().__init__()
+        self.text_encoder = text_encoder
+        self.unet = unet
+
+    def forward(self, sample: Tensor, timestep: Tensor, input_ids: Tensor) -> Tensor:
+        """Predict the clean latents `(B * F, C, h, w)` from noisy ones, `(B,)` and ids `(B, L)`."""
+        return self.unet(sample, timestep, self.text_encoder(input_ids))
+
+
 def denoiser_loss(
-    bank: LatentBank,
-    clips: StickerClips,
-    text_encoder: TextEncoder,
-    tokenizer: WordPiece,
-    options: TrainOptions,
+    bank: LatentBank, clips: StickerClips, tokenizer: WordPiece, options: TrainOptions
 ) -> LossFunction:
-    """Return the loss of a denoiser with `prediction_type` "sample".
+    """Return the loss of a `TextDenoiser` with `prediction_type` "sample".
 
     `x_t = (1 - t) x_0 + t eps`, squared error of the predicted `x_0` weighted by 1 / t, t from a
     logit-normal distribution or 1.
@@ -175,14 +186,15 @@ def denoiser_loss(
         b = options.batch_size
         chosen = rng.integers(len(bank.latents), size=b)
         captions = [clips.captions.caption(bank.scene(int(i)), rng) for i in chosen]
-        with torch.no_grad():
-            context = text_encoder(encode_captions(tokenizer, captions))
+        ids = encode_captions(tokenizer, captions)
         clean = torch.from_numpy(bank.latents[chosen]).float()  # (B, F, C, h, w)
         t = torch.randn(b, generator=noise).sigmoid()
         t = torch.where(torch.rand(b, generator=noise) < PURE_NOISE_SHARE, torch.ones(()), t)
         ratio = t[:, None, None, None, None]
         noisy = (1 - ratio) * clean + ratio * torch.randn(clean.shape, generator=noise)
-        guess = network(noisy.flatten(0, 1), t, context).reshape(clean.shape)
+        # Channels last throughout: a fifth faster than a layout that every 1x1 convolution changes.
+        sample = noisy.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        guess = network(sample, t, ids).reshape(clean.shape).float()
         error = (guess - clean).square().mean(dim=(1, 2, 3, 4))
         return (error / t.clamp(min=MIN_TIME)).mean()
 

@@ -155,7 +155,10 @@ class _Run:
         self.options = options
         self.path = folder / STATE_FILE
         self.optimizer = torch.optim.AdamW(
-            _trained(network).values(), lr=options.learning_rate, weight_decay=options.weight_decay
+            _trained(network).values(),
+            lr=options.learning_rate,
+            weight_decay=options.weight_decay,
+            fused=True,
         )
         self.average = {name: value.detach().clone() for name, value in _trained(network).items()}
         self.step = 0
@@ -170,7 +173,8 @@ class _Run:
             group["lr"] = options.learning_rate * _schedule(step, options)
         rng = np.random.default_rng([options.seed, step])
         noise = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
-        value = loss(self.network, rng, noise)
+        with torch.autocast("cpu", torch.bfloat16, enabled=options.precision == "bfloat16"):
+            value = loss(self.network, rng, noise)
         if not math.isfinite(value.item()):
             raise TrainingError(
                 f"loss is {value.item()} at step {step + 1} of {self.path.parent.name}; train "

@@ -6,10 +6,10 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mvsdk_export.distill.captions import BACKGROUNDS
+from mvsdk_export.distill.captions import BACKGROUNDS, PLAIN
 from mvsdk_export.distill.options import Stage, TrainOptions
 from mvsdk_export.distill.quality import ModelQuality, QualityRow
-from mvsdk_export.distill.recipe import TrainingRecipe
+from mvsdk_export.distill.recipe import TrainingRecipe, find_training
 from mvsdk_export.distill.sources import EMOJIBASE, FLUENT_EMOJI
 from mvsdk_export.recipes import find_recipe
 
@@ -19,8 +19,6 @@ class CardFacts:
     """What a card tells about one model."""
 
     recipe: TrainingRecipe
-    trained: Mapping[Stage, TrainOptions]
-    """Stage -> options that its weights were trained with."""
     subjects: Sequence[str]
     """Nouns that the denoiser knows."""
     all_subjects: int
@@ -88,7 +86,7 @@ def _subjects(facts: CardFacts) -> str:
 
 {len(facts.subjects)} subjects: {", ".join(facts.subjects)}. Each stands still or moves left, right,
 up or down, on {", ".join(list(BACKGROUNDS)[:-1])} or {list(BACKGROUNDS)[-1]}. A prompt is a name,
-how it moves, and the colour behind it; what the prompt leaves out, the model chooses.
+how it moves, and the colour behind it; no movement means standing still, no colour means {PLAIN}.
 """
 
 
@@ -182,47 +180,52 @@ not exported.
 
 
 def _training(facts: CardFacts) -> str:
-    rows = [
-        (stage, o.steps, o.batch_size, f"{o.learning_rate:g}", f"{o.ema_decay:g}", o.seed)
-        for stage, o in facts.trained.items()
-    ]
-    lines = "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)
     recipe = facts.recipe
-    remarks = "".join(f"\n\n{remark}" for remark in recipe.remarks)
+    stages: tuple[Stage, ...] = ("autoencoder", "text_encoder", "denoiser")
+    lines = "\n".join(_options_line(stage, recipe.options(stage)) for stage in stages)
     return f"""
 ## How it was trained
 
     pip install 'mvsdk[train]'
-{_commands(facts)}
+    {_command(recipe)}
 
-| stage | steps | batch | learning rate | weight average | seed |
-|---|---|---|---|---|---|
+| stage | steps | batch | learning rate | weight average | precision | seed |
+|---|---|---|---|---|---|---|
 {lines}
 
-AdamW with {facts.trained["denoiser"].warmup_steps} steps of warm-up and a cosine to a hundredth.
+AdamW with {recipe.options("denoiser").warmup_steps} steps of warm-up and a cosine to a hundredth.
 The autoencoder codes patches of 8 x 8 pixels by their principal components, and a convolutional
 decoder is trained for them. The text encoder is distilled from the word features of
-all-MiniLM-L6-v2, on captions and on the names of all emoji. The denoiser is a rectified flow that
-predicts the clean latents, on {recipe.bank_clips} clips that were drawn and encoded once (seed
-{recipe.bank_seed}); captions are drawn anew each time.{remarks}
+all-MiniLM-L6-v2, on captions and on the names of all emoji, and then trained on along with the
+denoiser. The denoiser is a rectified flow that predicts the clean latents, on {recipe.bank_clips}
+clips that were drawn and encoded once (seed {recipe.bank_seed}); captions are drawn anew each time.
 """
 
 
-def _commands(facts: CardFacts) -> str:
-    recipe, trained = facts.recipe, facts.trained
-    count = f"--subjects {recipe.denoiser_subjects}"
-    seeded = {stage: f"--steps {o.steps} --seed {o.seed}" for stage, o in trained.items()}
-    rest: dict[Stage, str] = {
-        "data": "",
-        "autoencoder": seeded["autoencoder"],
-        "text_encoder": seeded["text_encoder"],
-        "latents": f"{count} --seed {recipe.bank_seed - 1}",
-        "denoiser": f"{count} {seeded['denoiser']}",
-        "package": f"{count} --seed {recipe.seed}",
-    }
-    verb = f"mvsdk train --model {recipe.name} --stage"
-    verbs = (f"{verb} {stage} {options}" for stage, options in rest.items())
-    return "\n".join(f"    {line}".rstrip() for line in verbs)
+def _options_line(stage: Stage, options: TrainOptions) -> str:
+    cells = (
+        stage,
+        options.steps,
+        options.batch_size,
+        f"{options.learning_rate:g}",
+        f"{options.ema_decay:g}",
+        options.precision,
+        options.seed,
+    )
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def _command(recipe: TrainingRecipe) -> str:
+    """Return the command that trains with a recipe, which may differ from the one of its name."""
+    usual = find_training(recipe.name)
+    flags = [f"mvsdk train --model {recipe.name}"]
+    if recipe.denoiser_options.steps != usual.denoiser_options.steps:
+        flags.append(f"--steps {recipe.denoiser_options.steps}")
+    if recipe.denoiser_subjects != usual.denoiser_subjects:
+        flags.append(f"--subjects {recipe.denoiser_subjects}")
+    if recipe.seed != usual.seed:
+        flags.append(f"--seed {recipe.seed}")
+    return " ".join(flags)
 
 
 def _data(facts: CardFacts) -> str:

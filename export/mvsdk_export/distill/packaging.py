@@ -13,16 +13,14 @@ from mvsdk._staging import StagingFolder
 from mvsdk.errors import MvsdkError
 from mvsdk_export.checkpoints import ModelFolder, open_model_folder, save_model_folder
 from mvsdk_export.checkpoints.folder import INDEX_FILE
-from mvsdk_export.distill.loop import read_saved_run
 from mvsdk_export.distill.measures import Networks
 from mvsdk_export.distill.model_card import CardFacts, write_model_card
-from mvsdk_export.distill.options import Stage, TrainOptions
 from mvsdk_export.distill.quality import ModelQuality, measure_model
 from mvsdk_export.distill.recipe import TrainingRecipe
 from mvsdk_export.distill.stages import (
-    FOLDERS,
+    NEEDS,
     check_needs,
-    load_bank,
+    is_finished,
     load_networks,
     read_clips,
     read_sprites,
@@ -57,7 +55,8 @@ def package_model(
     """
     check_output(out, overwrite=overwrite)
     check_needs("package", work, recipe)
-    load_bank(recipe, work)  # refuses a bank of other subjects than those that are measured
+    for stage in NEEDS["package"]:
+        is_finished(stage, recipe, work)  # refuses what was made with other options
     networks = load_networks(recipe, work)
     components = components_of(networks)
     for network in components.values():
@@ -66,7 +65,6 @@ def package_model(
     quality = measure_model(networks, clips, prompts=prompts)
     facts = CardFacts(
         recipe=recipe,
-        trained=_trained_options(work),
         subjects=[subject.noun for subject in clips.sprites.subjects],
         all_subjects=len(read_sprites(recipe, work).subjects),
         parameters={
@@ -131,15 +129,6 @@ def round_to_half_(network: nn.Module) -> nn.Module:
     for value in network.state_dict().values():
         value.copy_(value.half().float())
     return network
-
-
-def _trained_options(work: Path) -> dict[Stage, TrainOptions]:
-    trained: dict[Stage, TrainOptions] = {}
-    for stage, folder in FOLDERS.items():
-        run = read_saved_run(work / folder)
-        if run is not None:
-            trained[stage] = run.options
-    return trained
 
 
 def _is_same(ours: nn.Module, theirs: nn.Module) -> bool:

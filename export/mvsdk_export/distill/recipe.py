@@ -49,8 +49,6 @@ class TrainingRecipe:
     autoencoder_options: TrainOptions
     text_encoder_options: TrainOptions
     denoiser_options: TrainOptions
-    remarks: tuple[str, ...] = ()
-    """Sentences of the model card: where weights left this recipe, if they did."""
 
     def chosen_subjects(self, known: Sequence[Subject]) -> tuple[str, ...]:
         """Return the ids of the denoiser's subjects.
@@ -140,12 +138,18 @@ STICKER_TRAINING = TrainingRecipe(
     scheduler=Scheduler(kind="flow_euler", prediction_type="sample"),
     bank_clips=3000,
     autoencoder_options=TrainOptions(
-        steps=1500, batch_size=16, learning_rate=1.5e-3, ema_decay=0.995
+        steps=5000, batch_size=16, learning_rate=1.5e-3, ema_decay=0.995
     ),
     text_encoder_options=TrainOptions(
         steps=1200, batch_size=32, learning_rate=1.5e-3, ema_decay=0.995
     ),
-    denoiser_options=TrainOptions(steps=4000, batch_size=16, learning_rate=1.2e-3, ema_decay=0.999),
+    denoiser_options=TrainOptions(
+        steps=14_000,
+        batch_size=32,
+        learning_rate=1.2e-3,
+        ema_decay=0.999,
+        precision="bfloat16",
+    ),
 )
 
 TRAININGS: dict[str, TrainingRecipe] = {STICKER_TRAINING.name: STICKER_TRAINING}

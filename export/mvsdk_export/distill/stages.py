@@ -4,7 +4,7 @@
     autoencoder    data                          -> vae/state.safetensors
     text_encoder   data, MiniLM                  -> text/vocab.json, text/state.safetensors
     latents        data, autoencoder             -> latents/bank.safetensors
-    denoiser       data, text_encoder, latents   -> unet/state.safetensors
+    denoiser       data, text_encoder, latents   -> unet/state.safetensors, the text encoder in it
     package        all of these                  -> the model folder (packaging.py)
 
 A stage that is finished does nothing; an interrupted one goes on, `latents` from its beginning.
@@ -29,6 +29,7 @@ from mvsdk_export.distill.autoencoder import autoencoder_loss, fit_encoder_
 from mvsdk_export.distill.clips import StickerClips
 from mvsdk_export.distill.denoiser import (
     LatentBank,
+    TextDenoiser,
     check_bank,
     denoiser_loss,
     draw_bank,
@@ -195,13 +196,14 @@ def build_latents(recipe: TrainingRecipe, work: Path) -> Iterator[TrainStep]:
 
 
 def train_denoiser(recipe: TrainingRecipe, work: Path) -> Iterator[TrainStep]:
-    """Train the denoiser on the bank of latents."""
+    """Train the denoiser on the bank of latents, and the text encoder with it."""
     bank = load_bank(recipe, work)
-    text_encoder, tokenizer = load_text_encoder(recipe, work)
-    network = _build(lambda: SpatioTemporalUNet(recipe.unet), recipe.seed)
+    tokenizer = load_tokenizer(recipe, work)
+    text_encoder = load_distilled_text_encoder(recipe, work)
+    unet = _build(lambda: SpatioTemporalUNet(recipe.unet), recipe.seed)
     options = recipe.options("denoiser")
-    loss = denoiser_loss(bank, read_clips(recipe, work), text_encoder, tokenizer, options)
-    yield from train(network, loss, options, work / FOLDERS["denoiser"])
+    loss = denoiser_loss(bank, read_clips(recipe, work), tokenizer, options)
+    yield from train(TextDenoiser(text_encoder, unet), loss, options, work / FOLDERS["denoiser"])
 
 
 RUNNERS: Mapping[Stage, Callable[[TrainingRecipe, Path], Iterator[TrainStep]]] = {
@@ -274,26 +276,33 @@ def load_autoencoder(recipe: TrainingRecipe, work: Path) -> Autoencoder:
     return network
 
 
-def load_text_encoder(recipe: TrainingRecipe, work: Path) -> tuple[TextEncoder, WordPiece]:
-    """Load the averaged weights of a run, finished or not, and its tokenizer."""
-    tokens = _read_tokens(vocabulary_file(work))
-    config = replace(recipe.text_encoder, vocabulary_size=len(tokens))
-    network = Distillation(TextEncoder(config))
+def load_tokenizer(recipe: TrainingRecipe, work: Path) -> WordPiece:
+    """Return the tokenizer of the vocabulary that was made from the data."""
+    return WordPiece(_read_tokens(vocabulary_file(work)), recipe.text_encoder.max_length)
+
+
+def load_distilled_text_encoder(recipe: TrainingRecipe, work: Path) -> TextEncoder:
+    """Load the text encoder as the denoiser's training begins with it."""
+    network = Distillation(_text_encoder(recipe, work))
     load_average_(network, work / FOLDERS["text_encoder"])
-    return network.student, WordPiece(tokens, config.max_length)
+    return network.student
 
 
 def load_networks(recipe: TrainingRecipe, work: Path) -> Networks:
-    """Load the averaged weights of all runs, finished or not."""
-    text_encoder, tokenizer = load_text_encoder(recipe, work)
-    unet = SpatioTemporalUNet(recipe.unet)
-    load_average_(unet, work / FOLDERS["denoiser"])
+    """Load the averaged weights that make a model, of runs finished or not."""
+    denoiser = TextDenoiser(_text_encoder(recipe, work), SpatioTemporalUNet(recipe.unet))
+    load_average_(denoiser, work / FOLDERS["denoiser"])
     return Networks(
-        tokenizer=tokenizer,
-        text_encoder=text_encoder,
-        unet=unet,
+        tokenizer=load_tokenizer(recipe, work),
+        text_encoder=denoiser.text_encoder,
+        unet=denoiser.unet,
         autoencoder=load_autoencoder(recipe, work),
     )
+
+
+def _text_encoder(recipe: TrainingRecipe, work: Path) -> TextEncoder:
+    size = len(_read_tokens(vocabulary_file(work)))
+    return TextEncoder(replace(recipe.text_encoder, vocabulary_size=size))
 
 
 def _sprite_file(recipe: TrainingRecipe, work: Path) -> Path:

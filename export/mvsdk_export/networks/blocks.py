@@ -3,8 +3,8 @@
 Frames ride in the batch axis: a clip is `(B * F, C, H, W)` with the frames of one clip adjacent.
 No tensor has a rank above four, except inside the reference forms that docs/npu_forms.md measures.
 
-A layer that mixes frames can be written in several ways that are equal in exact arithmetic and
-very unequal on an NPU. Each way is a *form* (forms.py). Training uses the form that is fast on CPUs
+A layer can often be written in several ways that are equal in exact arithmetic and very unequal on
+an NPU. Each way is a *form* (forms.py). Training uses the form that is fast on CPUs
 and GPUs; `set_forms_` switches a network to the forms that docs/npu_forms.md found best before it
 is lowered.
 """
@@ -20,6 +20,7 @@ from mvsdk_export.networks.forms import (
     ACTIVATION_FORMS,
     CROSS_ATTENTION_FORMS,
     GROUP_NORM_FORMS,
+    POINTWISE_FORMS,
     SPATIAL_ATTENTION_FORMS,
     TEMPORAL_ATTENTION_FORMS,
     TEMPORAL_CONV_FORMS,
@@ -68,6 +69,18 @@ class GroupNorm(nn.GroupNorm):
         return GROUP_NORM_FORMS[self.form](input, self.num_groups, self.weight, self.bias, self.eps)
 
 
+class PointwiseConv(nn.Conv2d):
+    """1x1 convolution."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, form: str = "linear") -> None:
+        super().__init__(in_channels, out_channels, 1)
+        self.form = form
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map `(N, in_channels, H, W)` to `(N, out_channels, H, W)`."""
+        return POINTWISE_FORMS[self.form](input, self.weight, self.bias)
+
+
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions with group normalisation, modulated by an embedding (FiLM).
 
@@ -96,7 +109,7 @@ class ResidualBlock(nn.Module):
         self.norm2 = GroupNorm(groups, out_channels)
         self.conv2 = zero_(nn.Conv2d(out_channels, out_channels, 3, padding=1))
         self.conv_shortcut = (
-            nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else None
+            PointwiseConv(in_channels, out_channels) if in_channels != out_channels else None
         )
         self.time_emb_proj = (
             nn.Linear(embedding_dim, 2 * out_channels) if embedding_dim is not None else None
@@ -123,8 +136,8 @@ class FeedForward(nn.Module):
         self.activation = SiLU()
         self.norm = GroupNorm(groups, channels)
         self.time_emb_proj = nn.Linear(embedding_dim, 2 * channels)
-        self.conv1 = nn.Conv2d(channels, expansion * channels, 1)
-        self.conv2 = zero_(nn.Conv2d(expansion * channels, channels, 1))
+        self.conv1 = PointwiseConv(channels, expansion * channels)
+        self.conv2 = zero_(PointwiseConv(expansion * channels, channels))
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """Map `(N, C, H, W)` and `(N, embedding_dim)` to `(N, C, H, W)`."""
@@ -145,8 +158,8 @@ class SpatialAttention(nn.Module):
         super().__init__()
         self.heads = channels // HEAD_DIM
         self.norm = GroupNorm(groups, channels)
-        self.to_qkv = nn.Conv2d(channels, 3 * channels, 1)
-        self.to_out = zero_(nn.Conv2d(channels, channels, 1))
+        self.to_qkv = PointwiseConv(channels, 3 * channels)
+        self.to_out = zero_(PointwiseConv(channels, channels))
         self.form = form
 
     def forward(self, x: Tensor) -> Tensor:
@@ -164,10 +177,10 @@ class CrossAttention(nn.Module):
         super().__init__()
         self.heads = channels // HEAD_DIM
         self.norm = GroupNorm(groups, channels)
-        self.to_q = nn.Conv2d(channels, channels, 1)
+        self.to_q = PointwiseConv(channels, channels)
         self.to_k = nn.Linear(context_dim, channels)
         self.to_v = nn.Linear(context_dim, channels)
-        self.to_out = zero_(nn.Conv2d(channels, channels, 1))
+        self.to_out = zero_(PointwiseConv(channels, channels))
         self.form = form
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
@@ -203,8 +216,8 @@ class TemporalAttention(nn.Module):
         super().__init__()
         self.heads = channels // HEAD_DIM
         self.norm = GroupNorm(groups, channels)
-        self.to_qkv = nn.Conv2d(channels, 3 * channels, 1)
-        self.to_out = zero_(nn.Conv2d(channels, channels, 1))
+        self.to_qkv = PointwiseConv(channels, 3 * channels)
+        self.to_out = zero_(PointwiseConv(channels, channels))
         self.form = form
 
     def forward(self, x: Tensor, num_frames: int) -> Tensor:
@@ -243,6 +256,7 @@ def sinusoid(values: Tensor, dim: int, *, max_frequency: float) -> Tensor:
 
 NPU_FORMS: dict[type[nn.Module], str] = {
     SiLU: "tanh",
+    PointwiseConv: "conv2d",
     GroupNorm: "layer_norm",
     SpatialAttention: "values_second",
     CrossAttention: "frames_in_rows",

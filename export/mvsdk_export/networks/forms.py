@@ -1,4 +1,4 @@
-"""The ways to write a layer that mixes positions, tokens or frames: equal maths, unequal NPUs.
+"""The ways to write a layer: equal maths, unequal speed and precision.
 
 A *form* is a plain function over the projected inputs (or the weights) of a layer. Forms of one
 table agree to float tolerance (a test holds them to it); docs/npu_forms.md has what Qualcomm's
@@ -24,6 +24,20 @@ def silu_sigmoid(x: Tensor) -> Tensor:
 def silu_tanh(x: Tensor) -> Tensor:
     """Write the sigmoid as a hyperbolic tangent, which no compiler pattern takes apart."""
     return x * (torch.tanh(x * 0.5) * 0.5 + 0.5)
+
+
+# Forms of a 1x1 convolution: x (N, C, H, W), weight (D, C, 1, 1), bias (D,) -> (N, D, H, W)
+
+
+def pointwise_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Use one matrix product over all positions; on CPUs the faster, in bfloat16 by far."""
+    rows = F.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias)
+    return rows.permute(0, 3, 1, 2)
+
+
+def pointwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Use the convolution, which NPUs take without a transpose."""
+    return F.conv2d(x, weight, bias)
 
 
 # Forms of group normalisation: x (N, C, H, W), groups, weight (C,), bias (C,), eps -> like x
@@ -249,6 +263,10 @@ def _one_clip(x: Tensor, num_frames: int) -> None:
 ACTIVATION_FORMS: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": silu_sigmoid,
     "tanh": silu_tanh,
+}
+POINTWISE_FORMS: dict[str, Callable[[Tensor, Tensor, Tensor | None], Tensor]] = {
+    "linear": pointwise_linear,
+    "conv2d": pointwise_conv2d,
 }
 GROUP_NORM_FORMS: dict[str, Callable[[Tensor, int, Tensor, Tensor, float], Tensor]] = {
     "native": group_norm_native,

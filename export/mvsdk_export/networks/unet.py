@@ -12,6 +12,7 @@ from mvsdk_export.networks.blocks import (
     CrossAttention,
     FeedForward,
     GroupNorm,
+    PointwiseConv,
     ResidualBlock,
     SiLU,
     SpatialAttention,
@@ -59,7 +60,7 @@ class SpatioTemporalUNet(nn.Module):
         self.down = nn.ModuleList(ConvBlock(fine, fine, config) for _ in range(config.down_blocks))
         self.downsample = nn.Conv2d(fine, coarse, 2, stride=2)
         self.mid = nn.ModuleList(TransformerBlock(coarse, config) for _ in range(config.mid_blocks))
-        self.upsample = nn.Conv2d(coarse, 4 * fine, 1)
+        self.upsample = PointwiseConv(coarse, 4 * fine)
         self.up = nn.ModuleList(
             ConvBlock(2 * fine if i == 0 else fine, fine, config) for i in range(config.up_blocks)
         )

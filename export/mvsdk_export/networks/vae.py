@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mvsdk_export.networks.blocks import GroupNorm, ResidualBlock, SiLU, zero_
+from mvsdk_export.networks.blocks import GroupNorm, PointwiseConv, ResidualBlock, SiLU, zero_
 
 PATCH = 8
 """Pixels per latent position, along both sides."""
@@ -52,7 +52,7 @@ class Decoder(nn.Module):
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
         widths = config.decoder_channels
-        self.projection = nn.Conv2d(config.latent_channels, 3 * PATCH * PATCH, 1)
+        self.projection = PointwiseConv(config.latent_channels, 3 * PATCH * PATCH)
         self.conv_in = nn.Conv2d(config.latent_channels, widths[0], 3, padding=1)
         self.stages = nn.ModuleList()
         self.upsamplers = nn.ModuleList()
@@ -60,7 +60,7 @@ class Decoder(nn.Module):
             blocks = [ResidualBlock(width, width, groups=8) for _ in range(config.decoder_layers)]
             self.stages.append(nn.Sequential(*blocks))
             if level + 1 < len(widths):
-                self.upsamplers.append(nn.Conv2d(width, 4 * widths[level + 1], 1))
+                self.upsamplers.append(PointwiseConv(width, 4 * widths[level + 1]))
         self.activation = SiLU()
         self.norm_out = GroupNorm(8, widths[-1])
         self.conv_out = zero_(nn.Conv2d(widths[-1], 12, 3, padding=1))
