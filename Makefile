@@ -20,9 +20,9 @@ help: ## show this list
 	@echo '  PYTHON=python3.12 names the Python (3.11 or newer) that .venv is made from'
 
 demo: $(LIGHT) ## compile the model for Snapdragon, verify it, make demo.mp4 and demo.png
-	$(BIN)/mvsdk export --target snapdragon --overwrite
-	$(BIN)/mvsdk generate "$(PROMPT)" -o demo.mp4 --overwrite
-	$(BIN)/mvsdk generate "$(PROMPT)" -o demo.png --overwrite
+	$(BIN)/mvsdk export --target snapdragon --out sticker.mvbundle --overwrite
+	$(BIN)/mvsdk generate "$(PROMPT)" --bundle sticker.mvbundle -o demo.mp4 --overwrite
+	$(BIN)/mvsdk generate "$(PROMPT)" --bundle sticker.mvbundle -o demo.png --overwrite
 
 test: $(FULL) ## run the tests; PYTEST_ARGS='-m "not slow"' runs fewer
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

@@ -104,6 +104,31 @@ class Bundle:
         paths = {ref.path: self.file(ref) for ref in variant.files}
         return paths[variant.model]
 
+    def replace_manifest(self, manifest: Manifest) -> Bundle:
+        """Write another manifest over the same files, whole or not at all.
+
+        Args:
+            manifest: Lists the same files with the same hashes.
+
+        Returns:
+            The bundle as it is now.
+
+        Raises:
+            BundleError: If the manifest breaks a rule, or lists other files.
+            OutputError: If the system refuses to write.
+        """
+        if {ref.path: ref for ref in manifest.files()} != self._files:
+            raise BundleError(f"bundle {self.path.name}: the new manifest lists other files")
+        payload = manifest.to_json()
+        temporary = self.path / f".{MANIFEST_NAME}.{os.getpid()}.partial"
+        with writing(self.path / MANIFEST_NAME):
+            try:
+                temporary.write_bytes(payload)
+                os.replace(temporary, self.path / MANIFEST_NAME)
+            finally:
+                temporary.unlink(missing_ok=True)
+        return Bundle.open(self.path)
+
     def verify(self) -> None:
         """Check the hash of every file.
 

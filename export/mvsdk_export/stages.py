@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from mvsdk._staging import StagingFolder
+from mvsdk.errors import OutputError
 from mvsdk_export.errors import ExportError
 
 RESULT = "result.json"
@@ -69,6 +70,7 @@ class StageRunner:
         arguments: Mapping[str, Any],
         *,
         needs: Mapping[str, Stage] | None = None,
+        paths: Mapping[str, Path] | None = None,
         fingerprint: str = "",
     ) -> Stage:
         """Run a stage, or find it finished.
@@ -78,7 +80,8 @@ class StageRunner:
             function: Name of the function in `mvsdk_export.work`.
             arguments: JSON values for it.
             needs: Keyword -> finished stage, whose folder the function gets as a path.
-            fingerprint: Hash of files outside the cache that the arguments name.
+            paths: Keyword -> file or folder outside the cache; where it lies decides nothing.
+            fingerprint: Hash of what lies at `paths`.
 
         Raises:
             ExportError: If the function raises, or its process dies.
@@ -88,8 +91,9 @@ class StageRunner:
         folder = self.cache_folder / f"{function}-{key[:24]}"
         reused = (folder / RESULT).is_file()
         if not reused:
-            paths = {keyword: str(stage.folder) for keyword, stage in needs.items()}
-            self._make(name, function, {**arguments, **paths}, folder)
+            places = {**(paths or {}), **{word: stage.folder for word, stage in needs.items()}}
+            told = {word: str(path) for word, path in places.items()}
+            self._make(name, function, {**arguments, **told}, folder)
         report = json.loads((folder / RESULT).read_text(encoding="utf-8"))
         stage = Stage(
             name=name,
@@ -115,6 +119,10 @@ class StageRunner:
             job = {"function": function, "arguments": arguments, "output": str(staging.path)}
             _run_child(name, job, staging.path)
             staging.publish()
+        except OutputError:
+            if not (folder / RESULT).is_file():
+                raise
+            # Another export finished the same stage meanwhile; by its key, it is as good as ours.
         finally:
             staging.discard()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import importlib
 import importlib.metadata
 import importlib.util
@@ -20,8 +21,9 @@ from mvsdk.cli.command import Command
 from mvsdk.cli.output import show, show_json, table
 
 _EXTRAS = {
-    "export": "make bundles: mvsdk export, verify, plan, train",
+    "export": "make bundles: mvsdk export, verify, plan",
     "snapdragon": "compile for Snapdragon, and run it on the emulator",
+    "train": "train the model of the SDK again: mvsdk train",
     "dev": "tests and checks of mvsdk itself",
 }
 _CORE = {
@@ -162,6 +164,8 @@ def _qnn() -> list[_Check]:
         )
         for library, purpose in _QNN_LIBRARIES.items()
     ]
+    if sys.platform == "linux":
+        libraries.append(_attempt("libatomic", "Qualcomm's libraries need it", _libatomic))
     return [*libraries, _attempt("QNN in ONNX Runtime", "runs snapdragon variants", _qnn_device)]
 
 
@@ -174,6 +178,16 @@ def _qnn_device() -> str:
     with captured_native_output():
         register(ort)
     return Qnn().describe()
+
+
+def _libatomic() -> str:
+    try:
+        ctypes.CDLL("libatomic.so.1")
+    except OSError as exc:
+        raise FileNotFoundError(
+            "libatomic.so.1; on Debian and Ubuntu: apt-get install libatomic1"
+        ) from exc
+    return "found"
 
 
 def _encoder() -> _Check:

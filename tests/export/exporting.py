@@ -66,12 +66,16 @@ class Toolchain:
             stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, "PYTHONPATH": path, "MVSDK_CACHE": str(self.cache)},
+            # A shell that runs us in the background has SIGINT ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         try:
             yield process
         finally:
             process.kill()
-            process.communicate()
+            process.wait()
+            assert process.stderr is not None
+            process.stderr.close()
 
 
 def make_toolchain(folder: Path) -> Toolchain:
@@ -124,16 +128,7 @@ def ends(pid: int) -> Iterator[None]:
         os.close(descriptor)
 
 
-def has_loaded(pid: int, library: str) -> bool:
-    """Return whether a process has mapped a shared library."""
-    try:
-        return library in Path(f"/proc/{pid}/maps").read_text()
-    except (FileNotFoundError, ProcessLookupError, PermissionError):
-        return False
-
-
 def end(process: subprocess.Popen[str], number: signal.Signals) -> int:
     """Send a signal; return the exit status."""
     process.send_signal(number)
-    process.communicate()
-    return process.returncode
+    return process.wait()

@@ -18,8 +18,8 @@ from mvsdk.devices import find_chipset
 from mvsdk_export import export, stages
 from mvsdk_export.checkpoints import open_model_folder
 from mvsdk_export.errors import ExportError
-from mvsdk_export.export import ExportRequest
 from mvsdk_export.recipes import find_recipe
+from mvsdk_export.request import ExportRequest
 from mvsdk_export.stages import Stage, StageRunner
 
 pytestmark = pytest.mark.torch
@@ -95,6 +95,30 @@ def test_stage_gets_the_folders_of_those_it_needs_and_changes_with_them(
     made = [runner.run("y", "finish", {}, needs={"traced": x}) for x in (first, second, first)]
     assert jobs[2]["arguments"] == {"traced": str(first.folder)}
     assert [stage.reused for stage in made] == [False, False, True]
+
+
+def test_place_of_a_file_decides_nothing(jobs: list[dict[str, Any]], tmp_path: Path) -> None:
+    runner = StageRunner(tmp_path)
+    here = runner.run("x", "trace", {}, paths={"model": Path("here")}, fingerprint="weights")
+    there = runner.run("x", "trace", {}, paths={"model": Path("there")}, fingerprint="weights")
+    assert [job["arguments"] for job in jobs] == [{"model": "here"}]
+    assert there.folder == here.folder
+
+
+def test_stage_that_another_export_finished_meanwhile_is_taken(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def run_child(name: str, job: Mapping[str, Any], folder: Path) -> None:
+        del name, job
+        (place,) = {path.name.split(".")[1] for path in tmp_path.iterdir()}
+        report = {"result": "ours", "seconds": 1.0, "peak_bytes": 1}
+        (folder / stages.RESULT).write_text(json.dumps(report))
+        (tmp_path / place).mkdir()
+        (tmp_path / place / stages.RESULT).write_text(json.dumps({**report, "result": "theirs"}))
+
+    monkeypatch.setattr(stages, "_run_child", run_child)
+    assert StageRunner(tmp_path).run("x", "trace", {}).result == "theirs"
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_forgotten_stages_leave_the_cache_and_others_stay(

@@ -219,6 +219,22 @@ def refused(outcome: Outcome) -> str:
     return outcome.err
 
 
+def test_verify_writes_its_results_into_the_manifest(
+    toolchain: Toolchain, onnx_bundle: Path, tiny_model_folder: Path, tmp_path: Path
+) -> None:
+    bundle = Bundle.open(shutil.copytree(onnx_bundle, tmp_path / "copy.mvbundle"))
+    exported = bundle.manifest.verification
+    bundle.replace_manifest(replace(bundle.manifest, verification=()))
+    outcome = toolchain("verify", bundle.path, "--checkpoint", tiny_model_folder)
+    assert outcome.status == 0, outcome.err
+    assert "verified" in outcome.out
+    written = Bundle.open(bundle.path, verify=True).manifest.verification
+    assert [replace(r, value_db=0.0) for r in written] == [
+        replace(r, value_db=0.0) for r in exported
+    ]
+    assert not list(bundle.path.glob(".*"))
+
+
 def test_verify_refuses_weights_that_the_bundle_was_not_made_of(
     toolchain: Toolchain, onnx_bundle: Path, tmp_path: Path
 ) -> None:

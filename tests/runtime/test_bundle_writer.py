@@ -64,6 +64,22 @@ def test_nothing_is_at_the_output_before_the_commit(tmp_path: Path) -> None:
         assert writer.directory.name.startswith(".")
 
 
+def test_manifest_is_replaced_over_the_same_files(tmp_path: Path) -> None:
+    bundle = write(tmp_path / "a.mvbundle")
+    before = everything(bundle.path)
+    assert bundle.replace_manifest(NEW).manifest == NEW
+    assert Bundle.open(bundle.path, verify=True).manifest == NEW
+    assert everything(bundle.path) == before
+
+
+def test_manifest_of_other_files_is_refused(tmp_path: Path) -> None:
+    bundle = write(tmp_path / "a.mvbundle")
+    vocabulary = replace(MANIFEST.tokenizer.file, bytes=MANIFEST.tokenizer.file.bytes + 1)
+    other = replace(MANIFEST, tokenizer=replace(MANIFEST.tokenizer, file=vocabulary))
+    assert "lists other files" in refused(lambda: bundle.replace_manifest(other), BundleError)
+    assert Bundle.open(bundle.path).manifest == MANIFEST
+
+
 def test_leaving_without_commit_leaves_no_trace(tmp_path: Path) -> None:
     with BundleWriter(tmp_path / "new" / "a.mvbundle") as writer:
         fill(writer)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -29,7 +28,8 @@ from mvsdk_export.preflight import check_findings, preflight_request
 from mvsdk_export.recipes import find_recipe
 
 if TYPE_CHECKING:
-    from mvsdk_export.export import ExportReport, ExportRequest
+    from mvsdk_export.export import ExportReport
+    from mvsdk_export.request import ExportRequest
 
 TARGETS: Mapping[Target, tuple[Precision, ...]] = {
     "onnx": ("fp32", "fp16", "w8a16"),
@@ -93,7 +93,6 @@ def _run(options: argparse.Namespace) -> int:
     if options.keep_intermediates:
         say(f"finished stages are kept in {runner.cache_folder}")
     else:
-        shutil.rmtree(report.draft, ignore_errors=True)
         runner.forget()
     if options.json:
         show_json(_to_json(report))
@@ -162,7 +161,7 @@ def _read_request(options: argparse.Namespace) -> ExportRequest:
     check_findings(preflight_request(recipe, **size, steps=steps, chips=chips))
     extra = _EXTRAS[target]
     require_toolchain(*_MODULES[extra], command="export", extra=extra)
-    from mvsdk_export.export import ExportRequest
+    from mvsdk_export.request import ExportRequest
 
     path = default_model_folder(recipe.name) if options.checkpoint is None else options.checkpoint
     return ExportRequest(

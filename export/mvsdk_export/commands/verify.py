@@ -1,4 +1,4 @@
-"""`mvsdk verify`: hold a bundle to the float32 PyTorch reference, again."""
+"""`mvsdk verify`: hold a bundle to the float32 PyTorch reference and write the results into it."""
 
 from __future__ import annotations
 
@@ -53,6 +53,7 @@ def _run(options: argparse.Namespace) -> int:
     finally:
         runner.forget()
     manifest = replace(bundle.manifest, verification=tuple(records))
+    bundle.replace_manifest(manifest)
     if options.json:
         show_json([asdict(record) for record in records])
     else:
@@ -63,7 +64,7 @@ def _run(options: argparse.Namespace) -> int:
 
 VERIFY = Command(
     name="verify",
-    help="hold a bundle to the PyTorch reference, again",
+    help="hold a bundle to the PyTorch reference; the results go into its manifest",
     add_arguments=_add_arguments,
     run=_run,
 )

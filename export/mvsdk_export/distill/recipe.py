@@ -113,7 +113,7 @@ class TrainingRecipe:
 
 STICKER_TRAINING = TrainingRecipe(
     name="sticker",
-    denoiser_subjects=16,
+    denoiser_subjects=24,
     subjects_first=(
         "rocket",
         "helicopter",
@@ -131,6 +131,14 @@ STICKER_TRAINING = TrainingRecipe(
         "fish",
         "turtle",
         "balloon",
+        "train",
+        "penguin",
+        "ghost",
+        "star",
+        "robot",
+        "octopus",
+        "duck",
+        "heart",
     ),
     autoencoder_clips=ClipOptions(phases=24, scale_jitter=0.06, position_jitter=0.05),
     clips=ClipOptions(scale_jitter=0.0, position_jitter=0.0, travel=28 / 64, colour_jitter=3),
@@ -138,13 +146,13 @@ STICKER_TRAINING = TrainingRecipe(
     scheduler=Scheduler(kind="flow_euler", prediction_type="sample"),
     bank_clips=3000,
     autoencoder_options=TrainOptions(
-        steps=5000, batch_size=16, learning_rate=1.5e-3, ema_decay=0.995
+        steps=3000, batch_size=16, learning_rate=1.5e-3, ema_decay=0.995
     ),
     text_encoder_options=TrainOptions(
         steps=1200, batch_size=32, learning_rate=1.5e-3, ema_decay=0.995
     ),
     denoiser_options=TrainOptions(
-        steps=14_000,
+        steps=10_000,
         batch_size=32,
         learning_rate=1.2e-3,
         ema_decay=0.999,

@@ -25,10 +25,12 @@ Feed = Mapping[str, NDArray[Any]]
 
 
 def quantize_w8a16(source: Path, target: Path, feeds: Sequence[Feed]) -> None:
-    """Quantise a float32 model: 8-bit weights per channel, 16-bit activations per tensor.
+    """Quantise a float32 model: 8-bit weights, 16-bit activations.
 
-    Ranges are the extremes over the calibration feeds, so the feeds must cover what the sampler
-    visits: whole trajectories, every step.
+    Weights of convolutions are int8 per output channel, those of matrix products int8 per tensor;
+    embedding tables and scales of layer normalisations are uint16. Activations are uint16 per
+    tensor, with the extremes over the calibration feeds as range, so the feeds must cover what the
+    sampler visits: whole trajectories, every step.
 
     Args:
         source: Float32 model of fixed shapes.

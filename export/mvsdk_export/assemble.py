@@ -1,0 +1,143 @@
+"""Finished stages put together as a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mvsdk.bundle import BundleWriter
+from mvsdk.manifest import (
+    Component,
+    FileRef,
+    LatentSpec,
+    LeftOutside,
+    Licence,
+    Manifest,
+    Residency,
+    Source,
+    TensorSpec,
+    TokenizerSpec,
+    Variant,
+    VideoSpec,
+)
+from mvsdk.tokenizer import WordPiece
+from mvsdk_export.checkpoints import load_configs
+from mvsdk_export.costs import measure_recipe
+from mvsdk_export.request import ExportRequest, VariantPlan, source_precision
+from mvsdk_export.schedule import make_sampler
+from mvsdk_export.shapes import graph_sizes
+from mvsdk_export.stages import Stage, tool_versions
+from mvsdk_export.work import CONTEXT, MODEL
+
+VOCABULARY = "tokenizer/vocab.json"
+
+Key = tuple[str, str]
+"""(component, variant id), or (component, precision) for the models that variants are made of."""
+
+
+def write_draft(
+    draft: Path,
+    request: ExportRequest,
+    models: Mapping[Key, Stage],
+    artefacts: Mapping[Key, Stage],
+) -> Manifest:
+    """Write a bundle without verification records.
+
+    Args:
+        draft: The bundle's folder; one that is there is replaced.
+        request: What was asked for.
+        models: (component, precision) -> the ONNX model that variants are made of.
+        artefacts: (component, variant id) -> what is shipped.
+
+    Returns:
+        Its manifest.
+    """
+    folder = request.folder
+    with BundleWriter(draft, overwrite=True) as writer:
+        vocabulary = writer.add_file(VOCABULARY, source=folder.tokenizer_file)
+        components = {
+            part.name: Component(
+                variants=tuple(
+                    _variant(
+                        writer,
+                        part.name,
+                        plan,
+                        models[part.name, source_precision(plan)],
+                        artefacts[part.name, plan.id],
+                    )
+                    for plan in request.variants
+                )
+            )
+            for part in folder.recipe.components
+        }
+        manifest = _manifest(request, components, vocabulary)
+        writer.commit(manifest)
+    return manifest
+
+
+def _variant(
+    writer: BundleWriter, component: str, plan: VariantPlan, model: Stage, artefact: Stage
+) -> Variant:
+    root = f"components/{component}/{plan.id}"
+    kept = {".onnx", ".bin", ".data"}
+    files = [
+        writer.add_file(f"{root}/{path.name}", source=path)
+        for path in sorted(artefact.folder.iterdir())
+        if path.suffix in kept
+    ]
+    residency = artefact.result.get("residency")
+    return Variant(
+        id=plan.id,
+        target=plan.target,
+        precision=plan.precision,
+        chip=plan.chipset.chip if plan.chipset else None,
+        model=f"{root}/{CONTEXT if plan.chipset else MODEL}",
+        files=tuple(files),
+        inputs=_specs(model.result["inputs"]),
+        outputs=_specs(model.result["outputs"]),
+        compute_unit="NPU" if plan.chipset else "CPU",
+        tools=tool_versions(),
+        residency=_residency(residency) if residency else None,
+    )
+
+
+def _manifest(
+    request: ExportRequest, components: Mapping[str, Component], vocabulary: FileRef
+) -> Manifest:
+    folder = request.folder
+    recipe = folder.recipe
+    configs = load_configs(folder.path, recipe)
+    sizes = graph_sizes(configs, **request.size)
+    tokenizer = WordPiece.from_file(folder.tokenizer_file, sizes["L"])
+    costs = measure_recipe(recipe, configs, **request.size)
+    return Manifest(
+        name=recipe.name,
+        task=recipe.task,
+        video=VideoSpec(
+            frames=request.num_frames, height=request.height, width=request.width, fps=recipe.fps
+        ),
+        latents=LatentSpec(shape=(sizes["F"], sizes["C"], sizes["h"], sizes["w"])),
+        components=components,
+        sampler=make_sampler(folder.scheduler, request.steps, request.default_steps),
+        tokenizer=TokenizerSpec(
+            file=vocabulary,
+            max_length=sizes["L"],
+            pad_token=tokenizer.pad,
+            unk_token=tokenizer.unk,
+        ),
+        source=Source(model=recipe.name, recipe=recipe.name, checkpoint=folder.files_with_hashes()),
+        licences=tuple(
+            Licence(name=name, applies_to=what) for name, what in recipe.licences.items()
+        ),
+        costs={item.component: item.to_numbers() for item in costs},
+    )
+
+
+def _specs(rows: Sequence[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(**{**row, "shape": tuple(row["shape"])}) for row in rows)
+
+
+def _residency(row: Mapping[str, Any]) -> Residency:
+    outside = tuple(LeftOutside(**item) for item in row["left_outside"])
+    return Residency(npu_nodes=row["npu_nodes"], cpu_nodes=row["cpu_nodes"], left_outside=outside)

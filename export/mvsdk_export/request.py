@@ -1,0 +1,70 @@
+"""What an export is asked for, and the sets of variants that this means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mvsdk.devices import Chipset
+from mvsdk.manifest import Precision, Target
+from mvsdk_export.checkpoints import ModelFolder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportRequest:
+    """What to export, every default filled in."""
+
+    folder: ModelFolder
+    target: Target
+    precisions: tuple[Precision, ...]
+    chips: tuple[Chipset, ...]
+    """Empty for targets that are not compiled for a chip."""
+    num_frames: int
+    height: int
+    width: int
+    steps: tuple[int, ...]
+    out: Path
+    overwrite: bool = False
+    verify: bool = True
+
+    @property
+    def variants(self) -> tuple[VariantPlan, ...]:
+        """The sets of variants to make, in order."""
+        if self.target == "onnx":
+            return tuple(
+                VariantPlan(id=f"onnx-{p}", target="onnx", precision=p, chipset=None)
+                for p in self.precisions
+            )
+        return tuple(
+            VariantPlan(
+                id=f"snapdragon-{chip.slug}-{p}", target="snapdragon", precision=p, chipset=chip
+            )
+            for p in self.precisions
+            for chip in self.chips
+        )
+
+    @property
+    def size(self) -> dict[str, int]:
+        """Frames, height and width, as functions of the toolchain take them."""
+        return {"num_frames": self.num_frames, "height": self.height, "width": self.width}
+
+    @property
+    def default_steps(self) -> int:
+        """The recipe's default where it is among the steps, else the largest."""
+        preferred = self.folder.recipe.default_steps
+        return preferred if preferred in self.steps else max(self.steps)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VariantPlan:
+    """One set of variants: the same id in every component."""
+
+    id: str
+    target: Target
+    precision: Precision
+    chipset: Chipset | None
+
+
+def source_precision(plan: VariantPlan) -> Precision:
+    """Return which ONNX model a variant is made of: the HTP takes float32 for float16."""
+    return "fp32" if plan.target == "snapdragon" and plan.precision == "fp16" else plan.precision
