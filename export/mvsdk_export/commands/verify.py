@@ -64,7 +64,7 @@ def _run(options: argparse.Namespace) -> int:
 
 VERIFY = Command(
     name="verify",
-    help="hold a bundle to the PyTorch reference; the results go into its manifest",
+    help="hold a bundle to PyTorch, write the results into it",
     add_arguments=_add_arguments,
     run=_run,
 )
