@@ -195,7 +195,7 @@ def verify_bundle(
         paths={"model": folder.path},
         fingerprint=_weights_hash(folder),
     )
-    hashes = _digest([ref.sha256 for ref in manifest.files()])
+    content = _digest([replace(manifest, verification=()).to_json().decode()])
     variants = next(iter(manifest.components.values())).variants
     records: list[Verification] = []
     for index, variant in enumerate(variants):
@@ -208,7 +208,7 @@ def verify_bundle(
             {"variant": variant.id, "prompts": chosen, "recipe": recipe.name},
             needs={"recorded": recorded},
             paths={"bundle": bundle.path},
-            fingerprint=hashes,
+            fingerprint=content,
         )
         rows: list[dict[str, Any]] = stage.result["records"]
         records += [Verification(**row) for row in rows]

@@ -24,6 +24,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import mvsdk
 from mvsdk._staging import StagingFolder
 from mvsdk.errors import OutputError
 from mvsdk_export.errors import ExportError
@@ -34,7 +35,7 @@ TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "onnxruntime-qnn", "numpy
 """Packages whose versions decide what a stage makes."""
 
 _ROOT = Path(__file__).parent
-_NOT_STAGES = ("commands", "distill", "models")
+_NOT_STAGES = ("cli", "commands", "distill", "models")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,13 +114,15 @@ class StageRunner:
             shutil.rmtree(stage.folder, ignore_errors=True)
 
     def _make(self, name: str, function: str, arguments: Mapping[str, Any], folder: Path) -> None:
+        if not (folder / RESULT).is_file():
+            shutil.rmtree(folder, ignore_errors=True)  # a killed `forget` left the rest of it
         staging = StagingFolder(folder, replaces=None)
         staging.create()
         try:
             job = {"function": function, "arguments": arguments, "output": str(staging.path)}
             _run_child(name, job, staging.path)
             staging.publish()
-        except OutputError:
+        except (OutputError, OSError):
             if not (folder / RESULT).is_file():
                 raise
             # Another export finished the same stage meanwhile; by its key, it is as good as ours.
@@ -140,7 +143,8 @@ def tool_versions() -> dict[str, str]:
 
 def _run_child(name: str, job: Mapping[str, Any], folder: Path) -> None:
     """Run one function in a child process; end the child with us, whatever ends us."""
-    command = [sys.executable, "-m", "mvsdk_export.worker"]
+    # -P: nothing in the current folder is code of ours.
+    command = [sys.executable, "-P", "-m", "mvsdk_export.worker"]
     log = folder / LOG
     with log.open("wb") as sink:
         child = subprocess.Popen(
@@ -197,12 +201,13 @@ def _key(
 
 @cache
 def source_hash() -> str:
-    """Return the hash of the toolchain's own source, as far as stages run it."""
+    """Return the hash of the source of toolchain and runtime, as far as stages run it."""
     digest = hashlib.sha256()
-    for path in sorted(_ROOT.rglob("*.py")):
-        relative = path.relative_to(_ROOT)
-        if relative.parts[0] not in _NOT_STAGES:
-            digest.update(relative.as_posix().encode() + b"\0" + path.read_bytes())
+    for root in (_ROOT, Path(mvsdk.__file__).parent):
+        for path in sorted(root.rglob("*.py")):
+            relative = path.relative_to(root)
+            if relative.parts[0] not in _NOT_STAGES:
+                digest.update(relative.as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 
 

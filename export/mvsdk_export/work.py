@@ -19,6 +19,7 @@ from mvsdk.devices import find_chipset
 from mvsdk.manifest import TensorSpec
 from mvsdk.tokenizer import WordPiece
 from mvsdk_export.checkpoints import ModelFolder, open_model_folder
+from mvsdk_export.costs import DENOISERS
 from mvsdk_export.networks.blocks import set_forms_
 from mvsdk_export.quantize.qdq import quantize_w8a16
 from mvsdk_export.recipes import find_recipe
@@ -119,7 +120,12 @@ def quantize(
 ) -> dict[str, Any]:
     """Quantise a component to w8a16 on the recorded trajectories."""
     calls = unique(load_calls(Path(recorded) / CALLS, component))
-    quantize_w8a16(Path(traced) / MODEL, output / MODEL, [call.inputs for call in calls])
+    quantize_w8a16(
+        Path(traced) / MODEL,
+        output / MODEL,
+        [call.inputs for call in calls],
+        split_last=component in DENOISERS,
+    )
     model = onnx.load(output / MODEL)
     _append_byte_outputs(model, recipe, component)
     borders = quantize_borders(model)

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 pytest.importorskip("torch")
 
 from mvsdk_export.errors import ExportError
-from mvsdk_export.quantize.qdq import quantize_w8a16
+from mvsdk_export.quantize.qdq import last_convolutions, quantize_w8a16
 from mvsdk_export.targets.onnx import quantize_borders
 from mvsdk_export.verify import sqnr_db
 
@@ -101,6 +101,34 @@ def test_quantised_model_is_close_on_inputs_like_those_of_the_calibration(
     found = sqnr_db(run(models[1], x), run(models[0], x))
     assert found is not None
     assert found > 38.0
+
+
+def test_last_convolution_in_two_terms_is_as_good_as_its_activations(
+    models: tuple[Path, Path], tmp_path: Path
+) -> None:
+    split = tmp_path / "split.onnx"
+    quantize_w8a16(models[0], split, FEEDS, split_last=True)
+    graph = onnx.load(split).graph
+    constants = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
+    kernels = [v for v in constants.values() if v.shape == WEIGHTS.shape]
+    assert [kernel.dtype for kernel in kernels] == [np.int8, np.int8]
+    x = FEEDS[1]["x"]
+    whole, parted = (sqnr_db(run(path, x), run(models[0], x)) for path in (models[1], split))
+    assert whole is not None
+    assert parted is not None
+    assert parted > whole + 15.0
+
+
+def test_convolution_behind_which_there_is_another_layer_is_not_the_last() -> None:
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["a"], name="first"),
+        helper.make_node("Relu", ["a"], ["b"], name="relu"),
+        helper.make_node("Conv", ["b", "w"], ["c"], name="last"),
+        helper.make_node("DepthToSpace", ["c"], ["y"], name="shuffle", blocksize=2),
+    ]
+    values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in ("x", "y")]
+    graph = helper.make_graph(nodes, "graph", values[:1], values[1:])
+    assert last_convolutions(graph) == ["last"]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -168,7 +168,7 @@ def _read_request(options: argparse.Namespace) -> ExportRequest:
         folder=open_model_folder(path, recipe),
         target=target,
         precisions=precisions,
-        chips=tuple(find_chipset(name) for name in chips),
+        chips=tuple(dict.fromkeys(find_chipset(name) for name in chips)),
         **size,
         steps=tuple(sorted(steps)),
         out=options.out or Path(recipe.name + SUFFIX),
