@@ -40,7 +40,7 @@ def main() -> int:
 
 def _die_with_parent(parent: int) -> None:
     """Ask Linux to end this process when the parent ends, also by kill -9."""
-    with contextlib.suppress(OSError, AttributeError):
+    with contextlib.suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)

@@ -14,7 +14,6 @@ from mvsdk._staging import writing
 from mvsdk.cli.command import Command
 from mvsdk.cli.output import say, show, show_json
 from mvsdk.errors import InputError
-from mvsdk_export.checkpoints import default_model_folder
 from mvsdk_export.commands import require_toolchain
 from mvsdk_export.distill.options import MAX_SEED, STAGES, Stage, TrainStep
 from mvsdk_export.recipes import find_recipe
@@ -82,7 +81,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out",
         metavar="DIR",
         type=Path,
-        help="model folder that package writes (default: the one shipped with mvsdk)",
+        help="model folder that package writes (default: model in --work)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace that model folder")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -117,11 +116,12 @@ def _read_request(options: argparse.Namespace) -> _Request:
         value = getattr(options, name)
         if value is not None and not least <= value <= most:
             raise InputError(f"--{name} is {value}; allowed: {least} to {most}")
+    work = options.work or Path("runs") / model
     return _Request(
         model=model,
         stages=STAGES if options.stage == "all" else (options.stage,),
-        work=options.work or Path("runs") / model,
-        out=options.out or default_model_folder(model),
+        work=work,
+        out=options.out or work / "model",
         overwrite=options.overwrite,
         steps=options.steps,
         subjects=options.subjects,

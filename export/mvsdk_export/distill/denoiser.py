@@ -56,15 +56,6 @@ class LatentBank:
         )
 
 
-def build_bank(
-    clips: StickerClips, autoencoder: Autoencoder, path: Path, *, count: int, seed: int = 1
-) -> LatentBank:
-    """Draw and encode `count` clips, or read them from `path` if they are there."""
-    if not path.exists():
-        save_bank(list(draw_bank(clips, autoencoder, count=count, seed=seed)), path)
-    return read_bank(path)
-
-
 def draw_bank(
     clips: StickerClips, autoencoder: Autoencoder, *, count: int, seed: int
 ) -> Iterator[LatentBank]:

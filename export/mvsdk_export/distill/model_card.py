@@ -21,6 +21,8 @@ class CardFacts:
     recipe: TrainingRecipe
     subjects: Sequence[str]
     """Nouns that the denoiser knows."""
+    never_plain: Sequence[str]
+    """Nouns of those whose held-out background is the one of a prompt without a colour."""
     all_subjects: int
     """Subjects that autoencoder and text encoder have seen."""
     parameters: Mapping[str, int]
@@ -109,6 +111,8 @@ def _limits(facts: CardFacts) -> str:
 * It joins poorly what it has not seen together:
   {1 - unseen.quality.subject_accuracy:.0%} of the clips of held-out combinations are nearer to
   another subject than to the one asked for, at {unseen.num_inference_steps} steps.
+* Name a colour for {" and ".join(facts.never_plain) or "no subject in particular"}: training kept
+  {PLAIN} back from them, and {PLAIN} is what a prompt without a colour asks for.
 * Seeds change little: clips of two seeds agree to {quality.seeds_psnr_db:.1f} dB in the median.
 * English only, in about the words of its training captions; at most
   {facts.recipe.text_encoder.max_length} tokens.

@@ -13,6 +13,7 @@ from mvsdk._staging import StagingFolder
 from mvsdk.errors import MvsdkError
 from mvsdk_export.checkpoints import ModelFolder, open_model_folder, save_model_folder
 from mvsdk_export.checkpoints.folder import INDEX_FILE
+from mvsdk_export.distill.captions import PLAIN
 from mvsdk_export.distill.measures import Networks
 from mvsdk_export.distill.model_card import CardFacts, write_model_card
 from mvsdk_export.distill.quality import ModelQuality, measure_model
@@ -66,6 +67,11 @@ def package_model(
     facts = CardFacts(
         recipe=recipe,
         subjects=[subject.noun for subject in clips.sprites.subjects],
+        never_plain=[
+            subject.noun
+            for subject in clips.sprites.subjects
+            if subject.held_out_background == PLAIN
+        ],
         all_subjects=len(read_sprites(recipe, work).subjects),
         parameters={
             name: sum(value.numel() for value in network.parameters())

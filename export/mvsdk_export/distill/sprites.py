@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -349,7 +350,7 @@ def load_sprites(path: Path) -> Sprites:
             labels=tuple(meta["labels"]),
             keywords=tuple(tuple(words) for words in meta["keywords"]),
         )
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as exc:
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as exc:
         raise DataError(f"cannot read sprites from {path}: {exc}; build them again") from exc
 
 
