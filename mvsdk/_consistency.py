@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from math import prod
 from typing import TYPE_CHECKING
 
+from mvsdk._parse import to_float32
 from mvsdk.errors import BundleError
 
 if TYPE_CHECKING:
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from mvsdk.manifest import Manifest
 
 DENOISERS = ("unet", "transformer")
+TEXT_ENCODER = "text_encoder"
+HIDDEN_STATES = "encoder_hidden_states"
 RESERVED_PATH = "manifest.json"
 PREDICTIONS: Mapping[str, tuple[str, ...]] = {
     "flow_euler": ("velocity", "sample"),
@@ -21,6 +24,8 @@ PREDICTIONS: Mapping[str, tuple[str, ...]] = {
     "edm_euler": ("v_prediction", "epsilon", "sample"),
 }
 """Prediction types that each kind of sampler can integrate."""
+MAX_ELEMENTS = 2**30
+"""Elements of the largest array; ten seconds of 768p are 7e8."""
 
 
 def check_consistency(manifest: Manifest) -> None:
@@ -30,13 +35,17 @@ def check_consistency(manifest: Manifest) -> None:
         BundleError: With the first disagreement.
     """
     _check_components(manifest)
+    _check_sizes(manifest)
     for name, component in manifest.components.items():
         _check_variants(name, component)
     _check_files(manifest.files())
     _check_latents(manifest)
-    if manifest.task == "text_to_video":
+    if TEXT_ENCODER in manifest.components:
         _check_text(manifest)
     _check_sampler(manifest)
+    _check_conditioning(manifest)
+    if manifest.task == "text_to_video":
+        _check_inputs(manifest)
     _check_records(manifest)
 
 
@@ -51,22 +60,45 @@ def _check_components(manifest: Manifest) -> None:
         raise _refuse(f"components hold {have}, want exactly one of {' or '.join(DENOISERS)}")
     wanted = ["vae_decoder"]
     if manifest.task == "text_to_video":
-        wanted.append("text_encoder")
-        if manifest.tokenizer is None:
-            raise _refuse("tokenizer is null, want one for the task text_to_video")
+        wanted.append(TEXT_ENCODER)
     for name in wanted:
         if name not in manifest.components:
             raise _refuse(f"components.{name} is missing, the task {manifest.task} wants it")
+    if TEXT_ENCODER in manifest.components and manifest.tokenizer is None:
+        raise _refuse("tokenizer is null, want one for the text_encoder")
+
+
+def _check_sizes(manifest: Manifest) -> None:
+    """Check that a manifest of a few bytes asks for no array that exhausts a reader's memory."""
+    video = manifest.video
+    sizes = {
+        "latents.shape": prod(manifest.latents.shape),
+        "video": video.frames * video.height * video.width * 3,
+    }
+    for name, component in manifest.components.items():
+        for variant in component.variants:
+            for tensor in (*variant.inputs, *variant.outputs):
+                where = f"components.{name} variant {variant.id} tensor {tensor.name[:60]!a}"
+                sizes[where] = prod(tensor.shape)
+    for where, elements in sizes.items():
+        if elements > MAX_ELEMENTS:
+            raise _refuse(f"{where} has {elements:.3g} elements, want at most {MAX_ELEMENTS}")
 
 
 def _check_variants(name: str, component: Component) -> None:
     first = component.variants[0]
     seen: set[str] = set()
+    kinds: set[tuple[str, str, str | None]] = set()
     for variant in component.variants:
         where = f"components.{name} variant {variant.id}"
         if variant.id in seen:
             raise _refuse(f"{where} is given twice, want unique ids")
         seen.add(variant.id)
+        kind = (variant.target, variant.precision, variant.chip.slug if variant.chip else None)
+        if kind in kinds:
+            shown = "/".join(part for part in kind if part)
+            raise _refuse(f"{where} is the second of {shown}, want one of each kind")
+        kinds.add(kind)
         _check_variant(where, variant)
         for side in ("inputs", "outputs"):
             mine, theirs = _signature(getattr(variant, side)), _signature(getattr(first, side))
@@ -139,7 +171,9 @@ def _check_latents(manifest: Manifest) -> None:
     video, latents = manifest.video, manifest.latents.shape
     denoiser = manifest.denoiser
     _check_shape(manifest, denoiser, "inputs", "sample", latents, "latents.shape")
-    _tensor(manifest, denoiser, "inputs", "timestep")
+    timestep = _tensor(manifest, denoiser, "inputs", "timestep").shape
+    if prod(timestep) != 1:
+        raise _refuse(f"{denoiser}/timestep has shape {timestep}, want one element")
     _check_shape(manifest, denoiser, "outputs", "model_output", latents, "latents.shape")
     _check_shape(manifest, "vae_decoder", "inputs", "latents", latents, "latents.shape")
     frames = (video.frames, video.height, video.width, 3)
@@ -151,13 +185,15 @@ def _check_latents(manifest: Manifest) -> None:
 
 
 def _check_text(manifest: Manifest) -> None:
-    if manifest.tokenizer:
-        length = (1, manifest.tokenizer.max_length)
-        source = "tokenizer.max_length"
-        _check_shape(manifest, "text_encoder", "inputs", "input_ids", length, source)
-    name = "encoder_hidden_states"
-    hidden = _tensor(manifest, "text_encoder", "outputs", name).shape
-    _check_shape(manifest, manifest.denoiser, "inputs", name, hidden, "text_encoder")
+    if manifest.tokenizer is None:
+        return  # refused before
+    length = (1, manifest.tokenizer.max_length)
+    _check_shape(manifest, TEXT_ENCODER, "inputs", "input_ids", length, "tokenizer.max_length")
+    hidden = _tensor(manifest, TEXT_ENCODER, "outputs", HIDDEN_STATES).shape
+    if len(hidden) != 3 or hidden[:2] != length:
+        want = f"(1, {length[1]}, D)"
+        raise _refuse(f"{TEXT_ENCODER}/{HIDDEN_STATES} has shape {hidden}, want {want}")
+    _check_shape(manifest, manifest.denoiser, "inputs", HIDDEN_STATES, hidden, TEXT_ENCODER)
 
 
 def _check_sampler(manifest: Manifest) -> None:
@@ -169,15 +205,43 @@ def _check_sampler(manifest: Manifest) -> None:
             f"{sampler.kind} wants one of {', '.join(allowed)}"
         )
     for steps, schedule in sampler.schedules.items():
-        if sampler.kind.startswith("flow") and schedule.sigmas[0] > 1.0:
+        if sampler.kind.startswith("flow") and to_float32(schedule.sigmas[0]) > 1.0:
             raise _refuse(
                 f"sampler.schedules.{steps} starts at {schedule.sigmas[0]:g}, "
                 f"{sampler.kind} wants levels within [0, 1]"
             )
-    for name, values in sampler.conditioning.items():
+
+
+def _fed(manifest: Manifest) -> set[str]:
+    """Return the inputs of the denoiser that change from clip to clip or from step to step."""
+    text = {HIDDEN_STATES} if TEXT_ENCODER in manifest.components else set[str]()
+    return {"sample", "timestep"} | text
+
+
+def _check_conditioning(manifest: Manifest) -> None:
+    fed = _fed(manifest)
+    for name, values in manifest.sampler.conditioning.items():
+        if name in fed:
+            raise _refuse(f"sampler.conditioning names {name}, which is fed, want constant inputs")
         shape = _tensor(manifest, manifest.denoiser, "inputs", name).shape
         if prod(shape) != len(values):
             raise _refuse(f"sampler.conditioning.{name} has {len(values)} values for {shape}")
+
+
+def _check_inputs(manifest: Manifest) -> None:
+    """Check that something feeds every input of every graph."""
+    given = {
+        TEXT_ENCODER: {"input_ids"},
+        manifest.denoiser: _fed(manifest) | set(manifest.sampler.conditioning),
+        "vae_decoder": {"latents"},
+    }
+    for component, names in given.items():
+        for tensor in manifest.components[component].variants[0].inputs:
+            if tensor.name not in names:
+                raise _refuse(
+                    f"{component} wants the input {tensor.name[:60]!a}, nothing provides it; "
+                    f"provided: {ascii(', '.join(sorted(names)))[1:-1][:200]}"
+                )
 
 
 def _check_records(manifest: Manifest) -> None:

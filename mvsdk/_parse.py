@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import struct
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NoReturn, TypeAlias, TypeVar, cast
@@ -36,6 +37,16 @@ RESERVED_NAME = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGN
 """Names that Windows opens as a device, with any suffix and in any folder."""
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def to_float32(value: float) -> float:
+    """Round to the nearest float32, ties to even.
+
+    Args:
+        value: Within `MAX_FLOAT`; beyond it `struct` raises OverflowError.
+    """
+    rounded: float = struct.unpack("<f", struct.pack("<f", value))[0]
+    return rounded
 
 
 def describe(value: object) -> str:
@@ -231,10 +242,10 @@ class Node:
         return float(cast("float", self.value))
 
     def positive(self) -> float:
-        """Read a finite number above zero."""
+        """Read a finite number above zero, also when it is rounded to float32."""
         value = self.number()
-        if value <= 0.0:
-            self.fail("a number above 0")
+        if to_float32(value) <= 0.0:
+            self.fail("a number above 0 in float32")
         return value
 
     def boolean(self) -> bool:

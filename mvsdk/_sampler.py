@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from typing import Literal, get_args
 
-from mvsdk._parse import STEPS, TENSOR_NAME, Node, fail
+from mvsdk._parse import STEPS, TENSOR_NAME, Node, fail, to_float32
 
 SamplerKind = Literal["flow_euler", "flow_consistency", "lcm", "edm_euler"]
 PredictionType = Literal["velocity", "sample", "epsilon", "v_prediction"]
@@ -24,8 +24,9 @@ class Schedule:
     """The exact noise levels and network times of one number of steps."""
 
     sigmas: tuple[float, ...]
-    """N + 1 levels, strictly falling, the last 0. For the kind lcm: sqrt((1 - a) / a) of the
-    cumulative alpha a at each timestep; for the others as the sampler integrates them."""
+    """N + 1 levels, strictly falling, the last 0, also when they are rounded to float32. For the
+    kind lcm: sqrt((1 - a) / a) of the cumulative alpha a at each timestep; for the others as the
+    sampler integrates them."""
     timesteps: tuple[float, ...]
     """What the graph receives at each of the N steps."""
 
@@ -39,8 +40,13 @@ class Schedule:
             f["sigmas"].fail(f"{steps + 1} values for {steps} steps")
         if len(timesteps) != steps:
             f["timesteps"].fail(f"{steps} values for {steps} steps")
-        if sigmas[-1] != 0.0 or any(a <= b for a, b in pairwise(sigmas)):
-            fail(f["sigmas"].path, "not falling strictly to 0", "falling levels and a last 0")
+        levels = [to_float32(sigma) for sigma in sigmas]  # what a sampler integrates
+        if sigmas[-1] != 0.0 or any(a <= b for a, b in pairwise(levels)):
+            fail(
+                f["sigmas"].path,
+                "not falling strictly to 0 in float32",
+                "falling levels and a last 0",
+            )
         return cls(sigmas=sigmas, timesteps=timesteps)
 
 

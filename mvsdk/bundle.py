@@ -96,13 +96,26 @@ class Bundle:
             return path
 
     def model(self, variant: Variant) -> Path:
-        """Return the absolute path of a variant's model after checking all files of the variant.
+        """Return the absolute path of a variant's model after checking all that it can refer to.
+
+        A graph names further files by their place beside it, so everything in its folder has to
+        be listed in the manifest and have its hash, whether or not the variant lists it.
 
         Raises:
-            BundleError: As `file` does.
+            BundleError: As `file` does, or if the model's folder holds a file that the manifest
+                does not list.
         """
         paths = {ref.path: self.file(ref) for ref in variant.files}
-        return paths[variant.model]
+        model = paths[variant.model]
+        for relative in _files_below(self.path, model.parent):
+            if relative in self._files:
+                self.file(self._files[relative])
+            elif relative != MANIFEST_NAME:
+                raise BundleError(
+                    f"bundle {self.path.name}: {relative!a} is beside a model, but not listed in "
+                    f"{MANIFEST_NAME}; remove it, or download or export the bundle again"
+                )
+        return model
 
     def replace_manifest(self, manifest: Manifest) -> Bundle:
         """Write another manifest over the same files, whole or not at all.
@@ -319,6 +332,13 @@ def _locate(root: Path, relative: str) -> Path:
     if not stat.S_ISREG(mode):
         raise BundleError(f"{relative} is not a regular file; download or export the bundle again")
     return path
+
+
+def _files_below(root: Path, folder: Path) -> list[str]:
+    """Return what lies in a folder of the bundle, relative to its root; a linked folder is one."""
+    with _named(root):
+        below = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
+    return sorted(path.relative_to(root).as_posix() for path in below)
 
 
 def _check_size(path: Path, ref: FileRef) -> os.stat_result:

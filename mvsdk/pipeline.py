@@ -78,7 +78,6 @@ class Pipeline:
 
         Raises:
             InputError: If the bundle is not for text to video.
-            BundleError: If a graph wants an input that nothing in the bundle provides.
         """
         manifest = bundle.manifest
         if manifest.task != "text_to_video":
@@ -86,7 +85,6 @@ class Pipeline:
                 f"bundle {manifest.name} is for {manifest.task}; "
                 "this version of mvsdk runs text_to_video"
             )
-        _check_wiring(manifest, selection)
         self.bundle = bundle
         self.selection = selection
         self.memory: Memory = memory
@@ -322,23 +320,6 @@ def _load_tokenizer(bundle: Bundle) -> Tokenizer:
             f"{spec.pad_token!r} and {spec.unk_token!r}; export the bundle again"
         )
     return tokenizer
-
-
-def _check_wiring(manifest: Manifest, selection: Selection) -> None:
-    """Check that every input of every graph is provided by something."""
-    text = {spec.name for spec in selection.variants["text_encoder"].outputs}
-    given = {
-        "text_encoder": {"input_ids"},
-        manifest.denoiser: {"sample", "timestep", *text, *manifest.sampler.conditioning},
-        "vae_decoder": {"latents"},
-    }
-    for component, names in given.items():
-        for spec in selection.variants[component].inputs:
-            if spec.name not in names:
-                raise BundleError(
-                    f"{component} wants the input {spec.name!r}, nothing provides it; provided: "
-                    f"{', '.join(sorted(names))}; export the bundle again"
-                )
 
 
 def _check_finite(latents: Latents, component: str, index: int, count: int) -> None:

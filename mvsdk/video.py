@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mvsdk.errors import InputError, OutputError
+from mvsdk.manifest import MAX_FPS, MIN_FPS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -83,10 +84,10 @@ class Video:
         path = Path(path)
         writer = _WRITERS[check_suffix(path)]
         fps = _check_fps(self.fps if fps is None else fps)
-        if (scale is not None and not 1 <= scale <= 64) or not 0 <= loop <= 65535:
-            raise InputError(
-                f"scale is {scale} and loop is {loop}; allowed: scale 1 to 64, loop 0 to 65535"
-            )
+        if scale is not None and not 1 <= scale <= 64:
+            raise InputError(f"scale is {scale}; allowed: 1 to 64")
+        if not 0 <= loop <= 65535:
+            raise InputError(f"loop is {loop}; allowed: 0 to 65535")
         if scale is None:
             short_side = min(self.frames.shape[1:3])
             scale = math.ceil(_MP4_SHORT_SIDE / short_side) if writer is _write_mp4 else 1
@@ -254,6 +255,6 @@ def _sheet_columns(count: int) -> int:
 
 
 def _check_fps(fps: float) -> float:
-    if not 0.0 < fps <= 240.0:
-        raise InputError(f"fps is {fps}; allowed: above 0, at most 240")
+    if not MIN_FPS <= fps <= MAX_FPS:
+        raise InputError(f"fps is {fps}; allowed: {MIN_FPS:g} to {MAX_FPS:g}")
     return fps

@@ -132,7 +132,7 @@ def _side(recipe: Recipe, name: str, value: int) -> Finding:
     least, most = recipe.size_range
     multiple = recipe.size_multiple
     good = least <= value <= most and value % multiple == 0
-    nearest = min(max(round(value / multiple) * multiple, least), most)
+    nearest = min(max((value + multiple // 2) // multiple * multiple, least), most)
     return Finding(
         severity="ok" if good else "error",
         what=name,

@@ -104,8 +104,8 @@ class GraphSession:
 def encode(spec: TensorSpec, value: NDArray[Any]) -> NDArray[Any]:
     """Turn an array into what the graph takes.
 
-    A quantized tensor gets `clip(round(value / scale) + zero_point)`, in float32 with halves
-    rounded to even: ONNX QuantizeLinear, which phones follow too.
+    A quantized tensor gets `clip(round(value / scale) + zero_point)`: the quotient in float32 with
+    halves rounded to even, which is ONNX QuantizeLinear and what phones follow, the rest exactly.
 
     Args:
         spec: The tensor as the manifest says it.
@@ -117,8 +117,11 @@ def encode(spec: TensorSpec, value: NDArray[Any]) -> NDArray[Any]:
     dtype = np.dtype(spec.dtype)
     if spec.scale is not None and spec.dtype not in _FLOATS:
         bounds = np.iinfo(dtype)
-        steps = np.rint(value.astype(np.float32) / np.float32(spec.scale))
-        value = np.clip(steps + np.float32(spec.zero_point or 0), bounds.min, bounds.max)
+        with np.errstate(over="ignore"):  # a quotient beyond float32 is infinite, and clipped
+            steps = np.rint(value.astype(np.float32) / np.float32(spec.scale))
+        # Float64, as float32 has no 2**31 - 1: its nearest, 2**31, does not fit an int32.
+        stored = steps.astype(np.float64) + (spec.zero_point or 0)
+        value = np.clip(stored, bounds.min, bounds.max)
     return np.ascontiguousarray(value, dtype)
 
 

@@ -124,11 +124,12 @@ class Qnn:
         if reason is not None or variant.chip is None:
             raise BackendError(f"{label_of(variant)}: {reason}")
         path = bundle.model(variant)
+        cpu_nodes = variant.residency.cpu_nodes if variant.residency else 0
         ort = import_onnxruntime()
         printed: list[str] = []
         try:
             with captured_native_output() as printed:
-                session = ort.InferenceSession(str(path), _options(ort, variant.chip))
+                session = ort.InferenceSession(str(path), _options(ort, variant.chip, cpu_nodes))
         except BackendError:
             raise
         except Exception as exc:  # ONNX Runtime has an exception class of its own per status code
@@ -206,11 +207,13 @@ def _devices(ort: Any) -> list[Any]:
     return [device for device in ort.get_ep_devices() if _PROVIDER in device.ep_name]
 
 
-def _options(ort: Any, chip: Chip) -> Any:
+def _options(ort: Any, chip: Chip, cpu_nodes: int) -> Any:
     qnn = register(ort)
     options = ort.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
-    options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    if cpu_nodes == 0:
+        # A node that the manifest does not put on the CPU must fail, not run there in silence.
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     options.add_provider_for_devices([find_device(ort)], provider_options(qnn, chip))
     return options
 
@@ -234,7 +237,8 @@ def _explain(variant: Variant, message: str, printed: Sequence[str]) -> str:
 
 
 def _cause(told: str) -> tuple[str, str] | None:
-    codes = {int(code, 0) for code in _CODE.findall(told)}
+    # Not base 0, which refuses the leading zeros of a decimal number.
+    codes = {int(code, 16 if code[:2] in ("0x", "0X") else 10) for code in _CODE.findall(told)}
     codes |= {code for name, code in _NAMES.items() if name in told}
     for code, (cause, step) in _CAUSES.items():
         if code in codes:

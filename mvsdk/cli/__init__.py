@@ -183,7 +183,8 @@ def _prepare_streams(*, debug: bool) -> None:
             stream.reconfigure(errors="backslashreplace")
     if debug:
         logging.basicConfig(format="%(name)s: %(message)s", stream=sys.stderr)
-        logging.getLogger("mvsdk").setLevel(logging.DEBUG)
+        for name in ("mvsdk", "mvsdk_export"):  # two packages: neither logger is the other's child
+            logging.getLogger(name).setLevel(logging.DEBUG)
 
 
 def _abandon_stdout() -> None:

@@ -14,8 +14,8 @@ def show(text: str) -> None:
 
 
 def show_json(value: object) -> None:
-    """Print a result for programs: one JSON document."""
-    show(json.dumps(value, indent=2, ensure_ascii=False))
+    """Print a result for programs: one JSON document, in ASCII, which every locale can print."""
+    show(json.dumps(value, indent=2))
 
 
 def say(text: str) -> None:

@@ -138,6 +138,12 @@ def test_quantization_rounds_halves_to_even_and_clips() -> None:
     assert decode(spec, stored).dtype == np.float32
 
 
+def test_quantization_clips_to_int32_whose_ends_are_no_float32() -> None:
+    spec = _spec("int32", scale=1e-9, zero_point=0)
+    stored = encode(spec, np.float32([10.0, -10.0, 3e38, 1e-9]))
+    assert stored.tolist() == [2**31 - 1, -(2**31), 2**31 - 1, 1]
+
+
 def test_quantization_of_16_bits_is_exact_to_half_a_step() -> None:
     spec = TensorSpec(name="x", shape=(1000,), dtype="uint16", scale=8 / 65535, zero_point=32768)
     value = np.linspace(-3.9, 3.9, 1000, dtype=np.float32)
@@ -288,6 +294,30 @@ def test_qnn_errors_of_a_run_are_explained_too() -> None:
     explained = qnn._explain_run("QNN graph execute error. Error code: 6001")
     assert explained.startswith("error 6001, the NPU stopped while it ran the graph; run the onnx")
     assert qnn._explain_run("something new") == "something new"
+
+
+def test_qnn_error_codes_may_have_leading_zeros() -> None:
+    assert qnn._explain_run("error 01, then err 05005").startswith("error 5005, ")
+
+
+@pytest.mark.parametrize(("cpu_nodes", "entries"), [(0, 1), (2, 0)])
+def test_qnn_lets_only_the_nodes_of_the_manifest_run_on_the_cpu(
+    monkeypatch: pytest.MonkeyPatch, cpu_nodes: int, entries: int
+) -> None:
+    class Options(SimpleNamespace):
+        def add_session_config_entry(self, key: str, value: str) -> None:
+            seen.append((key, value))
+
+        def add_provider_for_devices(self, devices: Any, options: Any) -> None:
+            pass
+
+    seen: list[tuple[str, str]] = []
+    for name in ("register", "find_device"):
+        monkeypatch.setattr(qnn, name, lambda ort: None)
+    monkeypatch.setattr(qnn, "provider_options", lambda package, chip: {})
+    chip = find_chipset("sm8650").chip
+    qnn._options(SimpleNamespace(SessionOptions=Options), chip, cpu_nodes)
+    assert seen == [("session.disable_cpu_ep_fallback", "1")] * entries
 
 
 class _Ort:

@@ -241,6 +241,38 @@ def test_unreadable_file_is_refused_in_one_line(
     assert "bundle sticker.mvbundle: permission denied" in message
 
 
-def test_file_that_the_manifest_does_not_list_is_ignored(folder: Path) -> None:
+def test_file_that_the_manifest_does_not_list_is_ignored_away_from_models(folder: Path) -> None:
     (folder / ".DS_Store").write_text("left by a file browser")
-    Bundle.open(folder, verify=True)
+    bundle = Bundle.open(folder, verify=True)
+    bundle.model(bundle.manifest.component("unet").variants[0])
+
+
+def test_model_with_an_unlisted_file_beside_it_is_refused(folder: Path) -> None:
+    """ONNX Runtime reads external data by name, and would read a file that nobody hashed."""
+    bundle = Bundle.open(folder)
+    plain, compiled = bundle.manifest.component("unet").variants
+    stray = (folder / MODEL).parent / "more" / "weights.data"
+    stray.parent.mkdir()
+    stray.write_text("weights")
+    message = refused(lambda: bundle.model(plain))
+    assert "components/unet/onnx-fp32/more/weights.data' is beside a model, but not" in message
+    bundle.model(compiled)
+    shutil.move(stray.parent, folder / "elsewhere")
+    stray.parent.symlink_to(folder / "elsewhere")
+    assert "onnx-fp32/more' is beside a model" in refused(lambda: bundle.model(plain))
+
+
+def test_model_with_a_changed_file_of_another_variant_beside_it_is_refused(folder: Path) -> None:
+    document: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
+    _, compiled = document["components"]["unet"]["variants"]
+    moved = "components/unet/onnx-fp32/model_qnn.bin"
+    shutil.move(folder / BINARY, folder / moved)
+    next(ref for ref in compiled["files"] if ref["path"] == BINARY)["path"] = moved
+    (folder / "manifest.json").write_text(json.dumps(document))
+    bundle = Bundle.open(folder)
+    bundle.model(bundle.manifest.component("unet").variants[0])
+    (folder / moved).write_text("x" * len(BINARY))
+    bundle = Bundle.open(folder)
+    assert "model_qnn.bin has the hash" in refused(
+        lambda: bundle.model(bundle.manifest.component("unet").variants[0])
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -154,6 +155,14 @@ def test_debug_shows_the_traceback_wherever_it_stands(capsys: CapSys) -> None:
         text = capsys.readouterr().err
         assert "Traceback (most recent call last)" in text
         assert text.splitlines()[-1].startswith("error: ")
+
+
+def test_debug_shows_the_log_of_runtime_and_toolchain(monkeypatch: pytest.MonkeyPatch) -> None:
+    loggers = [logging.getLogger(name) for name in ("mvsdk", "mvsdk_export")]
+    for logger in loggers:
+        monkeypatch.setattr(logger, "level", logging.NOTSET)  # and back after the test
+    assert main(["--debug", "--version"]) == 0
+    assert [logger.level for logger in loggers] == [logging.DEBUG] * 2
 
 
 def test_a_fault_of_ours_is_one_line_and_another_status(

@@ -101,7 +101,7 @@ def test_written_manifests_validate_against_the_schema() -> None:
         (("video", "frames"), True, "video.frames is true, want an integer from 1 to 4096"),
         (("video", "frames"), 8.0, "video.frames is 8.0, want an integer"),
         (("video", "height"), 0, "video.height is 0, want an integer from 1"),
-        (("video", "fps"), 0, "video.fps is 0, want a number above 0"),
+        (("video", "fps"), 0, "video.fps is 0, want a number from 0.1 to 240"),
         (("video", "width"), 2**53, "video.width is 9007199254740992, want an integer within 2^53"),
         (("task",), "text_to_speech", "task is 'text_to_speech', want one of text_to_video"),
         (("name",), "../x", "name is '../x', want a name"),
@@ -136,6 +136,38 @@ def _variants(doc: dict[str, Any], component: str = "unet") -> list[dict[str, An
     return doc["components"][component]["variants"]
 
 
+def _add_input(doc: dict[str, Any], name: str, component: str = "unet") -> None:
+    extra = {"name": name, "shape": [1, 2], "dtype": "float32", "scale": None, "zero_point": None}
+    for variant in _variants(doc, component):
+        variant["inputs"].append(extra)
+
+
+def _reshape(doc: dict[str, Any], name: str, shape: list[int]) -> None:
+    """Give a tensor another shape wherever it stands."""
+    for component in doc["components"].values():
+        for variant in component["variants"]:
+            for tensor in (*variant["inputs"], *variant["outputs"]):
+                if tensor["name"] == name:
+                    tensor["shape"] = shape
+
+
+def _condition_motion(doc: dict[str, Any], values: list[float]) -> None:
+    _add_input(doc, "motion")
+    doc["sampler"]["conditioning"] = {"motion": values}
+
+
+def _make_huge(doc: dict[str, Any]) -> None:
+    """Ask for latents of 2^60 elements in a consistent manifest of a few kilobytes."""
+    shape = [2**15] * 4
+    doc["latents"]["shape"] = shape
+    for name in ("sample", "model_output", "latents"):
+        _reshape(doc, name, shape)
+
+
+def _twin(doc: dict[str, Any]) -> None:
+    _variants(doc).append({**_variants(doc)[1], "id": "twin"})
+
+
 def _schedule(steps: int, **values: list[float]) -> Callable[[dict[str, Any]], object]:
     return lambda doc: doc["sampler"]["schedules"][str(steps)].update(values)
 
@@ -146,6 +178,18 @@ INCONSISTENT: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "rising sigmas": (_schedule(2, sigmas=[0.5, 0.75, 0]), "not falling strictly to 0"),
     "level sigmas": (_schedule(2, sigmas=[0.5, 0.5, 0]), "not falling strictly to 0"),
     "sigmas not ending at 0": (_schedule(1, sigmas=[1, 0.1]), "not falling strictly to 0"),
+    "sigmas level in float32": (
+        _schedule(2, sigmas=[1, 1 - 1e-12, 0]),
+        "not falling strictly to 0 in float32",
+    ),
+    "sigma of 0 in float32": (
+        _schedule(1, sigmas=[1e-60, 0]),
+        "not falling strictly to 0 in float32",
+    ),
+    "scale of 0 in float32": (
+        lambda doc: _variants(doc)[1]["inputs"][0].update(scale=1e-60),
+        "scale is 1e-60, want a number above 0 in float32",
+    ),
     "flow above 1": (_schedule(1, sigmas=[700, 0]), "wants levels within [0, 1]"),
     "default steps": (
         lambda doc: doc["sampler"].update(default_steps=3),
@@ -160,8 +204,45 @@ INCONSISTENT: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         "want one named motion",
     ),
     "conditioning of another size": (
-        lambda doc: doc["sampler"].update(conditioning={"timestep": [1, 2]}),
-        "sampler.conditioning.timestep has 2 values for (1,)",
+        lambda doc: _condition_motion(doc, [1]),
+        "sampler.conditioning.motion has 1 values for (1, 2)",
+    ),
+    "conditioning of what is fed": (
+        lambda doc: doc["sampler"].update(conditioning={"timestep": [1]}),
+        "sampler.conditioning names timestep, which is fed",
+    ),
+    "conditioning of the text": (
+        lambda doc: doc["sampler"].update(conditioning={"encoder_hidden_states": [1]}),
+        "sampler.conditioning names encoder_hidden_states, which is fed",
+    ),
+    "denoiser input that nothing feeds": (
+        lambda doc: _add_input(doc, "motion"),
+        "unet wants the input 'motion', nothing provides it",
+    ),
+    "decoder input that nothing feeds": (
+        lambda doc: _add_input(doc, "motion", "vae_decoder"),
+        "vae_decoder wants the input 'motion', nothing provides it",
+    ),
+    "hidden states of another length": (
+        lambda doc: _reshape(doc, "encoder_hidden_states", [1, 17, 128]),
+        "encoder_hidden_states has shape (1, 17, 128), want (1, 16, D)",
+    ),
+    "flat hidden states": (
+        lambda doc: _reshape(doc, "encoder_hidden_states", [1, 2048]),
+        "encoder_hidden_states has shape (1, 2048), want (1, 16, D)",
+    ),
+    "huge latents": (_make_huge, "latents.shape has 1.15e+18 elements, want at most 1073741824"),
+    "huge video": (
+        lambda doc: doc["video"].update(frames=4096, height=8192, width=8192),
+        "video has 8.25e+11 elements, want at most 1073741824",
+    ),
+    "huge tensor": (
+        lambda doc: _reshape(doc, "encoder_hidden_states", [1, 16, 2**26 + 1]),
+        "tensor 'encoder_hidden_states' has 1.07e+09 elements, want at most 1073741824",
+    ),
+    "timesteps at once": (
+        lambda doc: _reshape(doc, "timestep", [2]),
+        "unet/timestep has shape (2,), want one element",
     ),
     "latents against denoiser": (
         lambda doc: doc["latents"].update(shape=[8, 4, 8, 8]),
@@ -194,6 +275,10 @@ INCONSISTENT: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "variant id twice": (
         lambda doc: _variants(doc)[1].update(id="onnx-fp32"),
         "variant onnx-fp32 is given twice",
+    ),
+    "variant that nothing could choose": (
+        _twin,
+        "variant twin is the second of snapdragon/w8a16/sm8650, want one of each kind",
     ),
     "model not among files": (
         lambda doc: _variants(doc)[0].update(model="components/other.onnx"),
@@ -289,7 +374,8 @@ def test_parts_that_disagree_are_refused(case: str) -> None:
 SEEN_BY_SCHEMA = (
     "prediction of another sampler, snapdragon without chip, onnx with chip, no denoiser, "
     "scale without zero point, scaled float, zero point out of range, two denoisers, no decoder, "
-    "no text encoder, no tokenizer"
+    "no text encoder, no tokenizer, scale of 0 in float32, conditioning of what is fed, "
+    "conditioning of the text"
 )
 
 
@@ -298,6 +384,46 @@ def test_schema_refuses_the_disagreements_that_it_can_express(case: str) -> None
     broken = document()
     INCONSISTENT[case][0](broken)
     assert not SCHEMA.is_valid(broken)
+
+
+def test_other_tasks_may_have_inputs_of_their_own_and_no_text() -> None:
+    doc = document() | {"task": "image_to_video", "tokenizer": None, "verification": []}
+    del doc["components"]["text_encoder"], doc["costs"]["text_encoder"]
+    _reshape(doc, "encoder_hidden_states", [1, 2])
+    doc["sampler"]["conditioning"] = {"encoder_hidden_states": [0, 0]}
+    _add_input(doc, "image_latents")
+    SCHEMA.validate(doc)
+    assert Manifest.from_json(encode(doc)).task == "image_to_video"
+
+
+def test_text_encoder_of_any_task_needs_a_tokenizer() -> None:
+    doc = document() | {"task": "image_to_video", "tokenizer": None}
+    assert "tokenizer is null, want one for the text_encoder" in refused(encode(doc))
+    assert not SCHEMA.is_valid(doc)
+
+
+def test_text_and_schema_name_the_keys_in_the_order_in_which_they_are_written() -> None:
+    written = {key: part for key, part in document().items() if not key.startswith("x-")}
+    variant = written["components"]["unet"]["variants"][1]
+    parts: dict[str, dict[str, Any]] = {
+        "sampler": written["sampler"],
+        "variant": variant,
+        "tensor": variant["inputs"][0],
+        "residency": variant["residency"],
+        "tokenizer": written["tokenizer"],
+        "verification": written["verification"][0],
+    }
+    assert list(SCHEMA.schema["properties"]) == list(written)
+    for name, part in parts.items():
+        definition = SCHEMA.schema["$defs"][name]
+        assert list(definition["properties"]) == definition["required"] == list(part), name
+    text = (ROOT / "docs/bundle_format.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| `")]
+    for keys in (written, written["sampler"], variant):
+        places = [
+            next(i for i, row in enumerate(rows) if f"`{key}`" in row.split("|")[1]) for key in keys
+        ]
+        assert places == sorted(places)
 
 
 def test_edm_schedule_may_start_far_above_one() -> None:

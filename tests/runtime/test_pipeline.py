@@ -297,12 +297,6 @@ def test_fixed_conditioning_reaches_the_denoiser(tmp_path: Path) -> None:
     assert [array.tolist() for array in seen] == [[[1.0, 2.0]]] * 4
 
 
-def test_an_input_that_nothing_provides_is_refused_at_load(tmp_path: Path, fake: Fake) -> None:
-    bundle = _bundle_with_extra_input(tmp_path, conditioning={})
-    with pytest.raises(BundleError, match="unet wants the input 'motion'"):
-        _load(bundle, fake)
-
-
 def _bundle_with_extra_input(tmp_path: Path, *, conditioning: dict[str, Any]) -> Bundle:
     plain = build_bundle(tmp_path / "plain.mvbundle").manifest
     extra = TensorSpec(name="motion", shape=(1, 2), dtype="float32")

@@ -233,7 +233,15 @@ def test_frames_that_are_no_clip_are_refused(frames: np.ndarray) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"fps": 0}, {"fps": float("nan")}, {"fps": 1000}, {"scale": 0}, {"scale": 65}, {"loop": -1}],
+    [
+        {"fps": 0},
+        {"fps": 0.01},
+        {"fps": float("nan")},
+        {"fps": 1000},
+        {"scale": 0},
+        {"scale": 65},
+        {"loop": -1},
+    ],
     ids=str,
 )
 def test_options_out_of_range_are_refused(tmp_path: Path, options: dict[str, Any]) -> None:
