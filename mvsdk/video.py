@@ -10,6 +10,7 @@ import contextlib
 import io
 import math
 import os
+import secrets
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -52,7 +53,7 @@ class Video:
             raise InputError(
                 f"frames are {dtype} {shape}; allowed: uint8 (F, H, W, 3) with no empty axis"
             )
-        _check_fps(self.fps)
+        check_fps(self.fps)
 
     def save(
         self,
@@ -83,9 +84,9 @@ class Video:
         """
         path = Path(path)
         writer = _WRITERS[check_suffix(path)]
-        fps = _check_fps(self.fps if fps is None else fps)
-        if scale is not None and not 1 <= scale <= 64:
-            raise InputError(f"scale is {scale}; allowed: 1 to 64")
+        fps = check_fps(self.fps if fps is None else fps)
+        if scale is not None:
+            check_scale(scale)
         if not 0 <= loop <= 65535:
             raise InputError(f"loop is {loop}; allowed: 0 to 65535")
         if scale is None:
@@ -95,6 +96,17 @@ class Video:
         with _replacing(path) as temporary:
             writer(temporary, frames, fps, loop)
         return path
+
+
+def check_scale(scale: int) -> int:
+    """Return a factor of enlargement.
+
+    Raises:
+        InputError: If it is out of range.
+    """
+    if not 1 <= scale <= 64:
+        raise InputError(f"scale is {scale}; allowed: 1 to 64")
+    return scale
 
 
 def check_suffix(path: Path) -> str:
@@ -118,9 +130,16 @@ def check_folder(path: Path) -> None:
         OutputError: If its folder does not exist or cannot be written to, or the path is a folder.
     """
     folder = path.parent
-    if path.is_dir():
+    try:
+        is_folder, has_folder = path.is_dir(), folder.is_dir()
+    except OSError as exc:  # a name that is too long
+        reason = (exc.strerror or str(exc)).lower()
+        raise OutputError(
+            f"cannot write {str(path)[:60]!r}...: {reason}; give a shorter one"
+        ) from exc
+    if is_folder:
         raise OutputError(f"cannot write {path}: it is a folder; give a file name")
-    if not folder.is_dir():
+    if not has_folder:
         raise OutputError(f"cannot write {path}: no folder {folder}; make it first")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError(f"cannot write {path}: folder {folder} is not writable; choose another")
@@ -130,7 +149,7 @@ def check_folder(path: Path) -> None:
 def _replacing(path: Path) -> Generator[Path]:
     """Lend a name in the same folder; put the file in place if the block ends well."""
     check_folder(path)
-    temporary = path.absolute().with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.absolute().with_name(f".mvsdk-{os.getpid()}-{secrets.token_hex(4)}.part")
     try:
         yield temporary
         temporary.replace(path)
@@ -254,7 +273,12 @@ def _sheet_columns(count: int) -> int:
     return next((c for c in range(square, 2 * square + 1) if count % c == 0), square)
 
 
-def _check_fps(fps: float) -> float:
+def check_fps(fps: float) -> float:
+    """Return a number of frames per second that every container can time.
+
+    Raises:
+        InputError: If it is out of range.
+    """
     if not MIN_FPS <= fps <= MAX_FPS:
         raise InputError(f"fps is {fps}; allowed: {MIN_FPS:g} to {MAX_FPS:g}")
     return fps

@@ -39,21 +39,25 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     import mvsdk
+    from mvsdk.video import check_fps, check_scale
 
-    output: Path | None = options.output
-    if output is not None:
-        _check_output(output, overwrite=options.overwrite)
+    bundle = _bundle_path(options.bundle)
+    path: Path = options.output or _free_name(options.prompt, options.seed)
+    _check_output(path, overwrite=options.overwrite)
+    if options.fps is not None:
+        check_fps(options.fps)
+    if options.scale is not None:
+        check_scale(options.scale)
     with mvsdk.load(
-        _bundle_path(options.bundle),
+        bundle,
         target=options.target,
         chip=options.chip,
         precision=options.precision,
         memory=options.memory,
     ) as pipeline:
         video = _generate(pipeline, options)
-        path = output or _free_name(options.prompt, options.seed)
         video.save(path, fps=options.fps, scale=options.scale)
-        _tell(pipeline, video, path, as_json=options.json)
+        _tell(pipeline, video, path, options)
     return 0
 
 
@@ -91,12 +95,13 @@ def _shown_on(progress: Progress) -> Callable[[Step], None]:
     return on_step
 
 
-def _tell(pipeline: Pipeline, video: Video, path: Path, *, as_json: bool) -> None:
+def _tell(pipeline: Pipeline, video: Video, path: Path, options: argparse.Namespace) -> None:
     timings = video.timings
     if timings is None:
         return
-    if as_json:
-        show_json(_document(pipeline, video, timings, path))
+    if options.json:
+        document = _document(pipeline, video, timings, path)
+        show_json(document | {"fps": video.fps if options.fps is None else options.fps})
         return
     choice = pipeline.selection
     kind = "/".join(part for part in (choice.target, choice.precision, choice.chip) if part)
@@ -129,7 +134,6 @@ def _document(pipeline: Pipeline, video: Video, timings: Timings, path: Path) ->
         "frames": count,
         "height": height,
         "width": width,
-        "fps": video.fps,
         "target": pipeline.selection.target,
         "precision": pipeline.selection.precision,
         "chip": pipeline.selection.chip,
@@ -139,8 +143,10 @@ def _document(pipeline: Pipeline, video: Video, timings: Timings, path: Path) ->
 
 
 def _bundle_path(chosen: str | None) -> Path:
-    named = chosen or os.environ.get("MVSDK_BUNDLE")
-    if named:
+    named = os.environ.get("MVSDK_BUNDLE") if chosen is None else chosen
+    if named == "":
+        raise InputError("the bundle's name is empty; give its folder with --bundle")
+    if named is not None:
         return Path(named)
     found = sorted(path for path in Path().glob("*.mvbundle") if path.is_dir())
     if len(found) == 1:

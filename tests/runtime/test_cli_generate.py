@@ -143,6 +143,54 @@ def test_generate_finds_the_bundle_or_says_how_to_give_one(
     assert main(["generate", PROMPT, "-o", "clip.npy"]) == 0
 
 
+def test_empty_name_of_a_bundle_is_no_default(
+    capsys: CapSys, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "name is empty" in _error(capsys, "generate", PROMPT, "--bundle", "")
+    monkeypatch.setenv("MVSDK_BUNDLE", "")
+    assert "name is empty" in _error(capsys, "generate", PROMPT)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--fps", "0.01"), "fps is 0.01; allowed: 0.1 to 240"),
+        (("--scale", "65"), "scale is 65; allowed: 1 to 64"),
+        (("-o", f"{'x' * 300}.mp4"), "name too long; give a shorter one"),
+        (("-o", f"{'x' * 300}/x.npy"), "name too long; give a shorter one"),
+    ],
+)
+def test_what_cannot_be_saved_is_refused_before_anything_is_loaded(
+    capsys: CapSys,
+    bundle: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: tuple[str, str],
+    words: str,
+) -> None:
+    monkeypatch.setattr(mvsdk, "load", lambda *_, **__: pytest.fail("loaded"))
+    assert words in _error(capsys, "generate", PROMPT, *options)
+
+
+def test_rate_in_the_json_is_that_of_the_file(capsys: CapSys, bundle: Path) -> None:
+    assert main(["generate", PROMPT, "-o", "clip.npy", "--fps", "12", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["fps"] == 12
+
+
+def test_longest_name_that_a_file_can_have_is_written(workplace: Path, bundle: Path) -> None:
+    name = "x" * 251 + ".npy"
+    assert main(["generate", PROMPT, "-o", name]) == 0
+    assert _files(workplace) == [name]
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_streams_are_no_reason_to_fail(workplace: Path, bundle: Path, closed: str) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = f'"{sys.executable}" -m mvsdk generate "{PROMPT}" -o clip.npy {closed}'
+    done = subprocess.run(["sh", "-c", command], env=environment, check=False, capture_output=True)
+    assert done.returncode == 0
+    assert _files(workplace) == ["clip.npy"]
+
+
 def test_ctrl_c_stops_with_130_and_leaves_nothing(workplace: Path, bundle: Path) -> None:
     """The process says when it is busy with a graph, and is hit there."""
     script = (
