@@ -39,7 +39,7 @@ class TrainOptions:
     """Decay of the weight average; the average warms up with the step number."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the products inside the network; weights, moments and the average are float32. bfloat16
-    halves the time of a step where the processor multiplies it (AMX, AVX512-BF16)."""
+    took a third off a step of the denoiser on two cores with AMX (0.41 to 0.28 s)."""
     seed: int = 0
     save_every_s: float = 120.0
     """Seconds between checkpoints; the only field that a continued run may change."""

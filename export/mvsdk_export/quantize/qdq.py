@@ -91,7 +91,7 @@ def split_weights(model: onnx.ModelProto, names: Collection[str]) -> None:
 
     Both terms keep 8-bit weights, which NPUs multiply fastest, and together they have about 15
     bits. No later layer averages out the error of the last convolution: in the denoiser of sticker
-    it alone is 33 dB below the signal, all other layers together 38 dB or more.
+    int8 weights of it alone cost 33 dB, those of every other part 42 dB or more.
 
     Args:
         model: Changed in place; the kernels are constants of the graph.
