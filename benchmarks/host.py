@@ -2,8 +2,11 @@
 
     python benchmarks/host.py [--runs 20] [--steps 4] [--json records.jsonl]
 
-Both sides make the same clip: same weights, noise, schedule and number of threads. They take turns,
-so that a machine whose speed drifts slows both; the figure to quote is the ratio of the medians.
+All sides make the same clip: same weights, noise, schedule and number of threads. Each runs in a
+process of its own, as threads that spin after their work slow whatever else runs in the process,
+and the processes take turns, so that a machine whose speed drifts slows all; the figures to quote
+are the ratios of the medians. Eager PyTorch runs twice: the network as it was exported (the forms
+of `set_forms_`, so the same operators on both sides) and in the forms that suit PyTorch best.
 Host overhead is what a generation spends outside the graphs (tokens, noise, sampler arithmetic).
 """
 
@@ -12,6 +15,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import math
 import platform
 import statistics
 import subprocess
@@ -25,6 +29,11 @@ from pathlib import Path
 import mvsdk
 
 PROMPT = "a rocket flying left"
+ONNX, EXPORTED, EAGER = SIDES = ("onnx fp32", "eager, exported forms", "eager, PyTorch's forms")
+ROUNDS = 4
+"""Turns that each side takes."""
+WARM_UP = 2
+"""Runs that are not counted at the start of every turn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,22 +64,28 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path, metavar="FILE", help="append the records to FILE")
+    parser.add_argument("--turn", nargs=2, metavar=("SIDE", "BUNDLE"), help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.turn:
+        side, bundle = options.turn
+        print(json.dumps(_take_turn(side, Path(bundle), options)))
+        return 0
     with tempfile.TemporaryDirectory() as folder:
         bundle = Path(folder) / "bench.mvbundle"
         _export(options.model, options.checkpoint, bundle)
         records = _measure(bundle, options)
-    onnx, eager = records
-    for record in records:
+    for record in records.values():
         share = "" if record.host_share is None else f", host {100 * record.host_share:.1f} %"
         print(
-            f"{record.side:14s} median {record.median_ms:7.1f} ms, p90 {record.p90_ms:7.1f} ms, "
+            f"{record.side:22s} median {record.median_ms:7.1f} ms, p90 {record.p90_ms:7.1f} ms, "
             f"min {record.min_ms:7.1f} ms{share}"
         )
-    print(f"eager PyTorch / onnx fp32 = {eager.median_ms / onnx.median_ms:.2f} (medians)")
+    for side in (EXPORTED, EAGER):
+        ratio = records[side].median_ms / records[ONNX].median_ms
+        print(f"{side} / {ONNX} = {ratio:.2f} (medians)")
     if options.json:
         with options.json.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(asdict(record)) + "\n" for record in records)
+            file.writelines(json.dumps(asdict(record)) + "\n" for record in records.values())
     return 0
 
 
@@ -84,51 +99,71 @@ def _export(model: str, checkpoint: Path | None, bundle: Path) -> None:
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
-def _measure(bundle: Path, options: argparse.Namespace) -> tuple[Record, Record]:
-    import torch
-
-    torch.set_num_threads(options.threads)
-    pipeline = mvsdk.load(bundle, backend=mvsdk.OnnxRuntime(threads=options.threads))
+def _measure(bundle: Path, options: argparse.Namespace) -> dict[str, Record]:
+    times: dict[str, list[float]] = {side: [] for side in SIDES}
     shares: list[float] = []
+    each = max(1, math.ceil(options.runs / ROUNDS))
+    for _ in range(ROUNDS):
+        for side in SIDES:
+            command = [sys.executable, __file__, "--turn", side, str(bundle), "--runs", str(each)]
+            command += ["--model", options.model, "--steps", str(options.steps)]
+            command += ["--threads", str(options.threads)]
+            command += ["--checkpoint", str(options.checkpoint)] if options.checkpoint else []
+            answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+            turn = json.loads(answer.stdout)
+            times[side] += turn["times_ms"]
+            shares += turn["host_shares"]
+    share = statistics.median(shares)
+    return {
+        side: _record(side, times[side], options, share if side == ONNX else None) for side in SIDES
+    }
 
-    def run_onnx() -> None:
+
+def _take_turn(side: str, bundle: Path, options: argparse.Namespace) -> dict[str, list[float]]:
+    """Return the wall times of a side in ms, and its host shares where they are known."""
+    shares: list[float] = []
+    run = _onnx(bundle, options, shares) if side == ONNX else _eager(side, bundle, options)
+    times: list[float] = []
+    for _ in range(options.runs + WARM_UP):
+        start = time.perf_counter()
+        run()
+        times.append(1000 * (time.perf_counter() - start))
+    return {"times_ms": times[WARM_UP:], "host_shares": shares[WARM_UP:]}
+
+
+def _onnx(bundle: Path, options: argparse.Namespace, shares: list[float]) -> Callable[[], None]:
+    """Return a function that makes a clip with the bundle and notes its share outside graphs."""
+    pipeline = mvsdk.load(bundle, backend=mvsdk.OnnxRuntime(threads=options.threads))
+
+    def run() -> None:
         video = pipeline.generate(PROMPT, seed=7, num_inference_steps=options.steps)
         assert video.timings is not None
         shares.append(video.timings.host_s / video.timings.total_s)
 
-    run_eager = _eager(options, bundle)
-    sides: dict[str, tuple[Callable[[], None], list[float]]] = {
-        "onnx fp32": (run_onnx, []),
-        "eager PyTorch": (run_eager, []),
-    }
-    for index in range(options.runs + 2):
-        for run, times in sides.values():
-            start = time.perf_counter()
-            run()
-            if index >= 2:  # the first two warm up
-                times.append(1000 * (time.perf_counter() - start))
-    share = statistics.median(shares[2:])
-    onnx, eager = (
-        _record(side, times, options, share if side == "onnx fp32" else None)
-        for side, (_, times) in sides.items()
-    )
-    return onnx, eager
+    return run
 
 
-def _eager(options: argparse.Namespace, bundle: Path) -> Callable[[], None]:
+def _eager(side: str, bundle: Path, options: argparse.Namespace) -> Callable[[], None]:
     """Return a function that makes the same clip with PyTorch networks."""
+    import torch
+
     from mvsdk.tokenizer import WordPiece
     from mvsdk_export.checkpoints import default_model_folder, open_model_folder
+    from mvsdk_export.networks.blocks import set_forms_
     from mvsdk_export.recipes import find_recipe
     from mvsdk_export.reference import Case, Reference
 
+    torch.set_num_threads(options.threads)
     recipe = find_recipe(options.model)
     folder = open_model_folder(options.checkpoint or default_model_folder(recipe.name), recipe)
     manifest = mvsdk.Bundle.open(bundle).manifest
+    networks = {part.name: folder.load_graph(part.name) for part in recipe.components}
+    if side == EXPORTED:
+        networks = {name: set_forms_(network) for name, network in networks.items()}
     tokenizer = manifest.tokenizer
     assert tokenizer is not None
     reference = Reference(
-        {part.name: folder.load_graph(part.name) for part in recipe.components},
+        networks,
         WordPiece.from_file(folder.tokenizer_file, tokenizer.max_length),
         manifest.sampler,
     )

@@ -1,10 +1,10 @@
-"""Folders that appear whole or not at all: build beside the output, sync, rename.
+"""Folders and files that appear whole or not at all: build beside the output, sync, rename.
 
-The work happens in `.NAME.TOKEN.partial` beside NAME. Replacing moves the old folder aside as
-`.NAME.TOKEN.old` for the moment of the swap. Both are held by an advisory lock of the process that
-made them; the system drops it when the process ends, however it ends. The next writer of NAME
-therefore knows what is stale: it removes abandoned work, and puts an old folder back if the process
-died between the two renames of a swap.
+For a folder the work happens in `.NAME.TOKEN.partial` beside NAME. Replacing moves the old folder
+aside as `.NAME.TOKEN.old` for the moment of the swap. Both are held by an advisory lock of the
+process that made them; the system drops it when the process ends, however it ends. The next writer
+of NAME therefore knows what is stale: it removes abandoned work, and puts an old folder back if the
+process died between the two renames of a swap.
 """
 
 from __future__ import annotations
@@ -51,6 +51,23 @@ def writing(out: Path) -> Generator[None]:
         raise OutputError(f"cannot write {str(out)!r}: {reason}; {advice}") from exc
 
 
+@contextlib.contextmanager
+def replacing(path: Path) -> Generator[Path]:
+    """Lend a name in the same folder; put the file in place, synced, if the block ends well.
+
+    Raises:
+        OSError: If the system refuses; what was at `path` is still there then.
+    """
+    temporary = path.absolute().with_name(f".mvsdk-{os.getpid()}-{secrets.token_hex(4)}.part")
+    try:
+        yield temporary
+        _sync(temporary)
+        temporary.replace(path)
+        _sync(path.absolute().parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 class StagingFolder:
     """A folder under construction, which takes its final name in one step."""
 
@@ -90,11 +107,26 @@ class StagingFolder:
         try:
             with writing(self.out):
                 self._make_parents()
-                self.path.mkdir()
-                self._lock = _lock_if_possible(self.path)
+                self._make_locked()
         except BaseException:
             self.discard()
             raise
+
+    def _make_locked(self) -> None:
+        """Make and lock the hidden folder.
+
+        Between the two, another writer of the same output may take it for abandoned and remove
+        it; a fresh name starts over.
+        """
+        while self._lock is None:
+            self.path.mkdir()
+            with contextlib.suppress(BlockingIOError, FileNotFoundError):
+                self._lock = lock_folder(self.path)
+                if self._lock is None or os.path.lexists(self.path):
+                    return
+                os.close(self._lock)
+                self._lock = None
+            self._token = secrets.token_hex(8)
 
     def publish(self) -> None:
         """Sync everything to disk and rename to the final name.
@@ -114,7 +146,7 @@ class StagingFolder:
 
     def _swap(self) -> None:
         old = self._sibling("old")
-        lock = _lock_if_possible(self.out)
+        lock = lock_folder(self.out)
         try:
             self.out.rename(old)
             self.path.rename(self.out)
@@ -173,7 +205,7 @@ def _recover(out: Path) -> None:
         if not match:
             continue
         with contextlib.suppress(OSError):  # held by a living writer, or not ours to remove
-            lock = _lock_folder(folder)
+            lock = _flock(folder, shared=False)
             try:
                 if match[1] == "old" and not os.path.lexists(out):
                     folder.rename(out)
@@ -185,34 +217,39 @@ def _recover(out: Path) -> None:
                 os.close(lock)
 
 
-def _lock_folder(path: Path) -> int:
-    """Lock a folder for this process.
+def lock_folder(path: Path, *, shared: bool = False) -> int | None:
+    """Lock a folder until the descriptor is closed, at the latest when the process ends.
+
+    Args:
+        path: The folder.
+        shared: Lock it for reading, beside other readers.
 
     Returns:
-        A descriptor that holds the lock until it is closed.
+        A descriptor that holds the lock; None where the system has no locks.
 
     Raises:
-        OSError: If another process holds it, or the file system has no locks.
+        BlockingIOError: If another process holds it.
+        FileNotFoundError: If there is no such folder.
     """
+    try:
+        return _flock(path, shared=shared)
+    except (BlockingIOError, FileNotFoundError):
+        raise
+    except OSError:
+        return None
+
+
+def _flock(path: Path, *, shared: bool) -> int:
     flags = getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0)
     descriptor = os.open(path, os.O_RDONLY | flags)
     try:
         if fcntl is not None:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BaseException:
         os.close(descriptor)
         raise
     return descriptor
-
-
-def _lock_if_possible(path: Path) -> int | None:
-    """Lock a folder; None where the system has no locks. A lock of another process raises."""
-    try:
-        return _lock_folder(path)
-    except BlockingIOError:
-        raise
-    except OSError:
-        return None
 
 
 def _sync_tree(root: Path) -> None:

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Self
 
 from mvsdk._parse import is_safe_path
-from mvsdk._staging import NO_SPACE, StagingFolder, writing
+from mvsdk._staging import NO_SPACE, StagingFolder, replacing, writing
 from mvsdk.errors import BundleError
 from mvsdk.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, FileRef, Manifest, Variant
 
@@ -133,13 +133,9 @@ class Bundle:
         if {ref.path: ref for ref in manifest.files()} != self._files:
             raise BundleError(f"bundle {self.path.name}: the new manifest lists other files")
         payload = manifest.to_json()
-        temporary = self.path / f".{MANIFEST_NAME}.{os.getpid()}.partial"
-        with writing(self.path / MANIFEST_NAME):
-            try:
-                temporary.write_bytes(payload)
-                os.replace(temporary, self.path / MANIFEST_NAME)
-            finally:
-                temporary.unlink(missing_ok=True)
+        path = self.path / MANIFEST_NAME
+        with writing(path), replacing(path) as temporary:
+            temporary.write_bytes(payload)
         return Bundle.open(self.path)
 
     def verify(self) -> None:
@@ -236,8 +232,8 @@ class BundleWriter:
         self._added[relative] = ref
         return ref
 
-    def commit(self, manifest: Manifest) -> Bundle:
-        """Write the manifest and move the bundle into place in one step.
+    def preview(self, manifest: Manifest) -> Bundle:
+        """Write the manifest and open the bundle where it is made, to check it before the commit.
 
         Raises:
             BundleError: If the manifest breaks a rule, or does not match the files.
@@ -247,7 +243,17 @@ class BundleWriter:
         payload = manifest.to_json()
         with writing(self._staging.out):
             (self.directory / MANIFEST_NAME).write_bytes(payload)
-            Bundle.open(self.directory)
+            return Bundle.open(self.directory)
+
+    def commit(self, manifest: Manifest) -> Bundle:
+        """Write the manifest and move the bundle into place in one step.
+
+        Raises:
+            BundleError: If the manifest breaks a rule, or does not match the files.
+            OutputError: If the system refuses to write.
+        """
+        self.preview(manifest)
+        with writing(self._staging.out):
             self._staging.publish()
         return Bundle.open(self._staging.out)
 
@@ -259,7 +265,8 @@ class BundleWriter:
         with writing(self._staging.out):
             present = [path for path in self.directory.rglob("*") if not path.is_dir()]
             linked = [path for path in self.directory.rglob("*") if path.is_symlink()]
-        stray = {path.relative_to(self.directory).as_posix() for path in present} - set(listed)
+        names = {path.relative_to(self.directory).as_posix() for path in present}
+        stray = names - set(listed) - {MANIFEST_NAME}
         if stray:
             raise BundleError(
                 f"the bundle holds files that its manifest does not list: {min(stray)}"

@@ -65,6 +65,10 @@ class Tokenizer(Protocol):
         """Return the words of a prompt that the vocabulary cannot spell."""
         ...
 
+    def knows_a_word(self, text: str) -> bool:
+        """Return whether the vocabulary can spell any word of a prompt."""
+        ...
+
 
 class WordPiece:
     """WordPiece with the rules of this module."""
@@ -164,6 +168,15 @@ class WordPiece:
         """
         unknown = (word for word in self._words(text) if self.pieces(word) == [self._unk_id])
         return tuple(dict.fromkeys(unknown))
+
+    def knows_a_word(self, text: str) -> bool:
+        """Return whether any word of a prompt, punctuation aside, is not the unknown token.
+
+        Raises:
+            InputError: If the prompt holds control characters or is far too long.
+        """
+        words = (word for word in self._words(text) if not _is_punctuation(word[0]))
+        return any(self.pieces(word) != [self._unk_id] for word in words)
 
     def _words(self, text: str) -> Iterator[str]:
         check_prompt(text)

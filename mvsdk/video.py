@@ -10,7 +10,6 @@ import contextlib
 import io
 import math
 import os
-import secrets
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mvsdk._staging import replacing
 from mvsdk.errors import InputError, OutputError
 from mvsdk.manifest import MAX_FPS, MIN_FPS
 
@@ -149,15 +149,12 @@ def check_folder(path: Path) -> None:
 def _replacing(path: Path) -> Generator[Path]:
     """Lend a name in the same folder; put the file in place if the block ends well."""
     check_folder(path)
-    temporary = path.absolute().with_name(f".mvsdk-{os.getpid()}-{secrets.token_hex(4)}.part")
     try:
-        yield temporary
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            yield temporary
     except OSError as exc:
         reason = exc.strerror or str(exc)
         raise OutputError(f"cannot write {path}: {reason.lower()}; nothing was kept") from exc
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _write_mp4(path: Path, frames: NDArray[np.uint8], fps: float, loop: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from mvsdk.bundle import BundleWriter
@@ -36,44 +35,41 @@ Key = tuple[str, str]
 """(component, variant id), or (component, precision) for the models that variants are made of."""
 
 
-def write_draft(
-    draft: Path,
+def add_files(
+    writer: BundleWriter,
     request: ExportRequest,
     models: Mapping[Key, Stage],
     artefacts: Mapping[Key, Stage],
 ) -> Manifest:
-    """Write a bundle without verification records.
+    """Put the files of a bundle together.
 
     Args:
-        draft: The bundle's folder; one that is there is replaced.
+        writer: Takes the files.
         request: What was asked for.
         models: (component, precision) -> the ONNX model that variants are made of.
         artefacts: (component, variant id) -> what is shipped.
 
     Returns:
-        Its manifest.
+        Its manifest, without verification records.
     """
     folder = request.folder
-    with BundleWriter(draft, overwrite=True) as writer:
-        vocabulary = writer.add_file(VOCABULARY, source=folder.tokenizer_file)
-        components = {
-            part.name: Component(
-                variants=tuple(
-                    _variant(
-                        writer,
-                        part.name,
-                        plan,
-                        models[part.name, source_precision(plan)],
-                        artefacts[part.name, plan.id],
-                    )
-                    for plan in request.variants
+    vocabulary = writer.add_file(VOCABULARY, source=folder.tokenizer_file)
+    components = {
+        part.name: Component(
+            variants=tuple(
+                _variant(
+                    writer,
+                    part.name,
+                    plan,
+                    models[part.name, source_precision(plan)],
+                    artefacts[part.name, plan.id],
                 )
+                for plan in request.variants
             )
-            for part in folder.recipe.components
-        }
-        manifest = _manifest(request, components, vocabulary)
-        writer.commit(manifest)
-    return manifest
+        )
+        for part in folder.recipe.components
+    }
+    return _manifest(request, components, vocabulary)
 
 
 def _variant(

@@ -32,6 +32,8 @@ DENOISERS = ("unet", "transformer")
 """Components that run once per step; the others run once per clip."""
 KERNEL_BYTES: Mapping[Precision, int] = {"fp32": 4, "fp16": 2, "w8a16": 1}
 """Bytes of an element of a kernel or matrix."""
+EMBEDDING_BYTES: Mapping[Precision, int] = {"fp32": 4, "fp16": 2, "w8a16": 2}
+"""Bytes of an element of a table that is looked up: its rows are activations."""
 VECTOR_BYTES: Mapping[Precision, int] = {"fp32": 4, "fp16": 2, "w8a16": 4}
 """Bytes of an element of a bias or a norm's scale: a quantised graph keeps these in 32 bits."""
 ACTIVATION_BYTES: Mapping[Precision, int] = {"fp32": 4, "fp16": 2, "w8a16": 2}
@@ -119,14 +121,21 @@ def measure_graph(name: str, graph: nn.Module, *inputs: Tensor) -> ComponentCost
             "choose another size, or correct its config.json"
         ) from exc
     trace.finish(outputs)
-    kernels = sum(weight.numel() for weight in trace.used if weight.dim() > 1)
+    tables = {_storage(x.weight) for x in graph.modules() if isinstance(x, nn.Embedding)}
+    embeddings = sum(x.numel() for x in trace.used if _storage(x) in tables)
+    kernels = sum(x.numel() for x in trace.used if x.dim() > 1) - embeddings
     vectors = sum(weight.numel() for weight in trace.used if weight.dim() <= 1)
     hungriest = max(trace.operators, key=lambda item: trace.working_set(item, "fp32"))
     return ComponentCosts(
         component=name,
-        parameters=kernels + vectors,
+        parameters=kernels + embeddings + vectors,
         flops=counter.get_total_flops(),
-        weight_bytes={p: kernels * KERNEL_BYTES[p] + vectors * VECTOR_BYTES[p] for p in PRECISIONS},
+        weight_bytes={
+            p: kernels * KERNEL_BYTES[p]
+            + embeddings * EMBEDDING_BYTES[p]
+            + vectors * VECTOR_BYTES[p]
+            for p in PRECISIONS
+        },
         activation_peak_bytes={p: trace.peak_bytes(p) for p in PRECISIONS},
         working_set_bytes={p: trace.working_set(hungriest, p) for p in PRECISIONS},
         hungriest_operator=hungriest.name,

@@ -1,24 +1,26 @@
 """From a model folder to a verified bundle: trace, calibrate, quantise, compile, verify, write.
 
-Every verb is a stage (stages.py). The bundle is put together in the cache first, verified there by
-the runtime that will open it, and only then written to its place, so that no bundle that failed
-its own checks is ever seen.
+Every verb is a stage (stages.py). The bundle is put together in a hidden folder beside its place,
+verified there by the runtime that will open it, and only then gets its name, so that no bundle
+that failed its own checks is ever seen.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from mvsdk.bundle import Bundle, BundleWriter
 from mvsdk.manifest import Precision, Verification
-from mvsdk_export.assemble import Key, write_draft
-from mvsdk_export.checkpoints import ModelFolder
+from mvsdk_export.assemble import Key, add_files
+from mvsdk_export.checkpoints import ModelFolder, load_configs
+from mvsdk_export.costs import measure_recipe
+from mvsdk_export.preflight import check_findings, preflight_costs
 from mvsdk_export.request import ExportRequest, source_precision
+from mvsdk_export.schedule import make_sampler
 from mvsdk_export.stages import Stage, StageRunner
 from mvsdk_export.verify import check_parity
 
@@ -49,6 +51,27 @@ def count_stages(request: ExportRequest) -> int:
     return components * per_component + int(quantised) + verified + 1
 
 
+def check_request(request: ExportRequest) -> None:
+    """Refuse before any work, and before any weight is read, what cannot end well.
+
+    Raises:
+        OutputError: If the output exists, or is no place for a bundle.
+        CheckpointError: If configuration, weights and vocabulary do not fit.
+        ScheduleError: If the scheduler has no noise levels for a wanted number of steps.
+        ExportError: If a graph is too large for the target.
+    """
+    BundleWriter(request.out, overwrite=request.overwrite)
+    folder = request.folder
+    folder.check(num_frames=request.num_frames)
+    make_sampler(folder.scheduler, request.steps, request.default_steps)
+    costs = measure_recipe(folder.recipe, load_configs(folder.path, folder.recipe), **request.size)
+    check_findings(
+        preflight_costs(costs, precisions=request.precisions, chips=request.chips)
+        if request.chips
+        else ()
+    )
+
+
 def export(request: ExportRequest, runner: StageRunner, on_stage: OnStage) -> ExportReport:
     """Make a bundle.
 
@@ -59,25 +82,22 @@ def export(request: ExportRequest, runner: StageRunner, on_stage: OnStage) -> Ex
 
     Raises:
         OutputError: If the output exists, or cannot be written; before any work.
-        CheckpointError: If a weight file is damaged.
+        CheckpointError: If a weight file is damaged, or the folder does not fit together.
+        ScheduleError: As `check_request`.
         ExportError: If a stage fails.
         ParityError: If a variant misses a floor; nothing is written then.
     """
+    check_request(request)
     with BundleWriter(request.out, overwrite=request.overwrite) as writer:
         sources, stages = _make_graphs(request, runner, on_stage)
-        draft = runner.cache_folder / f"draft-{_fingerprint(stages.values())[:24]}.mvbundle"
-        try:
-            manifest = write_draft(draft, request, sources, stages)
-            if request.verify:
-                records = verify_bundle(Bundle.open(draft), request.folder, runner, on_stage)
-                check_parity(records)
-                manifest = replace(manifest, verification=tuple(records))
-            on_stage("write the bundle")
-            for ref in manifest.files():
-                writer.add_file(ref.path, source=draft / ref.path)
-            bundle = writer.commit(manifest)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
+        on_stage("put the bundle together")
+        manifest = add_files(writer, request, sources, stages)
+        if request.verify:
+            unnamed = writer.preview(manifest)
+            records = verify_bundle(unnamed, request.folder, runner, on_stage)
+            check_parity(records)
+            manifest = replace(manifest, verification=tuple(records))
+        bundle = writer.commit(manifest)
         on_stage("")
     return ExportReport(bundle=bundle, stages=tuple(runner.finished))
 
@@ -235,10 +255,6 @@ def _recording(
 
 def _weights_hash(folder: ModelFolder) -> str:
     return _digest([ref.sha256 for ref in folder.files_with_hashes()])
-
-
-def _fingerprint(stages: Iterable[Stage]) -> str:
-    return _digest([stage.key for stage in stages])
 
 
 def _digest(parts: Sequence[str]) -> str:

@@ -3,16 +3,19 @@
 A stage is a function of `mvsdk_export.work`, its arguments, and the stages it reads. Their hash,
 with that of the toolchain's own source and the versions of the tools, names a folder of the cache;
 a stage whose folder exists is finished. So an interrupted export goes on where it stopped, and no
-stage outlives a change of anything that it depends on. A child bounds memory: what a compiler
+stage outlives a change of anything that it depends on. A runner holds a shared lock on every stage
+that it uses, so that no other takes one away from under it. A child bounds memory: what a compiler
 takes is returned to the system with the process, and a compiler that crashes takes only the child.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -22,11 +25,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import mvsdk
-from mvsdk._staging import StagingFolder
-from mvsdk.errors import OutputError
+import mvsdk.errors
+import mvsdk_export.errors
+from mvsdk._staging import StagingFolder, lock_folder
+from mvsdk.errors import MvsdkError, OutputError
 from mvsdk_export.errors import ExportError
 
 RESULT = "result.json"
@@ -51,18 +56,27 @@ class Stage:
     """What the function returned."""
     seconds: float
     peak_bytes: int
-    """Largest resident memory of the child, bytes."""
+    """Largest resident memory of the child, bytes; 0 where the system does not tell."""
     reused: bool
     """Whether an earlier run had finished it."""
 
 
 class StageRunner:
-    """Runs stages and remembers them in a cache folder."""
+    """Runs stages and remembers them in a cache folder; close it to let go of them."""
 
     def __init__(self, cache_folder: Path) -> None:
         """Use a cache; it is made when the first stage ends."""
         self.cache_folder = cache_folder
         self.finished: list[Stage] = []
+        self._locks: dict[Path, int | None] = {}
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Let go of the stages; they stay in the cache."""
+        self.close()
 
     def run(
         self,
@@ -90,11 +104,12 @@ class StageRunner:
         needs = needs or {}
         key = _key(function, arguments, {k: s.key for k, s in needs.items()}, fingerprint)
         folder = self.cache_folder / f"{function}-{key[:24]}"
-        reused = (folder / RESULT).is_file()
+        reused = self._hold(folder)
         if not reused:
             places = {**(paths or {}), **{word: stage.folder for word, stage in needs.items()}}
             told = {word: str(path) for word, path in places.items()}
-            self._make(name, function, {**arguments, **told}, folder)
+            while not self._hold(folder):  # another runner may forget it as soon as it is there
+                self._make(name, function, {**arguments, **told}, folder)
         report = json.loads((folder / RESULT).read_text(encoding="utf-8"))
         stage = Stage(
             name=name,
@@ -109,25 +124,58 @@ class StageRunner:
         return stage
 
     def forget(self) -> None:
-        """Remove the finished stages of this run from the cache."""
-        for stage in self.finished:
-            shutil.rmtree(stage.folder, ignore_errors=True)
+        """Remove the finished stages of this run from the cache, except what others use."""
+        self.close()
+        for folder in {stage.folder for stage in self.finished}:
+            with contextlib.suppress(OSError):
+                lock = lock_folder(folder)
+                # Aside first: half a stage must never be found. The name is that of abandoned work.
+                aside = folder.with_name(f".{folder.name}.{secrets.token_hex(8)}.partial")
+                try:
+                    folder.rename(aside)
+                    shutil.rmtree(aside, ignore_errors=True)
+                finally:
+                    if lock is not None:
+                        os.close(lock)
+
+    def close(self) -> None:
+        """Let go of the stages; they stay in the cache."""
+        while self._locks:
+            _, lock = self._locks.popitem()
+            if lock is not None:
+                os.close(lock)
+
+    def _hold(self, folder: Path) -> bool:
+        """Lock a finished stage against being forgotten; return whether it is there."""
+        if folder in self._locks:
+            return True
+        try:
+            lock = lock_folder(folder, shared=True)
+        except OSError:  # not there, or another runner is forgetting it
+            return False
+        if (folder / RESULT).is_file():  # still there, now that it is locked
+            self._locks[folder] = lock
+            return True
+        if lock is not None:
+            os.close(lock)
+        return False
 
     def _make(self, name: str, function: str, arguments: Mapping[str, Any], folder: Path) -> None:
         if not (folder / RESULT).is_file():
-            shutil.rmtree(folder, ignore_errors=True)  # a killed `forget` left the rest of it
-        staging = StagingFolder(folder, replaces=None)
-        staging.create()
+            shutil.rmtree(folder, ignore_errors=True)  # no stage, whatever it is
         try:
-            job = {"function": function, "arguments": arguments, "output": str(staging.path)}
-            _run_child(name, job, staging.path)
-            staging.publish()
+            staging = StagingFolder(folder, replaces=None)
+            try:
+                staging.create()
+                job = {"function": function, "arguments": arguments, "output": str(staging.path)}
+                _run_child(name, job, staging.path)
+                staging.publish()
+            finally:
+                staging.discard()
         except (OutputError, OSError):
             if not (folder / RESULT).is_file():
                 raise
             # Another export finished the same stage meanwhile; by its key, it is as good as ours.
-        finally:
-            staging.discard()
 
 
 def tool_versions() -> dict[str, str]:
@@ -161,7 +209,7 @@ def _run_child(name: str, job: Mapping[str, Any], folder: Path) -> None:
             _end(child)
             raise
     if child.returncode:
-        raise ExportError(_failure(name, child.returncode, log))
+        raise _failure(name, child.returncode, log)
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
@@ -173,16 +221,23 @@ def _end(child: subprocess.Popen[bytes]) -> None:
         child.wait()
 
 
-def _failure(name: str, status: int, log: Path) -> str:
-    """Return why a stage failed: its own message, or the signal that ended it."""
+def _failure(name: str, status: int, log: Path) -> MvsdkError:
+    """Return why a stage failed: its own error, or the signal that ended it."""
     lines = [x for x in log.read_text(encoding="utf-8", errors="replace").splitlines() if x.strip()]
     if status < 0:
         reason = f"its process was ended by {signal.Signals(-status).name}"
         if -status == signal.SIGKILL:
             reason += "; if memory was short, export one --chip at a time"
-        return f"{name} failed: {reason}"
+        return ExportError(f"{name} failed: {reason}")
     told = next((x.removeprefix("error: ") for x in lines if x.startswith("error: ")), None)
-    return f"{name} failed: {told or (lines[-1] if lines else f'exit status {status}')}"
+    if told is None:
+        return ExportError(f"{name} failed: {lines[-1] if lines else f'exit status {status}'}")
+    word, _, message = told.partition(": ")
+    for module in (mvsdk.errors, mvsdk_export.errors):
+        kind = getattr(module, word, None)
+        if isinstance(kind, type) and issubclass(kind, MvsdkError):
+            return kind(f"{name} failed: {message}")
+    return ExportError(f"{name} failed: {told}")
 
 
 def _key(
@@ -213,13 +268,20 @@ def source_hash() -> str:
 
 def timed(function: Any, arguments: Mapping[str, Any], output: Path) -> None:
     """Call a stage's function and write its report; the child's side of `StageRunner.run`."""
-    import resource
-
     start = time.monotonic()
     result = function(**arguments, output=output)
     report = {
         "result": result,
         "seconds": time.monotonic() - start,
-        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_bytes": _peak_bytes(),
     }
     (output / RESULT).write_text(json.dumps(report), encoding="utf-8")
+
+
+def _peak_bytes() -> int:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

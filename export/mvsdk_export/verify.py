@@ -103,7 +103,7 @@ def check_parity(records: Sequence[Verification]) -> None:
     advice = (
         "try --precision fp16, or more calibration prompts"
         if "w8a16" in worst.variant
-        else "check the checkpoint, then report this with --keep-intermediates"
+        else "check the checkpoint, then report this with what mvsdk doctor says"
     )
     more = f" (and {len(misses) - 1} more)" if len(misses) > 1 else ""
     raise ParityError(

@@ -109,9 +109,9 @@ def finish(
     """Make the float32 or float16 model of a component, byte outputs included."""
     model = onnx.load(Path(traced) / MODEL)
     _append_byte_outputs(model, recipe, component)
-    save_model(model, output / MODEL)
     if precision == "fp16":
-        convert_float16(output / MODEL, output / MODEL)
+        model = convert_float16(model)
+    save_model(model, output / MODEL)
     return _borders(output / MODEL, {})
 
 

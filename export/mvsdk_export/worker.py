@@ -1,6 +1,6 @@
 """The child process of a stage: reads one job from standard input, runs it, writes its report.
 
-Errors go to standard output as `error: ...`, the one line that the parent shows.
+Errors go to standard output as `error: CLASS: ...`, the one line that the parent shows.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def main() -> int:
     try:
         timed(getattr(work, job["function"]), job["arguments"], Path(job["output"]))
     except MvsdkError as exc:
-        print(f"error: {exc}")
+        print(f"error: {type(exc).__name__}: {exc}")
         return 1
     except Exception as exc:
         traceback.print_exc()

@@ -7,21 +7,20 @@ Ctrl-C. Errors are one line; `--debug`, anywhere on the line, adds traceback and
 from __future__ import annotations
 
 import argparse
-import contextlib
 import io
 import logging
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from importlib.metadata import entry_points
-from typing import Never
+from typing import Any, Never
 
 import mvsdk
 from mvsdk.cli import devices, doctor, generate, inspect
 from mvsdk.cli.command import Command
-from mvsdk.cli.output import say, show
+from mvsdk.cli.output import abandon_stdout, say, show
 from mvsdk.errors import BackendError, InputError, MvsdkError
 
 RUNTIME_COMMANDS: tuple[Command, ...] = (
@@ -73,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = _run(arguments)
         sys.stdout.flush()
     except BrokenPipeError:
-        _abandon_stdout()
+        abandon_stdout()
         status = 141  # what a shell reports for a writer whose reader went away (128 + SIGPIPE)
     except KeyboardInterrupt:
         say("\ninterrupted; nothing half-written is left")
@@ -95,13 +94,38 @@ def _run(arguments: Sequence[str]) -> int:
         return 0
     verb, *rest = arguments
     command = _find_command(verb)
-    parser = _Parser(prog=f"mvsdk {verb}", description=command.help.capitalize() + ".")
+    description = command.help[0].upper() + command.help[1:] + "."
+    parser = _Parser(prog=f"mvsdk {verb}", description=description)
     command.add_arguments(parser)
     try:
         options = parser.parse_args(rest)
     except SystemExit as exc:  # --help
         return exc.code if isinstance(exc.code, int) else 0
     return command.run(options)
+
+
+class _HelpFormatter(argparse.HelpFormatter):
+    """Help that fits a screen of 24 lines: the usage names only what is required."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=26, width=80)
+
+    def add_usage(
+        self,
+        usage: str | None,
+        actions: Iterable[argparse.Action],
+        groups: Iterable[Any],
+        prefix: str | None = None,
+    ) -> None:
+        """Add the line `usage: mvsdk VERB REQUIRED [options]`."""
+        del usage
+        required = [
+            " ".join([*action.option_strings[-1:], str(action.metavar or action.dest.upper())])
+            for action in actions
+            if action.required
+        ]
+        line = " ".join(["%(prog)s", *required, "[options]"])
+        super().add_usage(line, actions, groups, prefix)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -112,6 +136,7 @@ class _Parser(argparse.ArgumentParser):
             prog=prog,
             description=description,
             allow_abbrev=False,
+            formatter_class=_HelpFormatter,
             epilog="--debug, anywhere on the line, shows log and traceback.",
         )
 
@@ -190,16 +215,9 @@ def _prepare_streams(*, debug: bool) -> None:
             logging.getLogger(name).setLevel(logging.DEBUG)
 
 
-def _abandon_stdout() -> None:
-    """Point standard output at nothing, so that Python does not complain while it exits."""
-    with contextlib.suppress(OSError, ValueError):
-        nothing = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nothing, sys.stdout.fileno())
-        os.close(nothing)
-
-
 def _report(exc: Exception, text: str, *, debug: bool, status: int) -> int:
     if debug:
         traceback.print_exception(exc)
-    say("error: " + " ".join(text.split()))
+    line = " ".join(text.split())
+    say("error: " + "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in line))
     return status

@@ -8,6 +8,7 @@ must be light.
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -22,3 +23,14 @@ class Command:
     add_arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int]
     """Does the work and returns the exit status. User errors are raised as `MvsdkError`."""
+
+
+def whole_number(text: str) -> int:
+    """Read a whole number of at most 20 digits, the type of an argument.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is none.
+    """
+    if not re.fullmatch(r"-?[0-9]{1,20}", text.strip()):
+        raise argparse.ArgumentTypeError(f"{text[:24]!a} is not a whole number")
+    return int(text)

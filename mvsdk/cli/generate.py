@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mvsdk.cli.command import Command
+from mvsdk.cli.command import Command, whole_number
 from mvsdk.cli.output import Progress, format_seconds, say, show, show_json
 from mvsdk.errors import InputError, OutputError
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from mvsdk.generation import Step, Timings
     from mvsdk.pipeline import Pipeline
     from mvsdk.video import Video
+
+_SHOWN_WORDS = 5
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,12 +29,12 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--target", metavar="T", help="onnx or snapdragon; default: what runs here")
     add("--chip", metavar="C", help="variant for this chip (mvsdk devices)")
     add("--precision", metavar="P", help="such as fp32 or w8a16; default: the first that runs")
-    add("--steps", type=int, metavar="N", help="one of the bundle's numbers of steps")
-    add("--seed", type=int, default=0, metavar="N", help="0 to 2**64-1; default 0")
+    add("--steps", type=whole_number, metavar="N", help="one of the bundle's numbers of steps")
+    add("--seed", type=whole_number, default=0, metavar="N", help="0 to 2**64-1; default 0")
     add("--memory", choices=("fast", "low"), default="fast", help="low: one graph at a time")
     add("-o", "--output", type=Path, metavar="FILE", help=".mp4 .webp .gif .png .npy")
     add("--fps", type=float, metavar="R", help="frames per second; default: the bundle's")
-    add("--scale", type=int, metavar="N", help="enlarge every pixel to N x N")
+    add("--scale", type=whole_number, metavar="N", help="enlarge every pixel to N x N")
     add("--overwrite", action="store_true", help="replace the output file if it exists")
     add("--json", action="store_true", help="print the result as JSON")
 
@@ -70,9 +72,16 @@ COMMAND = Command(
 
 
 def _generate(pipeline: Pipeline, options: argparse.Namespace) -> Video:
-    unknown = pipeline.tokenizer.unknown_words(options.prompt)
+    tokenizer = pipeline.tokenizer
+    unknown = tokenizer.unknown_words(options.prompt)
+    if unknown and not tokenizer.knows_a_word(options.prompt):
+        raise InputError(
+            f"this model knows no word of the prompt {options.prompt[:40]!a}; use other words"
+        )
     if unknown:
-        say(f"note: not in this model's vocabulary: {', '.join(unknown)}")
+        shown = ", ".join(word[:24] for word in unknown[:_SHOWN_WORDS])
+        more = f" and {len(unknown) - _SHOWN_WORDS} more" if len(unknown) > _SHOWN_WORDS else ""
+        say(f"note: not in this model's vocabulary: {shown}{more}")
     progress = Progress()
     progress.update("loading")
     try:

@@ -2,15 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
 from collections.abc import Sequence
 
+from mvsdk.errors import OutputError
+
 
 def show(text: str) -> None:
-    """Print a result."""
-    print(text, flush=True)
+    """Print a result.
+
+    Raises:
+        BrokenPipeError: If the reader went away.
+        OutputError: If standard output cannot be written.
+    """
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as exc:
+        abandon_stdout()
+        reason = (exc.strerror or str(exc)).lower()
+        raise OutputError(
+            f"cannot write standard output: {reason}; send it to another place"
+        ) from exc
+
+
+def abandon_stdout() -> None:
+    """Point standard output at nothing, so that Python does not complain while it exits."""
+    with contextlib.suppress(OSError, ValueError):
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, sys.stdout.fileno())
+        os.close(nothing)
 
 
 def show_json(value: object) -> None:

@@ -55,7 +55,7 @@ REFUSED_AT_OPEN: dict[str, tuple[Damage, str]] = {
     ),
     "newer": (
         edit_json("model_index.json", format_version=2),
-        "format_version is 2, want an integer",
+        "format_version 2, this mvsdk reads up to 1; update mvsdk",
     ),
     "true as version": (
         edit_json("model_index.json", format_version=True),

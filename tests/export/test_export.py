@@ -178,7 +178,7 @@ def only_error(done: Outcome) -> str:
         ("--target onnx --model wan", "unknown model 'wan'; known: sticker"),
         ("--target onnx --precision int4", "unknown precision 'int4'; known: fp32, fp16, w8a16"),
         ("--target snapdragon --precision fp32", "unknown precision 'fp32'; known: w8a16, fp16"),
-        ("--target snapdragon --chip sm1", "chip is 'sm1', which is not known"),
+        ("--target snapdragon --chip sm1", "unknown chip 'sm1'; known: sm8550"),
         ("--target onnx --chip sm8550", "--chip goes with --target snapdragon, not onnx"),
         ("--target onnx --frames 99", "frames is 99, allowed: 4 to 16; use --frames 16"),
         ("--target onnx --height 33", "height is 33, allowed: 32 to 128, a multiple of 32"),
@@ -273,6 +273,74 @@ def test_dry_run_says_what_would_be_made_and_writes_nothing(
     for word in ("8 frames of 64 x 64", "snapdragon-sm8550-w8a16", "nothing was written", str(out)):
         assert word in done.out
     assert not list(tmp_path.iterdir())
+
+
+def _other_vocabulary(folder: Path, out: Path) -> None:
+    path = folder / "tokenizer" / "vocab.json"
+    vocabulary = json.loads(path.read_text())
+    vocabulary["tokens"].append("surplus")
+    path.write_text(json.dumps(vocabulary))
+
+
+def _other_network(folder: Path, out: Path) -> None:
+    path = folder / "unet" / "config.json"
+    config = json.loads(path.read_text())
+    config["attention_heads"] = 0
+    path.write_text(json.dumps(config))
+
+
+def _other_weights(folder: Path, out: Path) -> None:
+    path = folder / "vae" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(path)
+    weights.pop(sorted(weights)[0])
+    save_file(weights, path)
+
+
+def _other_scheduler(folder: Path, out: Path) -> None:
+    path = folder / "scheduler" / "scheduler_config.json"
+    scheduler = json.loads(path.read_text())
+    path.write_text(json.dumps({**scheduler, "prediction_type": "epsilon"}))
+
+
+def _levels_that_fall_together(folder: Path, out: Path) -> None:
+    path = folder / "scheduler" / "scheduler_config.json"
+    scheduler = json.loads(path.read_text())
+    path.write_text(json.dumps({**scheduler, "shift": 1e-300}))
+
+
+def _newer_folder(folder: Path, out: Path) -> None:
+    path = folder / "model_index.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format_version": 2}))
+
+
+def _output_is_there(folder: Path, out: Path) -> None:
+    out.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("spoil_it", "message"),
+    [
+        (_other_vocabulary, "tokens, tokenizer/vocab.json has"),
+        (_other_network, "attention_heads"),
+        (_other_weights, "lacks 1 of"),
+        (_other_scheduler, "prediction_type"),
+        (_levels_that_fall_together, "shift is 1e-300, want a number above 0.001"),
+        (_newer_folder, "format_version 2, this mvsdk reads up to 1; update mvsdk"),
+        (_output_is_there, "exists; add --overwrite"),
+    ],
+)
+def test_dry_run_refuses_what_an_export_would(
+    toolchain: Toolchain,
+    model_copy: Path,
+    tmp_path: Path,
+    spoil_it: Callable[[Path, Path], None],
+    message: str,
+) -> None:
+    out = tmp_path / "x.mvbundle"
+    spoil_it(model_copy, out)
+    arguments = ("--target", "onnx", "--checkpoint", model_copy, "--out", out, *SIZE)
+    for dry in ((), ("--dry-run",)):
+        assert message in only_error(toolchain("export", *arguments, *dry))
 
 
 def test_dry_run_as_json_lists_every_variant(

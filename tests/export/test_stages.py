@@ -15,9 +15,10 @@ pytest.importorskip("torch")
 from damage import BIAS, spoil
 
 from mvsdk.devices import find_chipset
+from mvsdk.errors import BundleError, MvsdkError
 from mvsdk_export import export, stages
 from mvsdk_export.checkpoints import open_model_folder
-from mvsdk_export.errors import ExportError
+from mvsdk_export.errors import CheckpointError, ExportError
 from mvsdk_export.recipes import find_recipe
 from mvsdk_export.request import ExportRequest
 from mvsdk_export.stages import Stage, StageRunner
@@ -198,7 +199,7 @@ def test_one_model_is_made_per_precision_and_one_artefact_per_chip(
 
 def failure(tmp_path: Path, status: int, text: str = "") -> str:
     (tmp_path / "log").write_text(text)
-    return stages._failure("compile unet", status, tmp_path / "log")
+    return str(stages._failure("compile unet", status, tmp_path / "log"))
 
 
 def test_child_that_crashed_is_one_line_with_the_signal(tmp_path: Path) -> None:
@@ -210,6 +211,38 @@ def test_child_that_crashed_is_one_line_with_the_signal(tmp_path: Path) -> None:
 def test_child_that_raised_is_one_line_with_its_own_message(tmp_path: Path) -> None:
     log = "Traceback\n  File x\nValueError: y\nerror: the reason\n\n"
     assert failure(tmp_path, 1, log) == "compile unet failed: the reason"
+
+
+@pytest.mark.parametrize(
+    ("word", "kind"),
+    [
+        ("CheckpointError", CheckpointError),
+        ("BundleError", BundleError),
+        ("OSError", ExportError),
+        ("NO_SUCH", ExportError),
+    ],
+)
+def test_error_of_a_child_keeps_its_class(
+    tmp_path: Path, word: str, kind: type[MvsdkError]
+) -> None:
+    (tmp_path / "log").write_text(f"error: {word}: the reason\n")
+    error = stages._failure("trace unet", 1, tmp_path / "log")
+    assert type(error) is kind
+    assert str(error).endswith("the reason")
+
+
+def test_stage_that_another_runner_uses_is_not_forgotten(
+    jobs: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    first, second = StageRunner(tmp_path), StageRunner(tmp_path)
+    stage = first.run("x", "trace", {})
+    assert second.run("x", "trace", {}).reused
+    first.forget()
+    assert stage.folder.is_dir()
+    second.forget()
+    assert not list(tmp_path.iterdir())
+    assert not first.run("x", "trace", {}).reused
+    assert len(jobs) == 2
 
 
 def test_child_that_said_nothing_of_its_own_is_one_line(tmp_path: Path) -> None:
@@ -229,7 +262,7 @@ def test_real_child_that_raises_is_one_line_and_leaves_no_stage(
     tmp_path: Path, function: str, arguments: dict[str, Any], reason: str
 ) -> None:
     cache = tmp_path / "cache"
-    with pytest.raises(ExportError, match=f"^try it failed: .*{reason}") as caught:
+    with pytest.raises(MvsdkError, match=f"^try it failed: .*{reason}") as caught:
         StageRunner(cache).run("try it", function, arguments)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.rglob("*"))

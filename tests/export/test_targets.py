@@ -165,11 +165,9 @@ def test_large_weights_go_to_a_file_beside_the_model(
 def test_float16_model_keeps_float32_borders(tmp_path: Path) -> None:
     weights = np.full((8, 8), 0.1, np.float32)
     model = make_model([helper.make_node("MatMul", ["x", "w"], ["y"])], {"w": weights})
-    onnx.save(model, tmp_path / "model.onnx")
-    convert_float16(tmp_path / "model.onnx", tmp_path / "half.onnx")
-    half = onnx.load(tmp_path / "half.onnx")
+    half = convert_float16(model)
     assert [t.data_type for t in half.graph.initializer] == [TensorProto.FLOAT16]
-    found = run(tmp_path / "half.onnx", np.ones(SHAPE, np.float32))
+    found = run(half, np.ones(SHAPE, np.float32))
     assert found.dtype == np.float32
     assert found == pytest.approx(0.8, rel=1e-2)
 

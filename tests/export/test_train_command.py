@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from mvsdk import _staging
 from mvsdk.errors import InputError, MvsdkError, OutputError
 from mvsdk_export import commands
 from mvsdk_export.commands.train import TRAIN
@@ -84,6 +86,15 @@ def test_model_folder_that_exists_is_refused_before_anything_is_trained(
     (tmp_path / "model" / "model_index.json").write_text("{}")
     with pytest.raises(OutputError, match="add --overwrite"):
         _train("--work", work, "--out", tmp_path / "model")
+    assert [path.name for path in work.iterdir()] == ["data"]
+
+
+def test_work_folder_of_a_living_training_is_left_alone(work: Path) -> None:
+    lock = _staging.lock_folder(work)
+    assert lock is not None
+    with pytest.raises(InputError, match=r"another mvsdk train works in .*; wait for it"):
+        _train("--stage", "autoencoder", "--work", work)
+    os.close(lock)
     assert [path.name for path in work.iterdir()] == ["data"]
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from mvsdk import _staging
 from mvsdk.bundle import Bundle, BundleWriter
 from mvsdk.errors import BundleError, MvsdkError, OutputError
 from mvsdk.manifest import Manifest
@@ -296,6 +297,36 @@ def test_folder_of_a_living_writer_is_left_alone(tmp_path: Path) -> None:
         with BundleWriter(tmp_path / "a") as second:
             assert first.directory != second.directory
         assert first.commit(MANIFEST).manifest == MANIFEST
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_hidden_folder_that_another_writer_removes_at_once_is_made_anew(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    lock_folder = _staging.lock_folder
+    taken: list[Path] = []
+
+    def removed_first(path: Path) -> int | None:
+        if len(taken) < 2:  # once before the lock, once while the other holds it
+            taken.append(path)
+            path.rmdir()
+            if len(taken) == 2:
+                raise BlockingIOError
+        return lock_folder(path)
+
+    monkeypatch.setattr(_staging, "lock_folder", removed_first)
+    write(tmp_path / "a.mvbundle")
+    assert len(taken) == 2
+    assert os.listdir(tmp_path) == ["a.mvbundle"]
+
+
+def test_bundle_can_be_opened_before_it_has_its_name(tmp_path: Path) -> None:
+    with BundleWriter(tmp_path / "a") as writer:
+        fill(writer)
+        hidden = writer.preview(MANIFEST)
+        hidden.verify()
+        assert not (tmp_path / "a").exists()
+        assert writer.commit(NEW).manifest == NEW
     assert os.listdir(tmp_path) == ["a"]
 
 

@@ -72,10 +72,30 @@ def test_help_fits_a_screen_and_shows_every_verb(capsys: CapSys, argv: list[str]
     }
 
 
-@pytest.mark.parametrize("command", RUNTIME_COMMANDS, ids=lambda command: command.name)
-def test_every_verb_has_help(capsys: CapSys, command: Command) -> None:
-    assert main([command.name, "--help"]) == 0
-    assert capsys.readouterr().out.startswith(f"usage: mvsdk {command.name}")
+@pytest.mark.parametrize(
+    "verb", [*(command.name for command in RUNTIME_COMMANDS), "export", "verify", "plan", "train"]
+)
+def test_help_of_every_verb_fits_a_screen(capsys: CapSys, verb: str) -> None:
+    assert main([verb, "--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"usage: mvsdk {verb} ")
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
+def test_full_standard_output_is_one_line() -> None:
+    with open("/dev/full", "w") as full:
+        process = _spawn("devices", stdout=full, stderr=subprocess.PIPE)
+        _, err = process.communicate()
+    assert process.returncode == 2
+    (line,) = err.decode().splitlines()
+    assert line.startswith("error: cannot write standard output: no space left on device; ")
+
+
+def test_control_characters_in_an_error_are_shown_not_sent(capsys: CapSys) -> None:
+    line = _error(capsys, "generate", "a", "-o", "\x1b[31m/a.mp4", "--bundle", "x")
+    assert "\\u001b[31m" in line
 
 
 def test_version(capsys: CapSys) -> None:
@@ -90,7 +110,7 @@ def test_an_unknown_verb_suggests_the_nearest(capsys: CapSys) -> None:
 
 def test_unknown_options_point_at_the_verbs_help(capsys: CapSys) -> None:
     assert "see mvsdk doctor --help" in _error(capsys, "doctor", "--colour")
-    assert "--steps: invalid int value: 'four'" in _error(
+    assert "--steps: 'four' is not a whole number" in _error(
         capsys, "generate", "a", "--steps", "four"
     )
 

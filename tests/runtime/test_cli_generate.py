@@ -106,6 +106,7 @@ def test_generate_says_which_words_it_does_not_know(capsys: CapSys, bundle: Path
     ("argv", "message"),
     [
         ([""], "prompt is empty"),
+        (["zebra, yak!"], "this model knows no word of the prompt 'zebra, yak!'; use other words"),
         (["a " * 7], "prompt has 7 tokens, this model takes at most 6"),
         (["a\x07"], "control character U+0007"),
         (["a\udcff"], "control character U+DCFF"),

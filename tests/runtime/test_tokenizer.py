@@ -81,6 +81,13 @@ def test_unknown_words_are_listed_once_in_order(tokenizer: WordPiece) -> None:
     assert tokenizer.unknown_words("a rocket") == ()
 
 
+@pytest.mark.parametrize(("text", "known"), [("zebra yak, !", False), ("zebra a", True)])
+def test_prompt_without_any_known_word_is_told_apart(
+    tokenizer: WordPiece, text: str, known: bool
+) -> None:
+    assert tokenizer.knows_a_word(text) is known
+
+
 def test_a_cased_vocabulary_keeps_case() -> None:
     tokenizer = WordPiece(["[PAD]", "[UNK]", "a", "A"], 2, lowercase=False)
     assert tokenizer.encode("A a").tolist() == [[3, 2]]

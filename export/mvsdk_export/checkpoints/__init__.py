@@ -15,6 +15,7 @@ strict, weights are compared with the network before they are read. Importing th
 from __future__ import annotations
 
 from mvsdk_export.checkpoints.folder import (
+    MODEL_CARD,
     ModelFolder,
     default_model_folder,
     load_configs,
@@ -24,6 +25,7 @@ from mvsdk_export.checkpoints.scheduler import Scheduler
 from mvsdk_export.checkpoints.writer import save_model_folder
 
 __all__ = [
+    "MODEL_CARD",
     "ModelFolder",
     "Scheduler",
     "default_model_folder",

@@ -93,6 +93,18 @@ class ModelFolder:
         config = with_frames(self.load_config(component), num_frames)
         return load_weights_(build_on_meta(part, config), self._weights[component])
 
+    def check(self, *, num_frames: int | None = None) -> None:
+        """Check configurations and names, shapes and types of all weights; none is read.
+
+        Raises:
+            CheckpointError: If configuration and weights do not fit.
+        """
+        from mvsdk_export.checkpoints.weights import check_headers
+
+        for part in self.recipe.components:
+            config = with_frames(self.load_config(part.name), num_frames)
+            check_headers(build_on_meta(part, config), self._weights[part.name])
+
     def load_graph(self, component: str, *, num_frames: int | None = None) -> nn.Module:
         """Load one component as phones get it: with the recipe's wrapper, if it has one."""
         return wrap(self.recipe.component(component), self.load(component, num_frames=num_frames))
@@ -227,7 +239,11 @@ def _check_index(root: Path, recipe: Recipe) -> None:
     document.check_keys(("_class_name", "recipe", "format_version"))
     document.choice("_class_name", (CLASS_NAME,))
     document.choice("recipe", (recipe.name,))
-    document.integer("format_version", FORMAT_VERSION, FORMAT_VERSION)
+    if document.integer("format_version", 1, 1000) > FORMAT_VERSION:
+        raise CheckpointError(
+            f"model folder {str(root)!r} has format_version {document.values['format_version']}, "
+            f"this mvsdk reads up to {FORMAT_VERSION}; update mvsdk"
+        )
 
 
 def _index_of(part: ComponentRecipe) -> str:

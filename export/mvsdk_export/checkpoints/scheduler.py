@@ -6,11 +6,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
 
-from mvsdk.manifest import PREDICTION_TYPES, PredictionType, SamplerKind
+from mvsdk.manifest import PredictionType, SamplerKind
+from mvsdk.sampling import SAMPLERS
 from mvsdk_export.checkpoints.documents import read_document
 
 KINDS: tuple[SamplerKind, ...] = ("flow_euler", "flow_consistency")
 """Samplers whose schedules follow from the fields below; the others need noise tables as well."""
+
+MIN_SHIFT = 1e-3
+"""Below, the levels of a schedule of a thousand steps are no longer told apart."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,11 +42,11 @@ def read_scheduler(path: Path) -> Scheduler:
     document = read_document(path)
     document.choice("kind", KINDS)  # first: another kind has other keys
     document.check_keys(("kind", "prediction_type", "shift", "num_train_timesteps"))
+    kind = cast("SamplerKind", document.choice("kind", KINDS))
+    known = SAMPLERS[kind].prediction_types
     return Scheduler(
-        kind=cast("SamplerKind", document.choice("kind", KINDS)),
-        prediction_type=cast(
-            "PredictionType", document.choice("prediction_type", PREDICTION_TYPES)
-        ),
-        shift=document.number("shift", above=0.0, most=1000.0),
+        kind=kind,
+        prediction_type=cast("PredictionType", document.choice("prediction_type", known)),
+        shift=document.number("shift", above=MIN_SHIFT, most=1000.0),
         num_train_timesteps=document.integer("num_train_timesteps", 1, 1_000_000),
     )

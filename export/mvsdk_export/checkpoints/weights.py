@@ -32,14 +32,28 @@ def load_weights_(network: nn.Module, files: Sequence[Path]) -> nn.Module:
         CheckpointError: If tensors are missing, unexpected, of a wrong shape or type, or not
             finite.
     """
-    expected = network.state_dict()
-    headers = {path: read_header(path) for path in files}
-    _check_entries(headers, expected)
+    headers = check_headers(network, files)
     tensors: dict[str, Tensor] = {}
     for path in files:
         tensors |= _read_tensors(path, list(headers[path]))
     network.load_state_dict(tensors, strict=True, assign=True)
     return network
+
+
+def check_headers(
+    network: nn.Module, files: Sequence[Path]
+) -> Mapping[Path, Mapping[str, TensorEntry]]:
+    """Compare what files say they hold with what a network needs; no weight is read.
+
+    Returns:
+        File -> tensor name -> entry.
+
+    Raises:
+        CheckpointError: If tensors are missing, unexpected, or of a wrong shape or type.
+    """
+    headers = {path: read_header(path) for path in files}
+    _check_entries(headers, network.state_dict())
+    return headers
 
 
 def check_finite(name: str, tensor: Tensor, where: str) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mvsdk.cli.command import Command
 from mvsdk.cli.output import format_bytes, say, show, show_json, table
@@ -25,9 +25,6 @@ from mvsdk_export.recipes import Recipe, find_recipe
 
 if TYPE_CHECKING:
     from mvsdk_export.costs import ComponentCosts
-
-_STAND_INS = {"vocabulary_size": 3581}
-"""Values of configuration fields without a default, where no model folder says them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,18 +62,18 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace) -> int:
     request = _read_request(options)
     require_toolchain("torch", command="plan")
+    chips = [find_chipset(name) for name in request.chips]
     findings = preflight_request(
         request.recipe,
         num_frames=request.num_frames,
         height=request.height,
         width=request.width,
         steps=request.steps,
-        chips=request.chips,
+        chips=chips,
     )
     source, costs = "not read", ()
     if _possible(findings):  # a size that does not fit has no costs
         source, costs = _measure(request)
-        chips = [find_chipset(name) for name in request.chips]
         findings += preflight_costs(costs, precisions=request.precisions, chips=chips)
     if options.json:
         show_json(_to_json(request, source, costs, findings))
@@ -118,29 +115,14 @@ def _measure(request: _Request) -> tuple[str, tuple[ComponentCosts, ...]]:
     from mvsdk_export.costs import measure_recipe
 
     folder = request.checkpoint or default_model_folder(request.recipe.name)
-    if request.checkpoint is None and not folder.exists():
-        source, configs = "defaults of the networks", _default_configs(request.recipe)
-    else:
-        source, configs = str(folder), load_configs(folder, request.recipe)
     costs = measure_recipe(
         request.recipe,
-        configs,
+        load_configs(folder, request.recipe),
         num_frames=request.num_frames,
         height=request.height,
         width=request.width,
     )
-    return source, costs
-
-
-def _default_configs(recipe: Recipe) -> dict[str, Any]:
-    from mvsdk_export.checkpoints.building import resolve
-
-    configs: dict[str, Any] = {}
-    for part in recipe.components:
-        config_class = resolve(part.config)
-        needed = [item.name for item in fields(config_class) if item.default is MISSING]
-        configs[part.name] = config_class(**{name: _STAND_INS[name] for name in needed})
-    return configs
+    return str(folder), costs
 
 
 def _totals(costs: Sequence[ComponentCosts], steps: Sequence[int]) -> dict[int, int]:

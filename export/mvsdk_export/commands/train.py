@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mvsdk._staging import writing
-from mvsdk.cli.command import Command
+from mvsdk._staging import lock_folder, writing
+from mvsdk.cli.command import Command, whole_number
 from mvsdk.cli.output import say, show, show_json
 from mvsdk.errors import InputError
 from mvsdk_export.commands import require_toolchain
@@ -66,22 +68,30 @@ class _StageReport:
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="sticker", help="recipe (default: sticker)")
     parser.add_argument(
-        "--stage", choices=("all", *STAGES), default="all", help="what to do (default: all)"
+        "--stage",
+        metavar="STAGE",
+        choices=("all", *STAGES),
+        default="all",
+        help=f"{', '.join(STAGES)} (default: all)",
     )
     parser.add_argument(
         "--work",
         metavar="DIR",
         type=Path,
-        help="data and states; a run found there goes on (default: runs/MODEL)",
+        help="data and states; resumes (default: runs/MODEL)",
     )
-    parser.add_argument("--steps", metavar="N", type=int, help="steps of every network trained")
-    parser.add_argument("--subjects", metavar="N", type=int, help="subjects of the denoiser")
-    parser.add_argument("--seed", metavar="N", type=int, help="seed of weights and data")
+    parser.add_argument(
+        "--steps", metavar="N", type=whole_number, help="steps of every network trained"
+    )
+    parser.add_argument(
+        "--subjects", metavar="N", type=whole_number, help="subjects of the denoiser"
+    )
+    parser.add_argument("--seed", metavar="N", type=whole_number, help="seed of weights and data")
     parser.add_argument(
         "--out",
         metavar="DIR",
         type=Path,
-        help="model folder that package writes (default: model in --work)",
+        help="model folder to write (default: WORK/model)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace that model folder")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -99,7 +109,9 @@ def _run(options: argparse.Namespace) -> int:
         steps=request.steps, denoiser_subjects=request.subjects, seed=request.seed
     )
     with writing(request.work):
-        return _run_stages(request, recipe, as_json=options.json)
+        request.work.mkdir(parents=True, exist_ok=True)
+        with _alone_in(request.work):
+            return _run_stages(request, recipe, as_json=options.json)
 
 
 TRAIN = Command(
@@ -127,6 +139,22 @@ def _read_request(options: argparse.Namespace) -> _Request:
         subjects=options.subjects,
         seed=options.seed,
     )
+
+
+@contextlib.contextmanager
+def _alone_in(work: Path) -> Generator[None]:
+    """Hold the work folder, so that no two trainings write one state."""
+    try:
+        lock = lock_folder(work)
+    except BlockingIOError as exc:
+        raise InputError(
+            f"another mvsdk train works in {str(work)!r}; wait for it, or choose another --work"
+        ) from exc
+    try:
+        yield
+    finally:
+        if lock is not None:
+            os.close(lock)
 
 
 def _run_stages(request: _Request, recipe: TrainingRecipe, *, as_json: bool) -> int:

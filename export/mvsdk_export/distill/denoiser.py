@@ -7,7 +7,6 @@ denoiser: features distilled from sentences alone hardly tell "left" from "right
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from mvsdk._staging import replacing
 from mvsdk.tokenizer import WordPiece
 from mvsdk_export.distill.autoencoder import to_network
 from mvsdk_export.distill.captions import BACKGROUNDS, MOTIONS, Scene
@@ -86,8 +86,8 @@ def save_bank(parts: Sequence[LatentBank], path: Path) -> None:
         "scenes": np.concatenate([part.scenes for part in parts]),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    safetensors.numpy.save_file(arrays, path.with_suffix(".tmp"))
-    os.replace(path.with_suffix(".tmp"), path)
+    with replacing(path) as temporary:
+        safetensors.numpy.save_file(arrays, temporary)
 
 
 def read_bank(path: Path) -> LatentBank:

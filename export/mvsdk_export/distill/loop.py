@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import time
 from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass, replace
@@ -21,6 +20,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from mvsdk._staging import replacing
 from mvsdk_export.distill.options import TrainingError, TrainOptions, TrainStep
 
 logger = logging.getLogger(__name__)
@@ -210,10 +210,9 @@ class _Run:
             for key in ("exp_avg", "exp_avg_sq"):
                 tensors[f"{key}.{name}"] = self.optimizer.state[parameter][key]
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_suffix(".tmp")
         metadata = {"step": str(self.step), "options": json.dumps(asdict(self.options))}
-        save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, metadata)
-        os.replace(temporary, self.path)
+        with replacing(self.path) as temporary:
+            save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, metadata)
         self.saved_step = self.step
         logger.info("saved %s at step %d", self.path, self.step)
 

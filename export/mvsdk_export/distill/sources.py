@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import shutil
 import subprocess
 import tarfile
@@ -18,6 +17,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from mvsdk._staging import replacing
 from mvsdk.errors import MvsdkError
 
 logger = logging.getLogger(__name__)
@@ -220,13 +220,8 @@ def _extract_member(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path,
     source = tar.extractfile(member)
     if source is None:
         raise DataError(f"member {member.name!r} cannot be read; do not use this package")
-    partial = folder / f".{name}.{os.getpid()}.part"
-    try:
-        with source, partial.open("wb") as sink:
-            shutil.copyfileobj(source, sink, _CHUNK_BYTES)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+    with source, replacing(target) as temporary, temporary.open("wb") as sink:
+        shutil.copyfileobj(source, sink, _CHUNK_BYTES)
     return target
 
 

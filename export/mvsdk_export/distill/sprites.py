@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from mvsdk._staging import replacing
 from mvsdk_export.distill.sources import (
     EMOJIBASE,
     FLUENT_EMOJI,
@@ -323,13 +323,8 @@ def save_sprites(sprites: Sprites, path: Path) -> None:
         "labels": sprites.labels,
         "keywords": sprites.keywords,
     }
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with unfinished.open("wb") as sink:
-            np.savez(sink, rgba=sprites.rgba, meta=np.array(json.dumps(meta)))
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with replacing(path) as temporary, temporary.open("wb") as sink:
+        np.savez(sink, rgba=sprites.rgba, meta=np.array(json.dumps(meta)))
 
 
 def load_sprites(path: Path) -> Sprites:

@@ -14,7 +14,6 @@ What was made with other options is never continued.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import replace
@@ -24,6 +23,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from mvsdk._staging import replacing
 from mvsdk.tokenizer import WordPiece
 from mvsdk_export.distill.autoencoder import autoencoder_loss, fit_encoder_
 from mvsdk_export.distill.clips import StickerClips
@@ -251,9 +251,8 @@ def save_vocabulary(tokens: list[str], path: Path) -> None:
             )
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps({"kind": "wordpiece", "tokens": tokens}), encoding="utf-8")
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps({"kind": "wordpiece", "tokens": tokens}), encoding="utf-8")
 
 
 def load_bank(recipe: TrainingRecipe, work: Path) -> LatentBank:

@@ -91,22 +91,23 @@ def strip_metadata(path: Path) -> None:
 
 
 def save_model(model: onnx.ModelProto, path: Path) -> None:
-    """Write a model; large weights go to a file beside it."""
+    """Write a model; large weights go to a file beside it, and replace one that is there."""
+    data = path.with_suffix(".data")
+    data.unlink(missing_ok=True)  # ONNX would append to it
     size = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
     if size > EXTERNAL_DATA_BYTES:
-        onnx.save(model, path, save_as_external_data=True, location=path.stem + ".data")
+        onnx.save(model, path, save_as_external_data=True, location=data.name)
     else:
         onnx.save(model, path)
 
 
-def convert_float16(source: Path, target: Path) -> None:
-    """Convert a float32 model to float16 with float32 borders."""
+def convert_float16(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a float32 model in float16 with float32 borders."""
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it reports every weight below float16's smallest number
-        model = convert_float_to_float16(onnx.load(source), keep_io_types=True)
-    save_model(cast("onnx.ModelProto", model), target)
+        return cast("onnx.ModelProto", convert_float_to_float16(model, keep_io_types=True))
 
 
 def append_byte_output(model: onnx.ModelProto, name: str) -> None:
