@@ -190,8 +190,8 @@ def _check_text(manifest: Manifest) -> None:
     length = (1, manifest.tokenizer.max_length)
     _check_shape(manifest, TEXT_ENCODER, "inputs", "input_ids", length, "tokenizer.max_length")
     hidden = _tensor(manifest, TEXT_ENCODER, "outputs", HIDDEN_STATES).shape
-    if len(hidden) != 3 or hidden[:2] != length:
-        want = f"(1, {length[1]}, D)"
+    if len(hidden) != 3 or hidden[0] != 1:
+        want = "(1, S, D)"
         raise _refuse(f"{TEXT_ENCODER}/{HIDDEN_STATES} has shape {hidden}, want {want}")
     _check_shape(manifest, manifest.denoiser, "inputs", HIDDEN_STATES, hidden, TEXT_ENCODER)
 

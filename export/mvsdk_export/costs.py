@@ -25,11 +25,9 @@ from mvsdk.manifest import PRECISIONS, Precision
 from mvsdk_export.checkpoints.building import build_on_meta, with_frames, wrap
 from mvsdk_export.errors import ExportError
 from mvsdk_export.networks.blocks import set_forms_
-from mvsdk_export.recipes import ComponentRecipe, Recipe
+from mvsdk_export.recipes import DENOISERS, ComponentRecipe, Recipe
 from mvsdk_export.shapes import graph_sizes, input_shapes
 
-DENOISERS = ("unet", "transformer")
-"""Components that run once per step; the others run once per clip."""
 KERNEL_BYTES: Mapping[Precision, int] = {"fp32": 4, "fp16": 2, "w8a16": 1}
 """Bytes of an element of a kernel or matrix."""
 EMBEDDING_BYTES: Mapping[Precision, int] = {"fp32": 4, "fp16": 2, "w8a16": 2}

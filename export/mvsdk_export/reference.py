@@ -20,6 +20,7 @@ from mvsdk.manifest import Sampler
 from mvsdk.noise import initial_latents
 from mvsdk.pipeline import build_sampler
 from mvsdk.tokenizer import WordPiece
+from mvsdk_export.recipes import DENOISERS
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -72,6 +73,7 @@ class Reference:
         calls: list[Evaluation] = []
         ids = self._tokenizer.encode(case.prompt)
         text = self._call(calls, case, "text_encoder", None, {"input_ids": ids})
+        denoiser = next(name for name in DENOISERS if name in self._networks)
         timesteps = self._sampler.schedules[case.num_inference_steps].timesteps
 
         def denoise(sample: NDArray[np.float32], index: int) -> NDArray[np.float32]:
@@ -80,7 +82,7 @@ class Reference:
                 "timestep": np.full(1, timesteps[index], np.float32),
                 "encoder_hidden_states": text,
             }
-            return self._call(calls, case, "unet", index, inputs)
+            return self._call(calls, case, denoiser, index, inputs)
 
         noise = initial_latents(case.seed, latent_shape)
         start = noise * np.float32(self._sampler.init_noise_sigma)

@@ -11,6 +11,8 @@ CONFIG_FIELDS: Mapping[str, tuple[str, ...]] = {
     "C": ("latent_channels",),
     "L": ("max_length",),
     "D": ("hidden_size", "context_dim"),
+    "K": ("memory_slots",),
+    "T": ("memory_tokens",),
 }
 """Symbol -> fields of network configurations that give it; all of them must agree."""
 
@@ -18,7 +20,10 @@ CONFIG_FIELDS: Mapping[str, tuple[str, ...]] = {
 def graph_sizes(
     configs: Mapping[str, Any], *, num_frames: int, height: int, width: int
 ) -> dict[str, int]:
-    """Return the size of every symbol: F, C, h, w (latents), H, W (pixels), L, D (text).
+    """Return the size of every symbol.
+
+    F, C, h, w (latents), H, W (pixels), L (tokens), D (text features), K, T (pictures of a memory
+    and their tokens), S (what the denoiser attends to: L, or L + K T with a memory).
 
     Args:
         configs: Component name -> configuration of its network.
@@ -34,6 +39,8 @@ def graph_sizes(
             for name in names:
                 if hasattr(config, name):
                     sizes[symbol] = getattr(config, name)
+    has_memory = any(getattr(config, "subjects", 0) for config in configs.values())
+    sizes["S"] = sizes["L"] + (sizes["K"] * sizes["T"] if has_memory else 0)
     return sizes
 
 

@@ -19,10 +19,9 @@ from mvsdk.devices import find_chipset
 from mvsdk.manifest import TensorSpec
 from mvsdk.tokenizer import WordPiece
 from mvsdk_export.checkpoints import ModelFolder, open_model_folder
-from mvsdk_export.costs import DENOISERS
 from mvsdk_export.networks.blocks import set_forms_
 from mvsdk_export.quantize.qdq import quantize_w8a16
-from mvsdk_export.recipes import find_recipe
+from mvsdk_export.recipes import DENOISERS, find_recipe
 from mvsdk_export.reference import Case, Reference, load_calls, save_calls, unique
 from mvsdk_export.schedule import make_sampler
 from mvsdk_export.shapes import graph_sizes, input_shapes

@@ -28,7 +28,7 @@ from mvsdk.errors import OutputError
 from mvsdk_export.checkpoints import open_model_folder
 from mvsdk_export.distill import packaging, stages
 from mvsdk_export.distill.autoencoder import autoencoder_loss, fit_encoder_
-from mvsdk_export.distill.clips import StickerClips
+from mvsdk_export.distill.clips import CHANCES, StickerClips
 from mvsdk_export.distill.denoiser import (
     BANK_BATCH,
     LatentBank,
@@ -56,7 +56,7 @@ from mvsdk_export.distill.packaging import components_of, is_packaged, package_m
 from mvsdk_export.distill.preview import preview
 from mvsdk_export.distill.quality import ModelQuality, measure_model
 from mvsdk_export.distill.text_encoder import Teacher
-from mvsdk_export.networks.unet import SpatioTemporalUNet
+from mvsdk_export.networks.transformer import SpatioTemporalTransformer
 from mvsdk_export.networks.vae import Autoencoder
 from mvsdk_export.recipes import find_recipe
 
@@ -118,7 +118,7 @@ def _loss_on_one_batch(loss: LossFunction, network: nn.Module) -> float:
 
 def test_loss_of_the_autoencoder_falls(run: Run) -> None:
     options = replace(TINY.options("autoencoder"), batch_size=64)
-    clips = stages.read_clips(TINY, run.work)
+    clips, _ = stages.read_autoencoder_clips(TINY, run.work)
     loss = autoencoder_loss(clips, options)
     fresh = Autoencoder(TINY.autoencoder)
     fit_encoder_(fresh, clips)
@@ -132,8 +132,8 @@ def test_loss_of_the_denoiser_falls(run: Run) -> None:
     clips, bank = stages.read_clips(TINY, run.work), stages.load_bank(TINY, run.work)
     networks = stages.load_networks(TINY, run.work)
     loss = denoiser_loss(bank, clips, networks.tokenizer, options)
-    fresh = TextDenoiser(networks.text_encoder, SpatioTemporalUNet(TINY.unet))
-    trained = TextDenoiser(networks.text_encoder, networks.unet)
+    fresh = TextDenoiser(networks.text_encoder, SpatioTemporalTransformer(TINY.denoiser))
+    trained = TextDenoiser(networks.text_encoder, networks.denoiser)
     assert _loss_on_one_batch(loss, trained) < 0.8 * _loss_on_one_batch(loss, fresh)
     assert len(run.losses["denoiser"]) == options.steps
 
@@ -243,7 +243,11 @@ def test_loss_that_is_not_finite_stops_the_run_and_spares_its_state(tmp_path: Pa
 
 def test_latents_are_read_back_as_they_were_encoded(run: Run, tmp_path: Path) -> None:
     strided = np.arange(2 * 3 * 4 * 5 * 6, dtype=np.float16).reshape(2, 3, 5, 6, 4)
-    part = LatentBank(latents=strided.transpose(0, 1, 4, 2, 3), scenes=np.zeros((2, 3), np.int64))
+    part = LatentBank(
+        latents=strided.transpose(0, 1, 4, 2, 3),
+        scenes=np.zeros((2, 5), np.int64),
+        chances=np.zeros((2, CHANCES), np.float32),
+    )
     assert not part.latents.flags.c_contiguous
     save_bank([part, part], tmp_path / "bank.safetensors")
     np.testing.assert_array_equal(
@@ -271,10 +275,10 @@ def test_decoded_latents_show_their_scenes(run: Run) -> None:
     [
         replace(TINY, bank_seed=2),
         replace(TINY, bank_clips=71),
-        replace(TINY, denoiser_subjects=3),
+        replace(TINY, clips=replace(TINY.clips, travel=0.2)),
         replace(TINY, clips=replace(TINY.clips, scale=0.5)),
     ],
-    ids=["seed", "count", "subjects", "clips"],
+    ids=["seed", "count", "travel", "scale"],
 )
 def test_latents_of_another_recipe_are_refused(run: Run, other: stages.TrainingRecipe) -> None:
     with pytest.raises(TrainingError, match="choose another work folder"):
@@ -320,19 +324,19 @@ def test_package_is_a_model_folder_with_a_measured_card(run: Run, tmp_path: Path
     out = tmp_path / "model"
     assert not is_packaged(TINY, run.work, out)
     done = package_model(TINY, run.work, out, prompts=2)
-    folder = open_model_folder(out, find_recipe("sticker"))
-    average = stages.load_networks(TINY, run.work).unet.state_dict()
-    for name, value in folder.load("unet").state_dict().items():
+    folder = open_model_folder(out, find_recipe("sticker-dit"))
+    average = stages.load_networks(TINY, run.work).denoiser.state_dict()
+    for name, value in folder.load("transformer").state_dict().items():
         assert torch.equal(value, average[name].half().float())
     assert folder.tokenizer_file.read_bytes() == stages.vocabulary_file(run.work).read_bytes()
     assert folder.scheduler == TINY.scheduler
     assert len(done.quality.rows) == 8
     card = (out / "README.md").read_text()
     assert "disc, arrow" in card
-    assert SUBJECTS[2].noun not in card.split("## What it cannot do")[0].split("subjects:")[1]
+    assert SUBJECTS[2].noun not in card.split("## What it cannot do")[0]
     assert f"{done.quality.autoencoder_psnr_db:.1f} dB on fresh clips" in card
     assert f"{done.quality.rows[1].quality.psnr_db_median:.1f}" in card
-    assert "mvsdk train --model sticker --steps 40 --subjects 2\n" in card
+    assert "mvsdk train --model sticker-dit --steps 40 --subjects 2\n" in card
     assert f'"{done.quality.worst[0][0]}" ({done.quality.worst[0][1]:.1f} dB)' in " ".join(
         card.split()
     )
@@ -347,9 +351,11 @@ def test_what_is_measured_are_the_weights_that_are_shipped(
 ) -> None:
     measured: list[Networks] = []
 
-    def measure(networks: Networks, clips: StickerClips, *, prompts: int) -> ModelQuality:
+    def measure(
+        networks: Networks, clips: StickerClips, unseen: StickerClips, *, prompts: int
+    ) -> ModelQuality:
         measured.append(networks)
-        return measure_model(networks, clips, prompts=prompts)
+        return measure_model(networks, clips, unseen, prompts=prompts)
 
     monkeypatch.setattr(packaging, "measure_model", measure)
     folder = package_model(TINY, run.work, tmp_path / "model", prompts=1).folder

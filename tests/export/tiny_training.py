@@ -14,13 +14,14 @@ from torch import Tensor
 
 from mvsdk_export.checkpoints import Scheduler
 from mvsdk_export.distill import stages
+from mvsdk_export.distill.choices import CHOICES
 from mvsdk_export.distill.clips import ClipOptions
 from mvsdk_export.distill.options import Stage, TrainOptions, TrainStep
 from mvsdk_export.distill.recipe import TrainingRecipe
 from mvsdk_export.distill.sprites import Facing, Sprites, Subject, save_sprites, sprite_cache
 from mvsdk_export.distill.text_encoder import TEACHER_SIZE, Teacher
 from mvsdk_export.networks.text_encoder import TextEncoderConfig
-from mvsdk_export.networks.unet import UNetConfig
+from mvsdk_export.networks.transformer import TransformerConfig
 from mvsdk_export.networks.vae import AutoencoderConfig
 
 SIZE = 32
@@ -28,46 +29,48 @@ FRAMES = 4
 LOOP = 4
 
 
-def _subject(name: str, facing: Facing, motion: str, background: str) -> Subject:
+def _subject(name: str, facing: Facing) -> Subject:
     return Subject(
         id=name,
         codepoints=f"1f{len(name):03x}",
         noun=name,
-        synonyms=(f"little {name}",),
+        synonyms=(f"plain {name}",),
+        keywords=(f"{name}y",),
         kind="drive",
         facing=facing,
-        held_out_motion=motion,
-        held_out_background=background,
     )
 
 
 SUBJECTS = (
-    _subject("arrow", "left", "up", "red"),
-    _subject("disc", "right", "down", "blue"),
-    _subject("ball", "none", "left", "white"),
+    _subject("disc", "right"),
+    _subject("arrow", "left"),
+    _subject("ball", "none"),
 )
 
 TINY = TrainingRecipe(
-    name="sticker",
+    name="sticker-dit",
     subjects=SUBJECTS,
-    denoiser_subjects=2,
-    subjects_first=("disc",),
+    subject_count=2,
     sprite_size=SIZE,
     sprite_frames=LOOP,
-    autoencoder_clips=ClipOptions(frames=FRAMES, size=SIZE, scale_jitter=0.06),
-    clips=ClipOptions(frames=FRAMES, size=SIZE),
+    autoencoder_clips=ClipOptions(frames=FRAMES, size=SIZE, scale_spread=0.1),
+    clips=ClipOptions(frames=FRAMES, size=SIZE, scale_spread=0.02, place_spread=0.02),
     autoencoder=AutoencoderConfig(
         latent_channels=8, decoder_channels=(32, 32, 32), decoder_layers=1
     ),
-    text_encoder=TextEncoderConfig(vocabulary_size=1, hidden_size=32, layers=1, heads=2),
-    unet=UNetConfig(
+    text_encoder=TextEncoderConfig(
+        vocabulary_size=1, hidden_size=32, layers=1, heads=2, memory_tokens=4
+    ),
+    denoiser=TransformerConfig(
         latent_channels=8,
         num_frames=FRAMES,
-        channels=(32, 64),
-        mid_blocks=1,
-        up_blocks=1,
+        width=32,
+        layers=1,
+        heads=2,
         context_dim=32,
-        embedding_dim=32,
+        memory_slots=2,
+        memory_tokens=4,
+        choices=CHOICES,
     ),
     scheduler=Scheduler(kind="flow_euler", prediction_type="sample"),
     bank_clips=70,
@@ -81,6 +84,7 @@ TINY = TrainingRecipe(
         learning_rate=3e-3,
         warmup_steps=1,
         ema_decay=0.9,
+        optimizer="muon",
         precision="bfloat16",
     ),
 )
@@ -109,14 +113,13 @@ def tiny_sprites() -> Sprites:
     """Draw a half black arrow, a disc and a ring whose shade changes over the loop."""
     y, x = np.mgrid[:SIZE, :SIZE] - (SIZE - 1) / 2
     radius = np.hypot(x, y)
-    shapes = (np.abs(y) < (x + 15) / 2, (radius < 12) & (x > -6), (radius < 14) & (radius > 7))
-    colours = ((0, 90, 90), (150, 0, 60), (90, 90, 0))
+    shapes = ((radius < 12) & (x > -6), np.abs(y) < (x + 15) / 2, (radius < 14) & (radius > 7))
+    colours = ((150, 0, 60), (0, 90, 90), (90, 90, 0))
     rgba = np.zeros((len(SUBJECTS), LOOP, SIZE, SIZE, 4), np.uint8)
     for index, (shape, colour) in enumerate(zip(shapes, colours, strict=True)):
         for frame in range(LOOP):
             rgba[index, frame][shape] = (*(value + 10 * frame for value in colour), 255)
-    nouns = tuple(subject.noun for subject in SUBJECTS)
-    return Sprites(subjects=SUBJECTS, rgba=rgba, labels=nouns, keywords=((),) * len(SUBJECTS))
+    return Sprites(subjects=SUBJECTS, rgba=rgba)
 
 
 def write_tiny_data(work: Path, recipe: TrainingRecipe = TINY) -> None:
@@ -128,9 +131,9 @@ def write_tiny_data(work: Path, recipe: TrainingRecipe = TINY) -> None:
         work,
         size=recipe.sprite_size,
         source_frames=recipe.sprite_frames,
-        subjects=recipe.subjects,
+        subjects=recipe.chosen_subjects(),
     )
-    save_sprites(tiny_sprites(), path)
+    save_sprites(tiny_sprites().select([x.id for x in recipe.chosen_subjects()]), path)
 
 
 def run_tiny_stage(stage: Stage, work: Path, recipe: TrainingRecipe = TINY) -> list[TrainStep]:

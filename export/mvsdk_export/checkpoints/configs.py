@@ -31,7 +31,10 @@ def parse_config(document: Document, config_class: type) -> Any:
     optional = [f.name for f in fields(config_class) if f.default is not MISSING]
     document.check_keys(required, optional)
     hints = get_type_hints(config_class)
-    return config_class(**{key: _value(document, key, hints[key]) for key in document.values})
+    off = {f.name for f in fields(config_class) if f.default == 0}
+    return config_class(
+        **{key: _value(document, key, hints[key], off=key in off) for key in document.values}
+    )
 
 
 def config_to_document(config: Any) -> dict[str, object]:
@@ -39,7 +42,8 @@ def config_to_document(config: Any) -> dict[str, object]:
     return asdict(config)
 
 
-def _value(document: Document, key: str, hint: Any) -> object:
+def _value(document: Document, key: str, hint: Any, *, off: bool = False) -> object:
+    """Read one value; `off` allows the integer 0, with which a part is left out."""
     if get_origin(hint) is tuple:
         kinds, value = get_args(hint), document.values[key]
         if not isinstance(value, list) or len(cast("list[object]", value)) != len(kinds):
@@ -50,7 +54,7 @@ def _value(document: Document, key: str, hint: Any) -> object:
         return tuple(_value(inner, part, kind) for part, kind in zip(parts, kinds, strict=True))
     if hint is int:
         return document.integer(
-            key, 1, MAX_BLOCKS if key.endswith(("blocks", "layers")) else MAX_SIZE
+            key, 0 if off else 1, MAX_BLOCKS if key.endswith(("blocks", "layers")) else MAX_SIZE
         )
     if hint is float:
         return document.number(key, above=0.0, most=1e6)

@@ -66,7 +66,7 @@ class _StageReport:
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default="sticker", help="recipe (default: sticker)")
+    parser.add_argument("--model", default="sticker-dit", help="recipe (default: sticker-dit)")
     parser.add_argument(
         "--stage",
         metavar="STAGE",
@@ -84,7 +84,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "--steps", metavar="N", type=whole_number, help="steps of every network trained"
     )
     parser.add_argument(
-        "--subjects", metavar="N", type=whole_number, help="subjects of the denoiser"
+        "--subjects", metavar="N", type=whole_number, help="subjects to learn, of all"
     )
     parser.add_argument("--seed", metavar="N", type=whole_number, help="seed of weights and data")
     parser.add_argument(
@@ -106,7 +106,7 @@ def _run(options: argparse.Namespace) -> int:
     from mvsdk_export.distill.recipe import find_training
 
     recipe = find_training(request.model).changed(
-        steps=request.steps, denoiser_subjects=request.subjects, seed=request.seed
+        steps=request.steps, subject_count=request.subjects, seed=request.seed
     )
     with writing(request.work):
         request.work.mkdir(parents=True, exist_ok=True)

@@ -70,7 +70,7 @@ def autoencoder_loss(clips: StickerClips, options: TrainOptions) -> LossFunction
 def reconstruction_psnr_db(network: Autoencoder, clips: StickerClips) -> float:
     """Return the PSNR of decoded frames against drawn ones (peak 255), over 64 fresh clips."""
     rng = np.random.default_rng(10_000)
-    frames, _, _ = clips.sample_batch(rng, 64)
+    frames = clips.sample_frames(rng, 64)
     frames = frames.reshape(-1, *frames.shape[2:])
     with torch.no_grad():
         decoded = network.decode(network.encode(to_network(frames)))
@@ -90,7 +90,7 @@ def to_frames(x: Tensor) -> np.ndarray:
 
 
 def _draw_frames(clips: StickerClips, rng: np.random.Generator, count: int) -> np.ndarray:
-    frames, _, _ = clips.sample_batch(rng, max(1, count // FRAMES_PER_CLIP))
+    frames = clips.sample_frames(rng, max(1, count // FRAMES_PER_CLIP))
     chosen = rng.permuted(np.tile(np.arange(frames.shape[1]), (len(frames), 1)), axis=1)
     chosen = chosen[:, : min(FRAMES_PER_CLIP, frames.shape[1])]
     return frames[np.arange(len(frames))[:, None], chosen].reshape(-1, *frames.shape[2:])

@@ -1,14 +1,17 @@
-"""Captions from a written grammar: a subject, how it moves, and the colour behind it.
+"""Captions from a written grammar: subjects, how they move, how large they are, the colour behind.
 
-A caption is `article name [motion phrase] [background phrase]`. What it leaves out has a meaning:
-no motion phrase means `still`, no background phrase means `PLAIN`. (When it meant any colour, the
-model painted the average of them.) Two kinds of things are kept out of training so that tests can
-ask for them: every subject has one direction and one background
-that it is never seen with (`subjects.json`), and the wordings of `HELD_OUT` are never used.
+A caption is `article [size] name [joint article name] [motion phrase] [background phrase]`. What it
+leaves out is either ordinary (no motion phrase means `still`, no size means `normal`) or open (no
+background phrase means any colour, and the noise decides which: `choices.py`).
+
+Two kinds of things are kept out of training so that tests can ask for them: every subject has one
+motion and one background that it is never seen with (`held_out_motion`, `held_out_background`), and
+the wordings of `HELD_OUT` are never used.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, product
@@ -18,7 +21,8 @@ import numpy as np
 from mvsdk_export.distill.sources import DataError
 from mvsdk_export.distill.sprites import Subject
 
-MOTIONS = ("still", "left", "right", "up", "down")
+DIRECTIONS = ("left", "right", "up", "down")
+MOTIONS = ("still", *DIRECTIONS, "zoom in", "zoom out", "spin", "flip")
 
 BACKGROUNDS: Mapping[str, tuple[int, int, int]] = {
     "red": (220, 50, 47),
@@ -34,10 +38,18 @@ BACKGROUNDS: Mapping[str, tuple[int, int, int]] = {
 }
 """Colour name -> RGB."""
 
-PLAIN = "white"
-"""The background of a caption that names none."""
+SIZES: Mapping[str, tuple[str, ...]] = {
+    "normal": (),
+    "small": ("small", "tiny", "little"),
+    "big": ("big", "huge", "large"),
+}
+"""Size -> adjectives that say it."""
+
+JOINTS = ("and", "next to", "beside")
+"""What stands between two subjects: the first is on the left."""
 
 VERBS: Mapping[str, tuple[str, ...]] = {
+    "any": ("gliding",),
     "rocket": ("flying", "zooming"),
     "fly": ("flying",),
     "float": ("floating", "drifting"),
@@ -79,7 +91,7 @@ class Wording:
     verbs: tuple[str, ...]
     """Verbs for every kind of subject; training adds those of `VERBS`."""
     directions: Mapping[str, tuple[str, ...]]
-    """Motion -> phrases that follow a verb."""
+    """Direction -> phrases that follow a verb."""
     bare: Mapping[str, tuple[str, ...]]
     """Motion -> phrases that need no verb."""
     backgrounds: tuple[str, ...]
@@ -97,10 +109,12 @@ TRAINING = Wording(
     },
     bare={
         "still": ("standing still", "staying in place", "not moving"),
-        "left": (),
-        "right": (),
         "up": ("rising",),
         "down": ("falling",),
+        "zoom in": ("zooming in", "coming closer", "growing", "getting bigger"),
+        "zoom out": ("zooming out", "moving away", "shrinking", "getting smaller"),
+        "spin": ("spinning", "rotating", "spinning around"),
+        "flip": ("flipping", "turning around", "doing flips"),
     },
     backgrounds=(
         "on {colour}",
@@ -119,7 +133,13 @@ HELD_OUT = Wording(
         "up": ("towards the top",),
         "down": ("towards the bottom",),
     },
-    bare={"still": ("staying still",), "left": (), "right": (), "up": (), "down": ()},
+    bare={
+        "still": ("staying still",),
+        "zoom in": ("getting larger",),
+        "zoom out": ("becoming smaller",),
+        "spin": ("rotating around",),
+        "flip": ("turning over",),
+    },
     backgrounds=("against a {colour} backdrop", "over {colour}", "against {colour}"),
 )
 """Wordings that training never uses, for measuring what words mean."""
@@ -131,8 +151,44 @@ class Scene:
 
     subject: int
     """Index into the subjects."""
-    motion: str
     background: str
+    """A key of `BACKGROUNDS`."""
+    motion: str = "still"
+    """One of `MOTIONS`."""
+    size: str = "normal"
+    """A key of `SIZES`."""
+    partner: int | None = None
+    """Index of a second subject, to the right of the first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caption:
+    """A scene in words."""
+
+    text: str
+    """Lower-case words separated by single spaces."""
+    names_background: bool
+    """Whether the colour is said, or open."""
+
+
+def held_out_motion(subject: Subject) -> str:
+    """Return the motion in which training never shows a subject, decided by its id.
+
+    It is never the one direction in which a sprite is mirrored: a clip that shows the mirrored
+    sprite for the first time would ask for what no other clip of the subject has shown.
+    """
+    mirrored = {"left": "right", "right": "left"}.get(subject.facing)
+    motions = [motion for motion in MOTIONS[1:] if motion != mirrored]
+    return motions[_digest(subject, "motion") % len(motions)]
+
+
+def held_out_background(subject: Subject) -> str:
+    """Return the background on which training never shows a subject, decided by its id."""
+    return list(BACKGROUNDS)[_digest(subject, "background") % len(BACKGROUNDS)]
+
+
+def _digest(subject: Subject, what: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"{subject.id} {what}".encode()).digest()[:8])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,48 +197,49 @@ class CaptionSampler:
 
     subjects: tuple[Subject, ...]
     wording: Wording = TRAINING
-    still_probability: float = 0.28
+    pair_probability: float = 0.1
+    """How often two subjects stand side by side, still."""
+    still_probability: float = 0.2
+    size_probability: float = 0.15
+    """How often a scene is of another size than normal."""
     name_still_probability: float = 0.2
     """How often a still clip is said to be still."""
-    plain_probability: float = 0.3
-    """How often the background is made `PLAIN`, whatever colour was drawn."""
-    name_plain_probability: float = 0.4
-    """How often a plain background is named; every other one always is."""
-    noun_probability: float = 0.55
+    name_background_probability: float = 0.75
+    noun_probability: float = 0.7
     """How often the noun is used and not a synonym."""
 
     def __post_init__(self) -> None:
-        """Check that every subject can be moved and held out."""
+        """Check that every subject can be moved."""
         for subject in self.subjects:
-            if (
-                subject.kind not in VERBS
-                or subject.held_out_motion not in MOTIONS[1:]
-                or subject.held_out_background not in BACKGROUNDS
-            ):
+            if subject.kind not in VERBS:
                 raise DataError(
-                    f"subject {subject.id} has kind {subject.kind!r} and holds out "
-                    f"{subject.held_out_motion!r} and {subject.held_out_background!r}; "
-                    "allowed are the keys of VERBS, a direction of MOTIONS and a BACKGROUNDS colour"
+                    f"subject {subject.id} has kind {subject.kind!r}; known: {', '.join(VERBS)}"
                 )
 
     def sample_scene(self, rng: np.random.Generator) -> Scene:
         """Draw a scene that training may show."""
-        index = int(rng.integers(len(self.subjects)))
-        subject = self.subjects[index]
-        motion = "still"
-        if rng.random() >= self.still_probability:
-            motion = _choose(rng, [m for m in MOTIONS[1:] if m != subject.held_out_motion])
-        colours = [name for name in BACKGROUNDS if name != subject.held_out_background]
-        background = _choose(rng, colours)
-        if PLAIN in colours and rng.random() < self.plain_probability:
-            background = PLAIN
-        return Scene(subject=index, motion=motion, background=background)
+        index, motion, size = int(rng.integers(len(self.subjects))), "still", "normal"
+        subject, partner = self.subjects[index], None
+        if rng.random() < self.pair_probability and len(self.subjects) > 1:
+            partner = int((index + rng.integers(1, len(self.subjects))) % len(self.subjects))
+        elif rng.random() >= self.still_probability:
+            motion = _choose(rng, [m for m in MOTIONS[1:] if m != held_out_motion(subject)])
+        if partner is None and rng.random() < self.size_probability:
+            size = _choose(rng, list(SIZES)[1:])
+        colours = [name for name in BACKGROUNDS if name != held_out_background(subject)]
+        return Scene(
+            subject=index,
+            motion=motion,
+            background=_choose(rng, colours),
+            size=size,
+            partner=partner,
+        )
 
     def sample_held_out_scene(self, rng: np.random.Generator) -> Scene:
-        """Draw a scene that training never shows: its direction, its colour, or both."""
+        """Draw a scene that training never shows: its motion, its colour, or both."""
         index = int(rng.integers(len(self.subjects)))
         subject = self.subjects[index]
-        motion, background = subject.held_out_motion, subject.held_out_background
+        motion, background = held_out_motion(subject), held_out_background(subject)
         which = int(rng.integers(3))
         if which == 0:
             background = _choose(rng, [name for name in BACKGROUNDS if name != background])
@@ -190,42 +247,37 @@ class CaptionSampler:
             motion = _choose(rng, [name for name in MOTIONS if name != motion])
         return Scene(subject=index, motion=motion, background=background)
 
-    def is_held_out(self, scene: Scene) -> bool:
-        """Say whether training must not show a scene."""
-        subject = self.subjects[scene.subject]
-        return (
-            scene.motion == subject.held_out_motion
-            or scene.background == subject.held_out_background
-        )
-
     def caption(
         self, scene: Scene, rng: np.random.Generator, *, name_everything: bool = False
-    ) -> str:
+    ) -> Caption:
         """Put a scene into words.
 
         Args:
             scene: What to describe.
             rng: Source of every choice.
-            name_everything: Leave out neither the background nor a direction.
-
-        Returns:
-            Lower-case words separated by single spaces.
+            name_everything: Leave nothing open.
         """
-        subject = self.subjects[scene.subject]
+        words = [self._phrase(scene.subject, scene.size, rng)]
+        if scene.partner is not None:
+            words += [_choose(rng, JOINTS), self._phrase(scene.partner, scene.size, rng)]
+        moves = scene.motion != "still"
+        if moves or (scene.partner is None and rng.random() < self.name_still_probability):
+            kind = self.subjects[scene.subject].kind
+            words.append(_choose(rng, motion_phrases(kind, scene.motion, self.wording)))
+        named = name_everything or bool(rng.random() < self.name_background_probability)
+        if named:
+            phrase = _choose(rng, self.wording.backgrounds).format(colour=scene.background)
+            words.append(phrase.replace("a orange", "an orange"))
+        return Caption(text=" ".join(words), names_background=named)
+
+    def _phrase(self, index: int, size: str, rng: np.random.Generator) -> str:
+        subject = self.subjects[index]
         name = subject.noun
         if subject.synonyms and rng.random() >= self.noun_probability:
             name = _choose(rng, subject.synonyms)
-        words = [_with_article(self._sample_article(rng), name)]
-        if scene.motion != "still" or rng.random() < self.name_still_probability:
-            words.append(_choose(rng, motion_phrases(subject.kind, scene.motion, self.wording)))
-        if (
-            name_everything
-            or scene.background != PLAIN
-            or rng.random() < self.name_plain_probability
-        ):
-            phrase = _choose(rng, self.wording.backgrounds).format(colour=scene.background)
-            words.append(phrase.replace("a orange", "an orange"))
-        return " ".join(words)
+        if size != "normal":
+            name = f"{_choose(rng, SIZES[size])} {name}"
+        return _with_article(self._sample_article(rng), name)
 
     def _sample_article(self, rng: np.random.Generator) -> str:
         articles, weights = zip(*self.wording.articles, strict=True)
@@ -244,12 +296,13 @@ def motion_phrases(kind: str, motion: str, wording: Wording = TRAINING) -> tuple
     Returns:
         Phrases; a phrase with the kind's own verb stands twice, so that it is chosen more often.
     """
-    if motion == "still":
-        return wording.bare["still"]
+    bare = wording.bare.get(motion, ())
+    if motion not in DIRECTIONS:
+        return bare
     own = VERBS[kind] * 2 if wording is TRAINING else ()
     special = SPECIAL_PHRASES.get((kind, motion), ()) if wording is TRAINING else ()
     pairs = product((*own, *wording.verbs), wording.directions[motion])
-    return (*(f"{verb} {where}" for verb, where in pairs), *wording.bare[motion], *special)
+    return (*(f"{verb} {where}" for verb, where in pairs), *bare, *special)
 
 
 def all_words(subjects: Sequence[Subject]) -> tuple[str, ...]:
@@ -258,9 +311,11 @@ def all_words(subjects: Sequence[Subject]) -> tuple[str, ...]:
     A vocabulary made from these has no unknown word in any caption.
     """
     phrases = chain(
-        chain.from_iterable(subject.names for subject in subjects),
+        chain.from_iterable((*subject.names, *subject.keywords) for subject in subjects),
         chain.from_iterable(_all_phrases(TRAINING)),
         chain.from_iterable(_all_phrases(HELD_OUT)),
+        chain.from_iterable(SIZES.values()),
+        JOINTS,
         BACKGROUNDS,
         ("a an",),
     )

@@ -1,46 +1,41 @@
-"""Clips drawn from sprites: a moving, animated subject on a plain background, with its caption."""
+"""Clips drawn from sprites: moving, animated subjects on a plain background."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from mvsdk_export.distill.captions import (
     BACKGROUNDS,
     HELD_OUT,
     MOTIONS,
+    SIZES,
     CaptionSampler,
     Scene,
 )
 from mvsdk_export.distill.sources import DataError
 from mvsdk_export.distill.sprites import Sprites
 
-_DIRECTIONS = {"still": (0, 0), "left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
+CHANCES = 3
+"""What drawing leaves to chance: scale, place across, place down."""
 
+ZOOM = (0.5, 1.35)
+"""Scale at both ends of a zoom, over the ordinary one."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClipLabel:
-    """What a clip shows, for measuring."""
+THIN = 0.08
+"""Least width of a sprite that turns its edge to the viewer, over its own."""
 
-    subject: str
-    """Id of the subject."""
-    subject_index: int
-    motion: str
-    """One of `captions.MOTIONS`."""
-    background: str
-    """A key of `captions.BACKGROUNDS`."""
-    background_rgb: tuple[int, int, int]
-    """The exact colour drawn."""
-    flipped: bool
-    """Whether the sprite was mirrored left to right."""
-    scale: float
-    """Side of the sprite over the side of the frame."""
-    phase: int
-    """Source frame that the clip starts with."""
+PAIR_SCALE = 0.68
+"""Scale of each of two subjects side by side, over that of one."""
+
+_DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
+_SIZE_SCALES = {"normal": 1.0, "small": 0.6, "big": 1.35}
+_PAIR_CENTRES = (0.27, 0.73)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,14 +45,15 @@ class ClipOptions:
     frames: int = 8
     size: int = 64
     scale: float = 0.7
-    scale_jitter: float = 0.04
-    travel: float = 0.45
+    """Side of a sprite over the side of the frame."""
+    scale_spread: float = 0.06
+    """Largest change of the scale by chance, as a share of it."""
+    place_spread: float = 0.04
+    """Largest change of the place by chance, each way."""
+    travel: float = 0.44
     """Way from the first to the last frame; its middle is near the frame's centre."""
-    position_jitter: float = 0.03
     phases: int = 1
     """Different source frames that a clip may start with; 1 starts every loop at its beginning."""
-    colour_jitter: int = 5
-    """Largest change of a background channel, of 255."""
 
     def __post_init__(self) -> None:
         """Check that there is something to draw."""
@@ -66,6 +62,25 @@ class ClipOptions:
                 f"clips of {self.frames} frames at {self.size} pixels cannot be drawn; "
                 "allowed: at least 1 frame of 8 pixels"
             )
+
+    def without_chance(self) -> ClipOptions:
+        """Return options that draw every scene in one way only."""
+        return replace(self, scale_spread=0.0, place_spread=0.0, phases=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """One sprite of a clip, frame by frame."""
+
+    subject: int
+    phase: int
+    """Source frame that the clip starts with."""
+    centres: NDArray[np.float64]
+    """(F, 2): x and y, as fractions of the frame."""
+    scales: NDArray[np.float64]
+    """(F, 2): width and height of the sprite over the frame's side; a negative width mirrors."""
+    angles: NDArray[np.float64]
+    """(F,): turn against the clock, in degrees."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,9 +95,7 @@ class StickerClips:
         """Scenes and captions of training."""
         return CaptionSampler(subjects=self.sprites.subjects)
 
-    def sample_batch(
-        self, rng: np.random.Generator, n: int
-    ) -> tuple[NDArray[np.uint8], list[str], list[ClipLabel]]:
+    def sample_frames(self, rng: np.random.Generator, n: int) -> NDArray[np.uint8]:
         """Draw clips that training may see.
 
         Args:
@@ -90,13 +103,10 @@ class StickerClips:
             n: Number of clips.
 
         Returns:
-            Frames (n, F, H, W, 3) uint8 RGB, their captions, and what they show.
+            (n, F, H, W, 3) uint8 RGB.
         """
         sampler = self.captions
-        scenes = [sampler.sample_scene(rng) for _ in range(n)]
-        captions = [sampler.caption(scene, rng) for scene in scenes]
-        frames, labels = self.render(scenes, rng)
-        return frames, captions, labels
+        return self.render([sampler.sample_scene(rng) for _ in range(n)], rng)
 
     def sample_held_out(
         self,
@@ -104,105 +114,142 @@ class StickerClips:
         n: int,
         *,
         kind: Literal["combination", "wording"] = "combination",
-    ) -> tuple[NDArray[np.uint8], list[str], list[ClipLabel]]:
-        """Draw clips that training never sees, with captions that say all they show.
+    ) -> tuple[list[Scene], list[str]]:
+        """Draw scenes that training never sees, with captions that say all they show.
 
         Args:
             rng: Source of every choice.
-            n: Number of clips.
-            kind: "combination" joins a subject with its held-out direction or background in
+            n: Number of scenes.
+            kind: "combination" joins a subject with its held-out motion or background in
                 training's words; "wording" describes training's combinations in held-out words.
-
-        Returns:
-            As `sample_batch`.
         """
         sampler = self.captions
         if kind == "wording":
             sampler = CaptionSampler(subjects=self.sprites.subjects, wording=HELD_OUT)
         draw = sampler.sample_held_out_scene if kind == "combination" else sampler.sample_scene
         scenes = [draw(rng) for _ in range(n)]
-        captions = [sampler.caption(scene, rng, name_everything=True) for scene in scenes]
-        frames, labels = self.render(scenes, rng)
-        return frames, captions, labels
+        return scenes, [sampler.caption(s, rng, name_everything=True).text for s in scenes]
 
-    def scene(self, subject: str, *, motion: str, background: str) -> Scene:
+    def scene(
+        self, subject: str, *, motion: str = "still", background: str, size: str = "normal"
+    ) -> Scene:
         """Name a scene by its words.
 
         Raises:
             DataError: One of the words is not known.
         """
-        if motion not in MOTIONS or background not in BACKGROUNDS:
+        if motion not in MOTIONS or background not in BACKGROUNDS or size not in SIZES:
             raise DataError(
-                f"no scene moves {motion!r} on {background!r}; motions: {', '.join(MOTIONS)}; "
-                f"backgrounds: {', '.join(BACKGROUNDS)}"
+                f"no scene is {size!r} and moves {motion!r} on {background!r}; motions: "
+                f"{', '.join(MOTIONS)}; backgrounds: {', '.join(BACKGROUNDS)}; "
+                f"sizes: {', '.join(SIZES)}"
             )
-        return Scene(subject=self.sprites.index(subject), motion=motion, background=background)
+        index = self.sprites.index(subject)
+        return Scene(subject=index, motion=motion, background=background, size=size)
 
     def render(
-        self, scenes: Sequence[Scene], rng: np.random.Generator
-    ) -> tuple[NDArray[np.uint8], list[ClipLabel]]:
+        self,
+        scenes: Sequence[Scene],
+        rng: np.random.Generator,
+        chances: NDArray[np.float64] | None = None,
+    ) -> NDArray[np.uint8]:
         """Draw scenes.
 
         Args:
             scenes: What to draw.
-            rng: Decides size, place, phase of the loop and shade of the background.
+            rng: Decides the phase of the loop, and all else that is left to chance.
+            chances: (len(scenes), CHANCES) in [0, 1]: scale and place; None asks `rng`.
 
         Returns:
-            Frames (len(scenes), F, H, W, 3) uint8 RGB and what they show.
+            (len(scenes), F, H, W, 3) uint8 RGB.
         """
         size, count = self.options.size, self.options.frames
         frames = np.empty((len(scenes), count, size, size, 3), np.uint8)
-        labels: list[ClipLabel] = []
         for index, scene in enumerate(scenes):
-            label, centre = self._place(scene, rng)
-            frames[index] = self._draw(label, centre)
-            labels.append(label)
-        return frames, labels
+            chance = rng.random(CHANCES) if chances is None else chances[index]
+            frames[index] = self._composite(scene, self.layers(scene, chance, rng))
+        return frames
 
-    def _place(
-        self, scene: Scene, rng: np.random.Generator
-    ) -> tuple[ClipLabel, NDArray[np.float64]]:
-        """Fix everything that is left to chance; return the label and the path (F, 2) in x, y."""
-        options, subject = self.options, self.sprites.subjects[scene.subject]
-        spread = options.colour_jitter
-        shade = np.array(BACKGROUNDS[scene.background]) + rng.integers(-spread, spread + 1, 3)
-        red, green, blue = (int(value) for value in np.clip(shade, 0, 255))
-        scale = options.scale + options.scale_jitter * rng.uniform(-1.0, 1.0)
-        start = 0.5 + options.position_jitter * rng.uniform(-1.0, 1.0, 2)
-        along = np.linspace(-0.5, 0.5, options.frames) if options.frames > 1 else np.zeros(1)
-        step = options.travel * np.array(_DIRECTIONS[scene.motion])
-        label = ClipLabel(
-            subject=subject.id,
-            subject_index=scene.subject,
-            motion=scene.motion,
-            background=scene.background,
-            background_rgb=(red, green, blue),
-            flipped={subject.facing, scene.motion} == {"left", "right"},
-            scale=scale,
-            phase=int(rng.integers(options.phases)) * self.sprites.source_frames // options.phases,
-        )
-        return label, start + along[:, None] * step
+    def layers(
+        self, scene: Scene, chance: NDArray[np.float64], rng: np.random.Generator
+    ) -> list[Layer]:
+        """Fix where the sprites of a scene are in every frame."""
+        options = self.options
+        scale_chance, *place_chance = 2.0 * chance - 1.0
+        scale = options.scale * _SIZE_SCALES[scene.size]
+        scale *= 1.0 + options.scale_spread * scale_chance
+        place = options.place_spread * np.array(place_chance)
+        if scene.partner is None:
+            return [self._layer(scene.subject, scene.motion, place + 0.5, scale, rng)]
+        return [
+            self._layer(subject, "still", place + np.array((x, 0.5)), PAIR_SCALE * scale, rng)
+            for subject, x in zip((scene.subject, scene.partner), _PAIR_CENTRES, strict=True)
+        ]
 
-    def _draw(self, label: ClipLabel, centre: NDArray[np.float64]) -> NDArray[np.uint8]:
-        """Composite one clip (F, H, W, 3) from its sprite, resampled by two matrices a frame."""
-        size, count = self.options.size, self.options.frames
+    def _layer(
+        self,
+        index: int,
+        motion: str,
+        place: NDArray[np.float64],
+        scale: float,
+        rng: np.random.Generator,
+    ) -> Layer:
+        options, subject = self.options, self.sprites.subjects[index]
+        count = options.frames
+        along = np.linspace(-0.5, 0.5, count) if count > 1 else np.zeros(1)
+        turn = np.arange(count) / count  # a whole turn would end where the next begins
+        step = options.travel * np.array(_DIRECTIONS.get(motion, (0, 0)))
+        scales = np.full((count, 2), scale)
+        angles = np.zeros(count)
+        match motion:
+            case "zoom in" | "zoom out":
+                ends = ZOOM if motion == "zoom in" else ZOOM[::-1]
+                scales *= np.linspace(*ends, count)[:, None]
+            case "flip":
+                width = np.cos(2.0 * np.pi * turn)
+                scales[:, 0] *= np.where(width < 0, -1.0, 1.0) * np.maximum(np.abs(width), THIN)
+            case "spin":
+                angles = -360.0 * turn
+            case _:
+                if {subject.facing, motion} == {"left", "right"}:
+                    scales[:, 0] *= -1.0
         total = self.sprites.source_frames
-        loop = (label.phase + np.arange(count) * total // count) % total
-        sprite = self.sprites.rgba[label.subject_index, loop].transpose(0, 3, 1, 2)  # (F, 4, S, S)
-        columns = resampling_matrix(centre[:, 0], label.scale, size, sprite.shape[3])
-        rows = resampling_matrix(centre[:, 1], label.scale, size, sprite.shape[2])
-        if label.flipped:
-            columns = columns[..., ::-1]
-        rgba = rows[:, None] @ sprite.astype(np.float32, order="C")  # (F, 4, H, S)
-        rgba = rgba @ columns[:, None].swapaxes(2, 3)  # (F, 4, H, W)
-        background = np.array(label.background_rgb, np.float32)[:, None, None]
-        rgb = rgba[:, :3] + background * (1.0 - rgba[:, 3:] * np.float32(1 / 255))
-        np.clip(rgb + np.float32(0.5), 0, 255, out=rgb)
-        return rgb.astype(np.uint8).transpose(0, 2, 3, 1)
+        return Layer(
+            subject=index,
+            phase=int(rng.integers(options.phases)) * total // options.phases,
+            centres=place + along[:, None] * step,
+            scales=scales,
+            angles=angles,
+        )
+
+    def _composite(self, scene: Scene, layers: Sequence[Layer]) -> NDArray[np.uint8]:
+        """Draw one clip (F, H, W, 3)."""
+        size, count = self.options.size, self.options.frames
+        colour = np.array(BACKGROUNDS[scene.background], np.float32)[:, None, None]
+        rgb = np.broadcast_to(colour, (count, 3, size, size))
+        for layer in layers:
+            rgba = self._resample(layer)
+            rgb = rgba[:, :3] + rgb * (1.0 - rgba[:, 3:] * np.float32(1 / 255))
+        pixels = np.clip(rgb + np.float32(0.5), 0, 255).astype(np.uint8)
+        return pixels.transpose(0, 2, 3, 1)
+
+    def _resample(self, layer: Layer) -> NDArray[np.float32]:
+        """Place a sprite in its frames: premultiplied RGBA (F, 4, H, W), 0 to 255."""
+        size, count, total = self.options.size, self.options.frames, self.sprites.source_frames
+        loop = (layer.phase + np.arange(count) * total // count) % total
+        sprite = self.sprites.rgba[layer.subject, loop]  # (F, S, S, 4)
+        if layer.angles.any():
+            turned = [_rotate(x, a) for x, a in zip(sprite, layer.angles, strict=True)]
+            sprite = np.stack(turned)
+        sprite = sprite.transpose(0, 3, 1, 2).astype(np.float32, order="C")
+        source = sprite.shape[2]
+        columns = resampling_matrix(layer.centres[:, 0], layer.scales[:, 0], size, source)
+        rows = resampling_matrix(layer.centres[:, 1], layer.scales[:, 1], size, source)
+        return rows[:, None] @ sprite @ columns[:, None].swapaxes(2, 3)
 
 
 def resampling_matrix(
-    centres: NDArray[np.float64], scale: float, size: int, source: int
+    centres: NDArray[np.float64], scales: NDArray[np.float64], size: int, source: int
 ) -> NDArray[np.float32]:
     """Build matrices that place a line of source pixels, scaled, onto a line of frame pixels.
 
@@ -210,23 +257,33 @@ def resampling_matrix(
 
     Args:
         centres: (F,) centre of the sprite in each frame, as a fraction of the frame.
-        scale: Side of the sprite over the side of the frame.
+        scales: (F,) side of the sprite over the side of the frame, not 0; negative mirrors.
         size: Frame pixels on a side.
         source: Sprite pixels on a side.
 
     Returns:
         (F, size, source) float32; rows wholly inside the sprite sum to 1.
     """
-    pixel = size * scale / source  # frame pixels per source pixel
-    if len(centres) > 1 and np.all(centres == centres[0]):
-        one = resampling_matrix(centres[:1], scale, size, source)
+    if len(centres) > 1 and np.ptp(centres) == 0 and np.ptp(scales) == 0:
+        one = resampling_matrix(centres[:1], scales[:1], size, source)
         return np.broadcast_to(one, (len(centres), size, source))
+    pixel = (size * scales / source)[:, None]  # frame pixels per source pixel
     pixels = np.arange(size) + 0.5
     positions = (pixels[None, :] - centres[:, None] * size) / pixel + source / 2  # (F, size)
-    reach = max(1.0, 1.0 / pixel)
-    margin = int(np.ceil(reach)) + 1
+    reach = np.maximum(1.0, 1.0 / np.abs(pixel))
+    margin = int(np.ceil(reach.max())) + 1
     taps = np.arange(-margin, source + margin) + 0.5
     positions = np.clip(positions, -reach, source + reach)
-    weights = np.maximum(0.0, 1.0 - np.abs(positions[..., None] - taps) / reach)
+    weights = np.maximum(0.0, 1.0 - np.abs(positions[..., None] - taps) / reach[..., None])
     weights /= weights.sum(axis=-1, keepdims=True)
     return weights[..., margin:-margin].astype(np.float32)
+
+
+def _rotate(image: NDArray[np.uint8], degrees: float) -> NDArray[np.uint8]:
+    """Turn a premultiplied RGBA image (S, S, 4) against the clock about its centre."""
+    # Plane by plane: Pillow takes an RGBA image for one of straight alpha.
+    planes = [
+        np.asarray(Image.fromarray(image[..., i]).rotate(degrees, Image.Resampling.BILINEAR))
+        for i in range(4)
+    ]
+    return np.stack(planes, axis=-1)

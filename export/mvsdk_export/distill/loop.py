@@ -10,7 +10,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -147,6 +147,37 @@ def _schedule(step: int, options: TrainOptions) -> float:
     return warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / options.steps)))
 
 
+_MOMENTS: Mapping[type[torch.optim.Optimizer], tuple[str, ...]] = {
+    torch.optim.AdamW: ("exp_avg", "exp_avg_sq"),
+    torch.optim.Muon: ("momentum_buffer",),
+}
+"""What an optimiser keeps of a parameter."""
+
+
+def _build_optimizers(network: nn.Module, options: TrainOptions) -> list[torch.optim.Optimizer]:
+    """Return the optimisers; with Muon, matrices inside `layers` are its own.
+
+    Reference:
+        Jordan et al. 2024, kellerjordan.github.io/posts/muon; Liu et al. 2025, arXiv:2502.16982
+        (the scale at which both take the same learning rate).
+    """
+    trained = _trained(network)
+    matrices = [
+        name
+        for name, value in trained.items()
+        if options.optimizer == "muon" and value.dim() == 2 and "layers." in name
+    ]
+    rest = [value for name, value in trained.items() if name not in matrices]
+    common = {"lr": options.learning_rate, "weight_decay": options.weight_decay}
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(rest, fused=True, **common)]
+    if matrices:
+        muon = torch.optim.Muon(
+            [trained[name] for name in matrices], adjust_lr_fn="match_rms_adamw", **common
+        )
+        optimizers.append(muon)
+    return optimizers
+
+
 class _Run:
     """A network in training, with everything that the next step depends on."""
 
@@ -154,12 +185,7 @@ class _Run:
         self.network = network
         self.options = options
         self.path = folder / STATE_FILE
-        self.optimizer = torch.optim.AdamW(
-            _trained(network).values(),
-            lr=options.learning_rate,
-            weight_decay=options.weight_decay,
-            fused=True,
-        )
+        self.optimizers = _build_optimizers(network, options)
         self.average = {name: value.detach().clone() for name, value in _trained(network).items()}
         self.step = 0
         self.saved_step = 0
@@ -169,8 +195,9 @@ class _Run:
     def advance_(self, loss: LossFunction) -> float:
         """Do one step; return its loss."""
         options, step = self.options, self.step
-        for group in self.optimizer.param_groups:
-            group["lr"] = options.learning_rate * _schedule(step, options)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = options.learning_rate * _schedule(step, options)
         rng = np.random.default_rng([options.seed, step])
         noise = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
         with torch.autocast("cpu", torch.bfloat16, enabled=options.precision == "bfloat16"):
@@ -180,11 +207,12 @@ class _Run:
                 f"loss is {value.item()} at step {step + 1} of {self.path.parent.name}; train "
                 "anew with another seed or a lower learning rate"
             )
-        self.optimizer.zero_grad(set_to_none=True)
+        self.network.zero_grad(set_to_none=True)
         value.backward()
         nn.utils.clip_grad_norm_(_trained(self.network).values(), 1.0)
         self.is_whole = False
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         decay = min(options.ema_decay, (step + 1) / (step + 10))
         with torch.no_grad():
             for name, parameter in _trained(self.network).items():
@@ -192,6 +220,13 @@ class _Run:
         self.step = step + 1
         self.is_whole = True
         return value.item()
+
+    def _optimizer_of(self, parameter: nn.Parameter) -> torch.optim.Optimizer:
+        return next(
+            optimizer
+            for optimizer in self.optimizers
+            if any(parameter is x for group in optimizer.param_groups for x in group["params"])
+        )
 
     def take_average_(self) -> None:
         """Replace the trained weights by their average."""
@@ -207,8 +242,10 @@ class _Run:
             tensors[f"network.{name}"] = parameter.detach()
         for name, parameter in _trained(self.network).items():
             tensors[f"average.{name}"] = self.average[name]
-            for key in ("exp_avg", "exp_avg_sq"):
-                tensors[f"{key}.{name}"] = self.optimizer.state[parameter][key]
+            optimizer = self._optimizer_of(parameter)
+            moments = optimizer.state[parameter]  # none where no gradient has come yet
+            for key in _MOMENTS[type(optimizer)]:
+                tensors[f"{key}.{name}"] = moments.get(key, torch.zeros_like(parameter))
         self.path.parent.mkdir(parents=True, exist_ok=True)
         metadata = {"step": str(self.step), "options": json.dumps(asdict(self.options))}
         with replacing(self.path) as temporary:
@@ -227,14 +264,13 @@ class _Run:
                 parameter.copy_(_tensor(file, f"network.{name}", parameter, self.path))
             for name, parameter in _trained(self.network).items():
                 self.average[name].copy_(_tensor(file, f"average.{name}", parameter, self.path))
-                moments = {
+                optimizer = self._optimizer_of(parameter)
+                optimizer.state[parameter] = {
                     key: _tensor(file, f"{key}.{name}", parameter, self.path).clone()
-                    for key in ("exp_avg", "exp_avg_sq")
+                    for key in _MOMENTS[type(optimizer)]
                 }
-                self.optimizer.state[parameter] = {
-                    "step": torch.tensor(float(saved.step)),
-                    **moments,
-                }
+                if isinstance(optimizer, torch.optim.AdamW):
+                    optimizer.state[parameter]["step"] = torch.tensor(float(saved.step))
         self.step = self.saved_step = saved.step
         logger.info("continuing %s at step %d of %d", self.path, self.step, self.options.steps)
 

@@ -18,11 +18,11 @@ from mvsdk.sampling import Latents, sample_flow_euler
 from mvsdk.schedules import flow_sigmas, flow_timesteps
 from mvsdk.tokenizer import WordPiece
 from mvsdk_export.distill.autoencoder import to_network
-from mvsdk_export.distill.captions import BACKGROUNDS, Scene
+from mvsdk_export.distill.captions import BACKGROUNDS, DIRECTIONS, MOTIONS, Scene
 from mvsdk_export.distill.clips import StickerClips
 from mvsdk_export.distill.denoiser import encode_captions
 from mvsdk_export.networks.text_encoder import TextEncoder
-from mvsdk_export.networks.unet import SpatioTemporalUNet
+from mvsdk_export.networks.transformer import SpatioTemporalTransformer
 from mvsdk_export.networks.vae import PATCH, Autoencoder, FrameDecoder
 
 Frames = NDArray[np.uint8]
@@ -45,7 +45,7 @@ class Networks:
 
     tokenizer: WordPiece
     text_encoder: TextEncoder
-    unet: SpatioTemporalUNet
+    denoiser: SpatioTemporalTransformer
     autoencoder: Autoencoder
 
 
@@ -61,7 +61,9 @@ class Quality:
     subject_accuracy: float
     """Share of clips that are nearest to the drawn clip of their own subject, of all subjects."""
     motion_accuracy: float
-    """Share that stays, or goes left, right, up or down, as asked."""
+    """Share of clips that are nearest to the drawn clip of their own motion, of all motions."""
+    direction_accuracy: float
+    """Share of those asked to go left, right, up or down whose centre does; 1 if none was."""
     background_accuracy: float
     """Share whose border is nearest to the asked colour, of all named ones."""
 
@@ -110,7 +112,7 @@ def generate_clips(
 def _generate_batch(
     networks: Networks, prompts: Sequence[str], steps: int, seeds: Sequence[int], size: int
 ) -> Frames:
-    config = networks.unet.config
+    config = networks.denoiser.config
     shape = (config.num_frames, config.latent_channels, size // PATCH, size // PATCH)
     context = networks.text_encoder(encode_captions(networks.tokenizer, list(prompts)))
     sigmas = flow_sigmas(steps)
@@ -119,7 +121,7 @@ def _generate_batch(
     def denoise(model_input: Latents, index: int) -> Latents:
         sample = torch.from_numpy(model_input).flatten(0, 1)
         timestep = torch.full((len(prompts),), float(timesteps[index]))
-        return networks.unet(sample, timestep, context).reshape(model_input.shape).numpy()
+        return networks.denoiser(sample, timestep, context).reshape(model_input.shape).numpy()
 
     noise = np.stack([initial_latents(seed, shape) for seed in seeds])
     *_, latents = sample_flow_euler(denoise, noise, sigmas, prediction_type="sample")
@@ -152,61 +154,56 @@ def measure_clips(generated: Frames, scenes: Sequence[Scene], clips: StickerClip
         clips: Draws the same scenes.
     """
     references = ReferenceClips(clips)
-    psnr_db = [
-        psnr_db_of(clip, references.clip(scene))
-        for clip, scene in zip(generated, scenes, strict=True)
-    ]
     pairs = list(zip(generated, scenes, strict=True))
+    psnr_db = [psnr_db_of(clip, references.clip(scene)) for clip, scene in pairs]
+    directed = [motion_of(clip) == s.motion for clip, s in pairs if s.motion in DIRECTIONS]
     return Quality(
         clips=len(scenes),
         psnr_db_median=float(np.median(psnr_db)),
         psnr_db_p10=float(np.percentile(psnr_db, 10)),
-        subject_accuracy=_share(
-            nearest(clip, references.all_subjects(s.motion, s.background)) == s.subject
-            for clip, s in pairs
-        ),
-        motion_accuracy=_share(motion_of(clip) == s.motion for clip, s in pairs),
+        subject_accuracy=_share(references.nearest_subject(c, s) == s.subject for c, s in pairs),
+        motion_accuracy=_share(references.nearest_motion(c, s) == s.motion for c, s in pairs),
+        direction_accuracy=_share(directed) if directed else 1.0,
         background_accuracy=_share(background_of(clip) == s.background for clip, s in pairs),
     )
 
 
 class ReferenceClips:
-    """Draws scenes with nothing left to chance, each once."""
+    """Draws scenes with nothing left to chance."""
 
     def __init__(self, clips: StickerClips) -> None:
-        options = replace(
-            clips.options, scale_jitter=0.0, position_jitter=0.0, colour_jitter=0, phases=1
-        )
-        self._clips = replace(clips, options=options)
-        self._drawn: dict[tuple[str, str], Frames] = {}
-
-    def all_subjects(self, motion: str, background: str) -> Frames:
-        """Return the clips of every subject, `(subjects, F, H, W, 3)`."""
-        if (motion, background) not in self._drawn:
-            scenes = [
-                Scene(subject=index, motion=motion, background=background)
-                for index in range(len(self._clips.sprites.subjects))
-            ]
-            # The generator is used up, and nothing of what it decides is seen.
-            frames, _ = self._clips.render(scenes, np.random.default_rng(0))
-            self._drawn[motion, background] = frames
-        return self._drawn[motion, background]
+        self._clips = replace(clips, options=clips.options.without_chance())
 
     def clip(self, scene: Scene) -> Frames:
         """Return the clip of a scene, `(F, H, W, 3)`."""
-        return self.all_subjects(scene.motion, scene.background)[scene.subject]
+        return self._draw([scene])[0]
+
+    def nearest_subject(self, frames: Frames, scene: Scene) -> int:
+        """Return the subject whose clip, in this scene, has the smallest squared error."""
+        count = len(self._clips.sprites.subjects)
+        return self._nearest(frames, [replace(scene, subject=i) for i in range(count)])
+
+    def nearest_motion(self, frames: Frames, scene: Scene) -> str:
+        """Return the motion with which the clip of this scene has the smallest squared error."""
+        if scene.partner is not None:  # pairs are always still
+            return scene.motion
+        return MOTIONS[self._nearest(frames, [replace(scene, motion=m) for m in MOTIONS])]
+
+    def _nearest(self, frames: Frames, scenes: Sequence[Scene]) -> int:
+        errors = [
+            np.square(self._draw([scene])[0].astype(np.float32) - frames).mean() for scene in scenes
+        ]
+        return int(np.argmin(errors))
+
+    def _draw(self, scenes: Sequence[Scene]) -> Frames:
+        # The generator is used up, and nothing of what it decides is seen.
+        return self._clips.render(scenes, np.random.default_rng(0))
 
 
 def psnr_db_of(frames: Frames, reference: Frames) -> float:
     """Return the peak signal-to-noise ratio of two clips, peak 255; at most 100 dB."""
     error = np.mean((frames.astype(np.float64) - reference) ** 2)
     return float(10 * np.log10(255**2 / max(error, 255**2 * 1e-10)))
-
-
-def nearest(frames: Frames, candidates: Frames) -> int:
-    """Return the index of the candidate with the smallest squared error."""
-    difference = candidates.astype(np.float32) - frames
-    return int(np.square(difference).mean(axis=(1, 2, 3, 4)).argmin())
 
 
 def border_colour(frames: Frames) -> NDArray[np.float64]:
@@ -223,7 +220,7 @@ def background_of(frames: Frames) -> str:
 
 
 def motion_of(frames: Frames) -> str:
-    """Return where the subject of a clip goes: one of `captions.MOTIONS`.
+    """Return where the subject of a clip goes: one of `captions.DIRECTIONS`, or "still".
 
     The way is that of a straight line through the centres of the foreground over time.
     """

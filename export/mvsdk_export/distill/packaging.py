@@ -13,7 +13,6 @@ from mvsdk._staging import StagingFolder
 from mvsdk.errors import MvsdkError
 from mvsdk_export.checkpoints import ModelFolder, open_model_folder, save_model_folder
 from mvsdk_export.checkpoints.folder import INDEX_FILE
-from mvsdk_export.distill.captions import PLAIN
 from mvsdk_export.distill.measures import Networks
 from mvsdk_export.distill.model_card import CardFacts, write_model_card
 from mvsdk_export.distill.quality import ModelQuality, measure_model
@@ -23,8 +22,8 @@ from mvsdk_export.distill.stages import (
     check_needs,
     is_finished,
     load_networks,
+    read_autoencoder_clips,
     read_clips,
-    read_sprites,
     vocabulary_file,
 )
 from mvsdk_export.recipes import find_recipe
@@ -63,16 +62,11 @@ def package_model(
     for network in components.values():
         round_to_half_(network)
     clips = read_clips(recipe, work)
-    quality = measure_model(networks, clips, prompts=prompts)
+    _, unseen = read_autoencoder_clips(recipe, work)
+    quality = measure_model(networks, clips, unseen, prompts=prompts)
     facts = CardFacts(
         recipe=recipe,
         subjects=[subject.noun for subject in clips.sprites.subjects],
-        never_plain=[
-            subject.noun
-            for subject in clips.sprites.subjects
-            if subject.held_out_background == PLAIN
-        ],
-        all_subjects=len(read_sprites(recipe, work).subjects),
         parameters={
             name: sum(value.numel() for value in network.parameters())
             for name, network in components.items()
@@ -124,7 +118,7 @@ def components_of(networks: Networks) -> dict[str, nn.Module]:
     """Return the networks by the names that the model's recipe gives them."""
     return {
         "text_encoder": networks.text_encoder,
-        "unet": networks.unet,
+        "transformer": networks.denoiser,
         "vae_decoder": networks.autoencoder,
     }
 

@@ -51,7 +51,7 @@ class ModelQuality:
     """What was measured of a model."""
 
     autoencoder_psnr_db: float
-    """Fresh clips of the denoiser's subjects, decoded, against themselves; peak 255."""
+    """Fresh clips of subjects that the autoencoder never saw, decoded, against themselves."""
     seeds_psnr_db: float
     """Median over prompts: clips of two seeds against one another; peak 255."""
     worst: tuple[tuple[str, float], ...]
@@ -78,6 +78,7 @@ class ModelQuality:
 def measure_model(
     networks: Networks,
     clips: StickerClips,
+    unseen: StickerClips,
     *,
     prompts: int = 64,
     steps: Sequence[int] = (1, 2, 4),
@@ -86,12 +87,13 @@ def measure_model(
 
     Args:
         networks: In evaluation mode.
-        clips: Draw the denoiser's subjects as it saw them.
+        clips: Draw the subjects as the denoiser saw them.
+        unseen: Draw subjects that the autoencoder never saw.
         prompts: Prompts of each kind of combination.
         steps: Numbers of sampler steps.
     """
     return ModelQuality(
-        autoencoder_psnr_db=reconstruction_psnr_db(networks.autoencoder, clips),
+        autoencoder_psnr_db=reconstruction_psnr_db(networks.autoencoder, unseen),
         seeds_psnr_db=_compare_seeds(networks, clips, min(prompts, SEED_PAIRS), max(steps)),
         worst=_find_worst(networks, clips, prompts, max(steps)),
         rows=tuple(_measure_rows(networks, clips, prompts, steps)),
@@ -106,7 +108,7 @@ def draw_prompts(
     sampler = clips.captions
     draw = sampler.sample_scene if combinations == "training" else sampler.sample_held_out_scene
     scenes = [draw(rng) for _ in range(count)]
-    return scenes, [sampler.caption(scene, rng, name_everything=True) for scene in scenes]
+    return scenes, [sampler.caption(s, rng, name_everything=True).text for s in scenes]
 
 
 def _measure_rows(
@@ -117,7 +119,7 @@ def _measure_rows(
         scenes, captions = draw_prompts(clips, kind, prompts)
         for count in (None, *steps):
             if count is None:
-                drawn, _ = clips.render(scenes, np.random.default_rng(_SCENES_SEED))
+                drawn = clips.render(scenes, np.random.default_rng(_SCENES_SEED))
                 frames = reconstruct(networks.autoencoder, drawn)
             else:
                 frames = _generate(networks, clips, captions, count)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from mvsdk_export.checkpoints.scheduler import Scheduler
+from mvsdk_export.distill.choices import CHOICES
 from mvsdk_export.distill.clips import ClipOptions
 from mvsdk_export.distill.options import Stage, TrainingError, TrainOptions
-from mvsdk_export.distill.sprites import Subject
+from mvsdk_export.distill.sprites import Subject, load_subjects
 from mvsdk_export.networks.text_encoder import TextEncoderConfig
-from mvsdk_export.networks.unet import UNetConfig
+from mvsdk_export.networks.transformer import TransformerConfig
 from mvsdk_export.networks.vae import AutoencoderConfig
 from mvsdk_export.recipes import find_recipe
 
@@ -24,11 +24,9 @@ class TrainingRecipe:
     seed: int = 0
     """Seed of the initial weights."""
     subjects: tuple[Subject, ...] | None = None
-    """What autoencoder and text encoder learn from; None for all of `subjects.json`."""
-    denoiser_subjects: int
-    """How many of them the denoiser learns to show."""
-    subjects_first: tuple[str, ...] = ()
-    """Ids of the subjects that it learns first of all; the others follow in the order above."""
+    """What there is to show, best known first; None for all of `subjects.json`."""
+    subject_count: int | None = None
+    """How many of them to learn, from the first; None for all."""
     sprite_size: int = 64
     """Side of a sprite in pixels."""
     sprite_frames: int = 24
@@ -39,8 +37,8 @@ class TrainingRecipe:
     """How the denoiser's clips are drawn."""
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     text_encoder: TextEncoderConfig
-    """Its vocabulary size is that of the vocabulary made from the data, whatever stands here."""
-    unet: UNetConfig = field(default_factory=UNetConfig)
+    """The sizes of its vocabulary and its memory are those of the data, whatever stands here."""
+    denoiser: TransformerConfig = field(default_factory=TransformerConfig)
     scheduler: Scheduler
     """What `denoiser_loss` trains for."""
     bank_clips: int
@@ -50,21 +48,17 @@ class TrainingRecipe:
     text_encoder_options: TrainOptions
     denoiser_options: TrainOptions
 
-    def chosen_subjects(self, known: Sequence[Subject]) -> tuple[str, ...]:
-        """Return the ids of the denoiser's subjects.
-
-        Args:
-            known: All that there are.
+    def chosen_subjects(self) -> tuple[Subject, ...]:
+        """Return what the model learns to show.
 
         Raises:
             TrainingError: There are not so many.
         """
-        ids = tuple(dict.fromkeys((*self.subjects_first, *(subject.id for subject in known))))
-        if not 1 <= self.denoiser_subjects <= len(ids):
-            raise TrainingError(
-                f"asked for {self.denoiser_subjects} subjects; allowed: 1 to {len(ids)}"
-            )
-        return ids[: self.denoiser_subjects]
+        known = load_subjects() if self.subjects is None else self.subjects
+        count = len(known) if self.subject_count is None else self.subject_count
+        if not 1 <= count <= len(known):
+            raise TrainingError(f"asked for {count} subjects; allowed: 1 to {len(known)}")
+        return known[:count]
 
     def options(self, stage: Stage) -> TrainOptions:
         """Return how the network of a stage is trained."""
@@ -79,14 +73,14 @@ class TrainingRecipe:
         self,
         *,
         steps: int | None = None,
-        denoiser_subjects: int | None = None,
+        subject_count: int | None = None,
         seed: int | None = None,
     ) -> TrainingRecipe:
         """Return the recipe with other values; None keeps what it says.
 
         Args:
             steps: Steps of every network.
-            denoiser_subjects: Subjects of the denoiser.
+            subject_count: Subjects to learn.
             seed: Seed of weights and of every network's training; the latent bank takes the next.
         """
         options = {
@@ -101,55 +95,27 @@ class TrainingRecipe:
                 ("denoiser_options", self.denoiser_options),
             )
         }
-        subjects = self.denoiser_subjects if denoiser_subjects is None else denoiser_subjects
         return replace(
             self,
             seed=self.seed if seed is None else seed,
             bank_seed=self.bank_seed if seed is None else seed + 1,
-            denoiser_subjects=subjects,
+            subject_count=self.subject_count if subject_count is None else subject_count,
             **options,
         )
 
 
 STICKER_TRAINING = TrainingRecipe(
-    name="sticker",
-    denoiser_subjects=24,
-    subjects_first=(
-        "rocket",
-        "helicopter",
-        "bus",
-        "racing-car",
-        "sailboat",
-        "airplane",
-        "cat",
-        "dragon",
-        "whale",
-        "horse",
-        "dog",
-        "elephant",
-        "bee",
-        "fish",
-        "turtle",
-        "balloon",
-        "train",
-        "penguin",
-        "ghost",
-        "star",
-        "robot",
-        "octopus",
-        "duck",
-        "heart",
-    ),
-    autoencoder_clips=ClipOptions(phases=24, scale_jitter=0.06, position_jitter=0.05),
-    clips=ClipOptions(scale_jitter=0.0, position_jitter=0.0, travel=28 / 64, colour_jitter=3),
-    text_encoder=TextEncoderConfig(vocabulary_size=3581),
+    name="sticker-dit",
+    autoencoder_clips=ClipOptions(phases=24, scale_spread=0.2, place_spread=0.1),
+    text_encoder=TextEncoderConfig(vocabulary_size=1, max_length=24),
+    denoiser=TransformerConfig(memory_slots=2, choices=CHOICES),
     scheduler=Scheduler(kind="flow_euler", prediction_type="sample"),
-    bank_clips=3000,
+    bank_clips=40_000,
     autoencoder_options=TrainOptions(
-        steps=3000, batch_size=16, learning_rate=1.5e-3, ema_decay=0.995
+        steps=3000, batch_size=16, learning_rate=1.5e-3, ema_decay=0.995, precision="bfloat16"
     ),
     text_encoder_options=TrainOptions(
-        steps=1200, batch_size=32, learning_rate=1.5e-3, ema_decay=0.995
+        steps=1000, batch_size=32, learning_rate=1.5e-3, ema_decay=0.995, precision="bfloat16"
     ),
     denoiser_options=TrainOptions(
         steps=10_000,

@@ -1,4 +1,4 @@
-"""Animated emoji as arrays: decoded once, kept as premultiplied RGBA in one cache file."""
+"""Emoji, animated and still, as arrays: decoded once, kept as premultiplied RGBA in one file."""
 
 from __future__ import annotations
 
@@ -25,14 +25,13 @@ from mvsdk_export.distill.sources import (
     emoji_key,
     extract_members,
     fetch_package,
-    read_emoji_names,
 )
 
 logger = logging.getLogger(__name__)
 
 Facing = Literal["left", "right", "none"]
 
-_CACHE_VERSION = 1
+_CACHE_VERSION = 2
 _MAX_CANVAS = 1024
 
 
@@ -45,14 +44,12 @@ class Subject:
     noun: str
     synonyms: tuple[str, ...]
     """Other words for it that a caption may use."""
+    keywords: tuple[str, ...]
+    """Words that mean it alone, but make no caption: "mining" for a pick."""
     kind: str
     """How it moves: a key of `captions.VERBS`."""
     facing: Facing
-    """Where the sprite looks as drawn; a clip flips it to face its movement."""
-    held_out_motion: str
-    """Direction in which training never shows it."""
-    held_out_background: str
-    """Background colour on which training never shows it."""
+    """Where the sprite looks as drawn; a clip mirrors it to face its movement."""
 
     def __post_init__(self) -> None:
         """Check what the type cannot say."""
@@ -95,10 +92,9 @@ def _parse_subject(row: Mapping[str, Any]) -> Subject:
         codepoints=row["codepoints"],
         noun=row["noun"],
         synonyms=tuple(row["synonyms"]),
+        keywords=tuple(row["keywords"]),
         kind=row["kind"],
         facing=row["facing"],
-        held_out_motion=row["held_out"]["motion"],
-        held_out_background=row["held_out"]["background"],
     )
 
 
@@ -109,15 +105,11 @@ class Sprites:
     subjects: tuple[Subject, ...]
     rgba: NDArray[np.uint8]
     """(N, source_frames, size, size, 4), colour premultiplied by alpha."""
-    labels: tuple[str, ...]
-    """Name of each emoji in emojibase."""
-    keywords: tuple[tuple[str, ...], ...]
-    """Keywords of each emoji in emojibase."""
 
     def __post_init__(self) -> None:
         """Check that the parts belong together."""
         shape = self.rgba.shape
-        counts = {len(self.subjects), len(self.labels), len(self.keywords), *shape[:1]}
+        counts = {len(self.subjects), *shape[:1]}
         if len(shape) != 5 or shape[4] != 4 or shape[2] != shape[3] or len(counts) != 1:
             raise DataError(
                 f"sprites have shape {shape} for {len(self.subjects)} subjects; "
@@ -154,10 +146,7 @@ class Sprites:
         """
         chosen = [self.index(subject_id) for subject_id in subject_ids]
         return Sprites(
-            subjects=tuple(self.subjects[index] for index in chosen),
-            rgba=self.rgba[chosen],
-            labels=tuple(self.labels[index] for index in chosen),
-            keywords=tuple(self.keywords[index] for index in chosen),
+            subjects=tuple(self.subjects[index] for index in chosen), rgba=self.rgba[chosen]
         )
 
 
@@ -187,19 +176,12 @@ def build_sprites(
     cache = sprite_cache(work, size=size, source_frames=source_frames, subjects=chosen)
     if cache.is_file():
         return cache
-    images, names = _fetch_images(work, chosen)
+    images = _fetch_images(work, chosen)
     rgba = np.zeros((len(chosen), source_frames, size, size, 4), np.uint8)
     for index, subject in enumerate(chosen):
         rgba[index] = decode_sprite(images[subject.id], size=size, source_frames=source_frames)
         logger.info("decoded %s (%d of %d)", subject.id, index + 1, len(chosen))
-    entries = [names[emoji_key(subject.codepoints)] for subject in chosen]
-    sprites = Sprites(
-        subjects=chosen,
-        rgba=rgba,
-        labels=tuple(label for label, _ in entries),
-        keywords=tuple(keywords for _, keywords in entries),
-    )
-    save_sprites(sprites, cache)
+    save_sprites(Sprites(subjects=chosen, rgba=rgba), cache)
     return cache
 
 
@@ -234,16 +216,13 @@ def fetch_names(work: Path) -> Path:
 
 def _data_version(subjects: Sequence[Subject], size: int, source_frames: int) -> str:
     parts = [_CACHE_VERSION, size, source_frames]
-    parts += [package.sha256 for package in (*FLUENT_EMOJI, EMOJIBASE)]
+    parts += [package.sha256 for package in FLUENT_EMOJI]
     parts += [_subject_to_json(subject) for subject in subjects]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _fetch_images(
-    work: Path, subjects: Sequence[Subject]
-) -> tuple[dict[str, Path], dict[str, tuple[str, tuple[str, ...]]]]:
-    """Return the WebP file of every subject id, and the names of all emoji."""
-    names_json = fetch_names(work)
+def _fetch_images(work: Path, subjects: Sequence[Subject]) -> dict[str, Path]:
+    """Return the WebP file of every subject id."""
     packages, folder = work / "data" / "packages", work / "data" / "emoji"
     images = {subject.id: folder / f"{emoji_key(subject.codepoints)}.webp" for subject in subjects}
     missing = {path.name for path in images.values() if not path.is_file()}
@@ -255,11 +234,7 @@ def _fetch_images(
         missing -= {path.name for path in found}
     if missing:
         raise DataError(f"no emoji package holds {', '.join(sorted(missing))}; see subjects.json")
-    names = read_emoji_names(names_json)
-    unnamed = sorted(s.id for s in subjects if emoji_key(s.codepoints) not in names)
-    if unnamed:
-        raise DataError(f"{EMOJIBASE.spec} has no name for {', '.join(unnamed)}; see subjects.json")
-    return images, names
+    return images
 
 
 def _asset_name(member: str, *, missing: frozenset[str]) -> str | None:
@@ -320,8 +295,6 @@ def save_sprites(sprites: Sprites, path: Path) -> None:
     meta = {
         "cache_version": _CACHE_VERSION,
         "subjects": [_subject_to_json(subject) for subject in sprites.subjects],
-        "labels": sprites.labels,
-        "keywords": sprites.keywords,
     }
     with replacing(path) as temporary, temporary.open("wb") as sink:
         np.savez(sink, rgba=sprites.rgba, meta=np.array(json.dumps(meta)))
@@ -342,8 +315,6 @@ def load_sprites(path: Path) -> Sprites:
         return Sprites(
             subjects=tuple(_parse_subject(row) for row in meta["subjects"]),
             rgba=rgba,
-            labels=tuple(meta["labels"]),
-            keywords=tuple(tuple(words) for words in meta["keywords"]),
         )
     except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as exc:
         raise DataError(f"cannot read sprites from {path}: {exc}; build them again") from exc
@@ -355,10 +326,7 @@ def _subject_to_json(subject: Subject) -> dict[str, Any]:
         "codepoints": subject.codepoints,
         "noun": subject.noun,
         "synonyms": list(subject.synonyms),
+        "keywords": list(subject.keywords),
         "kind": subject.kind,
         "facing": subject.facing,
-        "held_out": {
-            "motion": subject.held_out_motion,
-            "background": subject.held_out_background,
-        },
     }

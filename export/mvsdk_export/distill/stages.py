@@ -4,7 +4,7 @@
     autoencoder    data                          -> vae/state.safetensors
     text_encoder   data, MiniLM                  -> text/vocab.json, text/state.safetensors
     latents        data, autoencoder             -> latents/bank.safetensors
-    denoiser       data, text_encoder, latents   -> unet/state.safetensors, the text encoder in it
+    denoiser       data, text_encoder, latents   -> denoiser/state.safetensors, with text encoder
     package        all of these                  -> the model folder (packaging.py)
 
 A stage that is finished does nothing; an interrupted one goes on, `latents` from its beginning.
@@ -33,6 +33,7 @@ from mvsdk_export.distill.denoiser import (
     check_bank,
     denoiser_loss,
     draw_bank,
+    fit_memory_,
     read_bank,
     save_bank,
 )
@@ -60,15 +61,18 @@ from mvsdk_export.distill.text_encoder import (
     distillation_loss,
 )
 from mvsdk_export.networks.text_encoder import TextEncoder
-from mvsdk_export.networks.unet import SpatioTemporalUNet
+from mvsdk_export.networks.transformer import SpatioTemporalTransformer
 from mvsdk_export.networks.vae import Autoencoder
 
 FOLDERS: Mapping[Stage, str] = {
     "autoencoder": "vae",
     "text_encoder": "text",
-    "denoiser": "unet",
+    "denoiser": "denoiser",
 }
 """Where the state of a network lies in the work folder."""
+
+UNSEEN_EVERY = 20
+"""One subject in so many is kept from the autoencoder, to measure it on."""
 
 NEEDS: Mapping[Stage, tuple[Stage, ...]] = {
     "data": (),
@@ -141,15 +145,15 @@ def build_data(recipe: TrainingRecipe, work: Path) -> Iterator[TrainStep]:
         work,
         size=recipe.sprite_size,
         source_frames=recipe.sprite_frames,
-        subjects=recipe.subjects,
+        subjects=recipe.chosen_subjects(),
     )
     fetch_names(work)
     yield TrainStep(step=1, steps=1, loss=None, elapsed_s=time.monotonic() - started)
 
 
 def train_autoencoder(recipe: TrainingRecipe, work: Path) -> Iterator[TrainStep]:
-    """Fit the patch transform and train the decoder on frames of every subject."""
-    clips = StickerClips(sprites=read_sprites(recipe, work), options=recipe.autoencoder_clips)
+    """Fit the patch transform and train the decoder, on frames of all subjects but some."""
+    clips, _ = read_autoencoder_clips(recipe, work)
     network = _build(lambda: Autoencoder(recipe.autoencoder), recipe.seed)
     fit_encoder_(network, clips)
     options = recipe.options("autoencoder")
@@ -172,7 +176,9 @@ def train_text_encoder(
     phrases = [phrase for label, tags in names.values() for phrase in (label, *tags)]
     tokens = build_vocabulary(clips, phrases)
     save_vocabulary(tokens, vocabulary_file(work))
-    config = replace(recipe.text_encoder, vocabulary_size=len(tokens))
+    config = replace(
+        recipe.text_encoder, vocabulary_size=len(tokens), subjects=len(clips.sprites.subjects)
+    )
     network = _build(lambda: Distillation(TextEncoder(config)), recipe.seed)
     options = recipe.options("text_encoder")
     tokenizer = WordPiece(tokens, config.max_length)
@@ -200,10 +206,13 @@ def train_denoiser(recipe: TrainingRecipe, work: Path) -> Iterator[TrainStep]:
     bank = load_bank(recipe, work)
     tokenizer = load_tokenizer(recipe, work)
     text_encoder = load_distilled_text_encoder(recipe, work)
-    unet = _build(lambda: SpatioTemporalUNet(recipe.unet), recipe.seed)
-    options = recipe.options("denoiser")
-    loss = denoiser_loss(bank, read_clips(recipe, work), tokenizer, options)
-    yield from train(TextDenoiser(text_encoder, unet), loss, options, work / FOLDERS["denoiser"])
+    denoiser = _build(lambda: SpatioTemporalTransformer(recipe.denoiser), recipe.seed)
+    clips, options = read_clips(recipe, work), recipe.options("denoiser")
+    assert text_encoder.memory is not None
+    fit_memory_(text_encoder.memory, clips, load_autoencoder(recipe, work))
+    loss = denoiser_loss(bank, clips, tokenizer, options)
+    network = TextDenoiser(text_encoder, denoiser)
+    yield from train(network, loss, options, work / FOLDERS["denoiser"])
 
 
 RUNNERS: Mapping[Stage, Callable[[TrainingRecipe, Path], Iterator[TrainStep]]] = {
@@ -231,10 +240,21 @@ def read_sprites(recipe: TrainingRecipe, work: Path) -> Sprites:
 
 
 def read_clips(recipe: TrainingRecipe, work: Path) -> StickerClips:
-    """Return the clips of the denoiser's subjects, drawn as it sees them."""
+    """Return the clips of all subjects, drawn as the denoiser sees them."""
+    return StickerClips(sprites=read_sprites(recipe, work), options=recipe.clips)
+
+
+def read_autoencoder_clips(recipe: TrainingRecipe, work: Path) -> tuple[StickerClips, StickerClips]:
+    """Return clips of the subjects that the autoencoder learns from, and of those it never sees."""
     sprites = read_sprites(recipe, work)
-    chosen = sprites.select(recipe.chosen_subjects(sprites.subjects))
-    return StickerClips(sprites=chosen, options=recipe.clips)
+    ids = [subject.id for subject in sprites.subjects]
+    unseen = ids[::-UNSEEN_EVERY] if len(ids) > 1 else ids
+    seen = [x for x in ids if x not in unseen] or ids
+
+    def draw(chosen: list[str]) -> StickerClips:
+        return StickerClips(sprites=sprites.select(chosen), options=recipe.autoencoder_clips)
+
+    return draw(seen), draw(unseen)
 
 
 def save_vocabulary(tokens: list[str], path: Path) -> None:
@@ -289,19 +309,23 @@ def load_distilled_text_encoder(recipe: TrainingRecipe, work: Path) -> TextEncod
 
 def load_networks(recipe: TrainingRecipe, work: Path) -> Networks:
     """Load the averaged weights that make a model, of runs finished or not."""
-    denoiser = TextDenoiser(_text_encoder(recipe, work), SpatioTemporalUNet(recipe.unet))
-    load_average_(denoiser, work / FOLDERS["denoiser"])
+    network = TextDenoiser(_text_encoder(recipe, work), SpatioTemporalTransformer(recipe.denoiser))
+    load_average_(network, work / FOLDERS["denoiser"])
     return Networks(
         tokenizer=load_tokenizer(recipe, work),
-        text_encoder=denoiser.text_encoder,
-        unet=denoiser.unet,
+        text_encoder=network.text_encoder,
+        denoiser=network.denoiser,
         autoencoder=load_autoencoder(recipe, work),
     )
 
 
 def _text_encoder(recipe: TrainingRecipe, work: Path) -> TextEncoder:
-    size = len(_read_tokens(vocabulary_file(work)))
-    return TextEncoder(replace(recipe.text_encoder, vocabulary_size=size))
+    config = replace(
+        recipe.text_encoder,
+        vocabulary_size=len(_read_tokens(vocabulary_file(work))),
+        subjects=len(recipe.chosen_subjects()),
+    )
+    return TextEncoder(config)
 
 
 def _sprite_file(recipe: TrainingRecipe, work: Path) -> Path:
@@ -309,7 +333,7 @@ def _sprite_file(recipe: TrainingRecipe, work: Path) -> Path:
         work,
         size=recipe.sprite_size,
         source_frames=recipe.sprite_frames,
-        subjects=recipe.subjects,
+        subjects=recipe.chosen_subjects(),
     )
 
 

@@ -14,11 +14,21 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mvsdk.tokenizer import WordPiece
-from mvsdk_export.distill.captions import all_words
+from mvsdk_export.distill.captions import (
+    BACKGROUNDS,
+    MOTIONS,
+    SIZES,
+    Caption,
+    Scene,
+    all_words,
+)
 from mvsdk_export.distill.clips import StickerClips
+from mvsdk_export.distill.denoiser import encode_captions, named_subjects, names_loss
 from mvsdk_export.distill.loop import LossFunction
 from mvsdk_export.distill.options import TrainOptions
 from mvsdk_export.networks.text_encoder import TextEncoder
@@ -29,6 +39,18 @@ MAX_WORDS = 3500
 
 CAPTION_SHARE = 0.6
 """Share of training texts that are captions; the others are names and keywords of all emoji."""
+
+SCATTER_SHARE = 0.5
+"""Share of the texts that teach names which hold words of no meaning for the clip."""
+
+SCATTER_MOST = 16
+"""Words of a text that may get more: all of them must fit the encoder."""
+
+ATTRIBUTES = (len(MOTIONS), len(SIZES), len(BACKGROUNDS) + 1)
+"""Values of motion, size and background; the last background is the one that is not named."""
+
+KEYWORD_SHARE = 0.1
+"""Share of the texts that teach names which are a keyword alone."""
 
 _WORD = re.compile(r"[a-z0-9]+")
 
@@ -49,10 +71,11 @@ class Distillation(nn.Module):
         super().__init__()
         self.student = student
         self.head = nn.Linear(student.config.hidden_size, TEACHER_SIZE)
+        self.attributes = nn.Linear(student.config.hidden_size, sum(ATTRIBUTES))
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """Map ids `(B, L)` to features of the teacher's width `(B, L, 384)`."""
-        return self.head(self.student(input_ids))
+        return self.head(self.student.encode(input_ids))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,14 +120,32 @@ def distillation_loss(
     phrases: Sequence[str],
     options: TrainOptions,
 ) -> LossFunction:
-    """Return the loss of a `Distillation`: squared error and cosine distance of word features."""
+    """Return the loss of a `Distillation`.
+
+    Squared error and cosine distance of word features; a memory learns the names of its subjects,
+    and the mean feature to tell motions, sizes and backgrounds apart: to MiniLM, "left" and "right"
+    are nearly the same.
+    """
+    words = [x for x in other_words(clips, phrases) if len(tokenizer.pieces(x)) == 1]
 
     def loss(network: nn.Module, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
         del noise
         texts = draw_texts(clips, phrases, rng, options.batch_size)
         ours, theirs = word_features(network, teacher, tokenizer, texts)
         cosine = torch.cosine_similarity(ours, theirs, dim=1)
-        return (ours - theirs).square().mean() / theirs.square().mean() + (1 - cosine).mean()
+        error = (ours - theirs).square().mean() / theirs.square().mean() + (1 - cosine).mean()
+        assert isinstance(network, Distillation)
+        memory = network.student.memory
+        if memory is None:
+            return error
+        captions, scenes, attributes = draw_names(clips, words, rng, options.batch_size)
+        features = network.student.encode(encode_captions(tokenizer, captions))
+        logits = memory.find(features)
+        error = error + names_loss(logits, named_subjects(scenes, logits.shape[2] - 1))
+        parts = network.attributes(features.mean(dim=1)).float().split(ATTRIBUTES, dim=1)
+        for part, wanted in zip(parts, torch.from_numpy(attributes).T, strict=True):
+            error = error + F.cross_entropy(part, wanted)
+        return error
 
     return loss
 
@@ -117,11 +158,63 @@ def draw_texts(
     texts: list[str] = []
     for _ in range(count):
         if rng.random() < CAPTION_SHARE:
-            texts.append(sampler.caption(sampler.sample_scene(rng), rng))
+            texts.append(sampler.caption(sampler.sample_scene(rng), rng).text)
         else:
             chosen = rng.choice(len(phrases), size=int(rng.integers(1, 4)))
             texts.append(" ".join(phrases[int(i)] for i in chosen))
     return texts
+
+
+def draw_names(
+    clips: StickerClips, words: Sequence[str], rng: np.random.Generator, count: int
+) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64]]:
+    """Draw texts that name subjects: captions, and here and there a keyword alone.
+
+    Args:
+        clips: Draw the captions.
+        words: What `scatter` puts between the words of some.
+        rng: Source of every choice.
+        count: Number of texts.
+
+    Returns:
+        Texts; (count, 2): subject and partner, or -1; (count, 3): motion, size and background as
+        `ATTRIBUTES` counts them.
+    """
+    sampler = clips.captions
+    texts: list[str] = []
+    rows: list[tuple[int, int]] = []
+    attributes: list[tuple[int, int, int]] = []
+    for _ in range(count):
+        scene = sampler.sample_scene(rng)
+        keywords = clips.sprites.subjects[scene.subject].keywords
+        caption = sampler.caption(scene, rng)
+        if scene.partner is None and keywords and rng.random() < KEYWORD_SHARE:
+            word = keywords[int(rng.integers(len(keywords)))]
+            caption = Caption(text=word, names_background=False)
+            scene = Scene(subject=scene.subject, background=scene.background)
+        texts.append(scatter(caption.text, words, rng))
+        colours = [*BACKGROUNDS]
+        colour = colours.index(scene.background) if caption.names_background else len(colours)
+        attributes.append((MOTIONS.index(scene.motion), [*SIZES].index(scene.size), colour))
+        rows.append((scene.subject, -1 if scene.partner is None else scene.partner))
+    return texts, np.array(rows, np.int64), np.array(attributes, np.int64)
+
+
+def other_words(clips: StickerClips, phrases: Sequence[str]) -> tuple[str, ...]:
+    """Return words of `phrases` that no caption holds, sorted."""
+    known = set(all_words(clips.sprites.subjects))
+    found = {word for phrase in phrases for word in _WORD.findall(phrase.lower())}
+    return tuple(sorted(found - known))
+
+
+def scatter(text: str, words: Sequence[str], rng: np.random.Generator) -> str:
+    """Put up to two other words into some texts: a name is found whatever stands around it."""
+    parts = text.split()
+    if not words or len(parts) > SCATTER_MOST or rng.random() >= SCATTER_SHARE:
+        return text
+    for _ in range(int(rng.integers(1, 3))):
+        parts.insert(int(rng.integers(len(parts) + 1)), words[int(rng.integers(len(words)))])
+    return " ".join(parts)
 
 
 def word_features(

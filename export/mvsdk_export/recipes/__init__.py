@@ -7,10 +7,10 @@ model means adding a file here and a line to `RECIPES`.
 from __future__ import annotations
 
 from mvsdk_export.errors import ExportError
-from mvsdk_export.recipes.spec import ComponentRecipe, Recipe
-from mvsdk_export.recipes.sticker import STICKER
+from mvsdk_export.recipes.spec import DENOISERS, ComponentRecipe, Recipe
+from mvsdk_export.recipes.sticker import STICKER, STICKER_DIT
 
-RECIPES: dict[str, Recipe] = {STICKER.name: STICKER}
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (STICKER, STICKER_DIT)}
 
 
 def find_recipe(name: str) -> Recipe:
@@ -24,4 +24,4 @@ def find_recipe(name: str) -> Recipe:
     return RECIPES[name]
 
 
-__all__ = ["RECIPES", "ComponentRecipe", "Recipe", "find_recipe"]
+__all__ = ["DENOISERS", "RECIPES", "ComponentRecipe", "Recipe", "find_recipe"]

@@ -8,6 +8,9 @@ from typing import Literal
 
 Shape = tuple[int, ...]
 
+DENOISERS = ("unet", "transformer")
+"""Components that run once per step; the others run once per clip."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorRecipe:
@@ -15,7 +18,7 @@ class TensorRecipe:
 
     name: str
     shape: tuple[str | int, ...]
-    """Sizes, or names of sizes: F, C, h, w (latents), H, W (pixels), L (tokens), D (features)."""
+    """Sizes, or names of sizes: those of `shapes.graph_sizes`."""
     dtype: Literal["float32", "int32", "uint8"]
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from mvsdk_export.recipes.spec import ComponentRecipe, Recipe, TensorRecipe
 
 _LATENTS = ("F", "C", "h", "w")
-_FEATURES = TensorRecipe(name="encoder_hidden_states", shape=(1, "L", "D"), dtype="float32")
+_FEATURES = TensorRecipe(name="encoder_hidden_states", shape=(1, "S", "D"), dtype="float32")
 
 STICKER = Recipe(
     name="sticker",
@@ -94,3 +96,24 @@ STICKER = Recipe(
         "MIT": "Fluent animated emoji (Microsoft), the clips that the model was trained on",
     },
 )
+
+STICKER_DIT = replace(
+    STICKER,
+    name="sticker-dit",
+    components=(
+        STICKER.components[0],
+        replace(
+            STICKER.components[1],
+            name="transformer",
+            network="mvsdk_export.networks.transformer:SpatioTemporalTransformer",
+            config="mvsdk_export.networks.transformer:TransformerConfig",
+            folder="transformer",
+        ),
+        STICKER.components[2],
+    ),
+    floors_db={
+        precision: {("transformer" if part == "unet" else part): db for part, db in floors.items()}
+        for precision, floors in STICKER.floors_db.items()
+    },
+)
+"""The next `sticker`: a thousand subjects, a memory, a transformer. Its weights are not shipped."""

@@ -1,0 +1,84 @@
+"""What a prompt leaves open, decided by the noise.
+
+A few-step sampler has no steps to make up its mind: where a caption leaves something open, the
+network sees only noise at its first step, and predicts the average of all that may be meant. So
+training couples the two: each open choice is a function of the noise that the clip starts from,
+the mean of one latent channel. Noise stays exactly normal and choices stay exactly as likely as
+before, so that this is flow matching with a coupling of data and noise that is not independent.
+Another seed then decides otherwise, and a single step can follow it.
+
+Reference:
+    Pooladian et al. 2023, arXiv:2304.14772 (flow matching with joint couplings); Tong et al. 2023,
+    arXiv:2302.00482.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mvsdk_export.distill.captions import BACKGROUNDS
+from mvsdk_export.distill.clips import CHANCES
+
+CHOICES = 1 + CHANCES
+"""Choices, one latent channel each: the background, then what drawing leaves to chance."""
+
+
+def read_choices(noise: Tensor) -> Tensor:
+    """Return the choices that noise makes.
+
+    Args:
+        noise: Standard normal `(B, F, C, h, w)`.
+
+    Returns:
+        Uniforms in (0, 1), `(B, CHOICES)`.
+    """
+    return _normal_cdf(_statistics(noise))
+
+
+def impose_choices(noise: Tensor, choices: Tensor, *, is_open: Tensor) -> Tensor:
+    """Move noise so that it makes given choices; what else it is stays as it was.
+
+    Args:
+        noise: Standard normal `(B, F, C, h, w)`.
+        choices: Uniforms in (0, 1), `(B, CHOICES)`.
+        is_open: Whether a choice is the noise's to make, `(B, CHOICES)` boolean; where it is not,
+            the noise is left alone.
+
+    Returns:
+        Standard normal noise, as `choices` are uniform. Like `noise`.
+    """
+    wanted = torch.special.ndtri(choices.double()).to(noise.dtype)
+    change = torch.where(is_open, wanted - _statistics(noise), torch.zeros_like(wanted))
+    count = noise.shape[1] * noise.shape[3] * noise.shape[4]
+    moved = noise.clone()
+    moved[:, :, :CHOICES] += (change / count**0.5)[:, None, :, None, None]
+    return moved
+
+
+def background_choice(index: NDArray[np.int64], within: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the uniforms that choose backgrounds.
+
+    Args:
+        index: Places of the colours in `BACKGROUNDS`.
+        within: Uniforms in (0, 1): which of the numbers that choose a colour.
+    """
+    return (index + within) / len(BACKGROUNDS)
+
+
+def chosen_background(choice: float) -> str:
+    """Return the background that a uniform chooses."""
+    names = list(BACKGROUNDS)
+    return names[min(int(choice * len(names)), len(names) - 1)]
+
+
+def _statistics(noise: Tensor) -> Tensor:
+    """Return the channel means, scaled to unit variance, `(B, CHOICES)`."""
+    count = noise.shape[1] * noise.shape[3] * noise.shape[4]
+    return noise[:, :, :CHOICES].mean(dim=(1, 3, 4)) * count**0.5
+
+
+def _normal_cdf(x: Tensor) -> Tensor:
+    return torch.special.ndtr(x.double()).to(x.dtype)
