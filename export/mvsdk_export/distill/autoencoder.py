@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from mvsdk_export.distill.clips import StickerClips
 from mvsdk_export.distill.loop import LossFunction
-from mvsdk_export.distill.options import TrainOptions
 from mvsdk_export.networks.vae import PATCH, Autoencoder
 
 FRAMES_PER_CLIP = 4
@@ -51,12 +50,12 @@ def fit_encoder_(network: Autoencoder, clips: StickerClips) -> None:
     network.encoder.requires_grad_(False)
 
 
-def autoencoder_loss(clips: StickerClips, options: TrainOptions) -> LossFunction:
+def autoencoder_loss(clips: StickerClips, batch_size: int) -> LossFunction:
     """Return the loss of the decoder: absolute and squared error, and edges."""
 
     def loss(network: nn.Module, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
         assert isinstance(network, Autoencoder)
-        frames = to_network(_draw_frames(clips, rng, options.batch_size))
+        frames = to_network(_draw_frames(clips, rng, batch_size))
         latents = network.encode(frames)
         rough = latents + LATENT_NOISE * torch.randn(latents.shape, generator=noise)
         decoded = network.decode(rough)

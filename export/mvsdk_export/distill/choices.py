@@ -3,9 +3,11 @@
 A few-step sampler has no steps to make up its mind: where a caption leaves something open, the
 network sees only noise at its first step, and predicts the average of all that may be meant. So
 training couples the two: each open choice is a function of the noise that the clip starts from,
-the mean of one latent channel. Noise stays exactly normal and choices stay exactly as likely as
+the weight of a pattern in it. Noise stays exactly normal and choices stay exactly as likely as
 before, so that this is flow matching with a coupling of data and noise that is not independent.
-Another seed then decides otherwise, and a single step can follow it.
+Another seed then decides otherwise, and a single step can follow it. The patterns alternate in sign
+from place to place and from frame to frame, in the latent channels of the faintest detail: clips
+have next to no share in them, so that the choices can still be read halfway.
 
 Reference:
     Pooladian et al. 2023, arXiv:2304.14772 (flow matching with joint couplings); Tong et al. 2023,
@@ -21,9 +23,10 @@ from torch import Tensor
 
 from mvsdk_export.distill.captions import BACKGROUNDS
 from mvsdk_export.distill.clips import CHANCES
+from mvsdk_export.networks.transformer import choice_signs
 
 CHOICES = 1 + CHANCES
-"""Choices, one latent channel each: the background, then what drawing leaves to chance."""
+"""Choices, one pattern each: the background, then what drawing leaves to chance."""
 
 
 def read_choices(noise: Tensor) -> Tensor:
@@ -35,7 +38,7 @@ def read_choices(noise: Tensor) -> Tensor:
     Returns:
         Uniforms in (0, 1), `(B, CHOICES)`.
     """
-    return _normal_cdf(_statistics(noise))
+    return _normal_cdf(_weights(noise))
 
 
 def impose_choices(noise: Tensor, choices: Tensor, *, is_open: Tensor) -> Tensor:
@@ -51,10 +54,12 @@ def impose_choices(noise: Tensor, choices: Tensor, *, is_open: Tensor) -> Tensor
         Standard normal noise, as `choices` are uniform. Like `noise`.
     """
     wanted = torch.special.ndtri(choices.double()).to(noise.dtype)
-    change = torch.where(is_open, wanted - _statistics(noise), torch.zeros_like(wanted))
-    count = noise.shape[1] * noise.shape[3] * noise.shape[4]
+    change = torch.where(is_open, wanted - _weights(noise), torch.zeros_like(wanted))
+    signs = choice_signs(noise.shape[1], noise.shape[3], noise.shape[4], noise.device)
     moved = noise.clone()
-    moved[:, :, :CHOICES] += (change / count**0.5)[:, None, :, None, None]
+    moved[:, :, -CHOICES:] += (
+        change[:, None, :, None, None] * signs[None, :, None] / signs.numel() ** 0.5
+    )
     return moved
 
 
@@ -74,10 +79,11 @@ def chosen_background(choice: float) -> str:
     return names[min(int(choice * len(names)), len(names) - 1)]
 
 
-def _statistics(noise: Tensor) -> Tensor:
-    """Return the channel means, scaled to unit variance, `(B, CHOICES)`."""
-    count = noise.shape[1] * noise.shape[3] * noise.shape[4]
-    return noise[:, :, :CHOICES].mean(dim=(1, 3, 4)) * count**0.5
+def _weights(noise: Tensor) -> Tensor:
+    """Return the weights of the patterns, scaled to unit variance, `(B, CHOICES)`."""
+    signs = choice_signs(noise.shape[1], noise.shape[3], noise.shape[4], noise.device)
+    shares = (noise[:, :, -CHOICES:] * signs[None, :, None]).sum(dim=(1, 3, 4))
+    return shares / signs.numel() ** 0.5
 
 
 def _normal_cdf(x: Tensor) -> Tensor:

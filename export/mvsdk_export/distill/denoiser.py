@@ -8,10 +8,10 @@ leaves open is tied to the noise (`choices.py`).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple, get_args
 
 import numpy as np
 import safetensors
@@ -26,21 +26,40 @@ from mvsdk.tokenizer import WordPiece
 from mvsdk_export.distill.autoencoder import to_network
 from mvsdk_export.distill.captions import BACKGROUNDS, MOTIONS, SIZES, Scene
 from mvsdk_export.distill.choices import background_choice, impose_choices
-from mvsdk_export.distill.clips import CHANCES, StickerClips
+from mvsdk_export.distill.clips import CHANCES, Layer, StickerClips
 from mvsdk_export.distill.loop import LossFunction
-from mvsdk_export.distill.options import TrainingError, TrainOptions
+from mvsdk_export.distill.options import TrainingError
+from mvsdk_export.distill.sprites import Facing
 from mvsdk_export.networks.text_encoder import SubjectMemory, TextEncoder
-from mvsdk_export.networks.transformer import SpatioTemporalTransformer
+from mvsdk_export.networks.transformer import Layout, Pictures, SpatioTemporalTransformer
 from mvsdk_export.networks.vae import Autoencoder
 
 PURE_NOISE_SHARE = 0.5
 """Share of training examples at t = 1, where every few-step trajectory starts."""
+
+UNCONDITIONAL_SHARE = 0.05
+"""Share of training examples without a caption."""
+
+LAYOUT_WEIGHT = 0.05
+"""Likewise, of the layout's error."""
+
+BOX_WEIGHT = 100.0
+"""Weight of the boxes, in fractions of the frame, beside the cross-entropy of the turns."""
+
+NOTE_SPREAD = 0.1
+"""Standard deviation of the memory's notes before they are learned."""
 
 NAMES_WEIGHT = 0.05
 """Weight of the memory's cross-entropy beside the error of the latents."""
 
 MIN_TIME = 0.05
 """Smallest t in the loss weight 1 / t."""
+
+SLOTS = 2
+"""Subjects of a scene, at most."""
+
+_NO_CHANCE = np.random.default_rng(0)
+"""With one phase the generator of a layer decides nothing."""
 
 BANK_BATCH = 64
 """Clips that are drawn together when a bank is made; it decides which ones."""
@@ -77,6 +96,20 @@ class LatentBank:
         is_open[:, 0] = ~named
         return torch.from_numpy(uniforms), torch.from_numpy(is_open)
 
+    def layouts(self, clips: StickerClips, chosen: NDArray[np.int64]) -> Layout:
+        """Return where the sprites of clips are; `layout_loss` says what stands for what."""
+        drawn = [
+            clips.layers(self.scene(int(i)), self.chances[i].astype(np.float64), _NO_CHANCE)
+            for i in chosen
+        ]
+        frames = clips.options.frames
+        boxes = np.zeros((len(chosen), frames, SLOTS, 4), np.float32)
+        orientations = np.zeros((len(chosen), frames, SLOTS), np.int64)
+        for row, layers in enumerate(drawn):
+            for slot, layer in enumerate(layers):
+                boxes[row, :, slot], orientations[row, :, slot] = layout_of(layer)
+        return Layout(torch.from_numpy(boxes), torch.from_numpy(orientations))
+
     def scene(self, index: int) -> Scene:
         """Return what clip `index` shows."""
         subject, partner, motion, background, size = (int(x) for x in self.scenes[index])
@@ -87,6 +120,29 @@ class LatentBank:
             background=list(BACKGROUNDS)[background],
             size=list(SIZES)[size],
         )
+
+
+def layout_of(layer: Layer) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return the boxes `(F, 4)` and the turns `(F,)` of a layer, as `Layout` spells them.
+
+    A turn by quarters is a transpose and mirrored sides; what is left of it is the turn.
+    """
+    frames = len(layer.angles)
+    turns = max(1, frames // 4)
+    steps = np.rint(-layer.angles / 90.0 * turns).astype(np.int64)
+    quarters, rest = steps // turns % 4, steps % turns
+    mirrored_x = np.where(np.isin(quarters, (1, 2)), -1.0, 1.0)
+    mirrored_y = np.where(np.isin(quarters, (2, 3)), -1.0, 1.0)
+    boxes = np.stack(
+        [
+            layer.centres[:, 0],
+            layer.scales[:, 0] * mirrored_x,
+            layer.centres[:, 1],
+            layer.scales[:, 1] * mirrored_y,
+        ],
+        axis=1,
+    )
+    return boxes, 2 * rest + quarters % 2
 
 
 def draw_bank(
@@ -197,51 +253,53 @@ def _to_rows(scenes: list[Scene]) -> NDArray[np.int64]:
 
 
 @torch.no_grad()
-def fit_memory_(memory: SubjectMemory, clips: StickerClips, autoencoder: Autoencoder) -> float:
-    """Set the table of a memory to codes of what its subjects look like.
+def fit_memory_(memory: SubjectMemory, pictures: Pictures, clips: StickerClips) -> float:
+    """Set the table of a memory to codes of what its subjects look like, and what decodes them.
 
-    Each subject fills the frame, still, once on white and once on black, so that what is
-    transparent can be told. The latents of a patch over all frames are projected to their
-    principal components; a token holds the codes of the patches of its cell, row by row.
+    A code holds the principal components of one cell of a picture over all frames of a clip.
+    Nobody, the last entry, is transparent.
 
     Args:
         memory: Its entries are the subjects of `clips`, in order.
-        clips: Draws them.
-        autoencoder: Encodes them.
+        pictures: Decodes the codes.
+        clips: Hold the sprites.
 
     Returns:
-        Share of the variance that the codes keep.
+        Peak signal-to-noise ratio of the decoded pictures, colour and cover, in dB.
     """
-    drawn = replace(clips, options=replace(clips.options.without_chance(), scale=1.0))
-    side = math.isqrt(memory.tokens)
-    views: list[Tensor] = []
-    for background in ("white", "black"):
-        cells: list[Tensor] = []
-        scenes = [Scene(subject=i, background=background) for i in range(len(clips.sprites.rgba))]
-        for start in range(0, len(scenes), BANK_BATCH):
-            part = scenes[start : start + BANK_BATCH]
-            chances = np.zeros((len(part), CHANCES), np.float32)
-            latents = torch.from_numpy(_encode(drawn, autoencoder, part, chances)).float()
-            views_of_patch = latents.flatten(1, 2).permute(0, 2, 3, 1)  # (N, h, w, F C)
-            cells.append(views_of_patch)
-        views.append(torch.cat(cells))
-    codes = torch.cat(views, dim=3)  # (subjects, h, w, 2 F C)
-    flat = codes.flatten(0, 2)
-    flat = flat - flat.mean(dim=0)
-    n, h, w, _ = codes.shape
-    cell = h // side * (w // side)
-    size = memory.table.out_features // memory.tokens // cell
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # the projection starts from random directions
-        _, _, basis = torch.pca_lowrank(flat, q=min(size, *flat.shape), center=False, niter=4)
-    kept = F.pad(flat @ basis, (0, size - basis.shape[1]))
-    share = float(kept.square().sum() / flat.square().sum())
-    kept /= kept.square().mean().sqrt()
-    kept = kept.reshape(n, side, h // side, side, w // side, size)
-    kept = kept.permute(0, 1, 3, 2, 4, 5)  # cells of the grid, then the patches of a cell
-    memory.table.weight.zero_()
-    memory.table.weight[:, :n] = kept.reshape(n, -1).T
-    return share
+    cells, k = pictures.config.picture_cells, pictures.points_per_cell
+    drawn = draw_pictures(clips, pictures.config.num_frames, cells * k)  # (N, F, 4, S, S)
+    n, frames, channels = drawn.shape[:3]
+    parts = drawn.reshape(n, frames * channels, cells, k, cells, k).permute(0, 2, 4, 1, 3, 5)
+    parts = parts.reshape(n * cells**2, -1)
+    size = pictures.config.code_size
+    values, vectors = torch.linalg.eigh(parts.T @ parts / len(parts))
+    basis = vectors.flip(1)[:, :size]
+    gain = values.flip(0)[:size].clamp(min=1e-8) ** -0.25  # halfway to equal variances
+    gain = gain / ((parts @ basis * gain).square().mean() ** 0.5)
+    codes = parts @ basis * gain
+    decoder = basis / gain
+    error = (codes @ decoder.T - parts).square().mean()
+    width = memory.table.out_features // memory.tokens
+    memory.table.weight.mul_(NOTE_SPREAD / memory.table.weight.std())
+    memory.table.weight[:-width, :n] = codes.reshape(n, -1).T
+    memory.table.weight[:, n] = 0.0
+    for index, subject in enumerate(clips.sprites.subjects):
+        facing = get_args(Facing).index(subject.facing)
+        memory.table.weight[-width + facing, index] += 1.0
+    pictures.decode.weight.copy_(decoder)
+    return float(-10 * torch.log10(error))
+
+
+def draw_pictures(clips: StickerClips, frames: int, size: int) -> Tensor:
+    """Return the sprites as a clip shows them, `(N, F, 4, size, size)` in [0, 1]."""
+    total = clips.sprites.source_frames
+    loop = np.arange(frames) * total // frames
+    rgba = torch.from_numpy(clips.sprites.rgba[:, loop]).permute(0, 1, 4, 2, 3)
+    small = [
+        F.interpolate(x.float() / 255, size=(size, size), mode="area") for x in rgba
+    ]
+    return torch.stack(small)
 
 
 class TextDenoiser(nn.Module):
@@ -256,53 +314,131 @@ class TextDenoiser(nn.Module):
         """Predict the clean latents `(B * F, C, h, w)` from noisy ones, `(B,)` and ids `(B, L)`."""
         return self.denoiser(sample, timestep, self.text_encoder(input_ids))
 
-    def with_words(
-        self, sample: Tensor, timestep: Tensor, input_ids: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Return what `forward` does, and the memory's logits `(B, slots, subjects + 1)`."""
+    def predict(self, sample: Tensor, timestep: Tensor, input_ids: Tensor) -> Prediction:
+        """Return what `forward` does, and what it was made from."""
         memory = self.text_encoder.memory
         assert memory is not None
         features = self.text_encoder.encode(input_ids)
         logits = memory.find(features)
         context = torch.cat([features, memory(logits)], dim=1)
-        return self.denoiser(sample, timestep, context), logits
+        clean, layout = self.denoiser.predict(sample, timestep, context)
+        assert layout is not None
+        return Prediction(clean=clean, layout=layout, names=logits)
+
+
+class Prediction(NamedTuple):
+    """What the networks make of noisy latents and a caption."""
+
+    clean: Tensor
+    """(B * F, C, h, w)."""
+    layout: Layout
+    names: Tensor
+    """(B, slots, subjects + 1): logits of the subjects that the caption names."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Clips of the bank with captions, and the noise that decides what those leave open."""
+
+    chosen: NDArray[np.int64]
+    """Clips of the bank, (B,)."""
+    clean: Tensor
+    """(B, F, C, h, w) float32."""
+    start: Tensor
+    """Standard normal, like `clean`."""
+    input_ids: Tensor
+    """(B, L) int32."""
+
+    def at(self, times: Tensor) -> Tensor:
+        """Return the latents at noise levels `(B,)`: `x_t = (1 - t) x_0 + t eps`."""
+        ratio = times[:, None, None, None, None]
+        return (1 - ratio) * self.clean + ratio * self.start
+
+
+def draw_batch(
+    bank: LatentBank,
+    clips: StickerClips,
+    tokenizer: WordPiece,
+    count: int,
+    rng: np.random.Generator,
+    noise: torch.Generator,
+) -> Batch:
+    """Draw clips, captions and noise for a step of training."""
+    chosen = rng.integers(len(bank.latents), size=count)
+    captions = [clips.captions.caption(bank.scene(int(i)), rng) for i in chosen]
+    clean = torch.from_numpy(bank.latents[chosen]).float()
+    named = np.array([caption.names_background for caption in captions])
+    choices, is_open = bank.choices(chosen, named, rng)
+    start = torch.randn(clean.shape, generator=noise)
+    return Batch(
+        chosen=chosen,
+        clean=clean,
+        start=impose_choices(start, choices, is_open=is_open),
+        input_ids=encode_captions(tokenizer, [caption.text for caption in captions]),
+    )
 
 
 def denoiser_loss(
-    bank: LatentBank, clips: StickerClips, tokenizer: WordPiece, options: TrainOptions
+    bank: LatentBank, clips: StickerClips, tokenizer: WordPiece, batch_size: int
 ) -> LossFunction:
     """Return the loss of a `TextDenoiser` with `prediction_type` "sample".
 
-    `x_t = (1 - t) x_0 + t eps`, squared error of the predicted `x_0` weighted by 1 / t, t from a
-    logit-normal distribution or 1.
+    Squared error of the predicted `x_0` weighted by 1 / t, t from a logit-normal distribution or 1;
+    beside it the errors of the layout and of the names that the memory found. Some captions are
+    left out, so that the network can be guided.
 
     Reference:
-        Liu et al. 2022, arXiv:2209.03003; Esser et al. 2024, arXiv:2403.03206 (logit-normal t).
+        Liu et al. 2022, arXiv:2209.03003; Esser et al. 2024, arXiv:2403.03206 (logit-normal t); Ho
+        and Salimans 2022, arXiv:2207.12598 (guidance without a classifier).
     """
 
     def loss(network: nn.Module, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
-        b = options.batch_size
-        chosen = rng.integers(len(bank.latents), size=b)
-        captions = [clips.captions.caption(bank.scene(int(i)), rng) for i in chosen]
-        ids = encode_captions(tokenizer, [caption.text for caption in captions])
-        clean = torch.from_numpy(bank.latents[chosen]).float()  # (B, F, C, h, w)
-        t = torch.randn(b, generator=noise).sigmoid()
-        t = torch.where(torch.rand(b, generator=noise) < PURE_NOISE_SHARE, torch.ones(()), t)
-        ratio = t[:, None, None, None, None]
-        start = torch.randn(clean.shape, generator=noise)
-        named = np.array([caption.names_background for caption in captions])
-        choices, is_open = bank.choices(chosen, named, rng)
-        start = impose_choices(start, choices, is_open=is_open)
-        noisy = (1 - ratio) * clean + ratio * start
-        # Channels last throughout: every 1x1 convolution leaves this layout anyway.
-        sample = noisy.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         assert isinstance(network, TextDenoiser)
-        guess, logits = network.with_words(sample, t, ids)
-        error = (guess.reshape(clean.shape).float() - clean).square().mean(dim=(1, 2, 3, 4))
-        subjects = named_subjects(bank.scenes[chosen, :2], logits.shape[2] - 1)
-        return (error / t.clamp(min=MIN_TIME)).mean() + NAMES_WEIGHT * names_loss(logits, subjects)
+        batch = draw_batch(bank, clips, tokenizer, batch_size, rng, noise)
+        t = torch.randn(batch_size, generator=noise).sigmoid()
+        t = torch.where(
+            torch.rand(batch_size, generator=noise) < PURE_NOISE_SHARE, torch.ones(()), t
+        )
+        unnamed = rng.random(batch_size) < UNCONDITIONAL_SHARE
+        silent = torch.from_numpy(unnamed)
+        ids = torch.where(silent[:, None], no_caption(batch.input_ids), batch.input_ids)
+        # Channels last throughout: every 1x1 convolution leaves this layout anyway.
+        sample = batch.at(t).flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        found = network.predict(sample, t, ids)
+        error = (found.clean.reshape(batch.clean.shape).float() - batch.clean).square()
+        error = error.mean(dim=(1, 2, 3, 4)) / t.clamp(min=MIN_TIME)
+        nobody = found.names.shape[2] - 1
+        named = np.where(unnamed[:, None], -1, bank.scenes[batch.chosen, :2])
+        wanted = bank.layouts(clips, batch.chosen)
+        wanted.boxes[silent] = 0.0
+        return (
+            error.mean()
+            + NAMES_WEIGHT * names_loss(found.names, named_subjects(named, nobody))
+            + LAYOUT_WEIGHT * layout_loss(found.layout, wanted)
+        )
 
     return loss
+
+
+def no_caption(input_ids: Tensor) -> Tensor:
+    """Return the ids that stand for no caption at all, `(1, L)`: padding."""
+    return torch.zeros_like(input_ids[:1])
+
+
+def layout_loss(layout: Layout, wanted: Layout) -> Tensor:
+    """Return the error of a layout; slots that show nothing (width 0) do not count.
+
+    Args:
+        layout: As predicted.
+        wanted: Boxes, and the places of the right turns `(B, F, slots)` int64.
+    """
+    boxes, orientations = layout.boxes.float(), layout.orientations.float()
+    shown = (wanted.boxes[..., 1] != 0).float()
+    error = F.smooth_l1_loss(boxes, wanted.boxes, reduction="none", beta=0.1).mean(dim=-1)
+    wrong = F.cross_entropy(
+        orientations.flatten(0, 2), wanted.orientations.flatten(), reduction="none"
+    )
+    return ((BOX_WEIGHT * error + wrong.reshape(shown.shape)) * shown).sum() / shown.sum().clamp(min=1)
 
 
 def named_subjects(scenes: NDArray[np.int64], nobody: int) -> Tensor:

@@ -2,6 +2,9 @@
 
 Nothing random outlives a step: the generators of step `n` are made from `(seed, n)`, so a resumed
 run draws what the uninterrupted one would have drawn. State is kept in safetensors, never pickles.
+
+Under `torchrun` every process takes its share of each batch, and gradients are averaged
+(`workers.py`); the first one writes.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from torch import Tensor, nn
 
 from mvsdk._staging import replacing
 from mvsdk_export.distill.options import TrainingError, TrainOptions, TrainStep
+from mvsdk_export.distill.workers import Workers
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +36,13 @@ STATE_FILE = "state.safetensors"
 
 
 def train(
-    network: nn.Module, loss: LossFunction, options: TrainOptions, folder: Path
+    network: nn.Module,
+    loss: LossFunction,
+    options: TrainOptions,
+    folder: Path,
+    *,
+    workers: Workers | None = None,
+    rates: Mapping[str, float] | None = None,
 ) -> Generator[TrainStep]:
     """Train a network in place; leave the averaged weights in it at the end.
 
@@ -44,6 +54,8 @@ def train(
         loss: Computes the loss of one batch.
         options: Length, batch size and optimiser.
         folder: Where `state.safetensors` is kept; a run found there is continued.
+        workers: Processes that train together; None for this one alone.
+        rates: Start of parameter names -> factor of their learning rate; 1 for all others.
 
     Yields:
         Progress after each step; the caller owns display and cancellation.
@@ -52,13 +64,13 @@ def train(
         TrainingError: If the state in `folder` is damaged or of a run with other options or another
             network, or if the loss is not finite.
     """
-    run = _Run(network, options, folder)
+    run = _Run(network, loss, options, folder, workers or Workers(), rates or {})
     run.resume_()
     network.train()
     started = saved = time.monotonic()
     try:
         while run.step < options.steps:
-            value = run.advance_(loss)
+            value = run.advance_()
             now = time.monotonic()
             if now - saved > options.save_every_s or run.step == options.steps:
                 run.save()
@@ -141,92 +153,96 @@ def _trained(network: nn.Module) -> dict[str, nn.Parameter]:
     return {name: value for name, value in network.named_parameters() if value.requires_grad}
 
 
+def _group(
+    trained: Mapping[str, nn.Parameter], rates: Mapping[str, float]
+) -> tuple[list[float], list[dict[str, list[nn.Parameter]]]]:
+    """Return the factors of learning rates that there are, and the parameters of each."""
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in trained.items():
+        factor = next((rate for start, rate in rates.items() if name.startswith(start)), 1.0)
+        groups.setdefault(factor, []).append(parameter)
+    return list(groups), [{"params": parameters} for parameters in groups.values()]
+
+
 def _schedule(step: int, options: TrainOptions) -> float:
     """Linear warm-up, then a cosine down to a hundredth."""
     warm = min(1.0, (step + 1) / max(1, options.warmup_steps))
     return warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / options.steps)))
 
 
-_MOMENTS: Mapping[type[torch.optim.Optimizer], tuple[str, ...]] = {
-    torch.optim.AdamW: ("exp_avg", "exp_avg_sq"),
-    torch.optim.Muon: ("momentum_buffer",),
-}
-"""What an optimiser keeps of a parameter."""
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+"""What AdamW keeps of a parameter."""
 
 
-def _build_optimizers(network: nn.Module, options: TrainOptions) -> list[torch.optim.Optimizer]:
-    """Return the optimisers; with Muon, matrices inside `layers` are its own.
+class _Loss(nn.Module):
+    """The loss of a network as a module: what data-parallel training runs once per step."""
 
-    Reference:
-        Jordan et al. 2024, kellerjordan.github.io/posts/muon; Liu et al. 2025, arXiv:2502.16982
-        (the scale at which both take the same learning rate).
-    """
-    trained = _trained(network)
-    matrices = [
-        name
-        for name, value in trained.items()
-        if options.optimizer == "muon" and value.dim() == 2 and "layers." in name
-    ]
-    rest = [value for name, value in trained.items() if name not in matrices]
-    common = {"lr": options.learning_rate, "weight_decay": options.weight_decay}
-    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(rest, fused=True, **common)]
-    if matrices:
-        muon = torch.optim.Muon(
-            [trained[name] for name in matrices], adjust_lr_fn="match_rms_adamw", **common
-        )
-        optimizers.append(muon)
-    return optimizers
+    def __init__(self, network: nn.Module, loss: LossFunction) -> None:
+        super().__init__()
+        self.network = network
+        self.loss = loss
+
+    def forward(self, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
+        """Return the loss of a batch."""
+        return self.loss(self.network, rng, noise)
 
 
 class _Run:
     """A network in training, with everything that the next step depends on."""
 
-    def __init__(self, network: nn.Module, options: TrainOptions, folder: Path) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        loss: LossFunction,
+        options: TrainOptions,
+        folder: Path,
+        workers: Workers,
+        rates: Mapping[str, float],
+    ) -> None:
         self.network = network
         self.options = options
         self.path = folder / STATE_FILE
-        self.optimizers = _build_optimizers(network, options)
+        self.workers = workers
+        self.loss = workers.wrap(_Loss(network, loss))
+        self.rates, groups = _group(_trained(network), rates)
+        self.optimizer = torch.optim.AdamW(
+            groups, lr=options.learning_rate, weight_decay=options.weight_decay, fused=True
+        )
         self.average = {name: value.detach().clone() for name, value in _trained(network).items()}
         self.step = 0
         self.saved_step = 0
         self.is_whole = True
         """False while parameters, moments and average are of different steps."""
 
-    def advance_(self, loss: LossFunction) -> float:
-        """Do one step; return its loss."""
+    def advance_(self) -> float:
+        """Do one step; return its loss, over the shares of all workers."""
         options, step = self.options, self.step
-        for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = options.learning_rate * _schedule(step, options)
-        rng = np.random.default_rng([options.seed, step])
-        noise = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
+        rate = options.learning_rate * _schedule(step, options)
+        for factor, group in zip(self.rates, self.optimizer.param_groups, strict=True):
+            group["lr"] = rate * factor
+        seeds = self.workers.seeds(options.seed, step)
+        rng = np.random.default_rng(seeds)
+        noise = torch.Generator().manual_seed(int(np.random.SeedSequence(seeds).generate_state(1)[0]))
         with torch.autocast("cpu", torch.bfloat16, enabled=options.precision == "bfloat16"):
-            value = loss(self.network, rng, noise)
-        if not math.isfinite(value.item()):
+            value = self.loss(rng, noise)
+        mean = self.workers.mean(value.item())
+        if not math.isfinite(mean):
             raise TrainingError(
-                f"loss is {value.item()} at step {step + 1} of {self.path.parent.name}; train "
+                f"loss is {mean} at step {step + 1} of {self.path.parent.name}; train "
                 "anew with another seed or a lower learning rate"
             )
         self.network.zero_grad(set_to_none=True)
         value.backward()
         nn.utils.clip_grad_norm_(_trained(self.network).values(), 1.0)
         self.is_whole = False
-        for optimizer in self.optimizers:
-            optimizer.step()
+        self.optimizer.step()
         decay = min(options.ema_decay, (step + 1) / (step + 10))
         with torch.no_grad():
             for name, parameter in _trained(self.network).items():
                 self.average[name].lerp_(parameter, 1 - decay)
         self.step = step + 1
         self.is_whole = True
-        return value.item()
-
-    def _optimizer_of(self, parameter: nn.Parameter) -> torch.optim.Optimizer:
-        return next(
-            optimizer
-            for optimizer in self.optimizers
-            if any(parameter is x for group in optimizer.param_groups for x in group["params"])
-        )
+        return mean
 
     def take_average_(self) -> None:
         """Replace the trained weights by their average."""
@@ -236,15 +252,16 @@ class _Run:
         self.network.eval()
 
     def save(self) -> None:
-        """Write the state, whole or not at all."""
+        """Write the state, whole or not at all; only the first worker does."""
+        if not self.workers.is_first:
+            return
         tensors: dict[str, Tensor] = {}
         for name, parameter in self.network.named_parameters():
             tensors[f"network.{name}"] = parameter.detach()
         for name, parameter in _trained(self.network).items():
             tensors[f"average.{name}"] = self.average[name]
-            optimizer = self._optimizer_of(parameter)
-            moments = optimizer.state[parameter]  # none where no gradient has come yet
-            for key in _MOMENTS[type(optimizer)]:
+            moments = self.optimizer.state[parameter]  # none where no gradient has come yet
+            for key in _MOMENTS:
                 tensors[f"{key}.{name}"] = moments.get(key, torch.zeros_like(parameter))
         self.path.parent.mkdir(parents=True, exist_ok=True)
         metadata = {"step": str(self.step), "options": json.dumps(asdict(self.options))}
@@ -264,13 +281,13 @@ class _Run:
                 parameter.copy_(_tensor(file, f"network.{name}", parameter, self.path))
             for name, parameter in _trained(self.network).items():
                 self.average[name].copy_(_tensor(file, f"average.{name}", parameter, self.path))
-                optimizer = self._optimizer_of(parameter)
-                optimizer.state[parameter] = {
-                    key: _tensor(file, f"{key}.{name}", parameter, self.path).clone()
-                    for key in _MOMENTS[type(optimizer)]
+                self.optimizer.state[parameter] = {
+                    "step": torch.tensor(float(saved.step)),
+                    **{
+                        key: _tensor(file, f"{key}.{name}", parameter, self.path).clone()
+                        for key in _MOMENTS
+                    },
                 }
-                if isinstance(optimizer, torch.optim.AdamW):
-                    optimizer.state[parameter]["step"] = torch.tensor(float(saved.step))
         self.step = self.saved_step = saved.step
         logger.info("continuing %s at step %d of %d", self.path, self.step, self.options.steps)
 

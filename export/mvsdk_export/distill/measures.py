@@ -1,12 +1,12 @@
 """What generated clips are worth, measured against drawn clips of the same scenes.
 
-Every measure of a clip is a pure function of its frames. Clips are generated as the runtime does:
-its noise, its schedule, its sampler; only the networks are PyTorch's, and clips run in batches.
+Every measure of a clip is a pure function of its frames. A scene has one right clip: what its
+prompt leaves open, the noise decides (`choices.py`), so that the seed tells what to draw.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -19,8 +19,12 @@ from mvsdk.schedules import flow_sigmas, flow_timesteps
 from mvsdk.tokenizer import WordPiece
 from mvsdk_export.distill.autoencoder import to_network
 from mvsdk_export.distill.captions import BACKGROUNDS, DIRECTIONS, MOTIONS, Scene
+from mvsdk_export.distill.choices import chosen_background, read_choices
 from mvsdk_export.distill.clips import StickerClips
-from mvsdk_export.distill.denoiser import encode_captions
+from mvsdk_export.distill.consistency import guide
+from mvsdk_export.distill.denoiser import encode_captions, no_caption
+from mvsdk_export.distill.features import Features, SubjectProbe
+from mvsdk_export.distill.student import predict_with
 from mvsdk_export.networks.text_encoder import TextEncoder
 from mvsdk_export.networks.transformer import SpatioTemporalTransformer
 from mvsdk_export.networks.vae import PATCH, Autoencoder, FrameDecoder
@@ -28,12 +32,19 @@ from mvsdk_export.networks.vae import PATCH, Autoencoder, FrameDecoder
 Frames = NDArray[np.uint8]
 """(F, H, W, 3) RGB, or (N, F, H, W, 3) for N clips."""
 
+Generate = Callable[[Sequence[str], Sequence[int], int], Frames]
+"""(N prompts, N seeds, steps) -> clips (N, F, H, W, 3): networks or a bundle."""
+
 FOREGROUND_DISTANCE = 40
 """A pixel belongs to the subject when a channel is further than this from the background."""
 
 STILL_WAY = 0.12
 """A subject that goes less than this, as a fraction of the frame, stays where it is. Asked to move,
-it goes 0.45 of it; what leaves the frame makes its visible half go at least 0.2."""
+it goes 0.44 of it; what leaves the frame makes its visible half go at least 0.2."""
+
+ZOOM_GROWTH = 0.4
+"""A subject zooms when its side changes by more than this, as a share of its mean, over a clip.
+Asked to, it changes by 0.9."""
 
 BATCH = 16
 """Clips that are generated together."""
@@ -58,12 +69,16 @@ class Quality:
     """Against the drawn clip of the same scene, peak 255."""
     psnr_db_p10: float
     """A tenth of the clips is below this."""
+    change_psnr_db: float
+    """Of the differences between neighbouring frames against those of the drawn clips; median."""
     subject_accuracy: float
-    """Share of clips that are nearest to the drawn clip of their own subject, of all subjects."""
+    """Share of clips whose subject the probe names rightly, of all subjects."""
     motion_accuracy: float
     """Share of clips that are nearest to the drawn clip of their own motion, of all motions."""
     direction_accuracy: float
     """Share of those asked to go left, right, up or down whose centre does; 1 if none was."""
+    zoom_accuracy: float
+    """Share of those asked to zoom that grow or shrink as asked; 1 if none was."""
     background_accuracy: float
     """Share whose border is nearest to the asked colour, of all named ones."""
 
@@ -72,60 +87,67 @@ class Quality:
         return {name: round(value, 4) for name, value in asdict(self).items()}
 
 
-def generate_clips(
-    networks: Networks,
-    prompts: Sequence[str],
-    *,
-    num_inference_steps: int,
-    seeds: Sequence[int],
-    size: int,
-) -> Frames:
-    """Make one clip for each prompt, as `Pipeline.generate` would with a float32 bundle.
+def generate_with(
+    networks: Networks, *, size: int, guidance_scale: float = 1.0
+) -> Generate:
+    """Return what makes clips as `Pipeline.generate` would with a float32 bundle.
+
+    Its noise, its schedule, its sampler; only the networks are PyTorch's, and clips run in batches.
 
     Args:
         networks: Trained networks, in evaluation mode.
-        prompts: N descriptions.
-        num_inference_steps: Steps of the sampler.
-        seeds: N seeds.
         size: Height and width, pixels.
-
-    Returns:
-        (N, F, size, size, 3) uint8 RGB.
-
-    Raises:
-        InputError: If a prompt is empty or too long.
+        guidance_scale: Guidance of a teacher; 1 for none.
     """
-    clips = [
-        _generate_batch(
-            networks,
-            prompts[start : start + BATCH],
-            num_inference_steps,
-            seeds[start : start + BATCH],
-            size,
-        )
-        for start in range(0, len(prompts), BATCH)
-    ]
-    return np.concatenate(clips)
+
+    def generate(prompts: Sequence[str], seeds: Sequence[int], steps: int) -> Frames:
+        starts = range(0, len(prompts), BATCH)
+        return np.concatenate(
+            [
+                _generate_batch(
+                    networks, prompts[i : i + BATCH], seeds[i : i + BATCH], steps, size,
+                    guidance_scale,
+                )
+                for i in starts
+            ]
+        )  # fmt: skip
+
+    return generate
 
 
 @torch.no_grad()
 def _generate_batch(
-    networks: Networks, prompts: Sequence[str], steps: int, seeds: Sequence[int], size: int
+    networks: Networks,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    steps: int,
+    size: int,
+    guidance_scale: float,
 ) -> Frames:
-    config = networks.denoiser.config
-    shape = (config.num_frames, config.latent_channels, size // PATCH, size // PATCH)
-    context = networks.text_encoder(encode_captions(networks.tokenizer, list(prompts)))
+    ids = encode_captions(networks.tokenizer, list(prompts))
+    context = networks.text_encoder(ids)
+    silence = networks.text_encoder(no_caption(ids)).expand_as(context)
+    predict = guide(
+        predict_with(networks.denoiser, context),
+        predict_with(networks.denoiser, silence),
+        guidance_scale,
+    )
     sigmas = flow_sigmas(steps)
     timesteps = flow_timesteps(sigmas, num_train_timesteps=1)
 
     def denoise(model_input: Latents, index: int) -> Latents:
-        sample = torch.from_numpy(model_input).flatten(0, 1)
-        timestep = torch.full((len(prompts),), float(timesteps[index]))
-        return networks.denoiser(sample, timestep, context).reshape(model_input.shape).numpy()
+        times = torch.full((len(prompts),), float(timesteps[index]))
+        return predict(torch.from_numpy(model_input), times).numpy()
 
-    noise = np.stack([initial_latents(seed, shape) for seed in seeds])
+    noise = np.stack([_noise(networks, seed, size) for seed in seeds])
     *_, latents = sample_flow_euler(denoise, noise, sigmas, prediction_type="sample")
     return decode_latents(networks.autoencoder, latents)
+
+
+def _noise(networks: Networks, seed: int, size: int) -> Latents:
+    config = networks.denoiser.config
+    shape = (config.num_frames, config.latent_channels, size // PATCH, size // PATCH)
+    return initial_latents(seed, shape)
 
 
 @torch.no_grad()
@@ -145,59 +167,75 @@ def reconstruct(autoencoder: Autoencoder, clips: Frames) -> Frames:
     )
 
 
-def measure_clips(generated: Frames, scenes: Sequence[Scene], clips: StickerClips) -> Quality:
+def measure_clips(
+    generated: Frames,
+    scenes: Sequence[Scene],
+    chances: NDArray[np.float64],
+    clips: StickerClips,
+    *,
+    probe: SubjectProbe,
+    features: Features,
+) -> Quality:
     """Measure clips against drawn ones.
 
     Args:
         generated: (N, F, H, W, 3) uint8 RGB.
         scenes: What each of them was asked to show.
+        chances: What else their noise decided, (N, CHANCES).
         clips: Draws the same scenes.
+        probe: Names subjects.
+        features: What it looks at, of the generated clips.
     """
-    references = ReferenceClips(clips)
-    pairs = list(zip(generated, scenes, strict=True))
-    psnr_db = [psnr_db_of(clip, references.clip(scene)) for clip, scene in pairs]
-    directed = [motion_of(clip) == s.motion for clip, s in pairs if s.motion in DIRECTIONS]
+    drawn = clips.render(scenes, np.random.default_rng(0), chances)
+    triples = list(zip(generated, drawn, scenes, strict=True))
+    psnr_db = [psnr_db_of(clip, right) for clip, right, _ in triples]
+    moved = [_nearest_motion(x, s, c, clips) for x, s, c in zip(generated, scenes, chances)]
     return Quality(
         clips=len(scenes),
         psnr_db_median=float(np.median(psnr_db)),
         psnr_db_p10=float(np.percentile(psnr_db, 10)),
-        subject_accuracy=_share(references.nearest_subject(c, s) == s.subject for c, s in pairs),
-        motion_accuracy=_share(references.nearest_motion(c, s) == s.motion for c, s in pairs),
-        direction_accuracy=_share(directed) if directed else 1.0,
-        background_accuracy=_share(background_of(clip) == s.background for clip, s in pairs),
+        change_psnr_db=float(np.median([change_psnr_db_of(x, y) for x, y, _ in triples])),
+        subject_accuracy=_share(probe(features) == [s.subject for s in scenes]),
+        motion_accuracy=_share(m == s.motion for m, s in zip(moved, scenes, strict=True)),
+        direction_accuracy=_share(
+            direction_of(x) == s.motion for x, _, s in triples if s.motion in DIRECTIONS
+        ),
+        zoom_accuracy=_share(zoom_of(x) == s.motion for x, _, s in triples if "zoom" in s.motion),
+        background_accuracy=_share(background_of(x) == s.background for x, _, s in triples),
     )
 
 
-class ReferenceClips:
-    """Draws scenes with nothing left to chance."""
+def chances_of(seeds: Sequence[int], latent_shape: Sequence[int]) -> NDArray[np.float64]:
+    """Return what the noise of seeds leaves to chance in a clip, `(N, CHANCES)`."""
+    return _choices_of(seeds, latent_shape)[:, 1:]
 
-    def __init__(self, clips: StickerClips) -> None:
-        self._clips = replace(clips, options=clips.options.without_chance())
 
-    def clip(self, scene: Scene) -> Frames:
-        """Return the clip of a scene, `(F, H, W, 3)`."""
-        return self._draw([scene])[0]
+def backgrounds_of(seeds: Sequence[int], latent_shape: Sequence[int]) -> list[str]:
+    """Return the background that the noise of each seed chooses where a prompt names none."""
+    return [chosen_background(x) for x in _choices_of(seeds, latent_shape)[:, 0]]
 
-    def nearest_subject(self, frames: Frames, scene: Scene) -> int:
-        """Return the subject whose clip, in this scene, has the smallest squared error."""
-        count = len(self._clips.sprites.subjects)
-        return self._nearest(frames, [replace(scene, subject=i) for i in range(count)])
 
-    def nearest_motion(self, frames: Frames, scene: Scene) -> str:
-        """Return the motion with which the clip of this scene has the smallest squared error."""
-        if scene.partner is not None:  # pairs are always still
-            return scene.motion
-        return MOTIONS[self._nearest(frames, [replace(scene, motion=m) for m in MOTIONS])]
+def _choices_of(seeds: Sequence[int], latent_shape: Sequence[int]) -> NDArray[np.float64]:
+    noise = np.stack([initial_latents(seed, latent_shape) for seed in seeds])
+    return read_choices(torch.from_numpy(noise)).double().numpy()
 
-    def _nearest(self, frames: Frames, scenes: Sequence[Scene]) -> int:
-        errors = [
-            np.square(self._draw([scene])[0].astype(np.float32) - frames).mean() for scene in scenes
-        ]
-        return int(np.argmin(errors))
 
-    def _draw(self, scenes: Sequence[Scene]) -> Frames:
-        # The generator is used up, and nothing of what it decides is seen.
-        return self._clips.render(scenes, np.random.default_rng(0))
+def _nearest_motion(
+    frames: Frames, scene: Scene, chance: NDArray[np.float64], clips: StickerClips
+) -> str:
+    """Return the motion with which the drawn clip of this scene has the smallest squared error."""
+    if scene.partner is not None:  # pairs are always still
+        return scene.motion
+    scenes = [replace(scene, motion=motion) for motion in MOTIONS]
+    drawn = clips.render(scenes, np.random.default_rng(0), np.tile(chance, (len(scenes), 1)))
+    errors = np.square(drawn.astype(np.float32) - frames).mean(axis=(1, 2, 3, 4))
+    return MOTIONS[int(np.argmin(errors))]
+
+
+def change_psnr_db_of(frames: Frames, reference: Frames) -> float:
+    """Return the peak signal-to-noise ratio of the changes from frame to frame, peak 255."""
+    changes, wanted = (np.diff(x.astype(np.float64), axis=0) for x in (frames, reference))
+    return float(10 * np.log10(255**2 / max(np.mean((changes - wanted) ** 2), 255**2 * 1e-10)))
 
 
 def psnr_db_of(frames: Frames, reference: Frames) -> float:
@@ -219,13 +257,13 @@ def background_of(frames: Frames) -> str:
     return min(BACKGROUNDS, key=lambda name: float(np.sum((colour - BACKGROUNDS[name]) ** 2)))
 
 
-def motion_of(frames: Frames) -> str:
+def direction_of(frames: Frames) -> str:
     """Return where the subject of a clip goes: one of `captions.DIRECTIONS`, or "still".
 
     The way is that of a straight line through the centres of the foreground over time.
     """
     count, height, width, _ = frames.shape
-    mask = np.abs(frames - border_colour(frames)).max(axis=-1) > FOREGROUND_DISTANCE
+    mask = _foreground(frames)
     seen = np.flatnonzero(mask.any(axis=(1, 2)))
     if len(seen) < 2:
         return "still"
@@ -239,5 +277,26 @@ def motion_of(frames: Frames) -> str:
     return "down" if down > 0 else "up"
 
 
+def zoom_of(frames: Frames) -> str:
+    """Return "zoom in" where the subject of a clip grows, "zoom out" where it shrinks, or "still".
+
+    Its side is the root of its area; how that changes is a straight line through it over time.
+    """
+    sides = np.sqrt(_foreground(frames).sum(axis=(1, 2)))
+    if sides.mean() == 0:
+        return "still"
+    growth = np.polyfit(np.arange(len(sides)), sides, 1)[0] * (len(sides) - 1) / sides.mean()
+    if abs(growth) < ZOOM_GROWTH:
+        return "still"
+    return "zoom in" if growth > 0 else "zoom out"
+
+
+def _foreground(frames: Frames) -> NDArray[np.bool_]:
+    """Return which pixels belong to the subject, `(F, H, W)`."""
+    return np.abs(frames - border_colour(frames)).max(axis=-1) > FOREGROUND_DISTANCE
+
+
 def _share(answers: Iterable[bool]) -> float:
-    return float(np.mean(list(answers)))
+    """Return the share of right answers; 1 where nothing was asked."""
+    values = list(answers)
+    return float(np.mean(values)) if values else 1.0

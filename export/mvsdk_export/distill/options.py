@@ -7,17 +7,39 @@ from typing import Literal
 
 from mvsdk.errors import MvsdkError
 
-Stage = Literal["data", "autoencoder", "text_encoder", "latents", "denoiser", "package"]
+Stage = Literal[
+    "data",
+    "autoencoder",
+    "text_encoder",
+    "latents",
+    "teacher",
+    "distillation",
+    "adversarial",
+    "package",
+]
 
 STAGES: tuple[Stage, ...] = (
     "data",
     "autoencoder",
     "text_encoder",
     "latents",
-    "denoiser",
+    "teacher",
+    "distillation",
+    "adversarial",
     "package",
 )
 """In the order in which they can be run."""
+
+TRAINED_STAGES: tuple[Stage, ...] = (
+    "autoencoder",
+    "text_encoder",
+    "teacher",
+    "distillation",
+    "adversarial",
+)
+"""Those that train a network."""
+
+Precision = Literal["float32", "bfloat16"]
 
 MAX_SEED = 2**32 - 1
 
@@ -37,11 +59,9 @@ class TrainOptions:
     weight_decay: float = 0.01
     ema_decay: float = 0.999
     """Decay of the weight average; the average warms up with the step number."""
-    optimizer: Literal["adamw", "muon"] = "adamw"
-    """muon orthogonalises the updates of the matrices inside the layers; the rest takes AdamW."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the products inside the network; weights, moments and the average are float32. bfloat16
-    took a third off a step of the denoiser on two cores with AMX (0.41 to 0.28 s)."""
+    precision: Precision = "float32"
+    """Of the products inside the network; weights, moments and the average are float32. bfloat16 is
+    faster only where the CPU multiplies it (AMX): without, products were a hundred times slower."""
     seed: int = 0
     save_every_s: float = 120.0
     """Seconds between checkpoints; the only field that a continued run may change."""

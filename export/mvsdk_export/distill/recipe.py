@@ -7,7 +7,13 @@ from dataclasses import dataclass, field, replace
 from mvsdk_export.checkpoints.scheduler import Scheduler
 from mvsdk_export.distill.choices import CHOICES
 from mvsdk_export.distill.clips import ClipOptions
-from mvsdk_export.distill.options import Stage, TrainingError, TrainOptions
+from mvsdk_export.distill.options import (
+    TRAINED_STAGES,
+    Precision,
+    Stage,
+    TrainingError,
+    TrainOptions,
+)
 from mvsdk_export.distill.sprites import Subject, load_subjects
 from mvsdk_export.networks.text_encoder import TextEncoderConfig
 from mvsdk_export.networks.transformer import TransformerConfig
@@ -46,7 +52,11 @@ class TrainingRecipe:
     bank_seed: int = 1
     autoencoder_options: TrainOptions
     text_encoder_options: TrainOptions
-    denoiser_options: TrainOptions
+    teacher_options: TrainOptions
+    distillation_options: TrainOptions
+    adversarial_options: TrainOptions
+    guidance_scale: float
+    """Guidance of the teacher that the student learns from; 1 for none."""
 
     def chosen_subjects(self) -> tuple[Subject, ...]:
         """Return what the model learns to show.
@@ -65,7 +75,9 @@ class TrainingRecipe:
         options: dict[Stage, TrainOptions] = {
             "autoencoder": self.autoencoder_options,
             "text_encoder": self.text_encoder_options,
-            "denoiser": self.denoiser_options,
+            "teacher": self.teacher_options,
+            "distillation": self.distillation_options,
+            "adversarial": self.adversarial_options,
         }
         return options[stage]
 
@@ -74,31 +86,30 @@ class TrainingRecipe:
         *,
         steps: int | None = None,
         subject_count: int | None = None,
+        bank_clips: int | None = None,
         seed: int | None = None,
+        precision: Precision | None = None,
     ) -> TrainingRecipe:
         """Return the recipe with other values; None keeps what it says.
 
         Args:
             steps: Steps of every network.
             subject_count: Subjects to learn.
+            bank_clips: Clips that the denoiser sees.
             seed: Seed of weights and of every network's training; the latent bank takes the next.
+            precision: Of the products inside all networks.
         """
+        changes: dict[str, object] = {"steps": steps, "seed": seed, "precision": precision}
+        wanted = {name: value for name, value in changes.items() if value is not None}
         options = {
-            name: replace(
-                value,
-                steps=value.steps if steps is None else steps,
-                seed=value.seed if seed is None else seed,
-            )
-            for name, value in (
-                ("autoencoder_options", self.autoencoder_options),
-                ("text_encoder_options", self.text_encoder_options),
-                ("denoiser_options", self.denoiser_options),
-            )
+            f"{stage}_options": replace(self.options(stage), **wanted)  # pyright: ignore
+            for stage in TRAINED_STAGES
         }
         return replace(
             self,
             seed=self.seed if seed is None else seed,
             bank_seed=self.bank_seed if seed is None else seed + 1,
+            bank_clips=self.bank_clips if bank_clips is None else bank_clips,
             subject_count=self.subject_count if subject_count is None else subject_count,
             **options,
         )
@@ -112,18 +123,19 @@ STICKER_TRAINING = TrainingRecipe(
     scheduler=Scheduler(kind="flow_euler", prediction_type="sample"),
     bank_clips=40_000,
     autoencoder_options=TrainOptions(
-        steps=3000, batch_size=16, learning_rate=1.5e-3, ema_decay=0.995, precision="bfloat16"
+        steps=3000, batch_size=16, learning_rate=1.5e-3, ema_decay=0.995
     ),
     text_encoder_options=TrainOptions(
-        steps=1000, batch_size=32, learning_rate=1.5e-3, ema_decay=0.995, precision="bfloat16"
+        steps=1000, batch_size=32, learning_rate=1.5e-3, ema_decay=0.995
     ),
-    denoiser_options=TrainOptions(
-        steps=10_000,
-        batch_size=32,
-        learning_rate=1.2e-3,
-        ema_decay=0.999,
-        precision="bfloat16",
+    teacher_options=TrainOptions(
+        steps=4000, batch_size=16, learning_rate=1e-3, ema_decay=0.998, warmup_steps=200
     ),
+    distillation_options=TrainOptions(
+        steps=600, batch_size=16, learning_rate=2e-4, ema_decay=0.99
+    ),
+    adversarial_options=TrainOptions(steps=600, batch_size=16, learning_rate=1e-4, ema_decay=0.99),
+    guidance_scale=1.0,
 )
 
 TRAININGS: dict[str, TrainingRecipe] = {STICKER_TRAINING.name: STICKER_TRAINING}

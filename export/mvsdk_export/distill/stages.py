@@ -4,11 +4,14 @@
     autoencoder    data                          -> vae/state.safetensors
     text_encoder   data, MiniLM                  -> text/vocab.json, text/state.safetensors
     latents        data, autoencoder             -> latents/bank.safetensors
-    denoiser       data, text_encoder, latents   -> denoiser/state.safetensors, with text encoder
+    teacher        data, text_encoder, latents   -> teacher/state.safetensors, with text encoder
+    distillation   teacher                       -> distillation/state.safetensors
+    adversarial    teacher, distillation         -> adversarial/state.safetensors
     package        all of these                  -> the model folder (packaging.py)
 
 A stage that is finished does nothing; an interrupted one goes on, `latents` from its beginning.
-What was made with other options is never continued.
+What was made with other options is never continued. Of several processes that train together the
+first does alone what trains nothing, while the others wait.
 """
 
 from __future__ import annotations
@@ -58,8 +61,10 @@ from mvsdk_export.distill.text_encoder import (
     Distillation,
     Teacher,
     build_vocabulary,
-    distillation_loss,
+    words_loss,
 )
+from mvsdk_export.distill.student import Student, adversarial_loss, distillation_loss
+from mvsdk_export.distill.workers import Workers
 from mvsdk_export.networks.text_encoder import TextEncoder
 from mvsdk_export.networks.transformer import SpatioTemporalTransformer
 from mvsdk_export.networks.vae import Autoencoder
@@ -67,9 +72,17 @@ from mvsdk_export.networks.vae import Autoencoder
 FOLDERS: Mapping[Stage, str] = {
     "autoencoder": "vae",
     "text_encoder": "text",
-    "denoiser": "denoiser",
+    "teacher": "teacher",
+    "distillation": "distillation",
+    "adversarial": "adversarial",
 }
 """Where the state of a network lies in the work folder."""
+
+ALONE = Workers()
+"""One process that trains by itself."""
+
+HEADS_RATE = 10.0
+"""Learning rate of the judging heads over that of the student (SF-V: 1e-4 and 1e-5)."""
 
 UNSEEN_EVERY = 20
 """One subject in so many is kept from the autoencoder, to measure it on."""
@@ -79,20 +92,33 @@ NEEDS: Mapping[Stage, tuple[Stage, ...]] = {
     "autoencoder": ("data",),
     "text_encoder": ("data",),
     "latents": ("data", "autoencoder"),
-    "denoiser": ("data", "autoencoder", "text_encoder", "latents"),
-    "package": ("data", "autoencoder", "text_encoder", "latents", "denoiser"),
+    "teacher": ("data", "autoencoder", "text_encoder", "latents"),
+    "distillation": ("data", "autoencoder", "text_encoder", "latents", "teacher"),
+    "adversarial": ("data", "autoencoder", "text_encoder", "latents", "teacher", "distillation"),
+    "package": (
+        "data",
+        "autoencoder",
+        "text_encoder",
+        "latents",
+        "teacher",
+        "distillation",
+        "adversarial",
+    ),
 }
 
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
 
-def run_stage(stage: Stage, recipe: TrainingRecipe, work: Path) -> Generator[TrainStep]:
+def run_stage(
+    stage: Stage, recipe: TrainingRecipe, work: Path, *, workers: Workers = ALONE
+) -> Generator[TrainStep]:
     """Do what is left to do of a stage; `package` is none of these.
 
     Args:
         stage: What to do.
         recipe: How.
         work: Work folder.
+        workers: The processes that do it together.
 
     Yields:
         Progress; nothing if the stage is finished. Close the iterator to save and stop.
@@ -103,7 +129,9 @@ def run_stage(stage: Stage, recipe: TrainingRecipe, work: Path) -> Generator[Tra
     """
     check_needs(stage, work, recipe)
     if not is_finished(stage, recipe, work):
-        yield from RUNNERS[stage](recipe, work)
+        if stage in FOLDERS or workers.is_first:
+            yield from RUNNERS[stage](recipe, work, workers)
+    workers.wait()
 
 
 def is_finished(stage: Stage, recipe: TrainingRecipe, work: Path) -> bool:
@@ -138,8 +166,9 @@ def check_needs(stage: Stage, work: Path, recipe: TrainingRecipe) -> None:
             )
 
 
-def build_data(recipe: TrainingRecipe, work: Path) -> Iterator[TrainStep]:
+def build_data(recipe: TrainingRecipe, work: Path, workers: Workers = ALONE) -> Iterator[TrainStep]:
     """Fetch and decode the sprites and the names of all emoji."""
+    del workers  # one of them does it
     started = time.monotonic()
     build_sprites(
         work,
@@ -151,31 +180,39 @@ def build_data(recipe: TrainingRecipe, work: Path) -> Iterator[TrainStep]:
     yield TrainStep(step=1, steps=1, loss=None, elapsed_s=time.monotonic() - started)
 
 
-def train_autoencoder(recipe: TrainingRecipe, work: Path) -> Iterator[TrainStep]:
+def train_autoencoder(
+    recipe: TrainingRecipe, work: Path, workers: Workers = ALONE
+) -> Iterator[TrainStep]:
     """Fit the patch transform and train the decoder, on frames of all subjects but some."""
     clips, _ = read_autoencoder_clips(recipe, work)
     network = _build(lambda: Autoencoder(recipe.autoencoder), recipe.seed)
     fit_encoder_(network, clips)
     options = recipe.options("autoencoder")
-    loss = autoencoder_loss(clips, options)
-    yield from train(network, loss, options, work / FOLDERS["autoencoder"])
+    loss = autoencoder_loss(clips, workers.share(options.batch_size))
+    yield from train(network, loss, options, work / FOLDERS["autoencoder"], workers=workers)
 
 
 def train_text_encoder(
-    recipe: TrainingRecipe, work: Path, *, teacher: Teacher | None = None
+    recipe: TrainingRecipe,
+    work: Path,
+    workers: Workers = ALONE,
+    *,
+    teacher: Teacher | None = None,
 ) -> Iterator[TrainStep]:
     """Make the vocabulary and distil the text encoder on captions and names of emoji.
 
     Args:
         recipe: How.
         work: Work folder.
+        workers: The processes that do it together.
         teacher: Whose features to learn; None for MiniLM.
     """
     clips = StickerClips(sprites=read_sprites(recipe, work), options=recipe.clips)
     names = read_emoji_names(fetch_names(work))
     phrases = [phrase for label, tags in names.values() for phrase in (label, *tags)]
     tokens = build_vocabulary(clips, phrases)
-    save_vocabulary(tokens, vocabulary_file(work))
+    if workers.is_first:
+        save_vocabulary(tokens, vocabulary_file(work))
     config = replace(
         recipe.text_encoder, vocabulary_size=len(tokens), subjects=len(clips.sprites.subjects)
     )
@@ -183,12 +220,13 @@ def train_text_encoder(
     options = recipe.options("text_encoder")
     tokenizer = WordPiece(tokens, config.max_length)
     teacher = Teacher.load() if teacher is None else teacher
-    loss = distillation_loss(teacher, tokenizer, clips, phrases, options)
-    yield from train(network, loss, options, work / FOLDERS["text_encoder"])
+    loss = words_loss(teacher, tokenizer, clips, phrases, workers.share(options.batch_size))
+    yield from train(network, loss, options, work / FOLDERS["text_encoder"], workers=workers)
 
 
-def build_latents(recipe: TrainingRecipe, work: Path) -> Iterator[TrainStep]:
+def build_latents(recipe: TrainingRecipe, work: Path, workers: Workers = ALONE) -> Iterator[TrainStep]:
     """Draw and encode the clips that the denoiser sees."""
+    del workers  # one of them does it
     started = time.monotonic()
     clips, autoencoder = read_clips(recipe, work), load_autoencoder(recipe, work)
     parts: list[LatentBank] = []
@@ -201,26 +239,63 @@ def build_latents(recipe: TrainingRecipe, work: Path) -> Iterator[TrainStep]:
         yield TrainStep(step=done, steps=count, loss=None, elapsed_s=time.monotonic() - started)
 
 
-def train_denoiser(recipe: TrainingRecipe, work: Path) -> Iterator[TrainStep]:
+def train_teacher(
+    recipe: TrainingRecipe, work: Path, workers: Workers = ALONE
+) -> Iterator[TrainStep]:
     """Train the denoiser on the bank of latents, and the text encoder with it."""
-    bank = load_bank(recipe, work)
-    tokenizer = load_tokenizer(recipe, work)
+    bank, clips, tokenizer = _read_training_data(recipe, work)
     text_encoder = load_distilled_text_encoder(recipe, work)
     denoiser = _build(lambda: SpatioTemporalTransformer(recipe.denoiser), recipe.seed)
-    clips, options = read_clips(recipe, work), recipe.options("denoiser")
     assert text_encoder.memory is not None
-    fit_memory_(text_encoder.memory, clips, load_autoencoder(recipe, work))
-    loss = denoiser_loss(bank, clips, tokenizer, options)
-    network = TextDenoiser(text_encoder, denoiser)
-    yield from train(network, loss, options, work / FOLDERS["denoiser"])
+    assert denoiser.pictures is not None
+    fit_memory_(text_encoder.memory, denoiser.pictures, clips)
+    network, options = TextDenoiser(text_encoder, denoiser), recipe.options("teacher")
+    loss = denoiser_loss(bank, clips, tokenizer, workers.share(options.batch_size))
+    yield from train(network, loss, options, work / FOLDERS["teacher"], workers=workers)
 
 
-RUNNERS: Mapping[Stage, Callable[[TrainingRecipe, Path], Iterator[TrainStep]]] = {
+def train_distillation(
+    recipe: TrainingRecipe, work: Path, workers: Workers = ALONE
+) -> Iterator[TrainStep]:
+    """Distil the guided teacher into a student that is consistent along its way."""
+    bank, clips, tokenizer = _read_training_data(recipe, work)
+    teacher, options = load_teacher(recipe, work), recipe.options("distillation")
+    network = _build(lambda: Student(recipe.denoiser), recipe.seed)
+    network.denoiser.load_state_dict(teacher.denoiser.state_dict())
+    loss = distillation_loss(
+        bank,
+        clips,
+        tokenizer,
+        teacher,
+        guidance_scale=recipe.guidance_scale,
+        batch_size=workers.share(options.batch_size),
+    )
+    yield from train(network, loss, options, work / FOLDERS["distillation"], workers=workers)
+
+
+def train_adversarial(
+    recipe: TrainingRecipe, work: Path, workers: Workers = ALONE
+) -> Iterator[TrainStep]:
+    """Finetune the distilled student against heads that judge it."""
+    bank, clips, tokenizer = _read_training_data(recipe, work)
+    teacher, options = load_teacher(recipe, work), recipe.options("adversarial")
+    network = load_student(recipe, work, "distillation")
+    batch_size = workers.share(options.batch_size)
+    loss = adversarial_loss(bank, clips, tokenizer, teacher, batch_size=batch_size)
+    folder = work / FOLDERS["adversarial"]
+    yield from train(
+        network, loss, options, folder, workers=workers, rates={"heads.": HEADS_RATE}
+    )
+
+
+RUNNERS: Mapping[Stage, Callable[[TrainingRecipe, Path, Workers], Iterator[TrainStep]]] = {
     "data": build_data,
     "autoencoder": train_autoencoder,
     "text_encoder": train_text_encoder,
     "latents": build_latents,
-    "denoiser": train_denoiser,
+    "teacher": train_teacher,
+    "distillation": train_distillation,
+    "adversarial": train_adversarial,
 }
 
 
@@ -307,16 +382,44 @@ def load_distilled_text_encoder(recipe: TrainingRecipe, work: Path) -> TextEncod
     return network.student
 
 
-def load_networks(recipe: TrainingRecipe, work: Path) -> Networks:
-    """Load the averaged weights that make a model, of runs finished or not."""
+def load_teacher(recipe: TrainingRecipe, work: Path) -> TextDenoiser:
+    """Load the averaged weights of the teacher and its text encoder, frozen."""
     network = TextDenoiser(_text_encoder(recipe, work), SpatioTemporalTransformer(recipe.denoiser))
-    load_average_(network, work / FOLDERS["denoiser"])
+    load_average_(network, work / FOLDERS["teacher"])
+    return network.requires_grad_(False)
+
+
+def load_student(recipe: TrainingRecipe, work: Path, stage: Stage) -> Student:
+    """Load the averaged weights of a student, after its distillation or its finetuning."""
+    network = Student(recipe.denoiser)
+    load_average_(network, work / FOLDERS[stage])
+    return network
+
+
+def load_networks(recipe: TrainingRecipe, work: Path, stage: Stage = "adversarial") -> Networks:
+    """Load the averaged weights that make a model, of runs finished or not.
+
+    Args:
+        recipe: What was trained.
+        work: Work folder.
+        stage: Whose denoiser: "teacher", "distillation" or "adversarial".
+    """
+    teacher = load_teacher(recipe, work)
+    denoiser = teacher.denoiser
+    if stage != "teacher":
+        denoiser = load_student(recipe, work, stage).denoiser
     return Networks(
         tokenizer=load_tokenizer(recipe, work),
-        text_encoder=network.text_encoder,
-        denoiser=network.denoiser,
+        text_encoder=teacher.text_encoder,
+        denoiser=denoiser,
         autoencoder=load_autoencoder(recipe, work),
     )
+
+
+def _read_training_data(
+    recipe: TrainingRecipe, work: Path
+) -> tuple[LatentBank, StickerClips, WordPiece]:
+    return load_bank(recipe, work), read_clips(recipe, work), load_tokenizer(recipe, work)
 
 
 def _text_encoder(recipe: TrainingRecipe, work: Path) -> TextEncoder:

@@ -30,7 +30,6 @@ from mvsdk_export.distill.captions import (
 from mvsdk_export.distill.clips import StickerClips
 from mvsdk_export.distill.denoiser import encode_captions, named_subjects, names_loss
 from mvsdk_export.distill.loop import LossFunction
-from mvsdk_export.distill.options import TrainOptions
 from mvsdk_export.networks.text_encoder import TextEncoder
 
 TEACHER_SIZE = 384
@@ -113,12 +112,12 @@ class Teacher:
         return features, [list(row.word_ids) for row in rows]
 
 
-def distillation_loss(
+def words_loss(
     teacher: Teacher,
     tokenizer: WordPiece,
     clips: StickerClips,
     phrases: Sequence[str],
-    options: TrainOptions,
+    batch_size: int,
 ) -> LossFunction:
     """Return the loss of a `Distillation`.
 
@@ -130,7 +129,7 @@ def distillation_loss(
 
     def loss(network: nn.Module, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
         del noise
-        texts = draw_texts(clips, phrases, rng, options.batch_size)
+        texts = draw_texts(clips, phrases, rng, batch_size)
         ours, theirs = word_features(network, teacher, tokenizer, texts)
         cosine = torch.cosine_similarity(ours, theirs, dim=1)
         error = (ours - theirs).square().mean() / theirs.square().mean() + (1 - cosine).mean()
@@ -138,7 +137,7 @@ def distillation_loss(
         memory = network.student.memory
         if memory is None:
             return error
-        captions, scenes, attributes = draw_names(clips, words, rng, options.batch_size)
+        captions, scenes, attributes = draw_names(clips, words, rng, batch_size)
         features = network.student.encode(encode_captions(tokenizer, captions))
         logits = memory.find(features)
         error = error + names_loss(logits, named_subjects(scenes, logits.shape[2] - 1))

@@ -22,8 +22,8 @@ class TextEncoderConfig:
     """Entries of the memory; 0 for none."""
     memory_slots: int = 2
     """Subjects that one prompt may name."""
-    memory_tokens: int = 16
-    """Tokens that the memory keeps of each subject, a square grid."""
+    memory_tokens: int = 33
+    """Tokens that the memory keeps of each subject: codes of its picture, and notes."""
 
 
 class TextEncoder(nn.Module):

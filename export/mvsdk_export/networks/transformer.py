@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mvsdk_export.networks.blocks import SiLU, sinusoid
+from mvsdk_export.networks.vae import PATCH as PIXELS
 
 CHOICE_DIM = 16
 """Sines and cosines that show one choice."""
@@ -17,11 +19,8 @@ CHOICE_DIM = 16
 PATCH = 2
 """Latent positions per token, along both sides."""
 
-SHARPNESS = 2.0
-"""Of the Gaussian around the place that is looked at: exp(-SHARPNESS d^2), d in codes."""
-
-LOOK = (1.4, 0.0, 0.0, 0.0, 1.4, 0.0)
-"""Affine map that looking starts from: a picture seven tenths the size of the frame."""
+PICTURE_CHANNELS = 4
+"""Of the pictures that the memory is decoded to: colour, weighted by what covers, and cover."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,55 +31,78 @@ class TransformerConfig:
     num_frames: int = 8
     width: int = 256
     """Features of a token."""
-    layers: int = 6
+    layers: int = 3
     heads: int = 4
     expansion: int = 4
     context_dim: int = 192
     memory_slots: int = 0
     """Pictures that the context ends with (`text_encoder.SubjectMemory`); 0 for none."""
-    memory_tokens: int = 16
-    """Tokens of each picture, a square grid."""
+    memory_tokens: int = 33
+    """Tokens of each picture: its codes, and a last one with notes on the subject."""
+    picture_cells: int = 16
+    """Cells along each side of a picture; the codes are spread evenly over them."""
+    picture_size: int = 48
+    """Points along each side of a picture that is laid over the frames."""
     choices: int = 0
-    """Latent channels whose mean over the clip is shown to every layer: the noise of a prompt that
-    leaves something open decides by them. 0 for none."""
+    """Noise patterns whose weights are shown to every layer (`ChoiceReader`): the noise of a prompt
+    that leaves something open decides by them. 0 for none."""
+
+    @property
+    def code_size(self) -> int:
+        """Codes of a cell."""
+        return (self.memory_tokens - 1) * self.context_dim // self.picture_cells**2
+
+    @property
+    def turns(self) -> int:
+        """Turns of a picture within a quarter: a clip that shows a whole turn has four times as
+        many frames, and quarters are mirrored transposes."""
+        return max(1, self.num_frames // 4)
+
+
+class Layout(NamedTuple):
+    """Where pictures lie in each frame."""
+
+    boxes: Tensor
+    """(B, F, slots, 4): centre and width across, centre and height down, as fractions of the
+    frame; negative widths mirror."""
+    orientations: Tensor
+    """(B, F, slots, 2 * turns): logits of the turn, first as it is, then transposed."""
 
 
 class SpatioTemporalTransformer(nn.Module):
     """Denoiser whose tokens are patches of all frames, each attending to all others and the text.
 
     Noise level, the mean text feature, the choices of the noise and the place of the frame modulate
-    every layer. Pictures
-    from the text encoder's memory enter twice: laid over the frames, and as tokens to attend to.
+    every layer. Pictures from the text encoder's memory are turned, scaled and placed by a layout
+    that is predicted from the same condition, and enter every token beside the noisy latents.
 
     Reference:
         Peebles and Xie 2022, arXiv:2212.09748 (DiT); Chen et al. 2023, arXiv:2310.00426 (one
-        modulation for all layers, each with an offset of its own).
+        modulation for all layers, each with an offset of its own); Jaderberg et al. 2015,
+        arXiv:1506.02025 (spatial transformers); Blattmann et al. 2022, arXiv:2204.11824 (diffusion
+        with an external memory).
     """
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config
-        size = config.width
+        size, slots = config.width, config.memory_slots
         self.activation = SiLU()
         self.patch_in = nn.Conv2d(config.latent_channels, size, PATCH, stride=PATCH)
         self.position_in = nn.Linear(3 * 32, size)
         self.context_in = nn.Linear(config.context_dim, size)
-        self.memory_in = (
-            nn.Linear(config.memory_slots * config.context_dim, size)
-            if config.memory_slots
-            else None
-        )
-        self.slot_position = nn.Parameter(torch.randn(max(config.memory_slots, 1), 1, size) * 0.5)
-        if config.memory_slots:
-            self.look_at = nn.Linear(size, config.memory_slots * 6)
-            self.look_in = nn.Linear(config.memory_slots * 2 * 32, size)
-            with torch.no_grad():
-                self.look_at.weight.mul_(0.1)
-                self.look_at.bias.copy_(torch.tensor(LOOK).repeat(config.memory_slots))
         self.clock_in = nn.Linear(32, size)
         self.time_in = nn.Linear(64, size)
         self.text_in = nn.Linear(config.context_dim, size)
+        self.choices = ChoiceReader(config) if config.choices else None
         self.choices_in = nn.Linear(config.choices * CHOICE_DIM, size) if config.choices else None
+        self.notes_in = nn.Linear(slots * config.context_dim, size) if slots else None
+        self.pictures = Pictures(config) if slots else None
+        self.pictures_in = (
+            nn.Conv2d(slots * PICTURE_CHANNELS, size, PATCH * PIXELS, stride=PATCH * PIXELS)
+            if slots
+            else None
+        )
         self.condition = nn.Sequential(nn.Linear(size, 2 * size), SiLU(), nn.Linear(2 * size, size))
         self.modulation = nn.Linear(size, 6 * size)
         self.layers = nn.ModuleList(_Layer(config) for _ in range(config.layers))
@@ -102,129 +124,236 @@ class SpatioTemporalTransformer(nn.Module):
         Returns:
             `(B * F, C, h, w)` float32.
         """
+        return self.predict(sample, timestep, encoder_hidden_states)[0]
+
+    def predict(
+        self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor
+    ) -> tuple[Tensor, Layout | None]:
+        """Return what `forward` does, and where the pictures of the memory were laid."""
         b, frames, size = timestep.shape[0], self.config.num_frames, self.config.width
+        words, codes, notes = self._split(encoder_hidden_states)
+        condition = self._condition(sample, timestep, words, notes)
         x = self.patch_in(sample)
+        layout = None
+        if self.pictures is not None and self.pictures_in is not None:
+            layout = self.pictures.lay_out(condition)
+            points = tuple(PIXELS * side for side in sample.shape[2:])
+            x = x + self.pictures_in(self.pictures(codes, layout, points))
         height, width = x.shape[2:]
         x = x.flatten(2).transpose(1, 2).reshape(b, frames * height * width, size)
         x = x + self._positions(height, width, x.device)
-        condition = self._condition(sample, timestep, encoder_hidden_states)
-        if self.memory_in is not None:
-            x = x + self._lay_out(encoder_hidden_states, condition, height, width)
-        context = self._place(self.context_in(encoder_hidden_states))
+        context = self.context_in(words)
         modulation = self.modulation(condition)
         for layer in self.layers:
             x = layer(x, context, modulation)
         scale, shift = self.modulation_out(condition).chunk(2, dim=2)
         x = self.patch_out(_modulate(self.norm_out(x), scale, shift))
         x = x.reshape(b * frames, height, width, -1).permute(0, 3, 1, 2)
-        return F.pixel_shuffle(x, PATCH)
+        return F.pixel_shuffle(x, PATCH), layout
+
+    def _split(self, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Split the context into words, codes `(B, slots, tokens * D)` and notes `(B, slots * D)`.
+
+        Without a memory the last two are empty.
+        """
+        b, length, size = context.shape
+        slots, tokens = self.config.memory_slots, self.config.memory_tokens
+        count = length - slots * tokens
+        pictures = context[:, count:].reshape(b, slots, tokens, size)
+        codes = pictures[:, :, :-1].reshape(b, slots, (tokens - 1) * size)
+        return context[:, :count], codes, pictures[:, :, -1].reshape(b, slots * size)
 
     def _positions(self, height: int, width: int, device: torch.device) -> Tensor:
         """Return embeddings of frame, row and column, `(1, F * H * W, size)`."""
+        clock, row, column = self.position_in.weight.split(32, dim=1)
         frames = self.config.num_frames
-        clock = F.linear(_waves(frames, device), self.position_in.weight[:, :32])
-        grid = self._grid(height, width, device)
-        return (clock[:, None] + grid).reshape(1, frames * height * width, -1)
-
-    def _grid(self, height: int, width: int, device: torch.device) -> Tensor:
-        """Return embeddings of row and column, `(H * W, size)`."""
-        _, row, column = self.position_in.weight.split(32, dim=1)
+        times = F.linear(_waves(frames, device), clock)
         rows = F.linear(_waves(height, device), row, self.position_in.bias)
         columns = F.linear(_waves(width, device), column)
-        return (rows[:, None] + columns[None]).reshape(height * width, -1)
+        grid = (rows[:, None] + columns[None]).reshape(height * width, -1)
+        return (times[:, None] + grid).reshape(1, frames * height * width, -1)
 
-    def _place(self, context: Tensor) -> Tensor:
-        """Tell the tokens of each picture of the memory where they are."""
-        slots, tokens = self.config.memory_slots, self.config.memory_tokens
-        if not slots:
-            return context
-        side = math.isqrt(tokens)
-        places = (self._grid(side, side, context.device) + self.slot_position).flatten(0, 1)
-        words = context.shape[1] - slots * tokens
-        return torch.cat([context[:, :words], context[:, words:] + places], dim=1)
-
-    def _lay_out(self, context: Tensor, condition: Tensor, height: int, width: int) -> Tensor:
-        """Return the pictures of the memory as features of all tokens, `(B, F * H * W, size)`.
-
-        Each picture gets an affine map per frame, predicted from the condition: where in the
-        picture a place of the frame looks. What it finds there is the sum of the codes around,
-        weighted by a Gaussian of the distance, so that nothing lies outside the picture; and where
-        it looked is told as well, in the waves that tell the tokens of the memory where they are.
-
-        Reference:
-            Jaderberg et al. 2015, arXiv:1506.02025 (spatial transformers); Liu et al. 2022,
-            arXiv:2201.12329 (attention around predicted reference points).
-        """
-        assert self.memory_in is not None
-        assert self.look_at is not None
-        slots, tokens = self.config.memory_slots, self.config.memory_tokens
-        b, frames, side = context.shape[0], self.config.num_frames, math.isqrt(tokens)
-        # A token of the memory holds a cell of PATCH x PATCH codes.
-        codes = context[:, -slots * tokens :].reshape(b * slots * side, side, PATCH, -1)
-        codes = codes.transpose(1, 2).reshape(b, slots, (PATCH * side) ** 2, -1)
-        maps = self.look_at(condition).reshape(b * frames, slots, 6).transpose(1, 2)
-        across, down = _centred(PATCH * width, codes.device), _centred(PATCH * height, codes.device)
-        x = across.repeat(PATCH * height)[:, None]  # (P, 1)
-        y = down.repeat_interleave(PATCH * width)[:, None]
-        xs = maps[:, None, 0] * x + maps[:, None, 1] * y + maps[:, None, 2]  # (B F, P, slots)
-        ys = maps[:, None, 3] * x + maps[:, None, 4] * y + maps[:, None, 5]
-        grid = _centred(PATCH * side, codes.device)
-        seen: list[Tensor] = []
-        for slot in range(slots):
-            near_x = torch.exp(-SHARPNESS * (xs[:, :, slot, None] - grid).square())
-            near_y = torch.exp(-SHARPNESS * (ys[:, :, slot, None] - grid).square())
-            near = (near_y[:, :, :, None] * near_x[:, :, None, :]).flatten(2)  # (B F, P, codes)
-            near = near.reshape(b, frames * near.shape[1], near.shape[2])
-            seen.append(near @ codes[:, slot] * (SHARPNESS / math.pi))
-        found = torch.cat(seen, dim=2)  # (B, F P, slots * D / 4)
-        found = found.reshape(b * frames * height, PATCH, width, -1)
-        found = found.transpose(1, 2).reshape(b, frames * height * width, -1)
-        places = torch.cat([xs, ys], dim=2).reshape(b * frames * height, PATCH, width, -1)
-        places = (
-            places.transpose(1, 2).reshape(b, frames * height * width, PATCH**2, -1).mean(dim=2)
-        )
-        waves = sinusoid((places / (PATCH * side) + 0.5).flatten(), 32, max_frequency=24.0).reshape(
-            b, frames * height * width, -1
-        )
-        return self.memory_in(found) + self.look_in(waves)
-
-    def _condition(self, sample: Tensor, timestep: Tensor, context: Tensor) -> Tensor:
+    def _condition(self, sample: Tensor, timestep: Tensor, words: Tensor, notes: Tensor) -> Tensor:
         """Return what modulates the tokens of every frame in every layer, `(B, F, size)`.
 
         What a prompt says and the place of a frame in time meet here, before any token sees them:
         "left" means something else in every frame.
         """
-        words = context.shape[1] - self.config.memory_slots * self.config.memory_tokens
         x = self.time_in(sinusoid(timestep, 64, max_frequency=12.0))
-        x = x + self.text_in(context[:, :words].mean(dim=1))
-        if self.choices_in is not None:
-            x = x + self.choices_in(self._read_choices(sample, timestep.shape[0]))
+        x = x + self.text_in(words.mean(dim=1))
+        if self.notes_in is not None:
+            x = x + self.notes_in(notes)
+        if self.choices is not None and self.choices_in is not None:
+            x = x + self.choices_in(self.choices(sample, timestep))
         clock = self.clock_in(_waves(self.config.num_frames, x.device))
         return self.activation(self.condition(self.activation(x[:, None] + clock)))
 
-    def _read_choices(self, sample: Tensor, b: int) -> Tensor:
-        """Return features of what the noise decides, `(B, choices * CHOICE_DIM)`.
 
-        Of pure noise, the scaled mean of a channel is standard normal, and tanh(0.8 z) is within
-        0.02 of the probability integral that makes it uniform in (-1, 1).
+class ChoiceReader(nn.Module):
+    """Reads what the noise decides: the weights of fixed patterns in it.
+
+    A pattern is one latent channel whose sign alternates from frame to frame and from place to
+    place; clips hardly have a share in it, so that it can be read from noisy latents too.
+    """
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def forward(self, sample: Tensor, timestep: Tensor) -> Tensor:
+        """Map noisy latents `(B * F, C, h, w)` to features `(B, choices * CHOICE_DIM)`.
+
+        The weight of a pattern in pure noise is standard normal, and tanh(0.8 z) is within 0.02 of
+        the probability integral that makes it uniform in (-1, 1).
         """
-        k = self.config.choices
-        means = sample[:, :k].mean(dim=(2, 3)).reshape(b, -1, k).mean(dim=1)
-        count = self.config.num_frames * sample.shape[2] * sample.shape[3]
-        uniform = torch.tanh(means * (0.8 * count**0.5)) * 0.5 + 0.5
-        waves = sinusoid(uniform.reshape(b * k), CHOICE_DIM, max_frequency=24.0)
-        return waves.reshape(b, k * CHOICE_DIM)
+        k, frames = self.config.choices, self.config.num_frames
+        h, w = sample.shape[2:]
+        signs = choice_signs(frames, h, w, sample.device)
+        shares = (sample[:, -k:] * signs[:, None].repeat(timestep.shape[0], 1, 1, 1)).mean(
+            dim=(2, 3)
+        )
+        weights = shares.reshape(-1, frames, k).mean(dim=1) * (frames * h * w) ** 0.5
+        uniform = torch.tanh(weights / timestep[:, None] * 0.8) * 0.5 + 0.5
+        waves = sinusoid(uniform.reshape(-1), CHOICE_DIM, max_frequency=24.0)
+        return waves.reshape(-1, k * CHOICE_DIM)
+
+
+def choice_signs(frames: int, height: int, width: int, device: torch.device) -> Tensor:
+    """Return the pattern of signs `(F, h, w)` by which noise decides."""
+    times, rows, columns = (
+        1.0 - 2.0 * (torch.arange(count, device=device) % 2) for count in (frames, height, width)
+    )
+    return times[:, None, None] * rows[:, None] * columns
+
+
+class Pictures(nn.Module):
+    """Decodes the codes of the memory to animated pictures and lays them over the frames.
+
+    The way from a picture to a frame is a turn, a transpose or none, and one resampling along each
+    side, all of them matrix products: what an affine grid sampler does, without its gather.
+    """
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        slots, frames = config.memory_slots, config.num_frames
+        self.points_per_cell = config.picture_size // config.picture_cells
+        outputs = frames * PICTURE_CHANNELS * self.points_per_cell**2
+        self.decode = nn.Linear(config.code_size, outputs, bias=False)
+        self.layout_in = nn.Linear(config.width, config.width)
+        self.activation = SiLU()
+        self.layout = nn.Linear(config.width, slots * (4 + 2 * config.turns))
+        with torch.no_grad():
+            self.layout.weight.mul_(0.1)
+            bias = torch.tensor([0.5, 0.7, 0.5, 0.7, *[0.0] * (2 * config.turns)])
+            self.layout.bias.copy_(bias.repeat(slots))
+        for turn in range(1, config.turns):
+            shears = _shears(config.picture_size, turn * math.pi / 2 / config.turns)
+            self.register_buffer(f"shears{turn}", shears, persistent=False)
+
+    def lay_out(self, condition: Tensor) -> Layout:
+        """Predict where the pictures lie from the condition `(B, F, size)`."""
+        slots = self.config.memory_slots
+        found = self.layout(self.activation(self.layout_in(condition)))
+        found = found.reshape(*condition.shape[:2], slots, -1)
+        return Layout(boxes=found[..., :4], orientations=found[..., 4:])
+
+    def forward(self, codes: Tensor, layout: Layout, points: tuple[int, ...]) -> Tensor:
+        """Map codes `(B, slots, cells * d)` to pictures in place `(B * F, slots * 4, *points)`."""
+        slots, frames = self.config.memory_slots, self.config.num_frames
+        placed: list[Tensor] = []
+        for slot in range(slots):
+            picture = self._turn(
+                self._decode(codes[:, slot]),
+                layout.orientations[:, :, slot].flatten(0, 1).softmax(dim=-1),
+            )
+            boxes = layout.boxes[:, :, slot].flatten(0, 1)  # (B F, 4)
+            size = self.config.picture_size
+            columns = placing(boxes[:, 0], boxes[:, 1], size, points[1])
+            rows = placing(boxes[:, 2], boxes[:, 3], size, points[0])
+            # The channels ride in the rows of the first product and in a batch of the second.
+            n = picture.shape[0]
+            across = picture.reshape(n, PICTURE_CHANNELS * size, size) @ columns.transpose(1, 2)
+            across = across.reshape(n, PICTURE_CHANNELS, size, points[1])
+            placed.append(rows[:, None] @ across)
+        del frames
+        return torch.cat(placed, dim=1)
+
+    def _decode(self, codes: Tensor) -> Tensor:
+        """Map codes `(B, cells * d)` to pictures `(B * F, 4, S, S)`."""
+        cells, k = self.config.picture_cells, self.points_per_cell
+        b, frames = codes.shape[0], self.config.num_frames
+        x = self.decode(codes.reshape(b, cells**2, -1))  # (B, cells^2, F * 4 * k * k)
+        x = x.reshape(b, cells, cells, -1).permute(0, 3, 1, 2)
+        x = x.reshape(b * frames, PICTURE_CHANNELS * k * k, cells, cells)
+        return F.pixel_shuffle(x, k)
+
+    def _turn(self, x: Tensor, shares: Tensor) -> Tensor:
+        """Mix the turns of pictures `(N, 4, S, S)` by shares `(N, 2 * turns)`."""
+        upright, transposed = x * shares[:, 0, None, None, None], x * shares[:, 1, None, None, None]
+        for turn in range(1, self.config.turns):
+            turned = _shear(x, getattr(self, f"shears{turn}"))
+            upright = upright + turned * shares[:, 2 * turn, None, None, None]
+            transposed = transposed + turned * shares[:, 2 * turn + 1, None, None, None]
+        return upright + transposed.transpose(2, 3)
+
+
+def placing(centre: Tensor, extent: Tensor, source: int, target: int) -> Tensor:
+    """Return matrices that place a line of `source` points onto one of `target` points.
+
+    Every source point is spread as a triangle, as wide as the distance of points on that of the two
+    lines where they lie further apart; what lies outside the picture gets nothing.
+
+    Args:
+        centre: Centre of the picture on the target line, whose length is 1, `(N,)`.
+        extent: Length of the picture, `(N,)`; negative mirrors it.
+        source: Points of the picture.
+        target: Points of the line.
+
+    Returns:
+        `(N, target, source)`.
+    """
+    device = centre.device
+    along = (torch.arange(source, device=device) + 0.5) / source - 0.5
+    places = torch.arange(target, device=device) + 0.5
+    pitch = extent.abs() * (target / source)
+    reach = pitch.clamp(min=1.0)
+    points = (centre[:, None] + extent[:, None] * along) * target  # (N, source)
+    distance = (places[:, None] - points[:, None]).abs()
+    weights = (1.0 - distance / reach[:, None, None]).clamp(min=0.0)
+    return weights * (pitch / reach)[:, None, None]
+
+
+def _shears(size: int, angle: float) -> Tensor:
+    """Return the matrices of the three shears that turn a picture, `(3, size, size, size)`.
+
+    The first index is the shear (along rows, along columns, along rows), the second the row or the
+    column, which the last two map to its shifted self.
+
+    Reference:
+        Paeth 1986, "A Fast Algorithm for General Raster Rotation".
+    """
+    places = torch.arange(size) - (size - 1) / 2
+    slopes = (math.tan(angle / 2), -math.sin(angle), math.tan(angle / 2))
+    shifted = torch.stack([places[None, :] + slope * places[:, None] for slope in slopes])
+    # A clockwise turn: what comes to a place lay against the clock of it.
+    return (1.0 - (shifted[:, :, :, None] - places).abs()).clamp(min=0.0)
+
+
+def _shear(x: Tensor, shears: Tensor) -> Tensor:
+    """Turn pictures `(N, C, S, S)` clockwise by shears `(3, S, S, S)`."""
+    n, c, size, _ = x.shape
+    x = x.reshape(n * c, size, size)
+    for axis, shear in zip((1, 2, 1), shears, strict=True):
+        lines = x.permute(axis, 0, 3 - axis) @ shear.transpose(1, 2)  # (S, N C, S)
+        x = lines.permute(1, 0, 2) if axis == 1 else lines.permute(1, 2, 0)
+    return x.reshape(n, c, size, size)
 
 
 def _waves(count: int, device: torch.device) -> Tensor:
     """Return sines and cosines of `count` places in (0, 1), `(count, 32)`."""
     places = (torch.arange(count, device=device) + 0.5) / count
     return sinusoid(places, 32, max_frequency=24.0)
-
-
-def _centred(count: int, device: torch.device) -> Tensor:
-    """Return places one apart around 0, `(count,)`."""
-    return torch.arange(count, device=device) - (count - 1) / 2
 
 
 def _modulate(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
@@ -240,7 +369,7 @@ def _gate(x: Tensor, gate: Tensor) -> Tensor:
 
 
 class _Layer(nn.Module):
-    """Attention to all tokens and the context, then a feed-forward network, both modulated."""
+    """Attention to all tokens and the words, then a feed-forward network, both modulated."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()

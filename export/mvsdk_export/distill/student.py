@@ -1,0 +1,154 @@
+"""The few-step student: the teacher's denoiser, distilled and then judged.
+
+The text encoder is the teacher's and stays as it is. Both trainings start from noise that decides
+what the caption leaves open, as the teacher's did (`choices.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mvsdk.schedules import flow_sigmas
+from mvsdk.tokenizer import WordPiece
+from mvsdk_export.distill.adversarial import Backbone, Heads, draw_times, judge
+from mvsdk_export.distill.clips import StickerClips
+from mvsdk_export.distill.consistency import Predict, consistency_loss, guide
+from mvsdk_export.distill.denoiser import LatentBank, TextDenoiser, draw_batch, no_caption
+from mvsdk_export.distill.loop import LossFunction
+from mvsdk_export.networks.transformer import SpatioTemporalTransformer, TransformerConfig
+
+TEACHER_STEPS = 16
+"""Steps of the grid on which the teacher leads the student."""
+
+STUDENT_STEPS = 4
+"""Most steps of the student: the levels from which it is judged."""
+
+
+class Student(nn.Module):
+    """A denoiser in training, with the heads that judge it; distillation leaves them alone."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.denoiser = SpatioTemporalTransformer(config)
+        self.heads = Heads([config.width] * config.layers, config.context_dim)
+
+
+def predict_with(denoiser: SpatioTemporalTransformer, context: Tensor) -> Predict:
+    """Return the predictions of a denoiser for text features `(B, S, D)`."""
+
+    def predict(x: Tensor, times: Tensor) -> Tensor:
+        return denoiser(x.flatten(0, 1), times, context).reshape(x.shape)
+
+    return predict
+
+
+def look_with(denoiser: SpatioTemporalTransformer, context: Tensor) -> Backbone:
+    """Return what the layers of a denoiser make of noisy latents `(B, F, C, h, w)`."""
+
+    def look(x: Tensor, times: Tensor) -> Sequence[Tensor]:
+        seen: list[Tensor] = []
+
+        def keep(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+            b, _, size = output.shape
+            seen.append(output.reshape(b, x.shape[1], -1, size).transpose(2, 3))
+
+        hooks = [layer.register_forward_hook(keep) for layer in denoiser.layers]
+        try:
+            denoiser(x.flatten(0, 1), times, context)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return seen
+
+    return look
+
+
+def distillation_loss(
+    bank: LatentBank,
+    clips: StickerClips,
+    tokenizer: WordPiece,
+    teacher: TextDenoiser,
+    *,
+    guidance_scale: float,
+    batch_size: int,
+) -> LossFunction:
+    """Return the loss of a `Student` that learns to be consistent along the guided teacher's way.
+
+    Args:
+        bank: Clips.
+        clips: Write their captions.
+        tokenizer: Encodes those.
+        teacher: Trained, frozen.
+        guidance_scale: What is distilled in; 1 for none.
+        batch_size: Clips of a step.
+    """
+    levels = torch.from_numpy(flow_sigmas(TEACHER_STEPS))
+
+    def loss(network: nn.Module, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
+        assert isinstance(network, Student)
+        batch = draw_batch(bank, clips, tokenizer, batch_size, rng, noise)
+        # Every other step starts where every trajectory of few steps does.
+        step = rng.integers(TEACHER_STEPS, size=batch_size) * (rng.random(batch_size) < 0.75)
+        chosen = torch.from_numpy(step)
+        with torch.no_grad():
+            context = teacher.text_encoder(batch.input_ids)
+            silence = teacher.text_encoder(no_caption(batch.input_ids)).expand_as(context)
+        led = guide(
+            predict_with(teacher.denoiser, context),
+            predict_with(teacher.denoiser, silence),
+            guidance_scale,
+        )
+        times = levels[chosen]
+        return consistency_loss(
+            predict_with(network.denoiser, context),
+            led,
+            batch.at(times),
+            times,
+            levels[chosen + 1],
+        )
+
+    return loss
+
+
+def adversarial_loss(
+    bank: LatentBank,
+    clips: StickerClips,
+    tokenizer: WordPiece,
+    teacher: TextDenoiser,
+    *,
+    batch_size: int,
+) -> LossFunction:
+    """Return the loss of a `Student` that is judged from every level of its few steps.
+
+    Args:
+        bank: Clips.
+        clips: Write their captions.
+        tokenizer: Encodes those.
+        teacher: Trained, frozen; the backbone of the discriminator.
+        batch_size: Clips of a step.
+    """
+    levels = torch.from_numpy(flow_sigmas(STUDENT_STEPS)[:-1])
+
+    def loss(network: nn.Module, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
+        assert isinstance(network, Student)
+        batch = draw_batch(bank, clips, tokenizer, batch_size, rng, noise)
+        times = levels[torch.from_numpy(rng.integers(STUDENT_STEPS, size=batch_size))]
+        with torch.no_grad():
+            context = teacher.text_encoder(batch.input_ids)
+        words = context[:, : batch.input_ids.shape[1]].mean(dim=1)
+        judged = judge(
+            network.heads,
+            look_with(teacher.denoiser, context),
+            real=batch.clean,
+            fake=predict_with(network.denoiser, context)(batch.at(times), times),
+            noise=torch.randn(batch.clean.shape, generator=noise),
+            times=draw_times(batch_size, noise),
+            condition=words,
+        )
+        return judged.total
+
+    return loss
