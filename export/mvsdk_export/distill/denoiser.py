@@ -31,7 +31,12 @@ from mvsdk_export.distill.loop import LossFunction
 from mvsdk_export.distill.options import TrainingError
 from mvsdk_export.distill.sprites import Facing
 from mvsdk_export.networks.text_encoder import SubjectMemory, TextEncoder
-from mvsdk_export.networks.transformer import Layout, Pictures, SpatioTemporalTransformer
+from mvsdk_export.networks.transformer import (
+    PICTURE_CHANNELS,
+    Layout,
+    SpatioTemporalTransformer,
+)
+from mvsdk_export.networks.vae import PATCH as PIXELS
 from mvsdk_export.networks.vae import Autoencoder
 
 PURE_NOISE_SHARE = 0.5
@@ -40,8 +45,14 @@ PURE_NOISE_SHARE = 0.5
 UNCONDITIONAL_SHARE = 0.05
 """Share of training examples without a caption."""
 
-LAYOUT_WEIGHT = 0.05
+LAYOUT_WEIGHT = 0.2
 """Likewise, of the layout's error."""
+
+DRAFT_RATE = 2e-3
+"""Largest learning rate while drafts alone are learned."""
+
+GROUND_WEIGHT = 20.0
+"""Weight of the error of what pictures lie on, while drafts alone are learned."""
 
 BOX_WEIGHT = 100.0
 """Weight of the boxes, in fractions of the frame, beside the cross-entropy of the turns."""
@@ -253,7 +264,12 @@ def _to_rows(scenes: list[Scene]) -> NDArray[np.int64]:
 
 
 @torch.no_grad()
-def fit_memory_(memory: SubjectMemory, pictures: Pictures, clips: StickerClips) -> float:
+def fit_memory_(
+    memory: SubjectMemory,
+    denoiser: SpatioTemporalTransformer,
+    clips: StickerClips,
+    autoencoder: Autoencoder,
+) -> float:
     """Set the table of a memory to codes of what its subjects look like, and what decodes them.
 
     A code holds the principal components of one cell of a picture over all frames of a clip.
@@ -261,12 +277,15 @@ def fit_memory_(memory: SubjectMemory, pictures: Pictures, clips: StickerClips) 
 
     Args:
         memory: Its entries are the subjects of `clips`, in order.
-        pictures: Decodes the codes.
+        denoiser: Decodes the codes and makes latents of the pictures.
         clips: Hold the sprites.
+        autoencoder: Whose latents they are.
 
     Returns:
         Peak signal-to-noise ratio of the decoded pictures, colour and cover, in dB.
     """
+    pictures = denoiser.pictures
+    assert pictures is not None
     cells, k = pictures.config.picture_cells, pictures.points_per_cell
     drawn = draw_pictures(clips, pictures.config.num_frames, cells * k)  # (N, F, 4, S, S)
     n, frames, channels = drawn.shape[:3]
@@ -288,6 +307,15 @@ def fit_memory_(memory: SubjectMemory, pictures: Pictures, clips: StickerClips) 
         facing = get_args(Facing).index(subject.facing)
         memory.table.weight[-width + facing, index] += 1.0
     pictures.decode.weight.copy_(decoder)
+    # The encoder is linear, on pixels of [-1, 1]; cover dims each colour of what is behind.
+    encoder = 2 * autoencoder.encoder.projection.weight  # (C, 3, 8, 8)
+    channels = len(encoder)
+    denoiser.pictures_in.weight.zero_()
+    for slot in range(pictures.config.memory_slots):
+        colour = PICTURE_CHANNELS * slot
+        denoiser.pictures_in.weight[:channels, colour : colour + 3] = encoder
+        cover = denoiser.pictures_in.weight[channels:, colour + 3].unflatten(0, (3, channels))
+        cover.copy_(encoder.transpose(0, 1))
     return float(-10 * torch.log10(error))
 
 
@@ -296,9 +324,7 @@ def draw_pictures(clips: StickerClips, frames: int, size: int) -> Tensor:
     total = clips.sprites.source_frames
     loop = np.arange(frames) * total // frames
     rgba = torch.from_numpy(clips.sprites.rgba[:, loop]).permute(0, 1, 4, 2, 3)
-    small = [
-        F.interpolate(x.float() / 255, size=(size, size), mode="area") for x in rgba
-    ]
+    small = [F.interpolate(x.float() / 255, size=(size, size), mode="area") for x in rgba]
     return torch.stack(small)
 
 
@@ -425,6 +451,67 @@ def no_caption(input_ids: Tensor) -> Tensor:
     return torch.zeros_like(input_ids[:1])
 
 
+def fit_draft_(
+    network: TextDenoiser,
+    bank: LatentBank,
+    clips: StickerClips,
+    tokenizer: WordPiece,
+    autoencoder: Autoencoder,
+    *,
+    steps: int,
+    batch_size: int,
+    seed: int,
+) -> float:
+    """Teach a fresh network where pictures lie and on what, before it draws; return the last loss.
+
+    Pictures in the wrong place are worse than none, and a network that begins with them learns to
+    look away. Without its layers a step costs a tenth.
+    """
+    weights = flat_weights(autoencoder)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=DRAFT_RATE, fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, DRAFT_RATE, steps, pct_start=0.1)
+    value = torch.zeros(())
+    for step in range(steps):
+        rng = np.random.default_rng([seed, step, 1])
+        noise = torch.Generator().manual_seed(seed * 1_000_003 + step)
+        batch = draw_batch(bank, clips, tokenizer, batch_size, rng, noise)
+        memory = network.text_encoder.memory
+        assert memory is not None
+        features = network.text_encoder.encode(batch.input_ids)
+        names = memory.find(features)
+        context = torch.cat([features, memory(names)], dim=1)
+        times = torch.rand(batch_size, generator=noise).clamp(min=MIN_TIME)
+        layout, weighted = network.denoiser.arrange(batch.at(times).flatten(0, 1), times, context)
+        subjects = named_subjects(bank.scenes[batch.chosen, :2], names.shape[2] - 1)
+        wanted = weights[torch.from_numpy(bank.scenes[batch.chosen, 3])]
+        value = (
+            layout_loss(layout, bank.layouts(clips, batch.chosen))
+            + names_loss(names, subjects)
+            + GROUND_WEIGHT * (weighted - wanted[:, None]).square().mean()
+        )
+        optimizer.zero_grad(set_to_none=True)
+        value.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+    return value.item()
+
+
+@torch.no_grad()
+def flat_weights(autoencoder: Autoencoder) -> Tensor:
+    """Return the weights that lay a draft on each background, `(backgrounds, (DRAFTS + 1) * C)`.
+
+    Colour counts as it is, cover takes away what is behind, and the rest is that itself.
+    """
+    rows: list[Tensor] = []
+    for colour in BACKGROUNDS.values():
+        flat = np.full((1, PIXELS, PIXELS, 3), colour, np.uint8)
+        latents = autoencoder.encode(to_network(flat)).flatten()
+        ones = torch.ones_like(latents)
+        rows.append(torch.cat([ones, *(-x / 255 * ones for x in colour), latents]))
+    return torch.stack(rows)
+
+
 def layout_loss(layout: Layout, wanted: Layout) -> Tensor:
     """Return the error of a layout; slots that show nothing (width 0) do not count.
 
@@ -438,7 +525,9 @@ def layout_loss(layout: Layout, wanted: Layout) -> Tensor:
     wrong = F.cross_entropy(
         orientations.flatten(0, 2), wanted.orientations.flatten(), reduction="none"
     )
-    return ((BOX_WEIGHT * error + wrong.reshape(shown.shape)) * shown).sum() / shown.sum().clamp(min=1)
+    return ((BOX_WEIGHT * error + wrong.reshape(shown.shape)) * shown).sum() / shown.sum().clamp(
+        min=1
+    )
 
 
 def named_subjects(scenes: NDArray[np.int64], nobody: int) -> Tensor:

@@ -27,7 +27,7 @@ FRAME_FEATURES = 1280
 
 WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
-INPUT_SIZE = 128
+INPUT_SIZE = 96
 """Side to which frames are scaled; the network takes any."""
 
 BATCH = 64

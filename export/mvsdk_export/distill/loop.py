@@ -222,7 +222,9 @@ class _Run:
             group["lr"] = rate * factor
         seeds = self.workers.seeds(options.seed, step)
         rng = np.random.default_rng(seeds)
-        noise = torch.Generator().manual_seed(int(np.random.SeedSequence(seeds).generate_state(1)[0]))
+        noise = torch.Generator().manual_seed(
+            int(np.random.SeedSequence(seeds).generate_state(1)[0])
+        )
         with torch.autocast("cpu", torch.bfloat16, enabled=options.precision == "bfloat16"):
             value = self.loss(rng, noise)
         mean = self.workers.mean(value.item())

@@ -87,9 +87,7 @@ class Quality:
         return {name: round(value, 4) for name, value in asdict(self).items()}
 
 
-def generate_with(
-    networks: Networks, *, size: int, guidance_scale: float = 1.0
-) -> Generate:
+def generate_with(networks: Networks, *, size: int, guidance_scale: float = 1.0) -> Generate:
     """Return what makes clips as `Pipeline.generate` would with a float32 bundle.
 
     Its noise, its schedule, its sampler; only the networks are PyTorch's, and clips run in batches.
@@ -189,7 +187,7 @@ def measure_clips(
     drawn = clips.render(scenes, np.random.default_rng(0), chances)
     triples = list(zip(generated, drawn, scenes, strict=True))
     psnr_db = [psnr_db_of(clip, right) for clip, right, _ in triples]
-    moved = [_nearest_motion(x, s, c, clips) for x, s, c in zip(generated, scenes, chances)]
+    moved = [_nearest_motion(x, s, c, clips) for x, s, c in zip(generated, scenes, chances, strict=True)]
     return Quality(
         clips=len(scenes),
         psnr_db_median=float(np.median(psnr_db)),

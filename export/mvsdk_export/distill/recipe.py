@@ -55,6 +55,8 @@ class TrainingRecipe:
     teacher_options: TrainOptions
     distillation_options: TrainOptions
     adversarial_options: TrainOptions
+    draft_steps: int
+    """Steps in which the teacher learns where pictures lie, before it draws."""
     guidance_scale: float
     """Guidance of the teacher that the student learns from; 1 for none."""
 
@@ -128,13 +130,14 @@ STICKER_TRAINING = TrainingRecipe(
     text_encoder_options=TrainOptions(
         steps=1000, batch_size=32, learning_rate=1.5e-3, ema_decay=0.995
     ),
-    teacher_options=TrainOptions(
-        steps=4000, batch_size=16, learning_rate=1e-3, ema_decay=0.998, warmup_steps=200
-    ),
+    teacher_options=TrainOptions(steps=1500, batch_size=16, learning_rate=8e-4, ema_decay=0.995),
     distillation_options=TrainOptions(
-        steps=600, batch_size=16, learning_rate=2e-4, ema_decay=0.99
+        steps=250, batch_size=16, learning_rate=1e-4, warmup_steps=20, ema_decay=0.98
     ),
-    adversarial_options=TrainOptions(steps=600, batch_size=16, learning_rate=1e-4, ema_decay=0.99),
+    adversarial_options=TrainOptions(
+        steps=200, batch_size=16, learning_rate=5e-5, warmup_steps=20, ema_decay=0.98
+    ),
+    draft_steps=900,
     guidance_scale=1.0,
 )
 

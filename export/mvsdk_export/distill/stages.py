@@ -36,6 +36,7 @@ from mvsdk_export.distill.denoiser import (
     check_bank,
     denoiser_loss,
     draw_bank,
+    fit_draft_,
     fit_memory_,
     read_bank,
     save_bank,
@@ -57,13 +58,13 @@ from mvsdk_export.distill.sprites import (
     load_sprites,
     sprite_cache,
 )
+from mvsdk_export.distill.student import Student, adversarial_loss, distillation_loss
 from mvsdk_export.distill.text_encoder import (
     Distillation,
     Teacher,
     build_vocabulary,
     words_loss,
 )
-from mvsdk_export.distill.student import Student, adversarial_loss, distillation_loss
 from mvsdk_export.distill.workers import Workers
 from mvsdk_export.networks.text_encoder import TextEncoder
 from mvsdk_export.networks.transformer import SpatioTemporalTransformer
@@ -83,6 +84,9 @@ ALONE = Workers()
 
 HEADS_RATE = 10.0
 """Learning rate of the judging heads over that of the student (SF-V: 1e-4 and 1e-5)."""
+
+DRAFT_BATCH = 64
+"""Clips of a step while drafts alone are learned."""
 
 UNSEEN_EVERY = 20
 """One subject in so many is kept from the autoencoder, to measure it on."""
@@ -128,9 +132,8 @@ def run_stage(
         DataError: If the data cannot be had.
     """
     check_needs(stage, work, recipe)
-    if not is_finished(stage, recipe, work):
-        if stage in FOLDERS or workers.is_first:
-            yield from RUNNERS[stage](recipe, work, workers)
+    if not is_finished(stage, recipe, work) and (stage in FOLDERS or workers.is_first):
+        yield from RUNNERS[stage](recipe, work, workers)
     workers.wait()
 
 
@@ -224,7 +227,9 @@ def train_text_encoder(
     yield from train(network, loss, options, work / FOLDERS["text_encoder"], workers=workers)
 
 
-def build_latents(recipe: TrainingRecipe, work: Path, workers: Workers = ALONE) -> Iterator[TrainStep]:
+def build_latents(
+    recipe: TrainingRecipe, work: Path, workers: Workers = ALONE
+) -> Iterator[TrainStep]:
     """Draw and encode the clips that the denoiser sees."""
     del workers  # one of them does it
     started = time.monotonic()
@@ -247,9 +252,20 @@ def train_teacher(
     text_encoder = load_distilled_text_encoder(recipe, work)
     denoiser = _build(lambda: SpatioTemporalTransformer(recipe.denoiser), recipe.seed)
     assert text_encoder.memory is not None
-    assert denoiser.pictures is not None
-    fit_memory_(text_encoder.memory, denoiser.pictures, clips)
+    autoencoder = load_autoencoder(recipe, work)
+    fit_memory_(text_encoder.memory, denoiser, clips, autoencoder)
     network, options = TextDenoiser(text_encoder, denoiser), recipe.options("teacher")
+    if read_saved_run(work / FOLDERS["teacher"]) is None:
+        fit_draft_(
+            network,
+            bank,
+            clips,
+            tokenizer,
+            autoencoder,
+            steps=recipe.draft_steps,
+            batch_size=DRAFT_BATCH,
+            seed=recipe.seed,
+        )
     loss = denoiser_loss(bank, clips, tokenizer, workers.share(options.batch_size))
     yield from train(network, loss, options, work / FOLDERS["teacher"], workers=workers)
 
@@ -283,9 +299,7 @@ def train_adversarial(
     batch_size = workers.share(options.batch_size)
     loss = adversarial_loss(bank, clips, tokenizer, teacher, batch_size=batch_size)
     folder = work / FOLDERS["adversarial"]
-    yield from train(
-        network, loss, options, folder, workers=workers, rates={"heads.": HEADS_RATE}
-    )
+    yield from train(network, loss, options, folder, workers=workers, rates={"heads.": HEADS_RATE})
 
 
 RUNNERS: Mapping[Stage, Callable[[TrainingRecipe, Path, Workers], Iterator[TrainStep]]] = {

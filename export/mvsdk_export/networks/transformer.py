@@ -20,7 +20,11 @@ PATCH = 2
 """Latent positions per token, along both sides."""
 
 PICTURE_CHANNELS = 4
-"""Of the pictures that the memory is decoded to: colour, weighted by what covers, and cover."""
+"""Of the pictures that the memory is decoded to: colour, weighted by cover, and cover."""
+
+DRAFTS = 4
+"""Latents made of the pictures: of their colour, and of their cover in red, green and blue, which
+the colour of what they stand on weights."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +58,11 @@ class TransformerConfig:
 
     @property
     def turns(self) -> int:
-        """Turns of a picture within a quarter: a clip that shows a whole turn has four times as
-        many frames, and quarters are mirrored transposes."""
+        """Turns of a picture within a quarter.
+
+        A clip that shows a whole turn has four times as many frames; quarters are mirrored
+        transposes.
+        """
         return max(1, self.num_frames // 4)
 
 
@@ -74,7 +81,8 @@ class SpatioTemporalTransformer(nn.Module):
 
     Noise level, the mean text feature, the choices of the noise and the place of the frame modulate
     every layer. Pictures from the text encoder's memory are turned, scaled and placed by a layout
-    that is predicted from the same condition, and enter every token beside the noisy latents.
+    that is predicted from the same condition. Turned into latents they enter the tokens beside the
+    noisy ones, and weighted by the condition they are a draft to which the layers add.
 
     Reference:
         Peebles and Xie 2022, arXiv:2212.09748 (DiT); Chen et al. 2023, arXiv:2310.00426 (one
@@ -88,7 +96,9 @@ class SpatioTemporalTransformer(nn.Module):
         self.config = config
         size, slots = config.width, config.memory_slots
         self.activation = SiLU()
-        self.patch_in = nn.Conv2d(config.latent_channels, size, PATCH, stride=PATCH)
+        channels = config.latent_channels
+        drafts = DRAFTS * channels if slots else 0
+        self.patch_in = nn.Conv2d(channels + drafts, size, PATCH, stride=PATCH)
         self.position_in = nn.Linear(3 * 32, size)
         self.context_in = nn.Linear(config.context_dim, size)
         self.clock_in = nn.Linear(32, size)
@@ -98,11 +108,15 @@ class SpatioTemporalTransformer(nn.Module):
         self.choices_in = nn.Linear(config.choices * CHOICE_DIM, size) if config.choices else None
         self.notes_in = nn.Linear(slots * config.context_dim, size) if slots else None
         self.pictures = Pictures(config) if slots else None
-        self.pictures_in = (
-            nn.Conv2d(slots * PICTURE_CHANNELS, size, PATCH * PIXELS, stride=PATCH * PIXELS)
-            if slots
-            else None
-        )
+        if slots:
+            self.pictures_in = nn.Conv2d(
+                slots * PICTURE_CHANNELS, drafts, PIXELS, stride=PIXELS, bias=False
+            )
+            self.draft = nn.Linear(size, drafts + channels)
+            with torch.no_grad():
+                self.draft.weight.mul_(0.1)
+                self.draft.bias.zero_()
+                self.draft.bias[:channels] = 1.0
         self.condition = nn.Sequential(nn.Linear(size, 2 * size), SiLU(), nn.Linear(2 * size, size))
         self.modulation = nn.Linear(size, 6 * size)
         self.layers = nn.ModuleList(_Layer(config) for _ in range(config.layers))
@@ -133,12 +147,14 @@ class SpatioTemporalTransformer(nn.Module):
         b, frames, size = timestep.shape[0], self.config.num_frames, self.config.width
         words, codes, notes = self._split(encoder_hidden_states)
         condition = self._condition(sample, timestep, words, notes)
-        x = self.patch_in(sample)
-        layout = None
-        if self.pictures is not None and self.pictures_in is not None:
+        x, draft, layout = sample, None, None
+        if self.pictures is not None:
             layout = self.pictures.lay_out(condition)
-            points = tuple(PIXELS * side for side in sample.shape[2:])
-            x = x + self.pictures_in(self.pictures(codes, layout, points))
+            points = (PIXELS * sample.shape[2], PIXELS * sample.shape[3])
+            drafts = self.pictures_in(self.pictures(codes, layout, points))
+            draft = self._weight(drafts, condition)
+            x = torch.cat([sample, drafts], dim=1)
+        x = self.patch_in(x)
         height, width = x.shape[2:]
         x = x.flatten(2).transpose(1, 2).reshape(b, frames * height * width, size)
         x = x + self._positions(height, width, x.device)
@@ -149,7 +165,31 @@ class SpatioTemporalTransformer(nn.Module):
         scale, shift = self.modulation_out(condition).chunk(2, dim=2)
         x = self.patch_out(_modulate(self.norm_out(x), scale, shift))
         x = x.reshape(b * frames, height, width, -1).permute(0, 3, 1, 2)
-        return F.pixel_shuffle(x, PATCH), layout
+        x = F.pixel_shuffle(x, PATCH)
+        return (x if draft is None else x + draft), layout
+
+    def arrange(
+        self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor
+    ) -> tuple[Layout, Tensor]:
+        """Return what a draft is made by, without its pictures, in next to no time.
+
+        Returns:
+            Layout, and the weights of the drafts `(B, F, (DRAFTS + 1) * C)`: of those that the
+            pictures give, then what is added where nothing is.
+        """
+        assert self.pictures is not None
+        words, _, notes = self._split(encoder_hidden_states)
+        condition = self._condition(sample, timestep, words, notes)
+        return self.pictures.lay_out(condition), self.draft(condition)
+
+    def _weight(self, drafts: Tensor, condition: Tensor) -> Tensor:
+        """Sum the drafts `(B * F, 4 C, h, w)` to one, on what the condition says lies behind."""
+        n, channels = drafts.shape[0], self.config.latent_channels
+        weights = self.draft(condition).reshape(n, (DRAFTS + 1) * channels, 1, 1)
+        *gains, total = weights.chunk(DRAFTS + 1, dim=1)
+        for gain, part in zip(gains, drafts.chunk(DRAFTS, dim=1), strict=True):
+            total = total + part * gain
+        return total
 
     def _split(self, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Split the context into words, codes `(B, slots, tokens * D)` and notes `(B, slots * D)`.
@@ -260,7 +300,7 @@ class Pictures(nn.Module):
 
     def forward(self, codes: Tensor, layout: Layout, points: tuple[int, ...]) -> Tensor:
         """Map codes `(B, slots, cells * d)` to pictures in place `(B * F, slots * 4, *points)`."""
-        slots, frames = self.config.memory_slots, self.config.num_frames
+        slots = self.config.memory_slots
         placed: list[Tensor] = []
         for slot in range(slots):
             picture = self._turn(
@@ -276,7 +316,6 @@ class Pictures(nn.Module):
             across = picture.reshape(n, PICTURE_CHANNELS * size, size) @ columns.transpose(1, 2)
             across = across.reshape(n, PICTURE_CHANNELS, size, points[1])
             placed.append(rows[:, None] @ across)
-        del frames
         return torch.cat(placed, dim=1)
 
     def _decode(self, codes: Tensor) -> Tensor:
