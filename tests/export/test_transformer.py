@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -11,12 +13,13 @@ pytest.importorskip("torch", reason="needs the extra export")
 
 import onnxruntime
 import torch
+import torch.nn.functional as F
 from tiny_training import SUBJECTS, TINY, tiny_sprites
 from torch import Tensor, nn
 
 from mvsdk.noise import initial_latents
 from mvsdk_export.distill.autoencoder import fit_encoder_
-from mvsdk_export.distill.captions import BACKGROUNDS
+from mvsdk_export.distill.captions import BACKGROUNDS, MOTIONS, Scene
 from mvsdk_export.distill.choices import (
     CHOICES,
     background_choice,
@@ -24,10 +27,25 @@ from mvsdk_export.distill.choices import (
     impose_choices,
     read_choices,
 )
-from mvsdk_export.distill.clips import StickerClips
-from mvsdk_export.distill.denoiser import fit_memory_
+from mvsdk_export.distill.clips import CHANCES, StickerClips
+from mvsdk_export.distill.denoiser import (
+    LatentBank,
+    draw_pictures,
+    fit_memory_,
+    flat_weights,
+)
+from mvsdk_export.distill.sprites import Facing
+from mvsdk_export.networks.blocks import set_forms_
 from mvsdk_export.networks.text_encoder import TextEncoder, TextEncoderConfig
-from mvsdk_export.networks.transformer import SpatioTemporalTransformer, TransformerConfig
+from mvsdk_export.networks.transformer import (
+    ChoiceReader,
+    Layout,
+    Pictures,
+    SpatioTemporalTransformer,
+    TransformerConfig,
+    choice_signs,
+    placing,
+)
 from mvsdk_export.networks.vae import Autoencoder
 from mvsdk_export.targets.onnx import export_onnx
 
@@ -42,7 +60,9 @@ CONFIG = TransformerConfig(
     heads=2,
     context_dim=16,
     memory_slots=2,
-    memory_tokens=4,
+    memory_tokens=5,
+    picture_cells=4,
+    picture_size=32,
     choices=CHOICES,
 )
 
@@ -62,7 +82,7 @@ def _inputs(b: int) -> tuple[Tensor, Tensor, Tensor]:
     return (
         torch.randn(b * 4, 8, 4, 4, generator=rng),
         torch.rand(b, generator=rng),
-        torch.randn(b, WORDS + 8, 16, generator=rng),
+        torch.randn(b, WORDS + 10, 16, generator=rng),
     )
 
 
@@ -82,40 +102,85 @@ def test_every_input_and_every_frame_matters() -> None:
     network = _network()
     sample, timestep, context = _inputs(1)
     usual = network(sample, timestep, context)
-    other_word, other_picture = context.clone(), context.clone()
+    other_word, other_picture, other_note = context.clone(), context.clone(), context.clone()
     other_word[:, 0] += 1.0
-    other_picture[:, -1] += 1.0
+    other_picture[:, WORDS] += 1.0
+    other_note[:, -1] += 1.0
     for changed in (
         network(sample + 1.0, timestep, context),
         network(sample, 1.0 - timestep, context),
         network(sample, timestep, other_word),
         network(sample, timestep, other_picture),
+        network(sample, timestep, other_note),
     ):
         assert (changed - usual).abs().max() > 1e-3
     assert (usual[0] - usual[1]).abs().max() > 1e-3
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("across", "down"), [(0, 0), (1, 0), (0, 1), (-1, 1)])
-def test_pictures_are_seen_where_the_map_looks(across: int, down: int) -> None:
+@pytest.mark.parametrize("motion", MOTIONS)
+def test_pictures_lie_where_a_layout_says(motion: str) -> None:
+    clips = StickerClips(sprites=tiny_sprites(), options=replace(TINY.clips, frames=8))
+    pictures = Pictures(replace(CONFIG, num_frames=8, context_dim=512))
+    bank = _bank(clips, Scene(subject=1, motion=motion, background="black"))
+    layout = bank.layouts(clips, np.zeros(1, np.int64))
+    drawn = clips.render([bank.scene(0)], np.random.default_rng(0), bank.chances.astype(float))[0]
+    # Codes of 32 numbers for each of 4 x 4 cells cannot hold a picture, so that it is put in place.
+    animated = draw_pictures(clips, 8, 32)[1]
+    pictures._decode = lambda codes: animated if codes.any() else torch.zeros_like(animated)
+    certain = F.one_hot(layout.orientations, 2 * pictures.config.turns) * 50.0
+    codes = torch.tensor([1.0, 0.0])[None, :, None].expand(1, 2, 128)
+    placed = pictures(codes, Layout(layout.boxes, certain), (32, 32))
+    assert placed.shape == (8, 8, 32, 32)
+    assert not placed[:, 4:].any()
+    shown = drawn.astype(float) - BACKGROUNDS["black"]
+    error = placed[:, :3].permute(0, 2, 3, 1).numpy() * 255 - shown.clip(0)
+    assert np.sqrt((error**2).mean()) < 0.35 * np.sqrt((shown**2).mean())
+
+
+def _bank(clips: StickerClips, scene: Scene) -> LatentBank:
+    row = [scene.subject, -1, MOTIONS.index(scene.motion), [*BACKGROUNDS].index("black"), 0]
+    return LatentBank(
+        latents=np.zeros((1, clips.options.frames, 8, 4, 4), np.float16),
+        scenes=np.array([row], np.int64),
+        chances=np.full((1, CHANCES), 0.5, np.float32),
+    )
+
+
+@pytest.mark.parametrize(("centre", "extent"), [(0.5, 1.0), (0.5, -1.0), (0.25, 0.5), (0.6, 2.0)])
+def test_placing_keeps_a_line_and_its_brightness(centre: float, extent: float) -> None:
+    matrix = placing(torch.tensor([centre]), torch.tensor([extent]), 16, 32)[0]
+    assert matrix.shape == (32, 16)
+    inside = (torch.arange(32) + 0.5) / 32 - centre
+    inside = inside.abs() < abs(extent) / 2 - 0.1
+    torch.testing.assert_close(matrix.sum(dim=1)[inside], torch.ones(int(inside.sum())))
+    along = (torch.arange(16) + 0.5) / 16 - 0.5
+    reached = (matrix @ along)[inside] * extent + centre
+    places = ((torch.arange(32) + 0.5) / 32)[inside]
+    torch.testing.assert_close(reached, places, rtol=0, atol=0.02)
+
+
+@torch.no_grad()
+def test_layers_add_to_a_draft() -> None:
     network = _network()
-    assert network.look_at is not None
-    assert network.memory_in is not None
-    network.look_at.weight.zero_()
-    # A place of the frame looks `across` to the right of itself and `down` below.
-    network.look_at.bias.copy_(torch.tensor([1.0, 0, across, 0, 1.0, down] * 2))
-    seen: list[Tensor] = []
-    network.memory_in.register_forward_hook(lambda _module, inputs, _output: seen.append(inputs[0]))
     sample, timestep, context = _inputs(1)
-    # Tokens of 2 x 2 cells, each with 2 x 2 patches of 4 numbers: one patch, row 2 and column 1.
-    context = torch.zeros_like(context)
-    context[0, WORDS + 2].view(2, 2, 4)[0, 1] = 1.0
-    network(sample, timestep, context)
-    grid = seen[0].reshape(4, 2, 2, 2, 2, 2, 4).permute(0, 1, 3, 2, 4, 5, 6)
-    grid = grid.reshape(4, 4, 4, 2, 4)[:, :, :, 0].sum(dim=3)  # (F, rows, columns) of slot 0
-    for frame in grid:
-        found = np.unravel_index(int(frame.argmax()), (4, 4))
-        assert found == (2 - down, 1 - across)
+    nn.init.zeros_(network.patch_out.weight)
+    nn.init.zeros_(network.patch_out.bias)
+    drafted = network(sample, timestep, context)
+    layout, weights = network.arrange(sample, timestep, context)
+    assert network.pictures is not None
+    codes = context[:, WORDS:].reshape(1, 2, 5, 16)[:, :, :-1].flatten(2)
+    parts = network.pictures_in(network.pictures(codes, layout, (32, 32))).chunk(4, dim=1)
+    gains = weights.reshape(4, 5, 8, 1, 1)
+    wanted = sum((part * gains[:, i] for i, part in enumerate(parts)), gains[:, 4])
+    torch.testing.assert_close(drafted, wanted)
+
+
+@torch.no_grad()
+def test_forms_of_npus_compute_the_same() -> None:
+    network = _network()
+    wanted = network(*_inputs(1))
+    torch.testing.assert_close(set_forms_(network)(*_inputs(1)), wanted, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow
@@ -134,7 +199,7 @@ def test_exported_transformer_computes_what_pytorch_does(tmp_path: Path) -> None
 def _text_encoder() -> TextEncoder:
     torch.manual_seed(0)
     config = TextEncoderConfig(
-        vocabulary_size=9, hidden_size=32, layers=1, heads=2, subjects=3, memory_tokens=4
+        vocabulary_size=9, hidden_size=32, layers=1, heads=2, subjects=3, memory_tokens=5
     )
     return TextEncoder(config).eval()
 
@@ -146,9 +211,9 @@ def test_memory_gives_what_it_keeps_of_the_subjects_that_are_found() -> None:
     certain = torch.full((1, 2, 4), -30.0)
     certain[0, 0, 2] = certain[0, 1, 0] = 30.0
     found = memory(certain)
-    assert found.shape == (1, 8, 32)
-    torch.testing.assert_close(found[0, :4].flatten(), memory.table.weight[:, 2])
-    torch.testing.assert_close(found[0, 4:].flatten(), memory.table.weight[:, 0])
+    assert found.shape == (1, 10, 32)
+    torch.testing.assert_close(found[0, :5].flatten(), memory.table.weight[:, 2])
+    torch.testing.assert_close(found[0, 5:].flatten(), memory.table.weight[:, 0])
 
 
 @torch.no_grad()
@@ -156,7 +221,7 @@ def test_words_are_followed_by_the_pictures() -> None:
     encoder = _text_encoder()
     ids = torch.randint(0, 9, (2, 16), dtype=torch.int32)
     features = encoder(ids)
-    assert features.shape == (2, 16 + 8, 32)
+    assert features.shape == (2, 16 + 10, 32)
     torch.testing.assert_close(features[:, :16], encoder.encode(ids))
 
 
@@ -164,14 +229,37 @@ def test_table_keeps_the_looks_of_every_subject() -> None:
     clips = StickerClips(sprites=tiny_sprites(), options=TINY.clips)
     autoencoder = Autoencoder(TINY.autoencoder)
     fit_encoder_(autoencoder, clips)
-    memory = _text_encoder().memory
+    memory, denoiser = _text_encoder().memory, SpatioTemporalTransformer(TINY.denoiser)
     assert memory is not None
-    assert 0.5 < fit_memory_(memory, clips, autoencoder) <= 1.0
+    assert denoiser.pictures is not None
+    assert fit_memory_(memory, denoiser, clips, autoencoder) > 20.0
     table = memory.table.weight
-    assert table[:, : len(SUBJECTS)].square().mean().item() == pytest.approx(1.0, rel=1e-4)
     assert not table[:, len(SUBJECTS)].any()
-    distances = torch.cdist(table.T[:3], table.T[:3])
-    assert (distances[~torch.eye(3, dtype=torch.bool)] > 1.0).all()
+    with torch.no_grad():
+        kept = denoiser.pictures._decode(table[:-32, :3].T).reshape(3, 4, 4, 16, 16)
+    error = kept - draw_pictures(clips, 4, 16)
+    assert -10 * torch.log10(error.square().mean()) > 20.0
+    facing = table[-32:, :3].argmax(dim=0)
+    assert [get_args(Facing)[i] for i in facing] == [subject.facing for subject in SUBJECTS]
+
+
+def test_draft_on_a_background_is_the_encoded_clip() -> None:
+    clips = StickerClips(sprites=tiny_sprites(), options=TINY.clips)
+    autoencoder = Autoencoder(TINY.autoencoder)
+    fit_encoder_(autoencoder, clips)
+    weights = flat_weights(autoencoder).reshape(len(BACKGROUNDS), 5, 8)
+    memory, denoiser = _text_encoder().memory, SpatioTemporalTransformer(TINY.denoiser)
+    assert memory is not None
+    fit_memory_(memory, denoiser, clips, autoencoder)
+    picture = draw_pictures(clips, 4, 32)[0]
+    with torch.no_grad():
+        parts = denoiser.pictures_in(torch.cat([picture, torch.zeros_like(picture)], dim=1))
+        gains = weights[list(BACKGROUNDS).index("pink")][:, :, None, None]
+        draft = sum((part * gains[i] for i, part in enumerate(parts.chunk(4, dim=1))), gains[4])
+        ground = torch.tensor(BACKGROUNDS["pink"])[:, None, None] / 255
+        seen = picture[:, :3] + ground * (1 - picture[:, 3:])
+        wanted = autoencoder.encode(seen * 2 - 1)
+    torch.testing.assert_close(draft, wanted, rtol=1e-3, atol=1e-3)
 
 
 def test_noise_is_normal_and_its_choices_are_uniform() -> None:
@@ -195,11 +283,20 @@ def test_imposed_choices_are_read_and_the_rest_of_the_noise_stays() -> None:
     found = read_choices(moved)
     torch.testing.assert_close(found[is_open], wanted[is_open], rtol=0, atol=1e-4)
     torch.testing.assert_close(found[~is_open], read_choices(noise)[~is_open])
-    assert torch.equal(moved[:, :, CHOICES:], noise[:, :, CHOICES:])
-    centred = noise - noise.mean(dim=(1, 3, 4), keepdim=True)
-    torch.testing.assert_close(
-        moved - moved.mean(dim=(1, 3, 4), keepdim=True), centred, rtol=0, atol=1e-5
-    )
+    assert torch.equal(moved[:, :, :-CHOICES], noise[:, :, :-CHOICES])
+    signs = choice_signs(4, 4, 4, noise.device)[None, :, None]
+    change = (moved - noise)[:, :, -CHOICES:] * signs
+    torch.testing.assert_close(change, change[:, :1, :, :1, :1].expand_as(change))
+
+
+@torch.no_grad()
+def test_choices_are_still_read_halfway() -> None:
+    reader, rng = ChoiceReader(CONFIG), torch.Generator().manual_seed(0)
+    noise = torch.randn(1, 4, 8, 4, 4, generator=rng)
+    flat = torch.randn(1, 1, 8, 1, 1, generator=rng).expand_as(noise)
+    start = reader(noise.flatten(0, 1), torch.ones(1))
+    halfway = reader((0.5 * noise + 0.5 * flat).flatten(0, 1), torch.full((1,), 0.5))
+    torch.testing.assert_close(halfway, start, rtol=1e-3, atol=1e-3)
 
 
 def test_background_is_chosen_by_the_numbers_that_say_it() -> None:

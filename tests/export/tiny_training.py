@@ -48,7 +48,7 @@ SUBJECTS = (
 )
 
 TINY = TrainingRecipe(
-    name="sticker-dit",
+    name="sticker",
     subjects=SUBJECTS,
     subject_count=2,
     sprite_size=SIZE,
@@ -59,7 +59,7 @@ TINY = TrainingRecipe(
         latent_channels=8, decoder_channels=(32, 32, 32), decoder_layers=1
     ),
     text_encoder=TextEncoderConfig(
-        vocabulary_size=1, hidden_size=32, layers=1, heads=2, memory_tokens=4
+        vocabulary_size=1, hidden_size=32, layers=1, heads=2, memory_tokens=5
     ),
     denoiser=TransformerConfig(
         latent_channels=8,
@@ -69,7 +69,9 @@ TINY = TrainingRecipe(
         heads=2,
         context_dim=32,
         memory_slots=2,
-        memory_tokens=4,
+        memory_tokens=5,
+        picture_cells=4,
+        picture_size=16,
         choices=CHOICES,
     ),
     scheduler=Scheduler(kind="flow_euler", prediction_type="sample"),
@@ -78,15 +80,15 @@ TINY = TrainingRecipe(
         steps=80, batch_size=16, learning_rate=5e-3, warmup_steps=10, ema_decay=0.9
     ),
     text_encoder_options=TrainOptions(steps=4, batch_size=4, learning_rate=1e-3, warmup_steps=1),
-    denoiser_options=TrainOptions(
-        steps=40,
-        batch_size=8,
-        learning_rate=3e-3,
-        warmup_steps=1,
-        ema_decay=0.9,
-        optimizer="muon",
-        precision="bfloat16",
+    draft_options=TrainOptions(
+        steps=30, batch_size=8, learning_rate=3e-3, warmup_steps=1, ema_decay=0.9
     ),
+    teacher_options=TrainOptions(
+        steps=40, batch_size=8, learning_rate=3e-3, warmup_steps=1, ema_decay=0.9
+    ),
+    distillation_options=TrainOptions(steps=6, batch_size=4, learning_rate=1e-3, warmup_steps=1),
+    adversarial_options=TrainOptions(steps=6, batch_size=4, learning_rate=1e-3, warmup_steps=1),
+    guidance_scale=1.5,
 )
 
 

@@ -36,6 +36,7 @@ INDEX_FILE = "model_index.json"
 SCHEDULER_FILE = "scheduler/scheduler_config.json"
 TOKENIZER_FILE = "tokenizer/vocab.json"
 MODEL_CARD = "README.md"
+QUALITY_FILE = "quality.json"
 
 _SHARD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,200}\.safetensors")
 

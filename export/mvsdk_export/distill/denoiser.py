@@ -48,9 +48,6 @@ UNCONDITIONAL_SHARE = 0.05
 LAYOUT_WEIGHT = 0.2
 """Likewise, of the layout's error."""
 
-DRAFT_RATE = 2e-3
-"""Largest learning rate while drafts alone are learned."""
-
 GROUND_WEIGHT = 20.0
 """Weight of the error of what pictures lie on, while drafts alone are learned."""
 
@@ -342,14 +339,18 @@ class TextDenoiser(nn.Module):
 
     def predict(self, sample: Tensor, timestep: Tensor, input_ids: Tensor) -> Prediction:
         """Return what `forward` does, and what it was made from."""
+        context, names = self.read(input_ids)
+        clean, layout = self.denoiser.predict(sample, timestep, context)
+        assert layout is not None
+        return Prediction(clean=clean, layout=layout, names=names)
+
+    def read(self, input_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Return text features `(B, S, D)` and the names in them `(B, slots, subjects + 1)`."""
         memory = self.text_encoder.memory
         assert memory is not None
         features = self.text_encoder.encode(input_ids)
-        logits = memory.find(features)
-        context = torch.cat([features, memory(logits)], dim=1)
-        clean, layout = self.denoiser.predict(sample, timestep, context)
-        assert layout is not None
-        return Prediction(clean=clean, layout=layout, names=logits)
+        names = memory.find(features)
+        return torch.cat([features, memory(names)], dim=1), names
 
 
 class Prediction(NamedTuple):
@@ -451,50 +452,35 @@ def no_caption(input_ids: Tensor) -> Tensor:
     return torch.zeros_like(input_ids[:1])
 
 
-def fit_draft_(
-    network: TextDenoiser,
+def draft_loss(
     bank: LatentBank,
     clips: StickerClips,
     tokenizer: WordPiece,
     autoencoder: Autoencoder,
-    *,
-    steps: int,
     batch_size: int,
-    seed: int,
-) -> float:
-    """Teach a fresh network where pictures lie and on what, before it draws; return the last loss.
+) -> LossFunction:
+    """Return the loss by which a `TextDenoiser` learns where pictures lie and on what.
 
     Pictures in the wrong place are worse than none, and a network that begins with them learns to
-    look away. Without its layers a step costs a tenth.
+    look away. Its layers are not run, so that a step costs a tenth.
     """
     weights = flat_weights(autoencoder)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=DRAFT_RATE, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, DRAFT_RATE, steps, pct_start=0.1)
-    value = torch.zeros(())
-    for step in range(steps):
-        rng = np.random.default_rng([seed, step, 1])
-        noise = torch.Generator().manual_seed(seed * 1_000_003 + step)
+
+    def loss(network: nn.Module, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
+        assert isinstance(network, TextDenoiser)
         batch = draw_batch(bank, clips, tokenizer, batch_size, rng, noise)
-        memory = network.text_encoder.memory
-        assert memory is not None
-        features = network.text_encoder.encode(batch.input_ids)
-        names = memory.find(features)
-        context = torch.cat([features, memory(names)], dim=1)
         times = torch.rand(batch_size, generator=noise).clamp(min=MIN_TIME)
+        context, names = network.read(batch.input_ids)
         layout, weighted = network.denoiser.arrange(batch.at(times).flatten(0, 1), times, context)
         subjects = named_subjects(bank.scenes[batch.chosen, :2], names.shape[2] - 1)
         wanted = weights[torch.from_numpy(bank.scenes[batch.chosen, 3])]
-        value = (
+        return (
             layout_loss(layout, bank.layouts(clips, batch.chosen))
             + names_loss(names, subjects)
             + GROUND_WEIGHT * (weighted - wanted[:, None]).square().mean()
         )
-        optimizer.zero_grad(set_to_none=True)
-        value.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-    return value.item()
+
+    return loss
 
 
 @torch.no_grad()

@@ -187,7 +187,9 @@ def measure_clips(
     drawn = clips.render(scenes, np.random.default_rng(0), chances)
     triples = list(zip(generated, drawn, scenes, strict=True))
     psnr_db = [psnr_db_of(clip, right) for clip, right, _ in triples]
-    moved = [_nearest_motion(x, s, c, clips) for x, s, c in zip(generated, scenes, chances, strict=True)]
+    moved = [
+        _nearest_motion(x, s, c, clips) for x, s, c in zip(generated, scenes, chances, strict=True)
+    ]
     return Quality(
         clips=len(scenes),
         psnr_db_median=float(np.median(psnr_db)),

@@ -12,6 +12,7 @@ Stage = Literal[
     "autoencoder",
     "text_encoder",
     "latents",
+    "draft",
     "teacher",
     "distillation",
     "adversarial",
@@ -23,6 +24,7 @@ STAGES: tuple[Stage, ...] = (
     "autoencoder",
     "text_encoder",
     "latents",
+    "draft",
     "teacher",
     "distillation",
     "adversarial",
@@ -33,6 +35,7 @@ STAGES: tuple[Stage, ...] = (
 TRAINED_STAGES: tuple[Stage, ...] = (
     "autoencoder",
     "text_encoder",
+    "draft",
     "teacher",
     "distillation",
     "adversarial",

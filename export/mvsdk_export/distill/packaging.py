@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -9,14 +11,16 @@ from typing import cast
 import torch
 from torch import nn
 
-from mvsdk._staging import StagingFolder
+from mvsdk._staging import StagingFolder, replacing
 from mvsdk.errors import MvsdkError
 from mvsdk_export.checkpoints import ModelFolder, open_model_folder, save_model_folder
-from mvsdk_export.checkpoints.folder import INDEX_FILE
-from mvsdk_export.distill.measures import Networks
+from mvsdk_export.checkpoints.folder import INDEX_FILE, MODEL_CARD, QUALITY_FILE
+from mvsdk_export.distill.features import Features
+from mvsdk_export.distill.measures import Frames, Networks, generate_with
 from mvsdk_export.distill.model_card import CardFacts, write_model_card
-from mvsdk_export.distill.quality import ModelQuality, measure_model
-from mvsdk_export.distill.recipe import TrainingRecipe
+from mvsdk_export.distill.options import TrainingError
+from mvsdk_export.distill.quality import Measuring, ModelQuality, measure_model
+from mvsdk_export.distill.recipe import TrainingRecipe, find_training
 from mvsdk_export.distill.stages import (
     NEEDS,
     check_needs,
@@ -26,6 +30,8 @@ from mvsdk_export.distill.stages import (
     read_clips,
     vocabulary_file,
 )
+from mvsdk_export.distill.student import TEACHER_STEPS
+from mvsdk_export.networks.vae import PATCH
 from mvsdk_export.recipes import find_recipe
 
 
@@ -38,7 +44,13 @@ class Packaged:
 
 
 def package_model(
-    recipe: TrainingRecipe, work: Path, out: Path, *, overwrite: bool = False, prompts: int = 64
+    recipe: TrainingRecipe,
+    work: Path,
+    out: Path,
+    *,
+    overwrite: bool = False,
+    prompts: int = 96,
+    features: Callable[[Frames], Features] | None = None,
 ) -> Packaged:
     """Measure the averaged weights as they will be shipped, and write the model folder.
 
@@ -48,6 +60,7 @@ def package_model(
         out: The model folder.
         overwrite: Replace a model folder that is there.
         prompts: Prompts behind each line of the quality table.
+        features: Features of clips, for tests; None takes EfficientNet-lite0.
 
     Raises:
         TrainingError: If a stage is not finished, or was made with other options.
@@ -61,30 +74,105 @@ def package_model(
     components = components_of(networks)
     for network in components.values():
         round_to_half_(network)
-    clips = read_clips(recipe, work)
-    _, unseen = read_autoencoder_clips(recipe, work)
-    quality = measure_model(networks, clips, unseen, prompts=prompts)
-    facts = CardFacts(
-        recipe=recipe,
-        subjects=[subject.noun for subject in clips.sprites.subjects],
-        parameters={
-            name: sum(value.numel() for value in network.parameters())
-            for name, network in components.items()
-        },
-        vocabulary_size=networks.text_encoder.config.vocabulary_size,
-        quality=quality,
-        prompts=prompts,
-    )
+    quality = measure_stages(recipe, work, networks, prompts=prompts, features=features)
+    model = find_recipe(recipe.name)
     folder = save_model_folder(
         out,
-        find_recipe(recipe.name),
+        model,
         components,
         scheduler=recipe.scheduler,
         vocabulary_file=vocabulary_file(work),
-        model_card=write_model_card(facts),
+        model_card=write_model_card(
+            CardFacts(
+                recipe=recipe,
+                subjects=[subject.noun for subject in recipe.chosen_subjects()],
+                parameters=count_parameters(components),
+                vocabulary_size=networks.text_encoder.config.vocabulary_size,
+                quality=quality,
+            )
+        ),
+        quality=write_quality(quality),
         overwrite=overwrite,
     )
     return Packaged(folder=folder, quality=quality)
+
+
+def measure_stages(
+    recipe: TrainingRecipe,
+    work: Path,
+    networks: Networks,
+    *,
+    prompts: int,
+    features: Callable[[Frames], Features] | None = None,
+) -> ModelQuality:
+    """Measure the shipped networks, and beside them the teacher and the student before its end."""
+    clips = read_clips(recipe, work)
+    _, unseen = read_autoencoder_clips(recipe, work)
+    size = recipe.clips.size
+    measuring = Measuring(clips, latent_shape_of(recipe), prompts=prompts, features=features)
+    teacher = load_networks(recipe, work, "teacher")
+    distilled = load_networks(recipe, work, "distillation")
+    guided = generate_with(teacher, size=size, guidance_scale=recipe.guidance_scale)
+    return measure_model(
+        measuring,
+        unseen,
+        networks,
+        {
+            "teacher": (guided, (TEACHER_STEPS,)),
+            "distilled": (generate_with(distilled, size=size), (4, 1)),
+            "student": (generate_with(networks, size=size), (4, 2, 1)),
+        },
+    )
+
+
+def latent_shape_of(recipe: TrainingRecipe) -> tuple[int, int, int, int]:
+    """Return the shape `(F, C, h, w)` of the noise of a clip."""
+    side = recipe.clips.size // PATCH
+    return recipe.clips.frames, recipe.denoiser.latent_channels, side, side
+
+
+def rewrite_card(folder: ModelFolder, quality: ModelQuality) -> None:
+    """Write other figures into a model folder, and its card from them."""
+    recipe = find_training(folder.recipe.name)
+    components = {part.name: folder.load(part.name) for part in folder.recipe.components}
+    card = write_model_card(
+        CardFacts(
+            recipe=recipe,
+            subjects=[subject.noun for subject in recipe.chosen_subjects()],
+            parameters=count_parameters(components),
+            vocabulary_size=folder.load_config("text_encoder").vocabulary_size,
+            quality=quality,
+        )
+    )
+    for name, text in ((QUALITY_FILE, write_quality(quality)), (MODEL_CARD, card)):
+        with replacing(folder.path / name) as temporary:
+            temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def read_quality(folder: ModelFolder) -> ModelQuality:
+    """Read the figures of a model folder.
+
+    Raises:
+        TrainingError: If it has none.
+    """
+    path = folder.path / QUALITY_FILE
+    try:
+        return ModelQuality.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as exc:
+        raise TrainingError(f"cannot read {path}: {exc}; package the model again") from exc
+
+
+def write_quality(quality: ModelQuality) -> str:
+    """Return the text of quality.json."""
+    return json.dumps(quality.to_json(), indent=1) + "\n"
+
+
+def count_parameters(components: Mapping[str, nn.Module]) -> dict[str, int]:
+    """Return the number of weights of every component."""
+    return {
+        name: sum(value.numel() for value in network.parameters())
+        for name, network in components.items()
+    }
 
 
 def is_packaged(recipe: TrainingRecipe, work: Path, out: Path) -> bool:

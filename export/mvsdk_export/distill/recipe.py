@@ -52,11 +52,10 @@ class TrainingRecipe:
     bank_seed: int = 1
     autoencoder_options: TrainOptions
     text_encoder_options: TrainOptions
+    draft_options: TrainOptions
     teacher_options: TrainOptions
     distillation_options: TrainOptions
     adversarial_options: TrainOptions
-    draft_steps: int
-    """Steps in which the teacher learns where pictures lie, before it draws."""
     guidance_scale: float
     """Guidance of the teacher that the student learns from; 1 for none."""
 
@@ -77,6 +76,7 @@ class TrainingRecipe:
         options: dict[Stage, TrainOptions] = {
             "autoencoder": self.autoencoder_options,
             "text_encoder": self.text_encoder_options,
+            "draft": self.draft_options,
             "teacher": self.teacher_options,
             "distillation": self.distillation_options,
             "adversarial": self.adversarial_options,
@@ -118,7 +118,7 @@ class TrainingRecipe:
 
 
 STICKER_TRAINING = TrainingRecipe(
-    name="sticker-dit",
+    name="sticker",
     autoencoder_clips=ClipOptions(phases=24, scale_spread=0.2, place_spread=0.1),
     text_encoder=TextEncoderConfig(vocabulary_size=1, max_length=24),
     denoiser=TransformerConfig(memory_slots=2, choices=CHOICES),
@@ -130,14 +130,14 @@ STICKER_TRAINING = TrainingRecipe(
     text_encoder_options=TrainOptions(
         steps=1000, batch_size=32, learning_rate=1.5e-3, ema_decay=0.995
     ),
+    draft_options=TrainOptions(steps=900, batch_size=64, learning_rate=2e-3, ema_decay=0.98),
     teacher_options=TrainOptions(steps=1500, batch_size=16, learning_rate=8e-4, ema_decay=0.995),
     distillation_options=TrainOptions(
         steps=250, batch_size=16, learning_rate=1e-4, warmup_steps=20, ema_decay=0.98
     ),
     adversarial_options=TrainOptions(
-        steps=200, batch_size=16, learning_rate=5e-5, warmup_steps=20, ema_decay=0.98
+        steps=60, batch_size=16, learning_rate=5e-5, warmup_steps=10, ema_decay=0.95
     ),
-    draft_steps=900,
     guidance_scale=1.0,
 )
 

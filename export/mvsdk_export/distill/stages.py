@@ -4,7 +4,8 @@
     autoencoder    data                          -> vae/state.safetensors
     text_encoder   data, MiniLM                  -> text/vocab.json, text/state.safetensors
     latents        data, autoencoder             -> latents/bank.safetensors
-    teacher        data, text_encoder, latents   -> teacher/state.safetensors, with text encoder
+    draft          data, text_encoder, latents   -> draft/state.safetensors, with text encoder
+    teacher        draft, latents                -> teacher/state.safetensors, likewise
     distillation   teacher                       -> distillation/state.safetensors
     adversarial    teacher, distillation         -> adversarial/state.safetensors
     package        all of these                  -> the model folder (packaging.py)
@@ -35,8 +36,8 @@ from mvsdk_export.distill.denoiser import (
     TextDenoiser,
     check_bank,
     denoiser_loss,
+    draft_loss,
     draw_bank,
-    fit_draft_,
     fit_memory_,
     read_bank,
     save_bank,
@@ -48,7 +49,7 @@ from mvsdk_export.distill.loop import (
     train,
 )
 from mvsdk_export.distill.measures import Networks
-from mvsdk_export.distill.options import Stage, TrainingError, TrainStep
+from mvsdk_export.distill.options import STAGES, Stage, TrainingError, TrainStep
 from mvsdk_export.distill.recipe import TrainingRecipe
 from mvsdk_export.distill.sources import read_emoji_names
 from mvsdk_export.distill.sprites import (
@@ -73,6 +74,7 @@ from mvsdk_export.networks.vae import Autoencoder
 FOLDERS: Mapping[Stage, str] = {
     "autoencoder": "vae",
     "text_encoder": "text",
+    "draft": "draft",
     "teacher": "teacher",
     "distillation": "distillation",
     "adversarial": "adversarial",
@@ -85,9 +87,6 @@ ALONE = Workers()
 HEADS_RATE = 10.0
 """Learning rate of the judging heads over that of the student (SF-V: 1e-4 and 1e-5)."""
 
-DRAFT_BATCH = 64
-"""Clips of a step while drafts alone are learned."""
-
 UNSEEN_EVERY = 20
 """One subject in so many is kept from the autoencoder, to measure it on."""
 
@@ -96,19 +95,13 @@ NEEDS: Mapping[Stage, tuple[Stage, ...]] = {
     "autoencoder": ("data",),
     "text_encoder": ("data",),
     "latents": ("data", "autoencoder"),
-    "teacher": ("data", "autoencoder", "text_encoder", "latents"),
-    "distillation": ("data", "autoencoder", "text_encoder", "latents", "teacher"),
-    "adversarial": ("data", "autoencoder", "text_encoder", "latents", "teacher", "distillation"),
-    "package": (
-        "data",
-        "autoencoder",
-        "text_encoder",
-        "latents",
-        "teacher",
-        "distillation",
-        "adversarial",
-    ),
+    **{
+        stage: STAGES[:index]
+        for index, stage in enumerate(STAGES)
+        if index >= STAGES.index("draft")
+    },
 }
+"""What must be finished before a stage; from the draft on, all that comes before it."""
 
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
@@ -244,28 +237,28 @@ def build_latents(
         yield TrainStep(step=done, steps=count, loss=None, elapsed_s=time.monotonic() - started)
 
 
-def train_teacher(
+def train_draft(
     recipe: TrainingRecipe, work: Path, workers: Workers = ALONE
 ) -> Iterator[TrainStep]:
-    """Train the denoiser on the bank of latents, and the text encoder with it."""
+    """Fill the memory, and teach text encoder and denoiser where its pictures lie."""
     bank, clips, tokenizer = _read_training_data(recipe, work)
     text_encoder = load_distilled_text_encoder(recipe, work)
     denoiser = _build(lambda: SpatioTemporalTransformer(recipe.denoiser), recipe.seed)
     assert text_encoder.memory is not None
     autoencoder = load_autoencoder(recipe, work)
     fit_memory_(text_encoder.memory, denoiser, clips, autoencoder)
-    network, options = TextDenoiser(text_encoder, denoiser), recipe.options("teacher")
-    if read_saved_run(work / FOLDERS["teacher"]) is None:
-        fit_draft_(
-            network,
-            bank,
-            clips,
-            tokenizer,
-            autoencoder,
-            steps=recipe.draft_steps,
-            batch_size=DRAFT_BATCH,
-            seed=recipe.seed,
-        )
+    network, options = TextDenoiser(text_encoder, denoiser), recipe.options("draft")
+    batch_size = workers.share(options.batch_size)
+    loss = draft_loss(bank, clips, tokenizer, autoencoder, batch_size)
+    yield from train(network, loss, options, work / FOLDERS["draft"], workers=workers)
+
+
+def train_teacher(
+    recipe: TrainingRecipe, work: Path, workers: Workers = ALONE
+) -> Iterator[TrainStep]:
+    """Train the denoiser on the bank of latents, and the text encoder with it."""
+    bank, clips, tokenizer = _read_training_data(recipe, work)
+    network, options = load_text_denoiser(recipe, work, "draft"), recipe.options("teacher")
     loss = denoiser_loss(bank, clips, tokenizer, workers.share(options.batch_size))
     yield from train(network, loss, options, work / FOLDERS["teacher"], workers=workers)
 
@@ -307,6 +300,7 @@ RUNNERS: Mapping[Stage, Callable[[TrainingRecipe, Path, Workers], Iterator[Train
     "autoencoder": train_autoencoder,
     "text_encoder": train_text_encoder,
     "latents": build_latents,
+    "draft": train_draft,
     "teacher": train_teacher,
     "distillation": train_distillation,
     "adversarial": train_adversarial,
@@ -396,11 +390,16 @@ def load_distilled_text_encoder(recipe: TrainingRecipe, work: Path) -> TextEncod
     return network.student
 
 
+def load_text_denoiser(recipe: TrainingRecipe, work: Path, stage: Stage) -> TextDenoiser:
+    """Load the averaged weights of text encoder and denoiser after "draft" or "teacher"."""
+    network = TextDenoiser(_text_encoder(recipe, work), SpatioTemporalTransformer(recipe.denoiser))
+    load_average_(network, work / FOLDERS[stage])
+    return network
+
+
 def load_teacher(recipe: TrainingRecipe, work: Path) -> TextDenoiser:
     """Load the averaged weights of the teacher and its text encoder, frozen."""
-    network = TextDenoiser(_text_encoder(recipe, work), SpatioTemporalTransformer(recipe.denoiser))
-    load_average_(network, work / FOLDERS["teacher"])
-    return network.requires_grad_(False)
+    return load_text_denoiser(recipe, work, "teacher").requires_grad_(False)
 
 
 def load_student(recipe: TrainingRecipe, work: Path, stage: Stage) -> Student:

@@ -20,6 +20,7 @@ from mvsdk_export.networks.forms import (
     ACTIVATION_FORMS,
     CROSS_ATTENTION_FORMS,
     GROUP_NORM_FORMS,
+    LINEAR_FORMS,
     POINTWISE_FORMS,
     SPATIAL_ATTENTION_FORMS,
     TEMPORAL_ATTENTION_FORMS,
@@ -79,6 +80,22 @@ class PointwiseConv(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         """Map `(N, in_channels, H, W)` to `(N, out_channels, H, W)`."""
         return POINTWISE_FORMS[self.form](input, self.weight, self.bias)
+
+
+class Projection(nn.Linear):
+    """Linear layer over sequences `(B, N, C)`, with a scale per output once it is quantised."""
+
+    def __init__(self, in_features: int, out_features: int, *, bias: bool = True) -> None:
+        super().__init__(in_features, out_features, bias=bias)
+        self.form = "matmul"
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map `(B, N, in_features)` to `(B, N, out_features)`."""
+        return LINEAR_FORMS[self.form](input, self.weight, self.bias)
+
+
+class PreciseProjection(Projection):
+    """The same where 8 bits of weights are too few: nothing behind it averages its error out."""
 
 
 class ResidualBlock(nn.Module):
@@ -257,6 +274,8 @@ def sinusoid(values: Tensor, dim: int, *, max_frequency: float) -> Tensor:
 NPU_FORMS: dict[type[nn.Module], str] = {
     SiLU: "tanh",
     PointwiseConv: "conv2d",
+    Projection: "conv2d",
+    PreciseProjection: "two_terms",
     GroupNorm: "layer_norm",
     SpatialAttention: "values_second",
     CrossAttention: "frames_in_rows",

@@ -40,6 +40,30 @@ def pointwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return F.conv2d(x, weight, bias)
 
 
+# Forms of a linear layer: x (B, N, C), weight (D, C), bias (D,) -> (B, N, D)
+
+
+def linear_matmul(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Use a matrix product, whose int8 weights share one scale."""
+    return F.linear(x, weight, bias)
+
+
+def linear_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Use a 1x1 convolution, whose int8 weights have a scale per output."""
+    rows = x.transpose(1, 2)[:, :, :, None]
+    return F.conv2d(rows, weight[:, :, None, None], bias)[:, :, :, 0].transpose(1, 2)
+
+
+def linear_two_terms(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Use two 1x1 convolutions, the second with what int8 loses of the first's weights.
+
+    Together their 8-bit weights have about 15 bits.
+    """
+    scale = weight.abs().amax(dim=1, keepdim=True).clamp(min=torch.finfo(weight.dtype).tiny) / 127
+    coarse = torch.round(weight / scale) * scale
+    return linear_conv2d(x, coarse, bias) + linear_conv2d(x, weight - coarse, None)
+
+
 # Forms of group normalisation: x (N, C, H, W), groups, weight (C,), bias (C,), eps -> like x
 
 
@@ -267,6 +291,11 @@ ACTIVATION_FORMS: dict[str, Callable[[Tensor], Tensor]] = {
 POINTWISE_FORMS: dict[str, Callable[[Tensor, Tensor, Tensor | None], Tensor]] = {
     "linear": pointwise_linear,
     "conv2d": pointwise_conv2d,
+}
+LINEAR_FORMS: dict[str, Callable[[Tensor, Tensor, Tensor | None], Tensor]] = {
+    "matmul": linear_matmul,
+    "conv2d": linear_conv2d,
+    "two_terms": linear_two_terms,
 }
 GROUP_NORM_FORMS: dict[str, Callable[[Tensor, int, Tensor, Tensor, float], Tensor]] = {
     "native": group_norm_native,

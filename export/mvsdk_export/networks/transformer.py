@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mvsdk_export.networks.blocks import SiLU, sinusoid
+from mvsdk_export.networks.blocks import PreciseProjection, Projection, SiLU, sinusoid
 from mvsdk_export.networks.vae import PATCH as PIXELS
 
 CHOICE_DIM = 16
@@ -112,17 +112,19 @@ class SpatioTemporalTransformer(nn.Module):
             self.pictures_in = nn.Conv2d(
                 slots * PICTURE_CHANNELS, drafts, PIXELS, stride=PIXELS, bias=False
             )
-            self.draft = nn.Linear(size, drafts + channels)
+            self.draft = PreciseProjection(size, drafts + channels)
             with torch.no_grad():
                 self.draft.weight.mul_(0.1)
                 self.draft.bias.zero_()
                 self.draft.bias[:channels] = 1.0
-        self.condition = nn.Sequential(nn.Linear(size, 2 * size), SiLU(), nn.Linear(2 * size, size))
-        self.modulation = nn.Linear(size, 6 * size)
+        self.condition = nn.Sequential(
+            PreciseProjection(size, 2 * size), SiLU(), PreciseProjection(2 * size, size)
+        )
+        self.modulation = Projection(size, 6 * size)
         self.layers = nn.ModuleList(_Layer(config) for _ in range(config.layers))
         self.norm_out = nn.LayerNorm(size, elementwise_affine=False)
-        self.modulation_out = nn.Linear(size, 2 * size)
-        self.patch_out = nn.Linear(size, PATCH * PATCH * config.latent_channels)
+        self.modulation_out = Projection(size, 2 * size)
+        self.patch_out = PreciseProjection(size, PATCH * PATCH * config.latent_channels)
         for layer in (self.modulation, self.modulation_out, self.patch_out):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -198,14 +200,17 @@ class SpatioTemporalTransformer(nn.Module):
         """
         b, length, size = context.shape
         slots, tokens = self.config.memory_slots, self.config.memory_tokens
-        count = length - slots * tokens
-        pictures = context[:, count:].reshape(b, slots, tokens, size)
+        # A split, unlike slices of a graph's input, is quantised: the input crosses as integers.
+        words, found = context.split([length - slots * tokens, slots * tokens], dim=1)
+        pictures = found.reshape(b, slots, tokens, size)
         codes = pictures[:, :, :-1].reshape(b, slots, (tokens - 1) * size)
-        return context[:, :count], codes, pictures[:, :, -1].reshape(b, slots * size)
+        return words, codes, pictures[:, :, -1].reshape(b, slots * size)
 
     def _positions(self, height: int, width: int, device: torch.device) -> Tensor:
         """Return embeddings of frame, row and column, `(1, F * H * W, size)`."""
-        clock, row, column = self.position_in.weight.split(32, dim=1)
+        # Slices, unlike a split, of a weight are folded, and so is all that follows.
+        weight = self.position_in.weight
+        clock, row, column = weight[:, :32], weight[:, 32:64], weight[:, 64:]
         frames = self.config.num_frames
         times = F.linear(_waves(frames, device), clock)
         rows = F.linear(_waves(height, device), row, self.position_in.bias)
@@ -279,17 +284,16 @@ class Pictures(nn.Module):
         slots, frames = config.memory_slots, config.num_frames
         self.points_per_cell = config.picture_size // config.picture_cells
         outputs = frames * PICTURE_CHANNELS * self.points_per_cell**2
-        self.decode = nn.Linear(config.code_size, outputs, bias=False)
-        self.layout_in = nn.Linear(config.width, config.width)
+        self.decode = Projection(config.code_size, outputs, bias=False)
+        self.layout_in = PreciseProjection(config.width, config.width)
         self.activation = SiLU()
-        self.layout = nn.Linear(config.width, slots * (4 + 2 * config.turns))
+        self.layout = PreciseProjection(config.width, slots * (4 + 2 * config.turns))
         with torch.no_grad():
             self.layout.weight.mul_(0.1)
             bias = torch.tensor([0.5, 0.7, 0.5, 0.7, *[0.0] * (2 * config.turns)])
             self.layout.bias.copy_(bias.repeat(slots))
-        for turn in range(1, config.turns):
-            shears = _shears(config.picture_size, turn * math.pi / 2 / config.turns)
-            self.register_buffer(f"shears{turn}", shears, persistent=False)
+        _make_shears_(self)
+        self.register_load_state_dict_post_hook(_fill_shears_)
 
     def lay_out(self, condition: Tensor) -> Layout:
         """Predict where the pictures lie from the condition `(B, F, size)`."""
@@ -361,6 +365,20 @@ def placing(centre: Tensor, extent: Tensor, source: int, target: int) -> Tensor:
     distance = (places[:, None] - points[:, None]).abs()
     weights = (1.0 - distance / reach[:, None, None]).clamp(min=0.0)
     return weights * (pitch / reach)[:, None, None]
+
+
+def _make_shears_(pictures: Pictures) -> None:
+    """Compute what turns the pictures: buffers beside the weights, in no file."""
+    config = pictures.config
+    for turn in range(1, config.turns):
+        shears = _shears(config.picture_size, turn * math.pi / 2 / config.turns)
+        pictures.register_buffer(f"shears{turn}", shears, persistent=False)
+
+
+def _fill_shears_(pictures: Pictures, _keys: object) -> None:
+    """Compute the buffers of a network that was built on the meta device and now has weights."""
+    if any(shears.is_meta for shears in pictures.buffers(recurse=False)):
+        _make_shears_(pictures)
 
 
 def _shears(size: int, angle: float) -> Tensor:

@@ -1,0 +1,96 @@
+"""Measure what the variants of an onnx bundle make, and write the figures into the model's card.
+
+    python benchmarks/quality.py --bundle onnx.mvbundle [--model DIR] [--work runs/sticker]
+
+The rows of a precision take the place of those that the card had of it; the others stay as
+`mvsdk train` measured them. Drawn clips to compare to are made from the data in --work, which is
+fetched when it is not there. Make the bundle with `mvsdk export --target onnx --out onnx.mvbundle`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+import mvsdk
+from mvsdk.manifest import Precision
+from mvsdk_export.checkpoints.folder import default_model_folder, open_model_folder
+from mvsdk_export.distill.measures import Generate
+from mvsdk_export.distill.packaging import latent_shape_of, read_quality, rewrite_card
+from mvsdk_export.distill.quality import Measuring, QualityRow
+from mvsdk_export.distill.recipe import find_training
+from mvsdk_export.distill.stages import read_clips, run_stage
+from mvsdk_export.recipes import find_recipe
+
+STEPS = (4, 1)
+"""Steps that are measured at every precision."""
+
+
+def main() -> int:
+    """Measure every precision of a bundle."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--bundle", metavar="DIR", type=Path, required=True)
+    parser.add_argument("--model", metavar="DIR", type=Path, help="default: the one shipped")
+    parser.add_argument("--work", metavar="DIR", type=Path, default=Path("runs/sticker"))
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+
+    recipe = find_training("sticker")
+    folder = open_model_folder(
+        options.model or default_model_folder(recipe.name), find_recipe(recipe.name)
+    )
+    quality = read_quality(folder)
+    list(run_stage("data", recipe, options.work))
+    clips = read_clips(recipe, options.work)
+    measuring = Measuring(clips, latent_shape_of(recipe), prompts=quality.prompts)
+    rows: list[QualityRow] = []
+    for precision in precisions_of(options.bundle):
+        generate = generate_from(options.bundle, precision)
+        rows += [
+            measuring.row(
+                generate,
+                source="student",
+                precision=precision,
+                combinations="held_out",
+                steps=steps,
+            )
+            for steps in STEPS
+        ]
+    rewrite_card(folder, quality.with_rows(rows))
+    print(folder.path / "README.md")
+    return 0
+
+
+def precisions_of(bundle: Path) -> tuple[Precision, ...]:
+    """Return the precisions of the onnx variants of a bundle."""
+    variants = mvsdk.Bundle.open(bundle).manifest.component("transformer").variants
+    return tuple(
+        dict.fromkeys(variant.precision for variant in variants if variant.target == "onnx")
+    )
+
+
+def generate_from(bundle: Path, precision: Precision) -> Generate:
+    """Return what makes clips with the variants of one precision."""
+    pipeline = mvsdk.load(bundle, target="onnx", precision=precision)
+
+    def generate(prompts: Sequence[str], seeds: Sequence[int], steps: int) -> NDArray[np.uint8]:
+        return np.stack(
+            [
+                pipeline.generate(prompt, num_inference_steps=steps, seed=seed).frames
+                for prompt, seed in zip(prompts, seeds, strict=True)
+            ]
+        )
+
+    return generate
+
+
+if __name__ == "__main__":
+    sys.exit(main())
