@@ -324,7 +324,7 @@ def test_package_is_a_model_folder_with_a_measured_card(run: Run, tmp_path: Path
     out = tmp_path / "model"
     assert not is_packaged(TINY, run.work, out)
     done = package_model(TINY, run.work, out, prompts=2)
-    folder = open_model_folder(out, find_recipe("sticker"))
+    folder = open_model_folder(out, find_recipe("sticker-dit"))
     average = stages.load_networks(TINY, run.work).denoiser.state_dict()
     for name, value in folder.load("transformer").state_dict().items():
         assert torch.equal(value, average[name].half().float())
@@ -336,7 +336,7 @@ def test_package_is_a_model_folder_with_a_measured_card(run: Run, tmp_path: Path
     assert SUBJECTS[2].noun not in card.split("## What it cannot do")[0]
     assert f"{done.quality.autoencoder_psnr_db:.1f} dB on fresh clips" in card
     assert f"{done.quality.rows[1].quality.psnr_db_median:.1f}" in card
-    assert "mvsdk train --model sticker --steps 40 --subjects 2\n" in card
+    assert "mvsdk train --model sticker-dit --steps 40 --subjects 2\n" in card
     assert f'"{done.quality.worst[0][0]}" ({done.quality.worst[0][1]:.1f} dB)' in " ".join(
         card.split()
     )

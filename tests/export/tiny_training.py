@@ -48,7 +48,7 @@ SUBJECTS = (
 )
 
 TINY = TrainingRecipe(
-    name="sticker",
+    name="sticker-dit",
     subjects=SUBJECTS,
     subject_count=2,
     sprite_size=SIZE,
