@@ -22,12 +22,17 @@ from mvsdk_export.networks.forms import (  # noqa: E402
     ACTIVATION_FORMS,
     CROSS_ATTENTION_FORMS,
     GROUP_NORM_FORMS,
+    LINEAR_FORMS,
     POINTWISE_FORMS,
     SPATIAL_ATTENTION_FORMS,
     TEMPORAL_ATTENTION_FORMS,
     TEMPORAL_CONV_FORMS,
 )
 from mvsdk_export.networks.text_encoder import TextEncoder, TextEncoderConfig  # noqa: E402
+from mvsdk_export.networks.transformer import (  # noqa: E402
+    SpatioTemporalTransformer,
+    TransformerConfig,
+)
 from mvsdk_export.networks.unet import SpatioTemporalUNet, UNetConfig  # noqa: E402
 from mvsdk_export.networks.vae import (  # noqa: E402
     PATCH,
@@ -75,6 +80,10 @@ def _conv_arguments(clips: int) -> tuple[Any, ...]:
     return _maps(clips), weight, torch.randn(CHANNELS), FRAMES
 
 
+def _linear_arguments(clips: int) -> tuple[Any, ...]:
+    return torch.randn(clips, FRAMES, 8), torch.randn(6, 8), torch.randn(6)
+
+
 def _pointwise_arguments(clips: int) -> tuple[Any, ...]:
     return _maps(clips), torch.randn(32, CHANNELS, 1, 1), torch.randn(32)
 
@@ -82,6 +91,10 @@ def _pointwise_arguments(clips: int) -> tuple[Any, ...]:
 TABLES: dict[str, tuple[dict[str, Any], Arguments]] = {
     "activation": (ACTIVATION_FORMS, lambda clips: (_maps(clips),)),
     "pointwise_conv": (POINTWISE_FORMS, _pointwise_arguments),
+    "linear": (
+        LINEAR_FORMS,
+        lambda _clips: (torch.randn(2, 5, 8), torch.randn(6, 8), torch.randn(6)),
+    ),
     "group_norm": (GROUP_NORM_FORMS, _group_norm_arguments),
     "spatial_attention": (
         SPATIAL_ATTENTION_FORMS,
@@ -207,7 +220,9 @@ def test_npu_forms_change_neither_weights_nor_results(name: str) -> None:
 
 def test_npu_forms_exist_and_every_layer_with_forms_has_one() -> None:
     unet, _ = _unet()
-    types = {type(module) for module in unet.modules() if hasattr(module, "form")}
+    transformer = SpatioTemporalTransformer(TransformerConfig(memory_slots=2))
+    modules = (*unet.modules(), *transformer.modules())
+    types = {type(module) for module in modules if hasattr(module, "form")}
     assert types == set(NPU_FORMS)
     tables = [forms for forms, _ in TABLES.values()]
     assert all(any(name in forms for forms in tables) for name in NPU_FORMS.values())
