@@ -38,6 +38,7 @@ from mvsdk_export.distill.sprites import Facing
 from mvsdk_export.networks.blocks import set_forms_
 from mvsdk_export.networks.text_encoder import TextEncoder, TextEncoderConfig
 from mvsdk_export.networks.transformer import (
+    DOUBT,
     ChoiceReader,
     Layout,
     Pictures,
@@ -45,6 +46,7 @@ from mvsdk_export.networks.transformer import (
     TransformerConfig,
     choice_signs,
     placing,
+    trust,
 )
 from mvsdk_export.networks.vae import Autoencoder
 from mvsdk_export.targets.onnx import export_onnx
@@ -126,8 +128,8 @@ def test_pictures_lie_where_a_layout_says(motion: str) -> None:
     layout = bank.layouts(clips, np.zeros(1, np.int64))
     drawn = clips.render([bank.scene(0)], np.random.default_rng(0), bank.chances.astype(float))[0]
     # Codes of 32 numbers for each of 4 x 4 cells cannot hold a picture, so that it is put in place.
-    animated = draw_pictures(clips, 8, 32)[1]
-    pictures._decode = lambda codes: animated if codes.any() else torch.zeros_like(animated)
+    animated = draw_pictures(clips, 8, 32)[1].float()
+    pictures.decode_codes = lambda codes: animated if codes.any() else torch.zeros_like(animated)
     certain = F.one_hot(layout.orientations, 2 * pictures.config.turns) * 50.0
     codes = torch.tensor([1.0, 0.0])[None, :, None].expand(1, 2, 128)
     placed = pictures(codes, Layout(layout.boxes, certain), (32, 32))
@@ -163,7 +165,8 @@ def test_placing_keeps_a_line_and_its_brightness(centre: float, extent: float) -
 @torch.no_grad()
 def test_layers_add_to_a_draft() -> None:
     network = _network()
-    sample, timestep, context = _inputs(1)
+    sample, _, context = _inputs(1)
+    timestep = torch.ones(1)  # where the noise says nothing
     nn.init.zeros_(network.patch_out.weight)
     nn.init.zeros_(network.patch_out.bias)
     drafted = network(sample, timestep, context)
@@ -174,6 +177,30 @@ def test_layers_add_to_a_draft() -> None:
     gains = weights.reshape(4, 5, 8, 1, 1)
     wanted = sum((part * gains[:, i] for i, part in enumerate(parts)), gains[:, 4])
     torch.testing.assert_close(drafted, wanted)
+
+
+def test_noisy_latents_are_trusted_as_is_best() -> None:
+    rng = torch.Generator().manual_seed(0)
+    times = torch.tensor([1.0, 0.9, 0.5, 0.25, 0.05])
+    clean = DOUBT**0.5 * torch.randn(5, 20_000, generator=rng)
+    noisy = (1 - times)[:, None] * clean
+    noisy = noisy + times[:, None] * torch.randn(clean.shape, generator=rng)
+    best = (noisy * clean).sum(dim=1) / noisy.square().sum(dim=1)
+    torch.testing.assert_close(trust(times), best, rtol=0.05, atol=0.01)
+    assert trust(times)[0] == 0.0
+
+
+@torch.no_grad()
+def test_pure_noise_reaches_the_layers_by_its_choices_alone() -> None:
+    network = _network()
+    noise, _, context = _inputs(1)
+    other = torch.randn(noise.shape, generator=torch.Generator().manual_seed(9))
+    choices = read_choices(noise[None])
+    other = impose_choices(other[None], choices, is_open=choices > 0)[0]
+    both = [network(x, torch.ones(1), context) for x in (noise, other)]
+    torch.testing.assert_close(both[0], both[1], rtol=1e-3, atol=1e-3)
+    halfway = [network(x, torch.full((1,), 0.5), context) for x in (noise, other)]
+    assert (halfway[0] - halfway[1]).abs().max() > 1e-2
 
 
 @torch.no_grad()
@@ -233,12 +260,13 @@ def test_table_keeps_the_looks_of_every_subject() -> None:
     memory, denoiser = _text_encoder().memory, SpatioTemporalTransformer(TINY.denoiser)
     assert memory is not None
     assert denoiser.pictures is not None
-    assert fit_memory_(memory, denoiser, clips, autoencoder) > 20.0
+    drawn = draw_pictures(clips, 4, 16)
+    assert fit_memory_(memory, denoiser, clips, drawn, autoencoder) > 20.0
     table = memory.table.weight
     assert not table[:, len(SUBJECTS)].any()
     with torch.no_grad():
-        kept = denoiser.pictures._decode(table[:-32, :3].T).reshape(3, 4, 4, 16, 16)
-    error = kept - draw_pictures(clips, 4, 16)
+        kept = denoiser.pictures.decode_codes(table[:-32, :3].T).reshape(3, 4, 4, 16, 16)
+    error = kept - drawn.float()
     assert -10 * torch.log10(error.square().mean()) > 20.0
     facing = table[-32:, :3].argmax(dim=0)
     assert [get_args(Facing)[i] for i in facing] == [subject.facing for subject in SUBJECTS]
@@ -251,8 +279,8 @@ def test_draft_on_a_background_is_the_encoded_clip() -> None:
     weights = flat_weights(autoencoder).reshape(len(BACKGROUNDS), 5, 8)
     memory, denoiser = _text_encoder().memory, SpatioTemporalTransformer(TINY.denoiser)
     assert memory is not None
-    fit_memory_(memory, denoiser, clips, autoencoder)
-    picture = draw_pictures(clips, 4, 32)[0]
+    fit_memory_(memory, denoiser, clips, draw_pictures(clips, 4, 16), autoencoder)
+    picture = draw_pictures(clips, 4, 32)[0].float()
     with torch.no_grad():
         parts = denoiser.pictures_in(torch.cat([picture, torch.zeros_like(picture)], dim=1))
         gains = weights[list(BACKGROUNDS).index("pink")][:, :, None, None]

@@ -223,13 +223,13 @@ INCONSISTENT: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         lambda doc: _add_input(doc, "motion", "vae_decoder"),
         "vae_decoder wants the input 'motion', nothing provides it",
     ),
-    "hidden states of another length": (
-        lambda doc: _reshape(doc, "encoder_hidden_states", [1, 17, 128]),
-        "encoder_hidden_states has shape (1, 17, 128), want (1, 16, D)",
+    "hidden states of two prompts": (
+        lambda doc: _reshape(doc, "encoder_hidden_states", [2, 16, 128]),
+        "encoder_hidden_states has shape (2, 16, 128), want (1, S, D)",
     ),
     "flat hidden states": (
         lambda doc: _reshape(doc, "encoder_hidden_states", [1, 2048]),
-        "encoder_hidden_states has shape (1, 2048), want (1, 16, D)",
+        "encoder_hidden_states has shape (1, 2048), want (1, S, D)",
     ),
     "huge latents": (_make_huge, "latents.shape has 1.15e+18 elements, want at most 1073741824"),
     "huge video": (

@@ -6,6 +6,7 @@ video model, with or without guidance.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import torch
@@ -44,6 +45,22 @@ def euler_step(x: Tensor, denoised: Tensor, times: Tensor, next_times: Tensor) -
     """Go from noise levels `(B,)` to lower ones along the flow: `x <- x_0 + (s / t) (x - x_0)`."""
     ratio = _like(next_times / times, x)
     return denoised + ratio * (x - denoised)
+
+
+@torch.no_grad()
+def walk(predict: Predict, noise: Tensor, levels: Tensor) -> Tensor:
+    """Return where the predictions' own way from noise `(B, ...)` leads, at the last of `levels`.
+
+    Args:
+        predict: What is asked at every level but the last.
+        noise: Latents at the first level, which is 1.
+        levels: Falling noise levels `(K,)` in [0, 1]; one alone leaves the noise as it is.
+    """
+    x = noise
+    for level, following in itertools.pairwise(levels):
+        times, next_times = level.expand(len(x)), following.expand(len(x))
+        x = euler_step(x, predict(x, times), times, next_times)
+    return x
 
 
 def consistency_loss(

@@ -51,6 +51,9 @@ LAYOUT_WEIGHT = 0.2
 GROUND_WEIGHT = 20.0
 """Weight of the error of what pictures lie on, while drafts alone are learned."""
 
+PICTURE_WEIGHT = 100.0
+"""Likewise, of the squared error of the pictures, colour and cover in [0, 1]."""
+
 BOX_WEIGHT = 100.0
 """Weight of the boxes, in fractions of the frame, beside the cross-entropy of the turns."""
 
@@ -265,6 +268,7 @@ def fit_memory_(
     memory: SubjectMemory,
     denoiser: SpatioTemporalTransformer,
     clips: StickerClips,
+    drawn: Tensor,
     autoencoder: Autoencoder,
 ) -> float:
     """Set the table of a memory to codes of what its subjects look like, and what decodes them.
@@ -275,7 +279,8 @@ def fit_memory_(
     Args:
         memory: Its entries are the subjects of `clips`, in order.
         denoiser: Decodes the codes and makes latents of the pictures.
-        clips: Hold the sprites.
+        clips: Name the subjects.
+        drawn: What they look like, as `draw_pictures` draws it for this denoiser.
         autoencoder: Whose latents they are.
 
     Returns:
@@ -284,9 +289,9 @@ def fit_memory_(
     pictures = denoiser.pictures
     assert pictures is not None
     cells, k = pictures.config.picture_cells, pictures.points_per_cell
-    drawn = draw_pictures(clips, pictures.config.num_frames, cells * k)  # (N, F, 4, S, S)
     n, frames, channels = drawn.shape[:3]
-    parts = drawn.reshape(n, frames * channels, cells, k, cells, k).permute(0, 2, 4, 1, 3, 5)
+    parts = drawn.float().reshape(n, frames * channels, cells, k, cells, k)
+    parts = parts.permute(0, 2, 4, 1, 3, 5)
     parts = parts.reshape(n * cells**2, -1)
     size = pictures.config.code_size
     values, vectors = torch.linalg.eigh(parts.T @ parts / len(parts))
@@ -303,7 +308,7 @@ def fit_memory_(
     for index, subject in enumerate(clips.sprites.subjects):
         facing = get_args(Facing).index(subject.facing)
         memory.table.weight[-width + facing, index] += 1.0
-    pictures.decode.weight.copy_(decoder)
+    pictures.decode.linear.weight.copy_(decoder[:, :, None, None])
     # The encoder is linear, on pixels of [-1, 1]; cover dims each colour of what is behind.
     encoder = 2 * autoencoder.encoder.projection.weight  # (C, 3, 8, 8)
     channels = len(encoder)
@@ -317,12 +322,12 @@ def fit_memory_(
 
 
 def draw_pictures(clips: StickerClips, frames: int, size: int) -> Tensor:
-    """Return the sprites as a clip shows them, `(N, F, 4, size, size)` in [0, 1]."""
+    """Return the sprites as a clip shows them, `(N, F, 4, size, size)` float16 in [0, 1]."""
     total = clips.sprites.source_frames
     loop = np.arange(frames) * total // frames
     rgba = torch.from_numpy(clips.sprites.rgba[:, loop]).permute(0, 1, 4, 2, 3)
     small = [F.interpolate(x.float() / 255, size=(size, size), mode="area") for x in rgba]
-    return torch.stack(small)
+    return torch.stack([x.half() for x in small])
 
 
 class TextDenoiser(nn.Module):
@@ -447,6 +452,16 @@ def denoiser_loss(
     return loss
 
 
+def _picture_loss(network: TextDenoiser, drawn: Tensor, subjects: Tensor) -> Tensor:
+    """Return the squared error of what the memory keeps of subjects `(B,)`."""
+    memory, pictures = network.text_encoder.memory, network.denoiser.pictures
+    assert memory is not None
+    assert pictures is not None
+    width = memory.table.out_features // memory.tokens
+    found = pictures.decode_codes(memory.table.weight[:-width, subjects].T)
+    return (found - drawn[subjects].flatten(0, 1).float()).square().mean()
+
+
 def no_caption(input_ids: Tensor) -> Tensor:
     """Return the ids that stand for no caption at all, `(1, L)`: padding."""
     return torch.zeros_like(input_ids[:1])
@@ -457,12 +472,21 @@ def draft_loss(
     clips: StickerClips,
     tokenizer: WordPiece,
     autoencoder: Autoencoder,
+    drawn: Tensor,
     batch_size: int,
 ) -> LossFunction:
-    """Return the loss by which a `TextDenoiser` learns where pictures lie and on what.
+    """Return the loss by which a `TextDenoiser` learns its pictures, where they lie, and on what.
 
     Pictures in the wrong place are worse than none, and a network that begins with them learns to
     look away. Its layers are not run, so that a step costs a tenth.
+
+    Args:
+        bank: Clips.
+        clips: Write their captions.
+        tokenizer: Encodes those.
+        autoencoder: Whose latents they are.
+        drawn: The pictures that the memory shall keep (`draw_pictures`).
+        batch_size: Clips of a step.
     """
     weights = flat_weights(autoencoder)
 
@@ -478,6 +502,7 @@ def draft_loss(
             layout_loss(layout, bank.layouts(clips, batch.chosen))
             + names_loss(names, subjects)
             + GROUND_WEIGHT * (weighted - wanted[:, None]).square().mean()
+            + PICTURE_WEIGHT * _picture_loss(network, drawn, subjects[:, 0])
         )
 
     return loss

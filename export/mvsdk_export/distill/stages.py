@@ -37,6 +37,7 @@ from mvsdk_export.distill.denoiser import (
     check_bank,
     denoiser_loss,
     draft_loss,
+    draw_pictures,
     draw_bank,
     fit_memory_,
     read_bank,
@@ -84,8 +85,11 @@ FOLDERS: Mapping[Stage, str] = {
 ALONE = Workers()
 """One process that trains by itself."""
 
-HEADS_RATE = 10.0
+HEADS_RATES = {"heads.": 10.0}
 """Learning rate of the judging heads over that of the student (SF-V: 1e-4 and 1e-5)."""
+
+TABLE_RATES = {"text_encoder.memory.table.": 5.0}
+"""Likewise of the memory, each entry of which is seen in few batches."""
 
 UNSEEN_EVERY = 20
 """One subject in so many is kept from the autoencoder, to measure it on."""
@@ -246,11 +250,13 @@ def train_draft(
     denoiser = _build(lambda: SpatioTemporalTransformer(recipe.denoiser), recipe.seed)
     assert text_encoder.memory is not None
     autoencoder = load_autoencoder(recipe, work)
-    fit_memory_(text_encoder.memory, denoiser, clips, autoencoder)
+    drawn = draw_pictures(clips, recipe.denoiser.num_frames, recipe.denoiser.picture_size)
+    fit_memory_(text_encoder.memory, denoiser, clips, drawn, autoencoder)
     network, options = TextDenoiser(text_encoder, denoiser), recipe.options("draft")
     batch_size = workers.share(options.batch_size)
-    loss = draft_loss(bank, clips, tokenizer, autoencoder, batch_size)
-    yield from train(network, loss, options, work / FOLDERS["draft"], workers=workers)
+    loss = draft_loss(bank, clips, tokenizer, autoencoder, drawn, batch_size)
+    folder = work / FOLDERS["draft"]
+    yield from train(network, loss, options, folder, workers=workers, rates=TABLE_RATES)
 
 
 def train_teacher(
@@ -260,7 +266,8 @@ def train_teacher(
     bank, clips, tokenizer = _read_training_data(recipe, work)
     network, options = load_text_denoiser(recipe, work, "draft"), recipe.options("teacher")
     loss = denoiser_loss(bank, clips, tokenizer, workers.share(options.batch_size))
-    yield from train(network, loss, options, work / FOLDERS["teacher"], workers=workers)
+    folder = work / FOLDERS["teacher"]
+    yield from train(network, loss, options, folder, workers=workers, rates=TABLE_RATES)
 
 
 def train_distillation(
@@ -292,7 +299,7 @@ def train_adversarial(
     batch_size = workers.share(options.batch_size)
     loss = adversarial_loss(bank, clips, tokenizer, teacher, batch_size=batch_size)
     folder = work / FOLDERS["adversarial"]
-    yield from train(network, loss, options, folder, workers=workers, rates={"heads.": HEADS_RATE})
+    yield from train(network, loss, options, folder, workers=workers, rates=HEADS_RATES)
 
 
 RUNNERS: Mapping[Stage, Callable[[TrainingRecipe, Path, Workers], Iterator[TrainStep]]] = {

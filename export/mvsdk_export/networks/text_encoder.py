@@ -22,7 +22,7 @@ class TextEncoderConfig:
     """Entries of the memory; 0 for none."""
     memory_slots: int = 2
     """Subjects that one prompt may name."""
-    memory_tokens: int = 33
+    memory_tokens: int = 49
     """Tokens that the memory keeps of each subject: codes of its picture, and notes."""
 
 

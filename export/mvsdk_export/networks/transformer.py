@@ -10,7 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mvsdk_export.networks.blocks import PreciseProjection, Projection, SiLU, sinusoid
+from mvsdk_export.networks.blocks import (
+    PreciseProjection,
+    Projection,
+    SiLU,
+    sinusoid,
+    zero_,
+)
 from mvsdk_export.networks.vae import PATCH as PIXELS
 
 CHOICE_DIM = 16
@@ -25,6 +31,9 @@ PICTURE_CHANNELS = 4
 DRAFTS = 4
 """Latents made of the pictures: of their colour, and of their cover in red, green and blue, which
 the colour of what they stand on weights."""
+
+DOUBT = 0.05
+"""Variance of clips about their drafts, by which noisy latents are trusted (`trust`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,12 +50,14 @@ class TransformerConfig:
     context_dim: int = 192
     memory_slots: int = 0
     """Pictures that the context ends with (`text_encoder.SubjectMemory`); 0 for none."""
-    memory_tokens: int = 33
+    memory_tokens: int = 49
     """Tokens of each picture: its codes, and a last one with notes on the subject."""
     picture_cells: int = 16
     """Cells along each side of a picture; the codes are spread evenly over them."""
     picture_size: int = 48
     """Points along each side of a picture that is laid over the frames."""
+    picture_width: int = 128
+    """Channels inside the network that decodes codes to pictures."""
     choices: int = 0
     """Noise patterns whose weights are shown to every layer (`ChoiceReader`): the noise of a prompt
     that leaves something open decides by them. 0 for none."""
@@ -81,14 +92,16 @@ class SpatioTemporalTransformer(nn.Module):
 
     Noise level, the mean text feature, the choices of the noise and the place of the frame modulate
     every layer. Pictures from the text encoder's memory are turned, scaled and placed by a layout
-    that is predicted from the same condition. Turned into latents they enter the tokens beside the
-    noisy ones, and weighted by the condition they are a draft to which the layers add.
+    that is predicted from the same condition. Turned into latents and weighted by the condition they
+    are a draft. What noisy latents know beyond it, as far as it can be trusted, enters the tokens
+    beside the pictures; the prediction is the draft, that rest, and what the layers make of both.
 
     Reference:
         Peebles and Xie 2022, arXiv:2212.09748 (DiT); Chen et al. 2023, arXiv:2310.00426 (one
         modulation for all layers, each with an offset of its own); Jaderberg et al. 2015,
         arXiv:1506.02025 (spatial transformers); Blattmann et al. 2022, arXiv:2204.11824 (diffusion
-        with an external memory).
+        with an external memory); Karras et al. 2022, arXiv:2206.00364, sec. 5 (a skip connection
+        scaled by the noise level).
     """
 
     def __init__(self, config: TransformerConfig) -> None:
@@ -113,10 +126,13 @@ class SpatioTemporalTransformer(nn.Module):
                 slots * PICTURE_CHANNELS, drafts, PIXELS, stride=PIXELS, bias=False
             )
             self.draft = PreciseProjection(size, drafts + channels)
+            self.rest = PreciseProjection(size, channels)
             with torch.no_grad():
-                self.draft.weight.mul_(0.1)
-                self.draft.bias.zero_()
+                for layer in (self.draft, self.rest):
+                    layer.weight.mul_(0.1)
+                    layer.bias.zero_()
                 self.draft.bias[:channels] = 1.0
+                self.rest.bias.fill_(1.0)
         self.condition = nn.Sequential(
             PreciseProjection(size, 2 * size), SiLU(), PreciseProjection(2 * size, size)
         )
@@ -149,13 +165,15 @@ class SpatioTemporalTransformer(nn.Module):
         b, frames, size = timestep.shape[0], self.config.num_frames, self.config.width
         words, codes, notes = self._split(encoder_hidden_states)
         condition = self._condition(sample, timestep, words, notes)
-        x, draft, layout = sample, None, None
+        x, known, layout = sample, None, None
         if self.pictures is not None:
             layout = self.pictures.lay_out(condition)
             points = (PIXELS * sample.shape[2], PIXELS * sample.shape[3])
             drafts = self.pictures_in(self.pictures(codes, layout, points))
             draft = self._weight(drafts, condition)
-            x = torch.cat([sample, drafts], dim=1)
+            rest = self._trusted(sample, timestep, draft)
+            known = draft + rest * self.rest(condition).reshape(b * frames, -1, 1, 1)
+            x = torch.cat([rest, drafts], dim=1)
         x = self.patch_in(x)
         height, width = x.shape[2:]
         x = x.flatten(2).transpose(1, 2).reshape(b, frames * height * width, size)
@@ -168,7 +186,7 @@ class SpatioTemporalTransformer(nn.Module):
         x = self.patch_out(_modulate(self.norm_out(x), scale, shift))
         x = x.reshape(b * frames, height, width, -1).permute(0, 3, 1, 2)
         x = F.pixel_shuffle(x, PATCH)
-        return (x if draft is None else x + draft), layout
+        return (x if known is None else x + known), layout
 
     def arrange(
         self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor
@@ -192,6 +210,13 @@ class SpatioTemporalTransformer(nn.Module):
         for gain, part in zip(gains, drafts.chunk(DRAFTS, dim=1), strict=True):
             total = total + part * gain
         return total
+
+    def _trusted(self, sample: Tensor, timestep: Tensor, draft: Tensor) -> Tensor:
+        """Return what noisy latents `(B * F, C, h, w)` know beyond a draft, as far as trusted."""
+        b, shape = timestep.shape[0], sample.shape
+        clear = (1.0 - timestep)[:, None, None]
+        rest = sample.reshape(b, 1, -1) - clear * draft.reshape(b, 1, -1)
+        return (rest * trust(timestep)[:, None, None]).reshape(shape)
 
     def _split(self, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Split the context into words, codes `(B, slots, tokens * D)` and notes `(B, slots * D)`.
@@ -232,6 +257,19 @@ class SpatioTemporalTransformer(nn.Module):
             x = x + self.choices_in(self.choices(sample, timestep))
         clock = self.clock_in(_waves(self.config.num_frames, x.device))
         return self.activation(self.condition(self.activation(x[:, None] + clock)))
+
+
+def trust(timestep: Tensor) -> Tensor:
+    """Return the best linear weight of what noisy latents say beyond a draft, at noise levels `(B,)`.
+
+    Of `x_t = (1 - t) x_0 + t eps`, x_0 about its draft with the variance DOUBT: 0 in pure noise,
+    near 1 where there is next to none.
+
+    Reference:
+        Wiener 1949, "Extrapolation, Interpolation, and Smoothing of Stationary Time Series".
+    """
+    clear = 1.0 - timestep
+    return DOUBT * clear / (DOUBT * clear.square() + timestep.square())
 
 
 class ChoiceReader(nn.Module):
@@ -284,7 +322,7 @@ class Pictures(nn.Module):
         slots, frames = config.memory_slots, config.num_frames
         self.points_per_cell = config.picture_size // config.picture_cells
         outputs = frames * PICTURE_CHANNELS * self.points_per_cell**2
-        self.decode = Projection(config.code_size, outputs, bias=False)
+        self.decode = _Decoder(config.code_size, config.picture_width, outputs)
         self.layout_in = PreciseProjection(config.width, config.width)
         self.activation = SiLU()
         self.layout = PreciseProjection(config.width, slots * (4 + 2 * config.turns))
@@ -308,7 +346,7 @@ class Pictures(nn.Module):
         placed: list[Tensor] = []
         for slot in range(slots):
             picture = self._turn(
-                self._decode(codes[:, slot]),
+                self.decode_codes(codes[:, slot]),
                 layout.orientations[:, :, slot].flatten(0, 1).softmax(dim=-1),
             )
             boxes = layout.boxes[:, :, slot].flatten(0, 1)  # (B F, 4)
@@ -322,12 +360,11 @@ class Pictures(nn.Module):
             placed.append(rows[:, None] @ across)
         return torch.cat(placed, dim=1)
 
-    def _decode(self, codes: Tensor) -> Tensor:
+    def decode_codes(self, codes: Tensor) -> Tensor:
         """Map codes `(B, cells * d)` to pictures `(B * F, 4, S, S)`."""
         cells, k = self.config.picture_cells, self.points_per_cell
         b, frames = codes.shape[0], self.config.num_frames
-        x = self.decode(codes.reshape(b, cells**2, -1))  # (B, cells^2, F * 4 * k * k)
-        x = x.reshape(b, cells, cells, -1).permute(0, 3, 1, 2)
+        x = self.decode(codes.reshape(b, cells, cells, -1).permute(0, 3, 1, 2))
         x = x.reshape(b * frames, PICTURE_CHANNELS * k * k, cells, cells)
         return F.pixel_shuffle(x, k)
 
@@ -339,6 +376,24 @@ class Pictures(nn.Module):
             upright = upright + turned * shares[:, 2 * turn, None, None, None]
             transposed = transposed + turned * shares[:, 2 * turn + 1, None, None, None]
         return upright + transposed.transpose(2, 3)
+
+
+class _Decoder(nn.Module):
+    """Decodes grids of codes: a linear part that principal components fill, and what it misses."""
+
+    def __init__(self, in_channels: int, width: int, out_channels: int) -> None:
+        super().__init__()
+        self.linear = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+        self.conv_in = nn.Conv2d(in_channels, width, 3, padding=1)
+        self.conv_mid = nn.Conv2d(width, width, 3, padding=1)
+        self.conv_out = zero_(nn.Conv2d(width, out_channels, 1))
+        self.activation = SiLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `(B, in_channels, h, w)` to `(B, out_channels, h, w)`."""
+        rest = self.activation(self.conv_in(x))
+        rest = rest + self.activation(self.conv_mid(rest))
+        return self.linear(x) + self.conv_out(rest)
 
 
 def placing(centre: Tensor, extent: Tensor, source: int, target: int) -> Tensor:

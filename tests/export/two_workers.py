@@ -1,0 +1,65 @@
+"""Started by `torchrun` (test_workers.py): every process trains its share, and says what came of it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import torch
+from tiny_training import TINY, WordTeacher, losses_of, write_tiny_data
+from torch import Tensor, nn
+
+from mvsdk_export.distill import stages
+from mvsdk_export.distill.loop import train
+from mvsdk_export.distill.options import Stage, TrainOptions
+from mvsdk_export.distill.workers import Workers, joined
+
+STAGES: tuple[Stage, ...] = (
+    "data",
+    "autoencoder",
+    "text_encoder",
+    "latents",
+    "draft",
+    "teacher",
+    "distillation",
+    "adversarial",
+)
+
+
+def main() -> None:
+    """Train a line and a tiny model; write losses and weights, a file per process."""
+    work = Path(sys.argv[1])
+    with joined() as workers:
+        if workers.is_first:
+            write_tiny_data(work)
+        workers.wait()
+        line = nn.Linear(3, 1)
+        nn.init.zeros_(line.weight)
+        options = TrainOptions(steps=8, batch_size=4, learning_rate=0.1, ema_decay=0.5)
+        list(train(line, line_loss, options, work / "line", workers=workers))
+        losses = {stage: run(stage, work, workers) for stage in STAGES}
+        found = {"line": line.weight.tolist(), "losses": losses}
+        (work / f"found{workers.rank}.json").write_text(json.dumps(found))
+
+
+def line_loss(network: nn.Module, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
+    """Return the error of a line on points that are other ones in every process."""
+    del noise
+    x = torch.from_numpy(rng.standard_normal((4, 3)).astype(np.float32))
+    return (network(x)[:, 0] - x.sum(dim=1)).square().mean()
+
+
+def run(stage: Stage, work: Path, workers: Workers) -> list[float]:
+    """Run a stage to its end, the text encoder with a made-up teacher; return its losses."""
+    if stage == "text_encoder":
+        teacher = WordTeacher(network=None, tokenizer=None)
+        return losses_of(stages.train_text_encoder(TINY, work, workers, teacher=teacher))
+    with closing(stages.run_stage(stage, TINY, work, workers=workers)) as steps:
+        return losses_of(steps)
+
+
+if __name__ == "__main__":
+    main()
