@@ -139,7 +139,7 @@ def test_loss_of_the_denoiser_falls(run: Run) -> None:
     loss = denoiser_loss(bank, clips, networks.tokenizer, 64)
     fresh = TextDenoiser(networks.text_encoder, SpatioTemporalTransformer(TINY.denoiser))
     trained = TextDenoiser(networks.text_encoder, networks.denoiser)
-    assert _loss_on_one_batch(loss, trained) < 0.8 * _loss_on_one_batch(loss, fresh)
+    assert _loss_on_one_batch(loss, trained) < 0.85 * _loss_on_one_batch(loss, fresh)
     assert len(run.losses["teacher"]) == options.steps
 
 

@@ -149,17 +149,16 @@ def _bank(clips: StickerClips, scene: Scene) -> LatentBank:
     )
 
 
-@pytest.mark.parametrize(("centre", "extent"), [(0.5, 1.0), (0.5, -1.0), (0.25, 0.5), (0.6, 2.0)])
+@pytest.mark.parametrize(("centre", "extent"), [(0.0, 1.0), (0.0, -1.0), (-0.25, 0.5), (0.1, 2.0)])
 def test_placing_keeps_a_line_and_its_brightness(centre: float, extent: float) -> None:
     matrix = placing(torch.tensor([centre]), torch.tensor([extent]), 16, 32)[0]
     assert matrix.shape == (32, 16)
-    inside = (torch.arange(32) + 0.5) / 32 - centre
-    inside = inside.abs() < abs(extent) / 2 - 0.1
+    places = (torch.arange(32) + 0.5) / 32 - 0.5
+    inside = (places - centre).abs() < abs(extent) / 2 - 0.1
     torch.testing.assert_close(matrix.sum(dim=1)[inside], torch.ones(int(inside.sum())))
     along = (torch.arange(16) + 0.5) / 16 - 0.5
     reached = (matrix @ along)[inside] * extent + centre
-    places = ((torch.arange(32) + 0.5) / 32)[inside]
-    torch.testing.assert_close(reached, places, rtol=0, atol=0.02)
+    torch.testing.assert_close(reached, places[inside], rtol=0, atol=0.02)
 
 
 @torch.no_grad()
@@ -211,7 +210,6 @@ def test_forms_of_npus_compute_the_same() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(reason="differs by 0.02, in the pictures: not found yet", strict=True)
 def test_exported_transformer_computes_what_pytorch_does(tmp_path: Path) -> None:
     network = _network()
     names = ("sample", "timestep", "encoder_hidden_states")

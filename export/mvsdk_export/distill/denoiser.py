@@ -146,9 +146,9 @@ def layout_of(layer: Layer) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     mirrored_y = np.where(np.isin(quarters, (2, 3)), -1.0, 1.0)
     boxes = np.stack(
         [
-            layer.centres[:, 0],
+            layer.centres[:, 0] - 0.5,
             layer.scales[:, 0] * mirrored_x,
-            layer.centres[:, 1],
+            layer.centres[:, 1] - 0.5,
             layer.scales[:, 1] * mirrored_y,
         ],
         axis=1,

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mvsdk_export.networks.blocks import Projection
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextEncoderConfig:
@@ -89,7 +91,7 @@ class SubjectMemory(nn.Module):
         self.to_v = nn.Linear(size, size)
         self.norm = nn.LayerNorm(size)
         self.classify = nn.Linear(size, config.subjects + 1)
-        self.table = nn.Linear(config.subjects + 1, tokens * size, bias=False)
+        self.table = Projection(config.subjects + 1, tokens * size, bias=False)
 
     def find(self, features: Tensor) -> Tensor:
         """Map features of words `(B, L, D)` to logits `(B, slots, subjects + 1)`."""
