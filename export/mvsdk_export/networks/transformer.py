@@ -359,7 +359,10 @@ class Pictures(nn.Module):
             # Channels are a batch, not rows of one product: onnxscript 0.7.2 takes away reshapes
             # around a product where shapes fit without them, whatever their numbers mean, and with
             # as many frames as channels it would multiply channels by matrices of frames.
-            placed.append(rows[:, None] @ (picture @ columns.transpose(1, 2)[:, None]))
+            # Pictures are the first operand of both, of which the HTP keeps 16 bits, 8 of the other.
+            across = picture @ columns.transpose(1, 2)[:, None]
+            down = across.transpose(2, 3) @ rows.transpose(1, 2)[:, None]
+            placed.append(down.transpose(2, 3))
         return torch.cat(placed, dim=1)
 
     def decode_codes(self, codes: Tensor) -> Tensor:
