@@ -1,6 +1,6 @@
 """Measure what the variants of an onnx bundle make, and write the figures into the model's card.
 
-    python benchmarks/quality.py --bundle onnx.mvbundle [--model DIR] [--work runs/sticker-dit]
+    python benchmarks/quality.py --bundle onnx.mvbundle [--model DIR] [--work runs/sticker]
 
 The rows of a precision take the place of those that the card had of it; the others stay as
 `mvsdk train` measured them. Drawn clips to compare to are made from the data in --work, which is
@@ -39,11 +39,11 @@ def main() -> int:
     )
     parser.add_argument("--bundle", metavar="DIR", type=Path, required=True)
     parser.add_argument("--model", metavar="DIR", type=Path, help="default: the one shipped")
-    parser.add_argument("--work", metavar="DIR", type=Path, default=Path("runs/sticker-dit"))
+    parser.add_argument("--work", metavar="DIR", type=Path, default=Path("runs/sticker"))
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
 
-    recipe = find_training("sticker-dit")
+    recipe = find_training("sticker")
     folder = open_model_folder(
         options.model or default_model_folder(recipe.name), find_recipe(recipe.name)
     )

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-UNET = "unet/diffusion_pytorch_model.safetensors"
+TRANSFORMER = "transformer/diffusion_pytorch_model.safetensors"
 SCHEDULE = "scheduler/scheduler_config.json"
 VOCABULARY = "tokenizer/vocab.json"
-BIAS = "conv_in.bias"
-"""A tensor of the UNet, of 32 values."""
+BIAS = "patch_in.bias"
+"""A tensor of the transformer, of 32 values."""
 
 Damage = Callable[[Path], object]
 
@@ -45,30 +45,30 @@ def append(relative: str, more: bytes) -> Damage:
 
 
 def edit_header(change: Callable[[dict[str, Any]], object]) -> Damage:
-    """Change the header of the UNet's weights, and nothing else."""
+    """Change the header of the transformer's weights, and nothing else."""
 
     def damage(folder: Path) -> None:
-        content = (folder / UNET).read_bytes()
+        content = (folder / TRANSFORMER).read_bytes()
         length = int.from_bytes(content[:8], "little")
         header = json.loads(content[8 : 8 + length])
         change(header)
         changed = json.dumps(header).encode()
         size = len(changed).to_bytes(8, "little")
-        (folder / UNET).write_bytes(size + changed + content[8 + length :])
+        (folder / TRANSFORMER).write_bytes(size + changed + content[8 + length :])
 
     return damage
 
 
 def shard(folder: Path) -> None:
-    """Split the UNet's weights over two files and an index."""
-    weights = load_file(folder / UNET)
+    """Split the transformer's weights over two files and an index."""
+    weights = load_file(folder / TRANSFORMER)
     names = sorted(weights)
     parts = {"part-1.safetensors": names[::2], "part-2.safetensors": names[1::2]}
     for file, held in parts.items():
-        save_file({name: weights[name] for name in held}, folder / "unet" / file)
+        save_file({name: weights[name] for name in held}, folder / "transformer" / file)
     index = {"metadata": {}, "weight_map": {n: file for file, held in parts.items() for n in held}}
-    (folder / f"{UNET}.index.json").write_text(json.dumps(index))
-    (folder / UNET).unlink()
+    (folder / f"{TRANSFORMER}.index.json").write_text(json.dumps(index))
+    (folder / TRANSFORMER).unlink()
 
 
 def shard_then(damage: Damage) -> Damage:
@@ -82,27 +82,27 @@ def shard_then(damage: Damage) -> Damage:
 
 
 def pickle_instead(folder: Path) -> None:
-    (folder / UNET).unlink()
-    torch.save({}, folder / "unet/diffusion_pytorch_model.bin")
+    (folder / TRANSFORMER).unlink()
+    torch.save({}, folder / "transformer/diffusion_pytorch_model.bin")
 
 
 def link_out(folder: Path) -> None:
-    shutil.move(folder / UNET, folder.parent / "outside.safetensors")
-    (folder / UNET).symlink_to(folder.parent / "outside.safetensors")
+    shutil.move(folder / TRANSFORMER, folder.parent / "outside.safetensors")
+    (folder / TRANSFORMER).symlink_to(folder.parent / "outside.safetensors")
 
 
 def index_names(shard: str) -> Damage:
     """Let the index of sharded weights name one file."""
-    return shard_then(edit_json(f"{UNET}.index.json", weight_map={"x": shard}))
+    return shard_then(edit_json(f"{TRANSFORMER}.index.json", weight_map={"x": shard}))
 
 
 def edit_weights(change: Callable[[dict[str, Any]], Any]) -> Damage:
-    """Change the UNet's tensors; `change` works in place or returns others."""
+    """Change the transformer's tensors; `change` works in place or returns others."""
 
     def damage(folder: Path) -> None:
-        weights = load_file(folder / UNET)
+        weights = load_file(folder / TRANSFORMER)
         changed = change(weights)
-        save_file(changed if isinstance(changed, dict) else weights, folder / UNET)
+        save_file(changed if isinstance(changed, dict) else weights, folder / TRANSFORMER)
 
     return damage
 
@@ -117,5 +117,5 @@ def spoil(name: str, *values: float) -> Damage:
 
 
 def rename_block(weights: dict[str, Any]) -> None:
-    for name in [name for name in weights if name.startswith("mid.0.spatial")]:
+    for name in [name for name in weights if name.startswith("layers.0.to_")]:
         weights["old." + name] = weights.pop(name)

@@ -18,7 +18,7 @@ import pytest
 from mvsdk import cli
 from mvsdk_export.cli import COMMANDS
 
-SIZE = ("--frames", "4", "--height", "32", "--width", "32")
+SIZE = ("--height", "32", "--width", "32")
 STEPS = ("--steps", "1,2")
 
 

@@ -14,8 +14,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from damage import BIAS, UNET, VOCABULARY, edit_json, edit_weights, shard  # noqa: E402
-from safetensors.torch import load_file  # noqa: E402
+from damage import BIAS, TRANSFORMER, VOCABULARY, edit_json, edit_weights, shard  # noqa: E402
+from safetensors.torch import load_file, save_file  # noqa: E402
 from tiny_models import SCHEDULER, tiny_networks, write_tiny_model_folder  # noqa: E402
 
 from mvsdk.errors import OutputError  # noqa: E402
@@ -26,7 +26,13 @@ from mvsdk_export.checkpoints import (  # noqa: E402
     open_model_folder,
     save_model_folder,
 )
+from mvsdk_export.checkpoints.building import build_on_meta, with_frames  # noqa: E402
+from mvsdk_export.checkpoints.weights import load_weights_  # noqa: E402
 from mvsdk_export.errors import CheckpointError, ExportError  # noqa: E402
+from mvsdk_export.networks.transformer import (  # noqa: E402
+    SpatioTemporalTransformer,
+    TransformerConfig,
+)
 from mvsdk_export.recipes import find_recipe  # noqa: E402
 
 STICKER = find_recipe("sticker")
@@ -37,8 +43,8 @@ FILES = (
     "text_encoder/config.json",
     "text_encoder/model.safetensors",
     "tokenizer/vocab.json",
-    "unet/config.json",
-    UNET,
+    "transformer/config.json",
+    TRANSFORMER,
     "vae/config.json",
     "vae/diffusion_pytorch_model.safetensors",
 )
@@ -70,16 +76,36 @@ def test_graph_of_the_decoder_is_what_phones_get(tiny_model_folder: Path) -> Non
     assert 0.0 <= frames.min() < frames.max() <= 1.0
 
 
-def test_same_weights_load_for_another_clip_length(tiny_model_folder: Path) -> None:
-    network = open_model_folder(tiny_model_folder, STICKER).load("unet", num_frames=4)
+def test_loaded_denoiser_takes_every_size(tiny_model_folder: Path) -> None:
+    network = open_model_folder(tiny_model_folder, STICKER).load("transformer", num_frames=8)
+    saved = tiny_networks()["transformer"]
+    for size in ((4, 4), (6, 2)):
+        inputs = torch.randn(8, 8, *size), torch.ones(1), torch.randn(1, 16 + 2 * 5, 32)
+        with torch.no_grad():
+            ours, theirs = network(*inputs), saved(*inputs)
+        assert ours.shape == (8, 8, *size)
+        assert torch.allclose(ours, theirs, atol=2e-2)
+
+
+def test_same_weights_load_for_another_clip_length(tmp_path: Path) -> None:
+    config = TransformerConfig(latent_channels=8, width=32, layers=1, heads=2, context_dim=32)
+    save_file(SpatioTemporalTransformer(config).state_dict(), tmp_path / "w.safetensors")
+    built = build_on_meta(STICKER.component("transformer"), with_frames(config, 4))
+    network = load_weights_(built, [tmp_path / "w.safetensors"])
     with torch.no_grad():
         out = network(torch.randn(4, 8, 4, 4), torch.ones(1), torch.randn(1, 16, 32))
     assert out.shape == (4, 8, 4, 4)
 
 
+def test_pictures_of_a_memory_have_one_clip_length(tiny_model_folder: Path) -> None:
+    folder = open_model_folder(tiny_model_folder, STICKER)
+    with pytest.raises(CheckpointError, match=r"'pictures\.decode\.weight' has .* wants \[64, 8\]"):
+        folder.load("transformer", num_frames=4)
+
+
 def test_configs_scheduler_and_vocabulary_are_read(tiny_model_folder: Path) -> None:
     folder = open_model_folder(tiny_model_folder, STICKER)
-    assert folder.load_config("unet") == tiny_networks()["unet"].config
+    assert folder.load_config("transformer") == tiny_networks()["transformer"].config
     assert folder.scheduler == SCHEDULER
     assert folder.vocabulary_size == folder.load_config("text_encoder").vocabulary_size
 
@@ -94,7 +120,7 @@ def test_every_file_is_listed_with_its_hash(tiny_model_folder: Path) -> None:
 
 
 def test_weights_are_half_precision_on_disk(tiny_model_folder: Path) -> None:
-    assert {value.dtype for value in load_file(tiny_model_folder / UNET).values()} == {
+    assert {value.dtype for value in load_file(tiny_model_folder / TRANSFORMER).values()} == {
         torch.float16
     }
 
@@ -117,40 +143,40 @@ def test_opening_needs_no_torch(tiny_model_folder: Path) -> None:
 
 
 def test_configs_are_read_where_weights_are_missing(model_copy: Path) -> None:
-    (model_copy / UNET).unlink()
-    assert load_configs(model_copy, STICKER)["unet"].channels == (32, 64)
+    (model_copy / TRANSFORMER).unlink()
+    assert load_configs(model_copy, STICKER)["transformer"].picture_size == 8
 
 
 def test_wider_types_are_read_as_float32(model_copy: Path) -> None:
     edit_weights(lambda w: {k: v.bfloat16() for k, v in w.items()})(model_copy)
     assert (
-        open_model_folder(model_copy, STICKER).load("unet").state_dict()[BIAS].dtype
+        open_model_folder(model_copy, STICKER).load("transformer").state_dict()[BIAS].dtype
         == torch.float32
     )
 
 
 def test_links_inside_the_folder_are_followed(model_copy: Path) -> None:
-    (model_copy / UNET).rename(model_copy / "weights.safetensors")
-    (model_copy / UNET).symlink_to(model_copy / "weights.safetensors")
-    open_model_folder(model_copy, STICKER).load("unet")
+    (model_copy / TRANSFORMER).rename(model_copy / "weights.safetensors")
+    (model_copy / TRANSFORMER).symlink_to(model_copy / "weights.safetensors")
+    open_model_folder(model_copy, STICKER).load("transformer")
 
 
 def test_header_of_640_bytes_is_no_pickle(model_copy: Path) -> None:
     """The header size is then spelled as the first bytes of a pickle."""
     tensors = {"x": {"dtype": "F16", "shape": [1], "data_offsets": [0, 2]}}
     header = json.dumps(tensors).encode().ljust(0x0280)
-    (model_copy / UNET).write_bytes(len(header).to_bytes(8, "little") + header + b"\0\0")
-    assert (model_copy / UNET).read_bytes().startswith(b"\x80\x02")
+    (model_copy / TRANSFORMER).write_bytes(len(header).to_bytes(8, "little") + header + b"\0\0")
+    assert (model_copy / TRANSFORMER).read_bytes().startswith(b"\x80\x02")
     open_model_folder(model_copy, STICKER)
 
 
 def test_shards_are_read_as_one(model_copy: Path) -> None:
-    before = open_model_folder(model_copy, STICKER).load("unet").state_dict()
+    before = open_model_folder(model_copy, STICKER).load("transformer").state_dict()
     shard(model_copy)
     folder = open_model_folder(model_copy, STICKER)
-    after = folder.load("unet").state_dict()
+    after = folder.load("transformer").state_dict()
     assert all(torch.equal(after[key], value) for key, value in before.items())
-    assert "unet/part-2.safetensors" in [ref.path for ref in folder.files_with_hashes()]
+    assert "transformer/part-2.safetensors" in [ref.path for ref in folder.files_with_hashes()]
 
 
 def test_default_folder_belongs_to_a_known_model() -> None:
@@ -174,7 +200,7 @@ def _save(out: Path, source: Path, networks: dict[str, Any], *, overwrite: bool 
 def _spoiled_networks(value: float) -> dict[str, Any]:
     networks = tiny_networks()
     with torch.no_grad():
-        networks["unet"].get_parameter(BIAS)[3] = value
+        networks["transformer"].get_parameter(BIAS)[3] = value
     return networks
 
 
@@ -197,9 +223,10 @@ def test_weights_beyond_half_precision_are_not_saved(
 
 def test_networks_must_be_those_of_the_recipe(tiny_model_folder: Path, tmp_path: Path) -> None:
     networks = tiny_networks()
-    with pytest.raises(CheckpointError, match="unet is a TextEncoder, recipe sticker wants a Spat"):
-        _save(tmp_path / "m", tiny_model_folder, {**networks, "unet": networks["text_encoder"]})
-    del networks["unet"]
+    other = {**networks, "transformer": networks["text_encoder"]}
+    with pytest.raises(CheckpointError, match="transformer is a TextEncoder, recipe sticker wa"):
+        _save(tmp_path / "m", tiny_model_folder, other)
+    del networks["transformer"]
     with pytest.raises(CheckpointError, match="got networks for text_encoder, vae_decoder, recipe"):
         _save(tmp_path / "m", tiny_model_folder, networks)
     assert list(tmp_path.iterdir()) == []
@@ -220,12 +247,12 @@ def test_existing_model_is_replaced_only_on_request(
 ) -> None:
     with pytest.raises(OutputError, match="exists"):
         _save(model_copy, tiny_model_folder, tiny_networks(seed=1))
-    assert (model_copy / UNET).read_bytes() == (tiny_model_folder / UNET).read_bytes()
+    assert (model_copy / TRANSFORMER).read_bytes() == (tiny_model_folder / TRANSFORMER).read_bytes()
     with pytest.raises(CheckpointError, match="reaches"):
         _save(model_copy, tiny_model_folder, _spoiled_networks(1e5), overwrite=True)
-    assert (model_copy / UNET).read_bytes() == (tiny_model_folder / UNET).read_bytes()
+    assert (model_copy / TRANSFORMER).read_bytes() == (tiny_model_folder / TRANSFORMER).read_bytes()
     _save(model_copy, tiny_model_folder, tiny_networks(seed=1), overwrite=True)
-    assert (model_copy / UNET).read_bytes() != (tiny_model_folder / UNET).read_bytes()
+    assert (model_copy / TRANSFORMER).read_bytes() != (tiny_model_folder / TRANSFORMER).read_bytes()
     assert [path.name for path in model_copy.parent.iterdir()] == ["copy"]
 
 

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 from damage import (  # noqa: E402 - after the check for torch
     BIAS,
     SCHEDULE,
-    UNET,
+    TRANSFORMER,
     VOCABULARY,
     Damage,
     append,
@@ -38,6 +38,8 @@ from mvsdk_export.errors import CheckpointError  # noqa: E402
 from mvsdk_export.recipes import find_recipe  # noqa: E402
 
 STICKER = find_recipe("sticker")
+CONFIG = "transformer/config.json"
+VAE_CONFIG = "vae/config.json"
 
 # Damage that opening refuses
 
@@ -67,75 +69,78 @@ REFUSED_AT_OPEN: dict[str, tuple[Damage, str]] = {
     ),
     "missing key": (edit_json("model_index.json", recipe=...), "recipe is missing, want"),
     "no JSON": (
-        write_bytes("unet/config.json", b"{,}"),
+        write_bytes(CONFIG, b"{,}"),
         "config.json' is not JSON: .* line 1 column 2",
     ),
     "no object": (
-        write_bytes("unet/config.json", b"[]"),
+        write_bytes(CONFIG, b"[]"),
         "config.json' is a list of 0, want a JSON ob",
     ),
-    "no UTF-8": (write_bytes("unet/config.json", b'{"a":"\xff"}'), "is not UTF-8 at byte 6"),
+    "no UTF-8": (write_bytes(CONFIG, b'{"a":"\xff"}'), "is not UTF-8 at byte 6"),
     "NaN": (
-        write_bytes("unet/config.json", b'{"a":NaN}'),
+        write_bytes(CONFIG, b'{"a":NaN}'),
         "holds the number NaN, which is not finite",
     ),
-    "1e999": (write_bytes("unet/config.json", b'{"a":1e999}'), "holds a number that is not finite"),
-    "key twice": (write_bytes("unet/config.json", b'{"a":1,"a":1}'), "holds the key 'a' twice"),
-    "huge integer": (write_bytes("unet/config.json", b'{"a":1' + b"0" * 400 + b"}"), "beyond 2.53"),
+    "1e999": (write_bytes(CONFIG, b'{"a":1e999}'), "holds a number that is not finite"),
+    "key twice": (write_bytes(CONFIG, b'{"a":1,"a":1}'), "holds the key 'a' twice"),
+    "huge integer": (write_bytes(CONFIG, b'{"a":1' + b"0" * 400 + b"}"), "beyond 2.53"),
     "endless integer": (
-        write_bytes("unet/config.json", b'{"a":' + b"1" * 9000 + b"}"),
+        write_bytes(CONFIG, b'{"a":' + b"1" * 9000 + b"}"),
         "holds an oversized number",
     ),
-    "deep": (write_bytes("unet/config.json", b'{"a":' + b"[" * 20 + b"]" * 20 + b"}"), "16 levels"),
-    "abyss": (write_bytes("unet/config.json", NESTED), "nested too deeply"),
+    "deep": (write_bytes(CONFIG, b'{"a":' + b"[" * 20 + b"]" * 20 + b"}"), "16 levels"),
+    "abyss": (write_bytes(CONFIG, NESTED), "nested too deeply"),
     "large config": (
-        write_bytes("unet/config.json", b" " * (1 << 20) + b"{}"),
+        write_bytes(CONFIG, b" " * (1 << 20) + b"{}"),
         "more than 1048576 by",
     ),
     "pickle instead": (pickle_instead, r"diffusion.*\.bin' is a pickle, .*weights_only=True"),
     "pickle inside": (
-        write_bytes(UNET, pickle.dumps({})),
+        write_bytes(TRANSFORMER, pickle.dumps({})),
         "no safetensors file but a pickle; convert",
     ),
-    "zip inside": (lambda f: torch.save({}, f / UNET), "a zip archive.*pickle; convert it on a"),
+    "zip inside": (
+        lambda f: torch.save({}, f / TRANSFORMER),
+        "a zip archive.*pickle; convert it on a",
+    ),
     "lfs pointer": (
-        write_bytes(UNET, b"version https://git-lfs.github.com/spec/v1\n"),
+        write_bytes(TRANSFORMER, b"version https://git-lfs.github.com/spec/v1\n"),
         "git lfs pull",
     ),
-    "empty": (write_bytes(UNET, b""), "is truncated: 0 bytes"),
-    "cut in header": (cut(UNET, 100), "is truncated: 100 bytes, its header alone needs"),
-    "cut in data": (cut(UNET, -1), "is truncated: .* bytes of data, want"),
-    "longer": (append(UNET, b"\0"), "has bytes after its last tensor"),
+    "empty": (write_bytes(TRANSFORMER, b""), "is truncated: 0 bytes"),
+    "cut in header": (cut(TRANSFORMER, 100), "is truncated: 100 bytes, its header alone needs"),
+    "cut in data": (cut(TRANSFORMER, -1), "is truncated: .* bytes of data, want"),
+    "longer": (append(TRANSFORMER, b"\0"), "has bytes after its last tensor"),
     "giant header": (
-        write_bytes(UNET, b"\xff" * 7 + b"\0{"),
+        write_bytes(TRANSFORMER, b"\xff" * 7 + b"\0{"),
         "says that its header has .* at most 167",
     ),
-    "text": (write_bytes(UNET, b"\x04" + b"\0" * 7 + b"text" * 9), "does not begin with"),
+    "text": (write_bytes(TRANSFORMER, b"\x04" + b"\0" * 7 + b"text" * 9), "does not begin with"),
     "header no JSON": (
-        write_bytes(UNET, b"\x04" + b"\0" * 7 + b"{,,}"),
+        write_bytes(TRANSFORMER, b"\x04" + b"\0" * 7 + b"{,,}"),
         "the header of .* is not JSON",
     ),
-    "gap": (edit_header(lambda h: h.pop("conv_in.bias")), "wrong offsets: tensor"),
+    "gap": (edit_header(lambda h: h.pop(BIAS)), "wrong offsets: tensor"),
     "overlap": (
-        edit_header(lambda h: h["norm_out.bias"].update(data_offsets=[0, 64])),
+        edit_header(lambda h: h["patch_out.bias"].update(data_offsets=[0, 64])),
         "wrong offsets",
     ),
     "no offsets": (
-        edit_header(lambda h: h["conv_in.bias"].pop("data_offsets")),
-        "'conv_in.bias' wron",
+        edit_header(lambda h: h[BIAS].pop("data_offsets")),
+        f"'{BIAS}' wron",
     ),
     "negative": (
-        edit_header(lambda h: h["conv_in.bias"].update(shape=[-1])),
-        "'conv_in.bias' wrongly",
+        edit_header(lambda h: h[BIAS].update(shape=[-1])),
+        f"'{BIAS}' wrongly",
     ),
     "unknown type": (
-        edit_header(lambda h: h["conv_in.bias"].update(dtype="F3")),
+        edit_header(lambda h: h[BIAS].update(dtype="F3")),
         "dtype 'F3', want F1",
     ),
     "linked out": (link_out, "is a link out of the folder; copy the file into it"),
     "linked nowhere": (
-        lambda f: ((f / UNET).unlink(), (f / UNET).symlink_to("nothing")),
-        f"lacks {UNET}",
+        lambda f: ((f / TRANSFORMER).unlink(), (f / TRANSFORMER).symlink_to("nothing")),
+        f"lacks {TRANSFORMER}",
     ),
     "a folder as file": (
         lambda f: ((f / SCHEDULE).unlink(), (f / SCHEDULE).mkdir()),
@@ -168,8 +173,8 @@ REFUSED_AT_OPEN: dict[str, tuple[Damage, str]] = {
     ),
     "no pad": (edit_json(VOCABULARY, tokens=["[UNK]"]), r"the pad token '\[PAD\]'"),
     "missing shard": (
-        shard_then(lambda f: (f / "unet/part-1.safetensors").unlink()),
-        "lacks unet/p",
+        shard_then(lambda f: (f / "transformer/part-1.safetensors").unlink()),
+        "lacks transformer/p",
     ),
     "shard elsewhere": (
         index_names("../x.safetensors"),
@@ -181,7 +186,7 @@ REFUSED_AT_OPEN: dict[str, tuple[Damage, str]] = {
     ),
     "other index": (index_names("part-1.safetensors"), "and its shards differ about tensor"),
     "empty index": (
-        shard_then(edit_json(f"{UNET}.index.json", weight_map={})),
+        shard_then(edit_json(f"{TRANSFORMER}.index.json", weight_map={})),
         "weight_map is an object of 0 keys",
     ),
 }
@@ -202,10 +207,10 @@ def test_damaged_folder_is_not_opened(model_copy: Path, damage: Damage, message:
         "model_index.json",
         SCHEDULE,
         VOCABULARY,
-        UNET,
-        "unet/config.json",
+        TRANSFORMER,
+        CONFIG,
         "text_encoder/model.safetensors",
-        "vae/config.json",
+        VAE_CONFIG,
     ],
 )
 def test_missing_file_is_named(model_copy: Path, file: str) -> None:
@@ -246,7 +251,7 @@ class _Bomb:
 
 def test_pickle_is_not_run(model_copy: Path) -> None:
     trace = model_copy / "ran"
-    (model_copy / UNET).write_bytes(pickle.dumps(_Bomb(trace)))
+    (model_copy / TRANSFORMER).write_bytes(pickle.dumps(_Bomb(trace)))
     with pytest.raises(CheckpointError, match="a pickle"):
         open_model_folder(model_copy, STICKER)
     assert not trace.exists()
@@ -255,7 +260,6 @@ def test_pickle_is_not_run(model_copy: Path) -> None:
 # Damage that loading refuses
 
 
-CONFIG = "unet/config.json"
 NAN, INF = float("nan"), float("inf")
 
 REFUSED_AT_LOAD: dict[str, tuple[Damage, str]] = {
@@ -272,25 +276,31 @@ REFUSED_AT_LOAD: dict[str, tuple[Damage, str]] = {
     "float as integer": (edit_json(CONFIG, num_frames=8.0), "num_frames is 8.0, want an integer"),
     "zero": (edit_json(CONFIG, num_frames=0), "num_frames is 0, want an integer from 1"),
     "endless network": (
-        edit_json(CONFIG, mid_blocks=10**6),
-        "mid_blocks is 1000000, want .* 1 to 256",
+        edit_json(CONFIG, layers=10**6),
+        "layers is 1000000, want .* 1 to 256",
     ),
-    "one of two": (edit_json(CONFIG, channels=[32]), "channels is a list of 1, want a list of 2"),
+    "one of three": (
+        edit_json(VAE_CONFIG, decoder_channels=[32]),
+        "decoder_channels is a list of 1, want a list of 3",
+    ),
     "text in tuple": (
-        edit_json(CONFIG, channels=[32, "x"]),
-        r"channels\[1\] is 'x', want an integer",
+        edit_json(VAE_CONFIG, decoder_channels=[32, "x", 16]),
+        r"decoder_channels\[1\] is 'x', want an integer",
     ),
-    "no list": (edit_json(CONFIG, channels=32), "channels is 32, want a list of 2"),
+    "no list": (
+        edit_json(VAE_CONFIG, decoder_channels=32),
+        "decoder_channels is 32, want a list of 3",
+    ),
     "cannot be built": (
-        edit_json(CONFIG, channels=[33, 64]),
-        "describes no SpatioTemporalUNet that",
+        edit_json(CONFIG, picture_size=1 << 20),
+        "describes no SpatioTemporalTransformer that",
     ),
     "text width": (
         edit_json(CONFIG, context_dim=64),
-        "text_encoder.hidden_size is 32, unet.context_di",
+        "text_encoder.hidden_size is 32, transformer.context_di",
     ),
     "latents": (
-        edit_json("vae/config.json", latent_channels=4),
+        edit_json(VAE_CONFIG, latent_channels=4),
         "vae_decoder.latent_channels is 4, wa",
     ),
     "other vocabulary": (
@@ -299,7 +309,7 @@ REFUSED_AT_LOAD: dict[str, tuple[Damage, str]] = {
     ),
     "key missing": (edit_weights(lambda w: w.pop(BIAS)), f"lacks 1 of [0-9]+ tensors: '{BIAS}'"),
     "keys missing": (
-        edit_weights(lambda w: {"conv_in.bias": w[BIAS]}),
+        edit_weights(lambda w: {BIAS: w[BIAS]}),
         "lacks [0-9]+ of [0-9]+ tensors: '.*', '.*', '.*' and [0-9]+ more; config.json and weights",
     ),
     "unexpected": (
@@ -308,15 +318,15 @@ REFUSED_AT_LOAD: dict[str, tuple[Damage, str]] = {
     ),
     "renamed": (
         edit_weights(rename_block),
-        "lacks 6 of [0-9]+ tensors: 'mid.0.spatial_attention.norm",
+        "lacks 6 of [0-9]+ tensors: 'layers.0.to_q.weight', 'layers",
     ),
     "shape": (
         edit_weights(lambda w: w.update({BIAS: torch.zeros(16)})),
         rf"tensor '{BIAS}' has shape \[16\], the network of config.json wants \[32\]",
     ),
     "transposed": (
-        edit_weights(lambda w: w.update({"text_projection.weight": torch.zeros(32, 64)})),
-        r"has shape \[32, 64\], the network of config.json wants \[64, 32\]",
+        edit_weights(lambda w: w.update({"time_in.weight": torch.zeros(64, 32)})),
+        r"has shape \[64, 32\], the network of config.json wants \[32, 64\]",
     ),
     "integers": (
         edit_weights(lambda w: w.update({BIAS: torch.zeros(32, dtype=torch.int8)})),
@@ -341,7 +351,7 @@ def test_component_that_does_not_fit_is_not_loaded(
     damage(model_copy)
     folder = open_model_folder(model_copy, STICKER)
     with pytest.raises(CheckpointError, match=message) as caught:
-        folder.load("unet")
+        folder.load("transformer")
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 600
 
@@ -351,15 +361,15 @@ def test_only_the_asked_component_is_read(model_copy: Path) -> None:
     folder = open_model_folder(model_copy, STICKER)
     folder.load("text_encoder")
     with pytest.raises(CheckpointError, match="not finite"):
-        folder.load("unet")
+        folder.load("transformer")
 
 
 def test_tensor_in_two_shards_is_refused(model_copy: Path) -> None:
     shard(model_copy)
-    first, second = (model_copy / f"unet/part-{i}.safetensors" for i in (1, 2))
+    first, second = (model_copy / f"transformer/part-{i}.safetensors" for i in (1, 2))
     tensors = load_file(second)
     name = min(tensors)
     save_file({**load_file(first), name: tensors[name]}, first)
     folder = open_model_folder(model_copy, STICKER)
     with pytest.raises(CheckpointError, match=f"tensor '{re.escape(name)}' is in two shards"):
-        folder.load("unet")
+        folder.load("transformer")

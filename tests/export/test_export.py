@@ -38,7 +38,7 @@ def test_onnx_bundle_opens_with_every_hash_right(onnx_bundle: Path) -> None:
         assert [t.name for t in variants[0].inputs] == [t.name for t in part.inputs]
         assert [t.dtype for t in variants[0].outputs] == [t.dtype for t in part.outputs]
     assert manifest.source.checkpoint
-    assert manifest.costs["unet"]["flops"] > 0
+    assert manifest.costs["transformer"]["flops"] > 0
 
 
 @pytest.mark.qnn
@@ -180,8 +180,8 @@ def only_error(done: Outcome) -> str:
         ("--target snapdragon --precision fp32", "unknown precision 'fp32'; known: w8a16, fp16"),
         ("--target snapdragon --chip sm1", "unknown chip 'sm1'; known: sm8550"),
         ("--target onnx --chip sm8550", "--chip goes with --target snapdragon, not onnx"),
-        ("--target onnx --frames 99", "frames is 99, allowed: 4 to 16; use --frames 16"),
-        ("--target onnx --height 33", "height is 33, allowed: 32 to 128, a multiple of 32"),
+        ("--target onnx --frames 99", "frames is 99, allowed: 8 to 8; use --frames 8"),
+        ("--target onnx --height 33", "height is 33, allowed: 32 to 128, a multiple of 16"),
         ("--target onnx --width 0", "width is 0"),
         ("--target onnx --steps 0", "steps is 0, allowed: 1 to 1000 each"),
         ("--target onnx --steps=-1", "steps is -1, allowed"),
@@ -283,9 +283,9 @@ def _other_vocabulary(folder: Path, out: Path) -> None:
 
 
 def _other_network(folder: Path, out: Path) -> None:
-    path = folder / "unet" / "config.json"
+    path = folder / "transformer" / "config.json"
     config = json.loads(path.read_text())
-    config["attention_heads"] = 0
+    config["heads"] = 0
     path.write_text(json.dumps(config))
 
 
@@ -321,7 +321,7 @@ def _output_is_there(folder: Path, out: Path) -> None:
     ("spoil_it", "message"),
     [
         (_other_vocabulary, "tokens, tokenizer/vocab.json has"),
-        (_other_network, "attention_heads"),
+        (_other_network, "heads is 0, want an integer from 1"),
         (_other_weights, "lacks 1 of"),
         (_other_scheduler, "prediction_type"),
         (_levels_that_fall_together, "shift is 1e-300, want a number above 0.001"),
@@ -356,7 +356,7 @@ def test_dry_run_as_json_lists_every_variant(
     assert {v["id"] for v in plan["variants"]} == {
         f"snapdragon-{chip}-{precision}" for chip in chips for precision in ("w8a16", "fp16")
     }
-    assert (plan["frames"], plan["height"], plan["width"]) == (4, 32, 32)
+    assert (plan["frames"], plan["height"], plan["width"]) == (8, 32, 32)
     assert plan["steps"] == [2, 4]
-    assert plan["components"] == ["text_encoder", "unet", "vae_decoder"]
+    assert plan["components"] == ["text_encoder", "transformer", "vae_decoder"]
     assert not list(tmp_path.iterdir())

@@ -88,13 +88,14 @@ def _pointwise_arguments(clips: int) -> tuple[Any, ...]:
     return _maps(clips), torch.randn(32, CHANNELS, 1, 1), torch.randn(32)
 
 
+def _linear_arguments(clips: int) -> tuple[Any, ...]:
+    return torch.randn(clips, LENGTH, CHANNELS), torch.randn(32, CHANNELS), torch.randn(32)
+
+
 TABLES: dict[str, tuple[dict[str, Any], Arguments]] = {
     "activation": (ACTIVATION_FORMS, lambda clips: (_maps(clips),)),
     "pointwise_conv": (POINTWISE_FORMS, _pointwise_arguments),
-    "linear": (
-        LINEAR_FORMS,
-        lambda _clips: (torch.randn(2, 5, 8), torch.randn(6, 8), torch.randn(6)),
-    ),
+    "linear": (LINEAR_FORMS, _linear_arguments),
     "group_norm": (GROUP_NORM_FORMS, _group_norm_arguments),
     "spatial_attention": (
         SPATIAL_ATTENTION_FORMS,
@@ -193,15 +194,49 @@ def _vae_decoder() -> tuple[nn.Module, dict[str, Tensor]]:
     return FrameDecoder(_autoencoder()).eval(), {"latents": torch.randn(3, 4, 4, 4)}
 
 
-def _text_encoder() -> tuple[nn.Module, dict[str, Tensor]]:
+def _text_encoder(subjects: int = 0) -> tuple[nn.Module, dict[str, Tensor]]:
     config = TextEncoderConfig(
-        vocabulary_size=20, max_length=LENGTH, hidden_size=32, layers=1, heads=2
+        vocabulary_size=20,
+        max_length=LENGTH,
+        hidden_size=32,
+        layers=1,
+        heads=2,
+        subjects=subjects,
+        memory_tokens=5,
     )
     ids = torch.randint(0, 20, (1, LENGTH), dtype=torch.int32)
     return TextEncoder(config).eval(), {"input_ids": ids}
 
 
-NETWORKS = {"unet": _unet, "vae_decoder": _vae_decoder, "text_encoder": _text_encoder}
+def _transformer() -> tuple[nn.Module, dict[str, Tensor]]:
+    config = TransformerConfig(
+        latent_channels=4,
+        num_frames=8,
+        width=32,
+        layers=1,
+        heads=2,
+        context_dim=32,
+        memory_slots=2,
+        memory_tokens=5,
+        picture_cells=4,
+        picture_size=8,
+        choices=2,
+    )
+    inputs = {
+        "sample": torch.randn(8, 4, 4, 4),
+        "timestep": torch.rand(1),
+        "encoder_hidden_states": torch.randn(1, LENGTH + 2 * 5, 32),
+    }
+    return _randomised(SpatioTemporalTransformer(config)), inputs
+
+
+NETWORKS = {
+    "unet": _unet,
+    "transformer": _transformer,
+    "vae_decoder": _vae_decoder,
+    "text_encoder": _text_encoder,
+    "text_encoder with a memory": lambda: _text_encoder(subjects=3),
+}
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -219,9 +254,8 @@ def test_npu_forms_change_neither_weights_nor_results(name: str) -> None:
 
 
 def test_npu_forms_exist_and_every_layer_with_forms_has_one() -> None:
-    unet, _ = _unet()
-    transformer = SpatioTemporalTransformer(TransformerConfig(memory_slots=2))
-    modules = (*unet.modules(), *transformer.modules())
+    networks = [make()[0] for make in NETWORKS.values()]
+    modules = [module for network in networks for module in network.modules()]
     types = {type(module) for module in modules if hasattr(module, "form")}
     assert types == set(NPU_FORMS)
     tables = [forms for forms, _ in TABLES.values()]

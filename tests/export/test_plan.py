@@ -52,24 +52,24 @@ def configs_only(model_copy: Path) -> Path:
 def test_plan_needs_no_weights(run: Run, configs_only: Path) -> None:
     status, out, err = run("--checkpoint", configs_only, "--height", "32", "--width", "32")
     assert (status, err) == (0, "")
-    for word in ("text_encoder", "unet", "vae_decoder", "1/2/4", "3.5 GB (HTP)", "sm8850"):
+    for word in ("text_encoder", "transformer", "vae_decoder", "1/2/4", "3.5 GB (HTP)", "sm8850"):
         assert word in out
     assert "warning" not in out
 
 
 def test_json_adds_up(run: Run, configs_only: Path) -> None:
     status, out, _ = run(
-        *("--checkpoint", configs_only, "--frames", "4", "--height", "32", "--width", "64"),
+        *("--checkpoint", configs_only, "--height", "32", "--width", "64"),
         *("--steps", "2,8", "--precision", "w8a16", "--chip", "8 gen 3", "--json"),
     )
     plan = json.loads(out)
     assert status == 0
-    assert plan["video"] == {"frames": 4, "height": 32, "width": 64, "fps": 8}
+    assert plan["video"] == {"frames": 8, "height": 32, "width": 64, "fps": 8}
     parts = plan["components"]
-    assert parts["unet"]["evaluations"] == {"2": 2, "8": 8}
+    assert parts["transformer"]["evaluations"] == {"2": 2, "8": 8}
     once = parts["text_encoder"]["flops"] + parts["vae_decoder"]["flops"]
-    assert plan["clip_flops"]["8"] == once + 8 * parts["unet"]["flops"]
-    assert list(parts["unet"]["weight_bytes"]) == ["w8a16"]
+    assert plan["clip_flops"]["8"] == once + 8 * parts["transformer"]["flops"]
+    assert list(parts["transformer"]["weight_bytes"]) == ["w8a16"]
     assert any("sm8650" in item["value"] for item in plan["limits"])
     assert [item["what"] for item in plan["limits"] if item["severity"] == "warning"] == ["steps"]
 
@@ -77,8 +77,8 @@ def test_json_adds_up(run: Run, configs_only: Path) -> None:
 def test_impossible_export_says_why_and_fails(run: Run, configs_only: Path) -> None:
     status, out, err = run("--checkpoint", configs_only, "--frames", "99")
     assert status == 1
-    assert "4 to 16" in out
-    assert "use --frames 16" in out
+    assert "8 to 8" in out
+    assert "use --frames 8" in out
     assert err.startswith("this export is not possible")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import pytest
@@ -19,6 +19,7 @@ from mvsdk_export.preflight import (
 from mvsdk_export.recipes import find_recipe
 
 STICKER = find_recipe("sticker")
+LONGER = replace(STICKER, frame_range=(4, 16))
 GIB = 1 << 30
 
 
@@ -46,13 +47,14 @@ class _Costs:
 
 def _request(**changes: Any) -> dict[str, Finding]:
     asked: dict[str, Any] = {
+        "recipe": STICKER,
         "num_frames": 8,
         "height": 64,
         "width": 64,
         "steps": (1, 2, 4),
         "chips": (find_chipset("sm8650"),),
     }
-    return {item.what: item for item in preflight_request(STICKER, **(asked | changes))}
+    return {item.what: item for item in preflight_request(**(asked | changes))}
 
 
 def _limits(
@@ -71,9 +73,11 @@ def test_recipes_own_request_is_fine() -> None:
 @pytest.mark.parametrize(
     ("change", "what", "advice"),
     [
-        ({"num_frames": 3}, "frames", "use --frames 4"),
-        ({"num_frames": 17}, "frames", "use --frames 16"),
-        ({"height": 50}, "height", "use --height 64"),
+        ({"num_frames": 7}, "frames", "use --frames 8"),
+        ({"num_frames": 9}, "frames", "use --frames 8"),
+        ({"recipe": LONGER, "num_frames": 3}, "frames", "use --frames 4"),
+        ({"recipe": LONGER, "num_frames": 17}, "frames", "use --frames 16"),
+        ({"height": 50}, "height", "use --height 48"),
         ({"height": 0}, "height", "use --height 32"),
         ({"width": 160}, "width", "use --width 128"),
         ({"width": -64}, "width", "use --width 32"),
@@ -106,13 +110,14 @@ def test_further_errors_are_counted() -> None:
 
 
 def test_small_graphs_meet_no_limit() -> None:
-    found = _limits(_Costs(component="unet", parameters=10**7))
+    found = _limits(_Costs(component="transformer", parameters=10**7))
     assert {item.severity for item in found.values()} == {"ok"}
     assert {item.next_step for item in found.values()} == {""}
 
 
 def test_graphs_beyond_the_process_limit_must_be_loaded_in_turn() -> None:
-    parts = [_Costs(component=name, parameters=1_800_000_000) for name in ("unet", "vae_decoder")]
+    names = ("transformer", "vae_decoder")
+    parts = [_Costs(component=name, parameters=1_800_000_000) for name in names]
     finding = _limits(*parts)["all graphs in one process at w8a16"]
     assert (finding.severity, finding.limit) == ("warning", "3.5 GB (HTP)")
     assert "--memory low" in finding.next_step
@@ -120,16 +125,16 @@ def test_graphs_beyond_the_process_limit_must_be_loaded_in_turn() -> None:
 
 def test_graph_beyond_the_process_limit_alone_is_an_error() -> None:
     found = _limits(
-        _Costs(component="unet", parameters=1_800_000_000), precisions=("fp16", "w8a16")
+        _Costs(component="transformer", parameters=1_800_000_000), precisions=("fp16", "w8a16")
     )
     assert found["all graphs in one process at fp16"].severity == "error"
-    assert "unet alone is too large" in found["all graphs in one process at fp16"].next_step
+    assert "transformer alone is too large" in found["all graphs in one process at fp16"].next_step
     assert found["all graphs in one process at w8a16"].severity == "ok"
 
 
 def test_activations_count_towards_the_limits() -> None:
     part = _Costs(
-        component="unet",
+        component="transformer",
         parameters=1,
         activation_peak_bytes={"fp32": 0, "fp16": 0, "w8a16": 4 * GIB},
     )
@@ -137,28 +142,28 @@ def test_activations_count_towards_the_limits() -> None:
 
 
 def test_graph_above_two_gib_may_be_refused() -> None:
-    finding = _limits(_Costs(component="unet", parameters=2 * GIB + 1))
-    assert finding["largest graph, unet at w8a16"].severity == "warning"
+    finding = _limits(_Costs(component="transformer", parameters=2 * GIB + 1))
+    assert finding["largest graph, transformer at w8a16"].severity == "warning"
 
 
 @pytest.mark.parametrize(("parameters", "severity"), [(GIB // 2 - 1, "ok"), (GIB // 2, "warning")])
 def test_weights_above_the_protobuf_limit_need_external_data(
     parameters: int, severity: str
 ) -> None:
-    found = _limits(_Costs(component="unet", parameters=parameters))
-    finding = found["largest ONNX file, unet at fp32"]
+    found = _limits(_Costs(component="transformer", parameters=parameters))
+    finding = found["largest ONNX file, transformer at fp32"]
     assert finding.severity == severity
     assert ("external data" in finding.next_step) == (severity == "warning")
 
 
 @pytest.mark.parametrize(("chip", "severity"), [("sm8650", "ok"), ("qcm6490", "warning")])
 def test_operator_is_compared_with_the_memory_of_the_chip(chip: str, severity: str) -> None:
-    part = _Costs(component="unet", parameters=1, working_set=4 << 20)
-    finding = _limits(part, chip=chip)["largest operator, in unet at w8a16"]
+    part = _Costs(component="transformer", parameters=1, working_set=4 << 20)
+    finding = _limits(part, chip=chip)["largest operator, in transformer at w8a16"]
     assert finding.severity == severity
     assert chip in finding.limit
 
 
 def test_float32_is_not_compared_with_the_npu() -> None:
-    found = _limits(_Costs(component="unet", parameters=10**12), precisions=("fp32",))
-    assert list(found) == ["largest ONNX file, unet at fp32"]
+    found = _limits(_Costs(component="transformer", parameters=10**12), precisions=("fp32",))
+    assert list(found) == ["largest ONNX file, transformer at fp32"]

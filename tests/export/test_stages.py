@@ -151,7 +151,7 @@ def request_of(path: Path, out: Path) -> ExportRequest:
         target="snapdragon",
         precisions=("w8a16", "fp16"),
         chips=(find_chipset("sm8550"), find_chipset("sm8650")),
-        num_frames=4,
+        num_frames=8,
         height=32,
         width=32,
         steps=(1, 2),
@@ -199,18 +199,18 @@ def test_one_model_is_made_per_precision_and_one_artefact_per_chip(
 
 def failure(tmp_path: Path, status: int, text: str = "") -> str:
     (tmp_path / "log").write_text(text)
-    return str(stages._failure("compile unet", status, tmp_path / "log"))
+    return str(stages._failure("compile transformer", status, tmp_path / "log"))
 
 
 def test_child_that_crashed_is_one_line_with_the_signal(tmp_path: Path) -> None:
     message = failure(tmp_path, -signal.SIGSEGV, "error: not this\n")
-    assert message == "compile unet failed: its process was ended by SIGSEGV"
+    assert message == "compile transformer failed: its process was ended by SIGSEGV"
     assert "one --chip at a time" in failure(tmp_path, -signal.SIGKILL)
 
 
 def test_child_that_raised_is_one_line_with_its_own_message(tmp_path: Path) -> None:
     log = "Traceback\n  File x\nValueError: y\nerror: the reason\n\n"
-    assert failure(tmp_path, 1, log) == "compile unet failed: the reason"
+    assert failure(tmp_path, 1, log) == "compile transformer failed: the reason"
 
 
 @pytest.mark.parametrize(
@@ -226,7 +226,7 @@ def test_error_of_a_child_keeps_its_class(
     tmp_path: Path, word: str, kind: type[MvsdkError]
 ) -> None:
     (tmp_path / "log").write_text(f"error: {word}: the reason\n")
-    error = stages._failure("trace unet", 1, tmp_path / "log")
+    error = stages._failure("trace transformer", 1, tmp_path / "log")
     assert type(error) is kind
     assert str(error).endswith("the reason")
 
@@ -246,8 +246,9 @@ def test_stage_that_another_runner_uses_is_not_forgotten(
 
 
 def test_child_that_said_nothing_of_its_own_is_one_line(tmp_path: Path) -> None:
-    assert failure(tmp_path, 1, "first\nlast words\n \n") == "compile unet failed: last words"
-    assert failure(tmp_path, 3) == "compile unet failed: exit status 3"
+    log = "first\nlast words\n \n"
+    assert failure(tmp_path, 1, log) == "compile transformer failed: last words"
+    assert failure(tmp_path, 3) == "compile transformer failed: exit status 3"
 
 
 @pytest.mark.slow

@@ -32,7 +32,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     from mvsdk_export.distill import recipe
 
     tiny = replace(TINY, autoencoder_options=replace(TINY.autoencoder_options, steps=6))
-    monkeypatch.setitem(recipe.TRAININGS, "sticker-dit", tiny)
+    monkeypatch.setitem(recipe.TRAININGS, "sticker", tiny)
     write_tiny_data(tmp_path / "work", tiny)
     return tmp_path / "work"
 

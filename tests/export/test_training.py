@@ -345,7 +345,7 @@ def test_package_is_a_model_folder_with_a_measured_card(run: Run, tmp_path: Path
     out = tmp_path / "model"
     assert not is_packaged(TINY, run.work, out)
     done = package_model(TINY, run.work, out, prompts=4, features=_features)
-    folder = open_model_folder(out, find_recipe("sticker-dit"))
+    folder = open_model_folder(out, find_recipe("sticker"))
     average = stages.load_networks(TINY, run.work).denoiser.state_dict()
     for name, value in folder.load("transformer").state_dict().items():
         assert torch.equal(value, average[name].half().float())
@@ -354,6 +354,9 @@ def test_package_is_a_model_folder_with_a_measured_card(run: Run, tmp_path: Path
     assert "disc, arrow" in card
     assert f"{done.quality.autoencoder_psnr_db:.1f} dB on fresh clips" in card
     assert read_quality(folder).to_json() == done.quality.to_json()
+    assert f"{done.quality.rows[1].quality.psnr_db_median:.1f}" in card
+    assert "mvsdk train --model sticker --steps 40 --subjects 2" in card
+    assert max(len(line) for line in card.splitlines() if not line.startswith("|")) <= 100
     assert is_packaged(TINY, run.work, out)
     with pytest.raises(OutputError, match="--overwrite"):
         package_model(TINY, run.work, out, prompts=4, features=_features)

@@ -37,7 +37,7 @@ RECIPE = find_recipe("sticker")
 
 def a_record(value: float | None, **changes: object) -> Verification:
     base = Verification(
-        component="unet",
+        component="transformer",
         variant="onnx-w8a16",
         case="a cat, seed 7, 4 steps",
         step=2,
@@ -124,14 +124,14 @@ def test_worst_miss_is_named_with_what_to_try() -> None:
 
 
 def test_miss_of_a_float_variant_gives_other_advice_and_the_step() -> None:
-    with pytest.raises(ParityError, match=r"for unet at step 2 of onnx-fp16: .* checkpoint"):
+    with pytest.raises(ParityError, match=r"for transformer at step 2 of onnx-fp16: .* checkpoint"):
         check_parity([a_record(12.0, variant="onnx-fp16")])
 
 
 def test_calls_survive_the_disk(tmp_path: Path) -> None:
     calls = [
         Evaluation(
-            component="unet",
+            component="transformer",
             case="a/b, seed 1, 2 steps",
             step=step,
             inputs={"sample": np.full((2, 3), step, np.float32), "timestep": np.ones(1)},
@@ -141,7 +141,7 @@ def test_calls_survive_the_disk(tmp_path: Path) -> None:
     ]
     decoded = replace(calls[0], component="vae_decoder", step=None, inputs={"latents": np.ones(2)})
     save_calls([*calls, decoded], tmp_path / "calls.npz")
-    read = load_calls(tmp_path / "calls.npz", "unet")
+    read = load_calls(tmp_path / "calls.npz", "transformer")
     assert [(c.case, c.step, c.output[0]) for c in read] == [
         ("a/b, seed 1, 2 steps", step, step) for step in range(12)
     ]
@@ -151,7 +151,7 @@ def test_calls_survive_the_disk(tmp_path: Path) -> None:
 
 def test_calls_with_inputs_seen_before_are_dropped() -> None:
     call = Evaluation(
-        component="unet", case="x", step=0, inputs={"sample": np.ones(2)}, output=np.ones(2)
+        component="transformer", case="x", step=0, inputs={"sample": np.ones(2)}, output=np.ones(2)
     )
     other = replace(call, inputs={"sample": np.zeros(2)})
     assert unique([call, replace(call, case="y"), other]) == [call, other]
@@ -169,11 +169,11 @@ def test_every_compiled_component_and_step_and_clip_has_a_record(snapdragon_bund
 def check_records(bundle: Bundle) -> None:
     manifest = bundle.manifest
     steps = set(range(max(manifest.sampler.schedules)))
-    for variant in manifest.components["unet"].variants:
+    for variant in manifest.components["transformer"].variants:
         records = [r for r in manifest.verification if r.variant == variant.id]
         found = {(r.component, r.step) for r in records if r.metric != "frame_difference_psnr"}
         whole = {(name, None) for name in ("text_encoder", "vae_decoder", END_TO_END)}
-        assert found == whole | {("unet", step) for step in steps}
+        assert found == whole | {("transformer", step) for step in steps}
         assert any(r.metric == "frame_difference_psnr" for r in records)
         floors = RECIPE.floors_db[variant.precision]
         for r in records:
@@ -202,12 +202,13 @@ def test_floor_that_is_missed_makes_a_failed_record(
         output=tmp_path,
     )
     calls = load_calls(tmp_path / "calls.npz")
-    floors = {"fp32": {**RECIPE.floors_db["fp32"], "unet": 300.0}}
-    variant = next(v for v in bundle.manifest.components["unet"].variants if v.precision == "fp32")
+    floors = {"fp32": {**RECIPE.floors_db["fp32"], "transformer": 300.0}}
+    variants = bundle.manifest.components["transformer"].variants
+    variant = next(v for v in variants if v.precision == "fp32")
     records = verify_variant(onnx_bundle, variant, calls, replace(RECIPE, floors_db=floors))
     missed = {(r.component, r.step) for r in records if not r.passed}
-    assert missed == {("unet", step) for step in range(default)}
-    with pytest.raises(ParityError, match=r"for unet at step \d of onnx-fp32: .* < 300.0 dB"):
+    assert missed == {("transformer", step) for step in range(default)}
+    with pytest.raises(ParityError, match=r"for transformer at step \d of onnx-fp32: .* < 300"):
         check_parity(records)
 
 
@@ -263,6 +264,6 @@ def test_verify_refuses_a_damaged_bundle(
     damage: Callable[[Path], None],
 ) -> None:
     bundle = Path(shutil.copytree(onnx_bundle, tmp_path / "copy.mvbundle"))
-    damage(bundle / Bundle.open(bundle).manifest.components["unet"].variants[0].model)
+    damage(bundle / Bundle.open(bundle).manifest.components["transformer"].variants[0].model)
     message = refused(toolchain("verify", bundle, "--checkpoint", tiny_model_folder))
-    assert "components/unet/" in message
+    assert "components/transformer/" in message

@@ -11,7 +11,7 @@ from torch import nn
 
 from mvsdk_export.checkpoints import ModelFolder, Scheduler, save_model_folder
 from mvsdk_export.networks.text_encoder import TextEncoder, TextEncoderConfig
-from mvsdk_export.networks.unet import SpatioTemporalUNet, UNetConfig
+from mvsdk_export.networks.transformer import SpatioTemporalTransformer, TransformerConfig
 from mvsdk_export.networks.vae import Autoencoder, AutoencoderConfig
 from mvsdk_export.recipes import find_recipe
 
@@ -38,18 +38,23 @@ def tiny_networks(seed: int = 0) -> dict[str, nn.Module]:
                 hidden_size=32,
                 layers=1,
                 heads=2,
+                subjects=3,
+                memory_tokens=5,
             )
         ),
-        "unet": SpatioTemporalUNet(
-            UNetConfig(
+        "transformer": SpatioTemporalTransformer(
+            TransformerConfig(
                 latent_channels=8,
                 num_frames=8,
-                channels=(32, 64),
-                down_blocks=1,
-                mid_blocks=1,
-                up_blocks=1,
+                width=32,
+                layers=1,
+                heads=2,
                 context_dim=32,
-                embedding_dim=64,
+                memory_slots=2,
+                memory_tokens=5,
+                picture_cells=4,
+                picture_size=8,
+                choices=2,
             )
         ),
         "vae_decoder": Autoencoder(

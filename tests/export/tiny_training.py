@@ -48,7 +48,7 @@ SUBJECTS = (
 )
 
 TINY = TrainingRecipe(
-    name="sticker-dit",
+    name="sticker",
     subjects=SUBJECTS,
     subject_count=2,
     sprite_size=SIZE,

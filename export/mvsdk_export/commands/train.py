@@ -78,7 +78,7 @@ class _StageReport:
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default="sticker-dit", help="recipe (default: sticker-dit)")
+    parser.add_argument("--model", default="sticker", help="recipe (default: sticker)")
     parser.add_argument(
         "--stage",
         metavar="STAGE",

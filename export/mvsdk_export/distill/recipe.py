@@ -118,7 +118,7 @@ class TrainingRecipe:
 
 
 STICKER_TRAINING = TrainingRecipe(
-    name="sticker-dit",
+    name="sticker",
     autoencoder_clips=ClipOptions(phases=24, scale_spread=0.2, place_spread=0.1),
     text_encoder=TextEncoderConfig(vocabulary_size=1, max_length=24),
     denoiser=TransformerConfig(memory_slots=2, choices=CHOICES),

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from mvsdk_export.errors import ExportError
 from mvsdk_export.recipes.spec import DENOISERS, ComponentRecipe, Recipe
-from mvsdk_export.recipes.sticker import STICKER, STICKER_DIT
+from mvsdk_export.recipes.sticker import STICKER
 
-RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (STICKER, STICKER_DIT)}
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (STICKER,)}
 
 
 def find_recipe(name: str) -> Recipe:

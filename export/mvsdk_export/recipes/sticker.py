@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from mvsdk_export.recipes.spec import ComponentRecipe, Recipe, TensorRecipe
 
 _LATENTS = ("F", "C", "h", "w")
@@ -23,10 +21,10 @@ STICKER = Recipe(
             outputs=(_FEATURES,),
         ),
         ComponentRecipe(
-            name="unet",
-            network="mvsdk_export.networks.unet:SpatioTemporalUNet",
-            config="mvsdk_export.networks.unet:UNetConfig",
-            folder="unet",
+            name="transformer",
+            network="mvsdk_export.networks.transformer:SpatioTemporalTransformer",
+            config="mvsdk_export.networks.transformer:TransformerConfig",
+            folder="transformer",
             weights="diffusion_pytorch_model.safetensors",
             inputs=(
                 TensorRecipe(name="sample", shape=_LATENTS, dtype="float32"),
@@ -50,69 +48,11 @@ STICKER = Recipe(
     height=64,
     width=64,
     fps=8,
-    frame_range=(4, 16),
-    size_multiple=32,
+    frame_range=(8, 8),  # the memory holds pictures of eight frames
+    size_multiple=16,
     size_range=(32, 128),
     steps=(1, 2, 4),
     default_steps=4,
-    calibration_prompts=(
-        "a rocket flying up on a blue background",
-        "a cat walking right with a green background",
-        "a racing car driving left on yellow",
-        "a whale swimming down in front of pink",
-        "dragon",
-        "a red balloon rising on white",
-        "the horse galloping to the left on purple",
-        "a helicopter on a black background",
-        "a penguin moving right on orange",
-        "a train going left on gray",
-        "a ghost standing still on a red background",
-        "a bee flying right",
-        "a yellow star falling on blue",
-        "a turtle crawling to the right on green",
-        "a robot not moving in front of white",
-        "an octopus moving up on a yellow background",
-        "a bus driving right on a purple background",
-        "a yacht going right on black",
-        "a plane flying up with a pink background",
-        "a puppy running left on orange",
-        "an elephant walking left in front of gray",
-        "a fish swimming left on red",
-        "a duck swimming to the left on green",
-        "a heart moving down on yellow",
-    ),
-    verification_prompts=(
-        "a rocket flying left",
-        "a dog running to the right on a green background",
-        "a sailboat sailing left on blue",
-    ),
-    floors_db={
-        "fp32": {"text_encoder": 80.0, "unet": 80.0, "vae_decoder": 55.0, "end_to_end": 50.0},
-        "fp16": {"text_encoder": 45.0, "unet": 45.0, "vae_decoder": 45.0, "end_to_end": 45.0},
-        "w8a16": {"text_encoder": 35.0, "unet": 30.0, "vae_decoder": 35.0, "end_to_end": 28.0},
-    },
-    licences={
-        "Apache-2.0": "networks, weights and text features distilled from all-MiniLM-L6-v2",
-        "MIT": "Fluent animated emoji (Microsoft), the clips that the model was trained on",
-    },
-)
-
-STICKER_DIT = replace(
-    STICKER,
-    name="sticker-dit",
-    components=(
-        STICKER.components[0],
-        replace(
-            STICKER.components[1],
-            name="transformer",
-            network="mvsdk_export.networks.transformer:SpatioTemporalTransformer",
-            config="mvsdk_export.networks.transformer:TransformerConfig",
-            folder="transformer",
-        ),
-        STICKER.components[2],
-    ),
-    frame_range=(8, 8),  # the memory holds pictures of eight frames
-    size_multiple=16,
     calibration_prompts=(
         "a rocket flying up on a blue background",
         "a cat walking right with a green background",
@@ -154,8 +94,27 @@ STICKER_DIT = replace(
         "a pizza and a robot on yellow",
     ),
     floors_db={
-        precision: {("transformer" if part == "unet" else part): db for part, db in floors.items()}
-        for precision, floors in STICKER.floors_db.items()
+        "fp32": {
+            "text_encoder": 80.0,
+            "transformer": 80.0,
+            "vae_decoder": 55.0,
+            "end_to_end": 50.0,
+        },
+        "fp16": {
+            "text_encoder": 45.0,
+            "transformer": 45.0,
+            "vae_decoder": 45.0,
+            "end_to_end": 45.0,
+        },
+        "w8a16": {
+            "text_encoder": 35.0,
+            "transformer": 30.0,
+            "vae_decoder": 35.0,
+            "end_to_end": 28.0,
+        },
+    },
+    licences={
+        "Apache-2.0": "networks, weights and text features distilled from all-MiniLM-L6-v2",
+        "MIT": "Fluent animated emoji (Microsoft), the clips that the model was trained on",
     },
 )
-"""The next `sticker`: a thousand subjects, a memory, a transformer. Its weights are not shipped."""
