@@ -1,4 +1,4 @@
-"""Distillation: what consistency converges to, who learns from a judgement, what a student walks."""
+"""Distillation: where consistency leads, who learns from a judgement, how a student walks."""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ def test_floats_cross_quantised_borders_as_scaled_uint16(
                 assert tensor.scale > 0
                 assert tensor.zero_point is not None
             else:
-                assert tensor.dtype in ("int32", "uint8", "float32")
+                assert tensor.dtype in ("int32", "uint8", "uint16")
                 assert tensor.scale is None
 
 

@@ -88,10 +88,6 @@ def _pointwise_arguments(clips: int) -> tuple[Any, ...]:
     return _maps(clips), torch.randn(32, CHANNELS, 1, 1), torch.randn(32)
 
 
-def _linear_arguments(clips: int) -> tuple[Any, ...]:
-    return torch.randn(clips, LENGTH, CHANNELS), torch.randn(32, CHANNELS), torch.randn(32)
-
-
 TABLES: dict[str, tuple[dict[str, Any], Arguments]] = {
     "activation": (ACTIVATION_FORMS, lambda clips: (_maps(clips),)),
     "pointwise_conv": (POINTWISE_FORMS, _pointwise_arguments),

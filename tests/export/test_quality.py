@@ -156,9 +156,8 @@ def test_prompts_are_the_same_every_time_and_held_out_ones_are_held_out(
 
 def _is_held_out(scene: Scene) -> bool:
     subject = SUBJECTS[scene.subject]
-    return (
-        scene.motion == held_out_motion(subject)
-        or scene.background == held_out_background(subject)
+    return scene.motion == held_out_motion(subject) or scene.background == held_out_background(
+        subject
     )
 
 

@@ -143,7 +143,9 @@ def test_loss_of_the_denoiser_falls(run: Run) -> None:
     assert len(run.losses["teacher"]) == options.steps
 
 
-@pytest.mark.parametrize("stage", ["autoencoder", "draft", "teacher", "distillation", "adversarial"])
+@pytest.mark.parametrize(
+    "stage", ["autoencoder", "draft", "teacher", "distillation", "adversarial"]
+)
 def test_closed_run_goes_on_to_the_same_losses_to_the_bit(
     run: Run, tmp_path: Path, stage: Stage
 ) -> None:

@@ -30,8 +30,8 @@ from mvsdk_export.recipes import find_recipe
 pytestmark = [pytest.mark.torch, pytest.mark.slow]
 
 SHEET = Path(__file__).with_name("ten_subjects.webp")
-"""The recipe's first ten subjects, a row each: 8 frames of 64 x 64 premultiplied RGBA. Fluent emoji,
-(c) Microsoft, MIT."""
+"""The recipe's first ten subjects, a row each: 8 frames of 64 x 64, premultiplied RGBA.
+Fluent emoji, (c) Microsoft, MIT."""
 
 STEPS: Mapping[Stage, int] = {
     "autoencoder": 20,

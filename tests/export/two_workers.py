@@ -1,4 +1,4 @@
-"""Started by `torchrun` (test_workers.py): every process trains its share, and says what came of it."""
+"""Started by `torchrun` in test_workers.py: every process trains its share and says how it went."""
 
 from __future__ import annotations
 

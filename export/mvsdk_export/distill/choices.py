@@ -6,8 +6,8 @@ training couples the two: each open choice is a function of the noise that the c
 the weight of a pattern in it. Noise stays exactly normal and choices stay exactly as likely as
 before, so that this is flow matching with a coupling of data and noise that is not independent.
 Another seed then decides otherwise, and a single step can follow it. The patterns alternate in sign
-from place to place and from frame to frame, in the latent channels of the faintest detail: clips
-have next to no share in them, so that the choices can still be read halfway.
+from place to place and from frame to frame, in the latent channels of the faintest detail. Clean
+latents are kept without a share in them, so that the choices are the same at every noise level.
 
 Reference:
     Pooladian et al. 2023, arXiv:2304.14772 (flow matching with joint couplings); Tong et al. 2023,
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from mvsdk_export.distill.captions import BACKGROUNDS
 from mvsdk_export.distill.clips import CHANCES
-from mvsdk_export.networks.transformer import choice_signs
+from mvsdk_export.networks.transformer import choice_signs, without_share
 
 CHOICES = 1 + CHANCES
 """Choices, one pattern each: the background, then what drawing leaves to chance."""
@@ -61,6 +61,12 @@ def impose_choices(noise: Tensor, choices: Tensor, *, is_open: Tensor) -> Tensor
         change[:, None, :, None, None] * signs[None, :, None] / signs.numel() ** 0.5
     )
     return moved
+
+
+def remove_choices(clean: Tensor) -> Tensor:
+    """Return clean latents `(B, F, C, h, w)` that make no choices, and none of the noise's other."""
+    frames = clean.shape[1]
+    return without_share(clean.flatten(0, 1), frames, CHOICES).reshape(clean.shape)
 
 
 def background_choice(index: NDArray[np.int64], within: NDArray[np.float64]) -> NDArray[np.float64]:

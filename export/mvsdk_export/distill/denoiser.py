@@ -25,7 +25,7 @@ from mvsdk._staging import replacing
 from mvsdk.tokenizer import WordPiece
 from mvsdk_export.distill.autoencoder import to_network
 from mvsdk_export.distill.captions import BACKGROUNDS, MOTIONS, SIZES, Scene
-from mvsdk_export.distill.choices import background_choice, impose_choices
+from mvsdk_export.distill.choices import background_choice, impose_choices, remove_choices
 from mvsdk_export.distill.clips import CHANCES, Layer, StickerClips
 from mvsdk_export.distill.loop import LossFunction
 from mvsdk_export.distill.options import TrainingError
@@ -398,7 +398,7 @@ def draw_batch(
     """Draw clips, captions and noise for a step of training."""
     chosen = rng.integers(len(bank.latents), size=count)
     captions = [clips.captions.caption(bank.scene(int(i)), rng) for i in chosen]
-    clean = torch.from_numpy(bank.latents[chosen]).float()
+    clean = remove_choices(torch.from_numpy(bank.latents[chosen]).float())
     named = np.array([caption.names_background for caption in captions])
     choices, is_open = bank.choices(chosen, named, rng)
     start = torch.randn(clean.shape, generator=noise)

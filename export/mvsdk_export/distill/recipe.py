@@ -131,7 +131,7 @@ STICKER_TRAINING = TrainingRecipe(
         steps=1000, batch_size=32, learning_rate=1.5e-3, ema_decay=0.995
     ),
     draft_options=TrainOptions(steps=1200, batch_size=64, learning_rate=2e-3, ema_decay=0.98),
-    teacher_options=TrainOptions(steps=2000, batch_size=16, learning_rate=8e-4, ema_decay=0.995),
+    teacher_options=TrainOptions(steps=2000, batch_size=16, learning_rate=5e-4, ema_decay=0.995),
     distillation_options=TrainOptions(
         steps=250, batch_size=16, learning_rate=5e-5, warmup_steps=20, ema_decay=0.98
     ),
