@@ -1,15 +1,20 @@
-"""Make the README's picture: clips of some prompts, side by side, as one animated WebP.
+"""Make the README's pictures: clips of some prompts as one animated WebP.
 
     python benchmarks/gallery.py BUNDLE [--out docs/gallery.webp] [--steps 4]
+    python benchmarks/gallery.py onnx.mvbundle:fp32 onnx.mvbundle:w8a16 sticker.mvbundle \\
+        --out docs/side_by_side.webp
 
-Subject, motion and colour of the prompts marked with a star were never together in training: they
-are the combinations that its captions hold back.
+One bundle: all prompts, side by side. Several, each with a precision or without: a row of clips
+with equal seeds for each of the first prompts, to compare what computed them. Subject, motion and
+colour of the prompts marked with a star were never together in training: they are the combinations
+that its captions hold back.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +46,9 @@ ZOOM = 2
 CAPTION = 28
 """Pixels below a clip for its prompt and seed."""
 
+COMPARED = 4
+"""Prompts that several bundles are compared on."""
+
 MOST_BYTES = 3_000_000
 
 
@@ -49,22 +57,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("bundle", type=Path)
+    parser.add_argument("bundles", metavar="BUNDLE[:PRECISION]", nargs="+")
     parser.add_argument("--out", type=Path, default=Path("docs/gallery.webp"))
     parser.add_argument("--steps", type=int, default=4)
     options = parser.parse_args()
-    pipeline = mvsdk.load(options.bundle)
-    cells = [
-        label_clip(
-            pipeline.generate(prompt, num_inference_steps=options.steps, seed=seed).frames,
-            f"{prompt}{' *' if starred else ''}",
-            f"seed {seed}",
-        )
-        for prompt, seed, starred in all_prompts()
-    ]
+    if len(options.bundles) == 1:
+        cells = draw_gallery(options.bundles[0], options.steps)
+        columns = COLUMNS
+    else:
+        cells = compare_bundles(options.bundles, options.steps)
+        columns = len(options.bundles)
     rows = [
-        np.concatenate(cells[start : start + COLUMNS], axis=2)
-        for start in range(0, len(cells), COLUMNS)
+        np.concatenate(cells[start : start + columns], axis=2)
+        for start in range(0, len(cells), columns)
     ]
     frames = [Image.fromarray(frame) for frame in np.concatenate(rows, axis=1)]
     frames[0].save(
@@ -76,6 +81,37 @@ def main() -> int:
         return 1
     print(f"{options.out}: {len(cells)} clips, {size} bytes")
     return 0
+
+
+def draw_gallery(bundle: str, steps: int) -> list[np.ndarray]:
+    """Return labelled clips `(F, H, W, 3)` of all prompts."""
+    pipeline = open_bundle(bundle)
+    return [
+        label_clip(
+            pipeline.generate(prompt, num_inference_steps=steps, seed=seed).frames,
+            f"{prompt}{' *' if starred else ''}, seed {seed}",
+        )
+        for prompt, seed, starred in all_prompts()
+    ]
+
+
+def compare_bundles(bundles: Sequence[str], steps: int) -> list[np.ndarray]:
+    """Return labelled clips of the first prompts, those of a prompt beside each other."""
+    pipelines = {name: open_bundle(name) for name in bundles}
+    return [
+        label_clip(
+            pipeline.generate(prompt, num_inference_steps=steps, seed=seed).frames,
+            f"{prompt}: {Path(name).name}",
+        )
+        for prompt, seed in PROMPTS[:COMPARED]
+        for name, pipeline in pipelines.items()
+    ]
+
+
+def open_bundle(name: str) -> mvsdk.Pipeline:
+    """Open a bundle, by `PATH` or `PATH:PRECISION`."""
+    path, _, precision = name.partition(":")
+    return mvsdk.load(path, precision=precision or None)
 
 
 def all_prompts() -> list[tuple[str, int, bool]]:
@@ -96,13 +132,13 @@ def all_prompts() -> list[tuple[str, int, bool]]:
     return [(prompt, seed, False) for prompt, seed in PROMPTS] + held_out
 
 
-def label_clip(frames: np.ndarray, prompt: str, seed: str) -> np.ndarray:
+def label_clip(frames: np.ndarray, text: str) -> np.ndarray:
     """Enlarge a clip `(F, H, W, 3)` and write below it what it shows."""
     large = frames.repeat(ZOOM, axis=1).repeat(ZOOM, axis=2)
     label = Image.new("RGB", (large.shape[2], CAPTION), "white")
     draw = ImageDraw.Draw(label)
     font = ImageFont.load_default(9)
-    lines = split_line(f"{prompt}, {seed}", draw, font, large.shape[2] - 4)
+    lines = split_line(text, draw, font, large.shape[2] - 4)
     draw.multiline_text((2, 2), "\n".join(lines), fill="black", font=font, spacing=1)
     below = np.broadcast_to(np.asarray(label), (len(large), CAPTION, large.shape[2], 3))
     return np.concatenate([large, below], axis=1)

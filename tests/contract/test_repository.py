@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 from source_tree import ROOT
 
 WEIGHTS_MOST_BYTES = 40_000_000
-FILE_MOST_BYTES = 20_000_000
+FILE_MOST_BYTES = 25_000_000
 WEIGHT_SUFFIX = ".safetensors"
 OTHER_WEIGHTS = re.compile(
     r"\.(bin|ckpt|gguf|h5|joblib|mlmodel|np[yz]|onnx|pickle|pkl|pt[e2h]?|tflite)$", re.IGNORECASE

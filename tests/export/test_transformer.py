@@ -26,6 +26,7 @@ from mvsdk_export.distill.choices import (
     chosen_background,
     impose_choices,
     read_choices,
+    remove_choices,
 )
 from mvsdk_export.distill.clips import CHANCES, StickerClips
 from mvsdk_export.distill.denoiser import (
@@ -47,6 +48,7 @@ from mvsdk_export.networks.transformer import (
     choice_signs,
     placing,
     trust,
+    without_share,
 )
 from mvsdk_export.networks.vae import Autoencoder
 from mvsdk_export.targets.onnx import export_onnx
@@ -175,7 +177,7 @@ def test_layers_add_to_a_draft() -> None:
     parts = network.pictures_in(network.pictures(codes, layout, (32, 32))).chunk(4, dim=1)
     gains = weights.reshape(4, 5, 8, 1, 1)
     wanted = sum((part * gains[:, i] for i, part in enumerate(parts)), gains[:, 4])
-    torch.testing.assert_close(drafted, wanted)
+    torch.testing.assert_close(drafted, without_share(wanted, 4, CHOICES))
 
 
 def test_noisy_latents_are_trusted_as_is_best() -> None:
@@ -317,13 +319,33 @@ def test_imposed_choices_are_read_and_the_rest_of_the_noise_stays() -> None:
 
 
 @torch.no_grad()
-def test_choices_are_still_read_halfway() -> None:
+def test_choices_are_the_same_at_every_noise_level() -> None:
     reader, rng = ChoiceReader(CONFIG), torch.Generator().manual_seed(0)
-    noise = torch.randn(1, 4, 8, 4, 4, generator=rng)
-    flat = torch.randn(1, 1, 8, 1, 1, generator=rng).expand_as(noise)
-    start = reader(noise.flatten(0, 1), torch.ones(1))
-    halfway = reader((0.5 * noise + 0.5 * flat).flatten(0, 1), torch.full((1,), 0.5))
-    torch.testing.assert_close(halfway, start, rtol=1e-3, atol=1e-3)
+    noise, clean = torch.randn(2, 2, 4, 8, 4, 4, generator=rng)
+    start = reader(noise.flatten(0, 1), torch.ones(2))
+    for t in (0.75, 0.5, 0.1):
+        noisy = t * noise + (1 - t) * remove_choices(clean)
+        found = reader(noisy.flatten(0, 1), torch.full((2,), t))
+        torch.testing.assert_close(found, start, rtol=1e-3, atol=1e-3)
+    other = reader((0.5 * noise + 0.5 * clean).flatten(0, 1), torch.full((2,), 0.5))
+    assert (other - start).abs().max() > 0.05, "ordinary latents have a share"
+
+
+@torch.no_grad()
+def test_predictions_make_no_choices() -> None:
+    network = _network()
+    found = network(*_inputs(2)).reshape(2, 4, 8, 4, 4)
+    torch.testing.assert_close(remove_choices(found), found)
+    torch.testing.assert_close(read_choices(found), torch.full((2, CHOICES), 0.5))
+
+
+def test_removing_choices_leaves_all_else() -> None:
+    clean = torch.randn(2, 4, 8, 4, 4, generator=torch.Generator().manual_seed(0))
+    kept = remove_choices(clean)
+    assert torch.equal(kept[:, :, :-CHOICES], clean[:, :, :-CHOICES])
+    signs = choice_signs(4, 4, 4, clean.device)[None, :, None]
+    removed = (clean - kept)[:, :, -CHOICES:] * signs
+    torch.testing.assert_close(removed, removed[:, :1, :, :1, :1].expand_as(removed))
 
 
 def test_background_is_chosen_by_the_numbers_that_say_it() -> None:
