@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mvsdk.schedules import flow_sigmas
+from mvsdk_export.distill import adversarial
 from mvsdk_export.distill.adversarial import Heads, judge
 from mvsdk_export.distill.consistency import (
     Predict,
@@ -168,7 +169,21 @@ def test_heads_see_frames_and_places() -> None:
     assert (backwards - temporal).abs().max() > 1e-3, "order in time matters to the temporal head"
 
 
-def test_judgement_moves_a_student_towards_what_is_real() -> None:
+def test_every_clip_is_judged_by_its_own_condition() -> None:
+    torch.manual_seed(0)
+    heads = Heads([4], 5, width=6)
+    x, condition = torch.randn(2, 3, 4, 7), torch.randn(2, 5)
+    other = condition.clone()
+    other[1] += 1.0
+    changed = (heads([x], other) - heads([x], condition)).abs()
+    assert changed[0].max() == 0.0
+    assert changed[1].min() > 0.0
+
+
+def test_judgement_alone_moves_a_student_towards_what_is_real(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(adversarial, "RECONSTRUCTION_WEIGHT", 0.0)
     torch.manual_seed(0)
     heads, rng = Heads([4, 8], 5, width=8), torch.Generator().manual_seed(1)
     shift = nn.Parameter(torch.zeros(()))
@@ -178,7 +193,6 @@ def test_judgement_moves_a_student_towards_what_is_real() -> None:
     )
     for turn in range(150):
         base = torch.randn(8, 2, 4, 3, generator=rng)
-        # Another clip is real, so that the distance to it says nothing but its mean.
         real = torch.randn(8, 2, 4, 3, generator=rng) + 1.0
         generator, discriminator = _judged(heads, real, base + shift, seed=turn)
         optimizer.zero_grad()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,14 @@ pytest.importorskip("torch", reason="needs the extra export")
 from numpy.typing import NDArray
 from tiny_training import SUBJECTS, TINY, tiny_sprites
 
-from mvsdk_export.distill.captions import Scene, held_out_background, held_out_motion
+from mvsdk_export.distill.captions import (
+    BACKGROUNDS,
+    Caption,
+    CaptionSampler,
+    Scene,
+    held_out_background,
+    held_out_motion,
+)
 from mvsdk_export.distill.clips import StickerClips
 from mvsdk_export.distill.features import (
     clip_features,
@@ -21,7 +29,7 @@ from mvsdk_export.distill.features import (
     kernel_distance,
     spread_of,
 )
-from mvsdk_export.distill.measures import Frames, change_psnr_db_of, zoom_of
+from mvsdk_export.distill.measures import Frames, backgrounds_of, change_psnr_db_of, zoom_of
 from mvsdk_export.distill.options import TrainingError
 from mvsdk_export.distill.quality import Combinations, Measuring, ModelQuality, QualityRow
 
@@ -128,7 +136,31 @@ def test_drawn_clips_score_full_marks(measuring: Measuring, combinations: Combin
     assert row.quality.motion_accuracy == 1.0
     assert row.quality.background_accuracy == 1.0
     assert row.quality.direction_accuracy > 0.9  # dark sprites on black hide
+    assert row.quality.zoom_accuracy > 0.8
     assert row.quality.subject_accuracy > 0.8
+
+
+def test_spread_of_drawn_clips_is_that_of_drawn_clips(
+    measuring: Measuring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[Scene] = []
+    draw = CaptionSampler.caption
+
+    def note(sampler: CaptionSampler, scene: Scene, *arguments: Any, **options: Any) -> Caption:
+        shown.append(scene)
+        return draw(sampler, scene, *arguments, **options)
+
+    def generate(prompts: Sequence[str], seeds: Sequence[int], steps: int) -> Frames:
+        names = backgrounds_of(seeds, LATENT_SHAPE)
+        if any(name in prompts[0] for name in BACKGROUNDS):
+            names = [shown[-1].background] * len(seeds)
+        return measuring._draw([replace(shown[-1], background=name) for name in names], seeds)
+
+    monkeypatch.setattr(CaptionSampler, "caption", note)
+    spreads = measuring.spreads(generate, 4)
+    assert spreads["obedience"] == 1.0
+    assert spreads["spread"] == pytest.approx(spreads["drawn_spread"])
+    assert spreads["named_spread"] < 0.5 * spreads["spread"]
 
 
 def test_clips_of_other_prompts_score_next_to_nothing(measuring: Measuring) -> None:

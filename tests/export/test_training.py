@@ -31,7 +31,6 @@ from mvsdk_export.distill.clips import CHANCES
 from mvsdk_export.distill.denoiser import (
     BANK_BATCH,
     LatentBank,
-    TextDenoiser,
     denoiser_loss,
     draw_bank,
     read_bank,
@@ -135,11 +134,10 @@ def test_loss_of_the_autoencoder_falls(run: Run) -> None:
 def test_loss_of_the_denoiser_falls(run: Run) -> None:
     options = TINY.options("teacher")
     clips, bank = stages.read_clips(TINY, run.work), stages.load_bank(TINY, run.work)
-    networks = stages.load_networks(TINY, run.work, "teacher")
-    loss = denoiser_loss(bank, clips, networks.tokenizer, 64)
-    fresh = TextDenoiser(networks.text_encoder, SpatioTemporalTransformer(TINY.denoiser))
-    trained = TextDenoiser(networks.text_encoder, networks.denoiser)
-    assert _loss_on_one_batch(loss, trained) < 0.85 * _loss_on_one_batch(loss, fresh)
+    loss = denoiser_loss(bank, clips, stages.load_tokenizer(TINY, run.work), 64)
+    before = stages.load_text_denoiser(TINY, run.work, "draft")
+    after = stages.load_text_denoiser(TINY, run.work, "teacher")
+    assert _loss_on_one_batch(loss, after) < 0.95 * _loss_on_one_batch(loss, before)
     assert len(run.losses["teacher"]) == options.steps
 
 
@@ -362,6 +360,21 @@ def test_package_is_a_model_folder_with_a_measured_card(run: Run, tmp_path: Path
     assert is_packaged(TINY, run.work, out)
     with pytest.raises(OutputError, match="--overwrite"):
         package_model(TINY, run.work, out, prompts=4, features=_features)
+
+
+def test_student_starts_from_the_teacher_and_goes_on(run: Run) -> None:
+    teacher, distilled, finetuned = (
+        stages.load_networks(TINY, run.work, stage).denoiser
+        for stage in ("teacher", "distillation", "adversarial")
+    )
+    fresh = SpatioTemporalTransformer(TINY.denoiser)
+
+    def distance(a: nn.Module, b: nn.Module) -> float:
+        pairs = zip(a.parameters(), b.parameters(), strict=True)
+        return sum(float((x - y).square().sum()) for x, y in pairs)
+
+    assert 0.0 < distance(teacher, distilled) < 0.1 * distance(teacher, fresh)
+    assert 0.0 < distance(distilled, finetuned) < 0.1 * distance(teacher, fresh)
 
 
 def test_text_encoder_is_trained_along_with_the_denoiser(run: Run) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
-from contextlib import closing
+from collections.abc import Generator
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +17,7 @@ from torch import Tensor, nn
 
 from mvsdk_export.distill import stages
 from mvsdk_export.distill.loop import train
-from mvsdk_export.distill.options import Stage, TrainOptions
+from mvsdk_export.distill.options import Stage, TrainOptions, TrainStep
 from mvsdk_export.distill.workers import Workers, joined
 
 STAGES: tuple[Stage, ...] = (
@@ -30,7 +33,7 @@ STAGES: tuple[Stage, ...] = (
 
 
 def main() -> None:
-    """Train a line and a tiny model; write losses and weights, a file per process."""
+    """Train a line and a tiny model; write losses and hashes of weights, a file per process."""
     work = Path(sys.argv[1])
     with joined() as workers:
         if workers.is_first:
@@ -40,9 +43,37 @@ def main() -> None:
         nn.init.zeros_(line.weight)
         options = TrainOptions(steps=8, batch_size=4, learning_rate=0.1, ema_decay=0.5)
         list(train(line, line_loss, options, work / "line", workers=workers))
-        losses = {stage: run(stage, work, workers) for stage in STAGES}
-        found = {"line": line.weight.tolist(), "losses": losses}
+        found = {"line": line.weight.tolist(), "losses": {}, "weights": {}}
+        for stage in STAGES:
+            with recorded() as networks:
+                found["losses"][stage] = run(stage, work, workers)
+            found["weights"][stage] = [digest(network) for network in networks]
         (work / f"found{workers.rank}.json").write_text(json.dumps(found))
+
+
+@contextmanager
+def recorded() -> Generator[list[nn.Module]]:
+    """Note the networks that stages train, in this process."""
+    networks: list[nn.Module] = []
+    real = stages.train
+
+    def note(network: nn.Module, *arguments: Any, **options: Any) -> Generator[TrainStep]:
+        networks.append(network)
+        return real(network, *arguments, **options)
+
+    stages.train = note
+    try:
+        yield networks
+    finally:
+        stages.train = real
+
+
+def digest(network: nn.Module) -> str:
+    """Return a hash of all weights."""
+    total = hashlib.sha256()
+    for value in network.parameters():
+        total.update(value.detach().contiguous().numpy().tobytes())
+    return total.hexdigest()
 
 
 def line_loss(network: nn.Module, rng: np.random.Generator, noise: torch.Generator) -> Tensor:

@@ -17,7 +17,14 @@ from mvsdk.cli.command import Command, whole_number
 from mvsdk.cli.output import say, show, show_json
 from mvsdk.errors import InputError
 from mvsdk_export.commands import require_toolchain
-from mvsdk_export.distill.options import MAX_SEED, STAGES, Precision, Stage, TrainStep
+from mvsdk_export.distill.options import (
+    MAX_SEED,
+    STAGES,
+    TRAINED_STAGES,
+    Precision,
+    Stage,
+    TrainStep,
+)
 from mvsdk_export.recipes import find_recipe
 
 if TYPE_CHECKING:
@@ -194,6 +201,9 @@ def _run_stages(
 ) -> int:
     result: dict[str, object] = {"model": request.model, "work": str(request.work)}
     _check_output(request, recipe)
+    for stage in request.stages:  # a batch that cannot be shared is refused before hours are spent
+        if stage in TRAINED_STAGES:
+            workers.share(recipe.options(stage).batch_size)
     reports: list[_StageReport] = []
     for stage in request.stages:
         if stage == "package":
@@ -205,7 +215,8 @@ def _run_stages(
         try:
             _follow_stage(report, request, recipe, workers)
         except KeyboardInterrupt:
-            say(f"\n{_stopped(stage, request.work)}")
+            if workers.is_first:
+                say(f"\n{_stopped(stage, request.work)}")
             return 130
         reports.append(report)
         if not workers.is_first:
@@ -286,11 +297,13 @@ def _stopped(stage: Stage, work: Path) -> str:
 
 def _package(request: _Request, recipe: TrainingRecipe) -> dict[str, object]:
     """Write the model folder, unless it is there; return what to report."""
-    from mvsdk_export.distill.packaging import is_packaged, package_model
+    from mvsdk_export.checkpoints import open_model_folder
+    from mvsdk_export.distill.packaging import is_packaged, package_model, read_quality
 
-    if is_packaged(recipe, request.work, request.out):
-        say(f"package: {request.out} holds these weights already")
-        return {"model_folder": str(request.out), "quality": None}
+    if not request.overwrite and is_packaged(recipe, request.work, request.out):
+        say(f"package: {request.out} holds these weights already; --overwrite measures them again")
+        folder = open_model_folder(request.out, find_recipe(recipe.name))
+        return {"model_folder": str(request.out), "quality": read_quality(folder).to_json()}
     say("package: measuring the model")
     done = package_model(recipe, request.work, request.out, overwrite=request.overwrite)
     say("package: finished")

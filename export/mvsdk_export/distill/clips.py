@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -62,10 +62,6 @@ class ClipOptions:
                 f"clips of {self.frames} frames at {self.size} pixels cannot be drawn; "
                 "allowed: at least 1 frame of 8 pixels"
             )
-
-    def without_chance(self) -> ClipOptions:
-        """Return options that draw every scene in one way only."""
-        return replace(self, scale_spread=0.0, place_spread=0.0, phases=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -46,7 +46,7 @@ UNCONDITIONAL_SHARE = 0.05
 """Share of training examples without a caption."""
 
 LAYOUT_WEIGHT = 0.2
-"""Likewise, of the layout's error."""
+"""Weight of the layout's error beside that of the latents."""
 
 GROUND_WEIGHT = 20.0
 """Weight of the error of what pictures lie on, while drafts alone are learned."""
@@ -68,9 +68,6 @@ MIN_TIME = 0.05
 
 SLOTS = 2
 """Subjects of a scene, at most."""
-
-_NO_CHANCE = np.random.default_rng(0)
-"""With one phase the generator of a layer decides nothing."""
 
 BANK_BATCH = 64
 """Clips that are drawn together when a bank is made; it decides which ones."""
@@ -110,7 +107,10 @@ class LatentBank:
     def layouts(self, clips: StickerClips, chosen: NDArray[np.int64]) -> Layout:
         """Return where the sprites of clips are; `layout_loss` says what stands for what."""
         drawn = [
-            clips.layers(self.scene(int(i)), self.chances[i].astype(np.float64), _NO_CHANCE)
+            # With one phase the generator decides nothing.
+            clips.layers(
+                self.scene(int(i)), self.chances[i].astype(np.float64), np.random.default_rng(0)
+            )
             for i in chosen
         ]
         frames = clips.options.frames
@@ -338,12 +338,8 @@ class TextDenoiser(nn.Module):
         self.text_encoder = text_encoder
         self.denoiser = denoiser
 
-    def forward(self, sample: Tensor, timestep: Tensor, input_ids: Tensor) -> Tensor:
-        """Predict the clean latents `(B * F, C, h, w)` from noisy ones, `(B,)` and ids `(B, L)`."""
-        return self.denoiser(sample, timestep, self.text_encoder(input_ids))
-
     def predict(self, sample: Tensor, timestep: Tensor, input_ids: Tensor) -> Prediction:
-        """Return what `forward` does, and what it was made from."""
+        """Predict from noisy latents `(B * F, C, h, w)`, their levels `(B,)` and ids `(B, L)`."""
         context, names = self.read(input_ids)
         clean, layout = self.denoiser.predict(sample, timestep, context)
         assert layout is not None

@@ -22,9 +22,6 @@ from torch import Tensor
 
 from mvsdk_export.distill.options import TrainingError
 
-FRAME_FEATURES = 1280
-"""Features of a frame; a clip has twice as many."""
-
 WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
 INPUT_SIZE = 96

@@ -1,7 +1,8 @@
 """The training loop: one step at a time, resumable to the same loss curve after any interruption.
 
-Nothing random outlives a step: the generators of step `n` are made from `(seed, n)`, so a resumed
-run draws what the uninterrupted one would have drawn. State is kept in safetensors, never pickles.
+Nothing random outlives a step: the generators of step `n` are made from `(seed, n)`, and from the
+rank where several processes train, so a run that as many of them resume draws what the
+uninterrupted one would have drawn. State is kept in safetensors, never pickles.
 
 Under `torchrun` every process takes its share of each batch, and gradients are averaged
 (`workers.py`); the first one writes.
@@ -76,7 +77,8 @@ def train(
                 run.save()
                 saved = now
             yield TrainStep(step=run.step, steps=options.steps, loss=value, elapsed_s=now - started)
-    except (KeyboardInterrupt, GeneratorExit):
+    except (KeyboardInterrupt, GeneratorExit, RuntimeError, TrainingError):
+        # Of several processes another one may have been interrupted, in the middle of a step.
         if run.is_whole and run.step > run.saved_step:
             run.save()
         raise
@@ -230,8 +232,8 @@ class _Run:
         mean = self.workers.mean(value.item())
         if not math.isfinite(mean):
             raise TrainingError(
-                f"loss is {mean} at step {step + 1} of {self.path.parent.name}; train "
-                "anew with another seed or a lower learning rate"
+                f"loss is {mean} at step {step + 1} of {self.path.parent.name}; train with another "
+                "--seed in another --work"
             )
         self.network.zero_grad(set_to_none=True)
         value.backward()

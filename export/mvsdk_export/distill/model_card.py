@@ -231,7 +231,7 @@ def _command(recipe: TrainingRecipe) -> str:
     """Return the command that trains with a recipe, which may differ from the one of its name."""
     usual = find_training(recipe.name)
     flags = [f"mvsdk train --model {recipe.name}"]
-    if recipe.teacher_options.steps != usual.teacher_options.steps:
+    if any(recipe.options(s).steps != usual.options(s).steps for s in TRAINED_STAGES):
         flags.append(f"--steps {recipe.teacher_options.steps}")
     if recipe.subject_count != usual.subject_count:
         flags.append(f"--subjects {recipe.subject_count}")
@@ -239,6 +239,8 @@ def _command(recipe: TrainingRecipe) -> str:
         flags.append(f"--clips {recipe.bank_clips}")
     if recipe.seed != usual.seed:
         flags.append(f"--seed {recipe.seed}")
+    if recipe.teacher_options.precision != usual.teacher_options.precision:
+        flags.append(f"--precision {recipe.teacher_options.precision}")
     return " ".join(flags)
 
 

@@ -132,15 +132,25 @@ def latent_shape_of(recipe: TrainingRecipe) -> tuple[int, int, int, int]:
 
 
 def rewrite_card(folder: ModelFolder, quality: ModelQuality) -> None:
-    """Write other figures into a model folder, and its card from them."""
+    """Write other figures into a model folder, and its card from them.
+
+    Raises:
+        TrainingError: If the model is not of its recipe as it stands: the card would be wrong.
+    """
     recipe = find_training(folder.recipe.name)
+    config, count = folder.load_config("text_encoder"), len(recipe.chosen_subjects())
+    if config.subjects != count:
+        raise TrainingError(
+            f"{folder.path} knows {config.subjects} subjects, its recipe has {count}; cards of "
+            "other recipes are written by mvsdk train --stage package --overwrite"
+        )
     components = {part.name: folder.load(part.name) for part in folder.recipe.components}
     card = write_model_card(
         CardFacts(
             recipe=recipe,
             subjects=[subject.noun for subject in recipe.chosen_subjects()],
             parameters=count_parameters(components),
-            vocabulary_size=folder.load_config("text_encoder").vocabulary_size,
+            vocabulary_size=config.vocabulary_size,
             quality=quality,
         )
     )

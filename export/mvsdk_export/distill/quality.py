@@ -157,7 +157,7 @@ class ModelQuality:
         except (KeyError, TypeError) as exc:
             raise TrainingError(
                 f"these are no figures of a model ({exc!r}); measure it again: "
-                "python benchmarks/quality.py"
+                "mvsdk train --stage package --overwrite"
             ) from exc
 
     def with_rows(self, rows: Sequence[QualityRow]) -> ModelQuality:

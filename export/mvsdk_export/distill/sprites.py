@@ -197,6 +197,11 @@ def sprite_cache(
     return work / "data" / f"sprites-{_data_version(chosen, size, source_frames)}.npz"
 
 
+def has_names(work: Path) -> bool:
+    """Say whether the names of emoji were fetched."""
+    return (work / "data" / "emoji" / "data.json").is_file()
+
+
 def fetch_names(work: Path) -> Path:
     """Return the file of emoji names, for `read_emoji_names`; fetch it if it is not there.
 
@@ -204,7 +209,7 @@ def fetch_names(work: Path) -> Path:
         DataError: The package cannot be fetched or is not the pinned one.
     """
     folder = work / "data" / "emoji"
-    if not (folder / "data.json").is_file():
+    if not has_names(work):
         extract_members(
             fetch_package(EMOJIBASE, work / "data" / "packages"),
             folder,

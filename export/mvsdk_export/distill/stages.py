@@ -57,6 +57,7 @@ from mvsdk_export.distill.sprites import (
     Sprites,
     build_sprites,
     fetch_names,
+    has_names,
     load_sprites,
     sprite_cache,
 )
@@ -467,7 +468,7 @@ def _is_there(stage: Stage, recipe: TrainingRecipe, work: Path) -> bool:
         return saved is not None and saved.is_finished
     if stage == "latents":
         return bank_file(work).is_file()
-    return _sprite_file(recipe, work).is_file()
+    return _sprite_file(recipe, work).is_file() and has_names(work)
 
 
 def _read_tokens(path: Path) -> list[str]:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -13,6 +14,10 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mvsdk_export.distill.options import TrainingError
+
+
+PATIENCE = timedelta(days=7)
+"""How long processes wait for the one that does alone what trains nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,13 +61,27 @@ class Workers:
         if self.count == 1:
             return value
         total = torch.tensor(value, dtype=torch.float64)
-        dist.all_reduce(total)
+        with _together():
+            dist.all_reduce(total)
         return total.item() / self.count
 
     def wait(self) -> None:
         """Return when all processes have come here."""
         if self.count > 1:
-            dist.barrier()
+            with _together():
+                dist.barrier()
+
+
+@contextmanager
+def _together() -> Generator[None]:
+    """Say plainly that another process is gone."""
+    try:
+        yield
+    except RuntimeError as exc:
+        raise TrainingError(
+            "another process of torchrun has stopped; see its message, then run the same command "
+            "again to go on"
+        ) from exc
 
 
 @contextmanager
@@ -80,7 +99,7 @@ def joined() -> Generator[Workers]:
         yield Workers()
         return
     try:
-        dist.init_process_group("gloo")
+        dist.init_process_group("gloo", timeout=PATIENCE)
     except (ValueError, RuntimeError) as exc:
         raise TrainingError(
             f"cannot join the processes of torchrun: {exc}; start them with "

@@ -82,7 +82,7 @@ class Layout(NamedTuple):
 
     boxes: Tensor
     """(B, F, slots, 4): centre and width across, centre and height down, as fractions of the
-    frame; centres from its middle, negative widths mirror."""
+    frame; centres from its middle, negative sides mirror."""
     orientations: Tensor
     """(B, F, slots, 2 * turns): logits of the turn, first as it is, then transposed."""
 
@@ -90,8 +90,8 @@ class Layout(NamedTuple):
 class SpatioTemporalTransformer(nn.Module):
     """Denoiser whose tokens are patches of all frames, each attending to all others and the text.
 
-    Noise level, the mean text feature, the choices of the noise and the place of the frame modulate
-    every layer. Pictures from the text encoder's memory are turned, scaled and placed by a layout
+    Noise level, the mean text feature, notes on the subjects, the choices of the noise and the place
+    of the frame modulate every layer. Pictures from the text encoder's memory are turned, scaled and placed by a layout
     that is predicted from the same condition. Made into latents and weighted by the condition,
     they are a draft. What noisy latents know beyond it, as far as it can be trusted, enters the
     tokens beside the pictures; the prediction is the draft, that rest, and what the layers make of
@@ -270,8 +270,8 @@ class SpatioTemporalTransformer(nn.Module):
 def trust(timestep: Tensor) -> Tensor:
     """Return the best linear weight of what noisy latents say beyond a draft.
 
-    Noise levels are `(B,)`; of `x_t = (1 - t) x_0 + t eps`, x_0 about its draft with the variance DOUBT: 0 in pure noise,
-    near 1 where there is next to none.
+    Noise levels are `(B,)`. For `x_t = (1 - t) x_0 + t eps`, where x_0 varies about its draft by
+    DOUBT: 0 in pure noise, near 1 where there is next to none.
 
     Reference:
         Wiener 1949, "Extrapolation, Interpolation, and Smoothing of Stationary Time Series".
@@ -296,8 +296,8 @@ class ChoiceReader(nn.Module):
     def forward(self, sample: Tensor, timestep: Tensor) -> Tensor:
         """Map noisy latents `(B * F, C, h, w)` to features `(B, choices * CHOICE_DIM)`.
 
-        The weight of a pattern in pure noise is standard normal, and tanh(0.8 z) is within 0.02 of
-        the probability integral that makes it uniform in (-1, 1).
+        The weight of a pattern in pure noise is standard normal, and tanh(0.8 z) / 2 + 1 / 2 is
+        within 0.02 of the probability integral, which makes it uniform in (0, 1).
         """
         k, frames = self.config.choices, self.config.num_frames
         h, w = sample.shape[2:]
