@@ -1,8 +1,7 @@
 """Make the README's pictures: clips of some prompts as one animated WebP.
 
     python benchmarks/gallery.py BUNDLE [--out docs/gallery.webp] [--steps 4]
-    python benchmarks/gallery.py onnx.mvbundle:fp32 onnx.mvbundle:w8a16 sticker.mvbundle \\
-        --out docs/side_by_side.webp
+    python benchmarks/gallery.py B.mvbundle:fp32 B.mvbundle:w8a16 --out docs/side_by_side.webp
 
 One bundle: all prompts, side by side. Several, each with a precision or without: a row of clips
 with equal seeds for each of the first prompts, to compare what computed them. Subject, motion and

@@ -371,7 +371,7 @@ def test_student_starts_from_the_teacher_and_goes_on(run: Run) -> None:
 
     def distance(a: nn.Module, b: nn.Module) -> float:
         pairs = zip(a.parameters(), b.parameters(), strict=True)
-        return sum(float((x - y).square().sum()) for x, y in pairs)
+        return sum((x - y).detach().square().sum().item() for x, y in pairs)
 
     assert 0.0 < distance(teacher, distilled) < 0.1 * distance(teacher, fresh)
     assert 0.0 < distance(distilled, finetuned) < 0.1 * distance(teacher, fresh)

@@ -74,7 +74,7 @@ def test_every_stage_runs_on_a_hundredth_of_the_data(tmp_path: Path) -> None:
             losses[stage] = losses_of(steps)
     assert {stage: len(losses[stage]) for stage in STEPS} == dict(STEPS)
     draft = losses["draft"]
-    assert np.mean(draft[-4:]) < 0.8 * np.mean(draft[:4])
+    assert np.mean(draft[-4:]) < 0.95 * np.mean(draft[:4])
 
     out = tmp_path / "model"
     package_model(recipe, tmp_path, out, prompts=8)

@@ -61,5 +61,5 @@ def test_two_processes_train_one_model(tmp_path: Path) -> None:
         assert first["weights"][stage] == second["weights"][stage]
         assert stages.is_finished(stage, TINY, tmp_path)
     draft = first["losses"]["draft"]
-    assert sum(draft[-5:]) < 0.8 * sum(draft[:5])
+    assert sum(draft[-5:]) < 0.9 * sum(draft[:5])
     assert stages.load_networks(TINY, tmp_path).denoiser.config == TINY.denoiser

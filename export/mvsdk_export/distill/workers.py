@@ -15,7 +15,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mvsdk_export.distill.options import TrainingError
 
-
 PATIENCE = timedelta(days=7)
 """How long processes wait for the one that does alone what trains nothing."""
 

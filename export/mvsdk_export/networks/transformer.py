@@ -90,12 +90,12 @@ class Layout(NamedTuple):
 class SpatioTemporalTransformer(nn.Module):
     """Denoiser whose tokens are patches of all frames, each attending to all others and the text.
 
-    Noise level, the mean text feature, notes on the subjects, the choices of the noise and the place
-    of the frame modulate every layer. Pictures from the text encoder's memory are turned, scaled and placed by a layout
-    that is predicted from the same condition. Made into latents and weighted by the condition,
-    they are a draft. What noisy latents know beyond it, as far as it can be trusted, enters the
-    tokens beside the pictures; the prediction is the draft, that rest, and what the layers make of
-    both.
+    Noise level, the mean text feature, notes on the subjects, the choices of the noise and the
+    place of the frame modulate every layer. Pictures from the text encoder's memory are turned,
+    scaled and placed by a layout that is predicted from the same condition. Made into latents and
+    weighted by the condition, they are a draft. What noisy latents know beyond it, as far as it can
+    be trusted, enters the tokens beside the pictures; the prediction is the draft, that rest, and
+    what the layers make of both.
 
     Reference:
         Peebles and Xie 2022, arXiv:2212.09748 (DiT); Chen et al. 2023, arXiv:2310.00426 (one

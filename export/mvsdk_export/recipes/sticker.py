@@ -108,8 +108,8 @@ STICKER = Recipe(
         },
         "w8a16": {
             "text_encoder": 35.0,
-            # Latents are whitened: errors of faint detail count as much as those of colour, and what
-            # is 24.4 dB of latents on the emulator (two subjects side by side) is 44 dB of frames.
+            # Latents are whitened: errors of faint detail count as much as those of colour. What is
+            # 24.4 dB of latents on the emulator (two subjects side by side) is 44 dB of frames.
             "transformer": 22.0,
             "vae_decoder": 35.0,
             "end_to_end": 28.0,
