@@ -42,7 +42,7 @@ HELD_OUT = ("crown", "ghost", "unicorn", "guitar", "snail")
 
 COLUMNS = 5
 ZOOM = 2
-CAPTION = 28
+CAPTION = 38
 """Pixels below a clip for its prompt and seed."""
 
 COMPARED = 4

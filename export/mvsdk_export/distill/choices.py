@@ -5,9 +5,10 @@ network sees only noise at its first step, and predicts the average of all that 
 training couples the two: each open choice is a function of the noise that the clip starts from,
 the weight of a pattern in it. Noise stays normal and choices stay as likely as before (but for the
 background that training keeps from a subject), so that this is flow matching with a coupling of
-data and noise that is not independent. Another seed then decides otherwise, and a single step can follow it. The patterns alternate in sign
-from place to place and from frame to frame, in the latent channels of the faintest detail. Clean
-latents are kept without a share in them, so that the choices are the same at every noise level.
+data and noise that is not independent. Another seed then decides otherwise, and a single step can
+follow it. The patterns alternate in sign from place to place and from frame to frame, in the latent
+channels of the faintest detail. Clean latents are kept without a share in them, so that the choices
+are the same at every noise level.
 
 Reference:
     Pooladian et al. 2023, arXiv:2304.14772 (flow matching with joint couplings); Tong et al. 2023,
