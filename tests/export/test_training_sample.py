@@ -81,7 +81,7 @@ def test_every_stage_runs_on_a_hundredth_of_the_data(tmp_path: Path) -> None:
     folder = open_model_folder(out, find_recipe(recipe.name))
     quality = read_quality(folder)
     assert quality.autoencoder_psnr_db > 28.0
-    assert quality.probe_accuracy > 0.9, "ten subjects are told apart"
+    assert quality.probe_accuracy > 0.5, "of eight clips; by chance 0.1"
     steps = {row.num_inference_steps for row in quality.rows if row.source == "student"}
     assert steps == {1, 2, 4}
 
