@@ -14,6 +14,7 @@ pytest.importorskip("onnxscript", reason="needs the extra export")
 
 import onnx  # noqa: E402
 import torch  # noqa: E402
+from tiny_models import tiny_networks  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 from mvsdk_export.networks import blocks  # noqa: E402
@@ -27,11 +28,6 @@ from mvsdk_export.networks.forms import (  # noqa: E402
     SPATIAL_ATTENTION_FORMS,
     TEMPORAL_ATTENTION_FORMS,
     TEMPORAL_CONV_FORMS,
-)
-from mvsdk_export.networks.text_encoder import TextEncoder, TextEncoderConfig  # noqa: E402
-from mvsdk_export.networks.transformer import (  # noqa: E402
-    SpatioTemporalTransformer,
-    TransformerConfig,
 )
 from mvsdk_export.networks.unet import SpatioTemporalUNet, UNetConfig  # noqa: E402
 from mvsdk_export.networks.vae import (  # noqa: E402
@@ -190,40 +186,21 @@ def _vae_decoder() -> tuple[nn.Module, dict[str, Tensor]]:
     return FrameDecoder(_autoencoder()).eval(), {"latents": torch.randn(3, 4, 4, 4)}
 
 
-def _text_encoder(subjects: int = 0) -> tuple[nn.Module, dict[str, Tensor]]:
-    config = TextEncoderConfig(
-        vocabulary_size=20,
-        max_length=LENGTH,
-        hidden_size=32,
-        layers=1,
-        heads=2,
-        subjects=subjects,
-        memory_tokens=5,
-    )
-    ids = torch.randint(0, 20, (1, LENGTH), dtype=torch.int32)
-    return TextEncoder(config).eval(), {"input_ids": ids}
+def _text_encoder() -> tuple[nn.Module, dict[str, Tensor]]:
+    network = tiny_networks()["text_encoder"]
+    return network, {"input_ids": torch.randint(0, 20, (1, network.config.max_length))}
 
 
 def _transformer() -> tuple[nn.Module, dict[str, Tensor]]:
-    config = TransformerConfig(
-        latent_channels=4,
-        num_frames=8,
-        width=32,
-        layers=1,
-        heads=2,
-        context_dim=32,
-        memory_slots=2,
-        memory_tokens=5,
-        picture_cells=4,
-        picture_size=8,
-        choices=2,
-    )
+    network = tiny_networks()["transformer"]
+    config = network.config
+    length = LENGTH + config.memory_slots * config.memory_tokens
     inputs = {
-        "sample": torch.randn(8, 4, 4, 4),
+        "sample": torch.randn(config.num_frames, config.latent_channels, 4, 4),
         "timestep": torch.rand(1),
-        "encoder_hidden_states": torch.randn(1, LENGTH + 2 * 5, 32),
+        "encoder_hidden_states": torch.randn(1, length, config.context_dim),
     }
-    return _randomised(SpatioTemporalTransformer(config)), inputs
+    return network, inputs
 
 
 NETWORKS = {
@@ -231,7 +208,6 @@ NETWORKS = {
     "transformer": _transformer,
     "vae_decoder": _vae_decoder,
     "text_encoder": _text_encoder,
-    "text_encoder with a memory": lambda: _text_encoder(subjects=3),
 }
 
 

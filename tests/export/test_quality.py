@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("torch", reason="needs the extra export")
 
 from numpy.typing import NDArray
-from tiny_training import SUBJECTS, TINY, tiny_sprites
+from tiny_training import SUBJECTS, TINY, coarse_features, tiny_sprites
 
 from mvsdk_export.distill.captions import (
     BACKGROUNDS,
@@ -39,15 +39,9 @@ CLIPS = StickerClips(sprites=tiny_sprites(), options=replace(TINY.clips, frames=
 LATENT_SHAPE = (8, 8, 4, 4)
 
 
-def _features(clips: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return colours at a coarse grid as features `(N, F, D)`."""
-    small = clips[:, :, ::4, ::4].astype(np.float32) / 255
-    return small.reshape(*clips.shape[:2], -1)
-
-
 @pytest.fixture(scope="module")
 def measuring() -> Measuring:
-    return Measuring(CLIPS, LATENT_SHAPE, prompts=24, features=_features)
+    return Measuring(CLIPS, LATENT_SHAPE, prompts=24, features=coarse_features)
 
 
 def test_kernel_distance_is_the_mean_over_all_pairs() -> None:

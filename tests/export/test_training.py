@@ -17,6 +17,7 @@ pytest.importorskip("torch", reason="needs the extra export")
 import torch
 from tiny_training import (
     TINY,
+    coarse_features,
     losses_of,
     run_tiny_stage,
     write_tiny_data,
@@ -27,15 +28,9 @@ from mvsdk.errors import OutputError
 from mvsdk_export.checkpoints import open_model_folder
 from mvsdk_export.distill import stages
 from mvsdk_export.distill.autoencoder import autoencoder_loss, fit_encoder_
+from mvsdk_export.distill.bank import BANK_BATCH, LatentBank, draw_bank, read_bank, save_bank
 from mvsdk_export.distill.clips import CHANCES
-from mvsdk_export.distill.denoiser import (
-    BANK_BATCH,
-    LatentBank,
-    denoiser_loss,
-    draw_bank,
-    read_bank,
-    save_bank,
-)
+from mvsdk_export.distill.denoiser import denoiser_loss
 from mvsdk_export.distill.loop import (
     STATE_FILE,
     LossFunction,
@@ -45,6 +40,7 @@ from mvsdk_export.distill.loop import (
 )
 from mvsdk_export.distill.measures import decode_latents, psnr_db_of
 from mvsdk_export.distill.options import (
+    STAGES,
     Stage,
     TrainingError,
     TrainOptions,
@@ -56,15 +52,6 @@ from mvsdk_export.networks.transformer import SpatioTemporalTransformer
 from mvsdk_export.networks.vae import Autoencoder
 from mvsdk_export.recipes import find_recipe
 
-TRAINED: tuple[Stage, ...] = (
-    "autoencoder",
-    "text_encoder",
-    "latents",
-    "draft",
-    "teacher",
-    "distillation",
-    "adversarial",
-)
 OPTIONS = TrainOptions(steps=12, batch_size=4, learning_rate=0.05, warmup_steps=2, ema_decay=0.8)
 
 
@@ -80,7 +67,7 @@ class Run:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     work = tmp_path_factory.mktemp("work")
     write_tiny_data(work)
-    return Run(work, {stage: losses_of(run_tiny_stage(stage, work)) for stage in TRAINED})
+    return Run(work, {stage: losses_of(run_tiny_stage(stage, work)) for stage in STAGES[1:-1]})
 
 
 class Line(nn.Module):
@@ -307,7 +294,7 @@ def test_finished_stages_are_skipped(run: Run, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(Teacher, "load", staticmethod(refuse))
     files = [path for path in run.work.rglob("*") if path.is_file()]
     before = {path: path.stat().st_mtime_ns for path in files}
-    for stage in ("data", *TRAINED):
+    for stage in STAGES[:-1]:
         assert list(stages.run_stage(stage, TINY, run.work)) == []
     after = {path: path.stat().st_mtime_ns for path in run.work.rglob("*") if path.is_file()}
     assert after == before
@@ -335,16 +322,10 @@ def test_other_words_in_the_vocabulary_are_refused(run: Run, tmp_path: Path) -> 
         stages.save_vocabulary(["[PAD]", "[UNK]"], Path(path))
 
 
-def _features(clips: np.ndarray) -> np.ndarray:
-    """Return colours at a coarse grid as features `(N, F, D)`."""
-    small = clips[:, :, ::4, ::4].astype(np.float32) / 255
-    return small.reshape(*clips.shape[:2], -1)
-
-
 def test_package_is_a_model_folder_with_a_measured_card(run: Run, tmp_path: Path) -> None:
     out = tmp_path / "model"
     assert not is_packaged(TINY, run.work, out)
-    done = package_model(TINY, run.work, out, prompts=4, features=_features)
+    done = package_model(TINY, run.work, out, prompts=4, features=coarse_features)
     folder = open_model_folder(out, find_recipe("sticker"))
     average = stages.load_networks(TINY, run.work).denoiser.state_dict()
     for name, value in folder.load("transformer").state_dict().items():
@@ -359,7 +340,7 @@ def test_package_is_a_model_folder_with_a_measured_card(run: Run, tmp_path: Path
     assert max(len(line) for line in card.splitlines() if not line.startswith("|")) <= 100
     assert is_packaged(TINY, run.work, out)
     with pytest.raises(OutputError, match="--overwrite"):
-        package_model(TINY, run.work, out, prompts=4, features=_features)
+        package_model(TINY, run.work, out, prompts=4, features=coarse_features)
 
 
 def test_student_starts_from_the_teacher_and_goes_on(run: Run) -> None:

@@ -20,7 +20,7 @@ from tiny_training import losses_of
 
 from mvsdk_export.checkpoints import open_model_folder
 from mvsdk_export.distill import stages
-from mvsdk_export.distill.denoiser import draw_pictures
+from mvsdk_export.distill.drafts import draw_pictures
 from mvsdk_export.distill.options import STAGES, Stage
 from mvsdk_export.distill.packaging import package_model, read_quality
 from mvsdk_export.distill.recipe import STICKER_TRAINING, TrainingRecipe

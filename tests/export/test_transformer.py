@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from mvsdk.noise import initial_latents
 from mvsdk_export.distill.autoencoder import fit_encoder_
+from mvsdk_export.distill.bank import LatentBank
 from mvsdk_export.distill.captions import BACKGROUNDS, MOTIONS, Scene
 from mvsdk_export.distill.choices import (
     CHOICES,
@@ -29,26 +30,17 @@ from mvsdk_export.distill.choices import (
     remove_choices,
 )
 from mvsdk_export.distill.clips import CHANCES, StickerClips
-from mvsdk_export.distill.denoiser import (
-    LatentBank,
-    draw_pictures,
-    fit_memory_,
-    flat_weights,
-)
+from mvsdk_export.distill.drafts import draw_pictures, fit_memory_, flat_weights
 from mvsdk_export.distill.sprites import Facing
 from mvsdk_export.networks.blocks import set_forms_
+from mvsdk_export.networks.choices import ChoiceReader, choice_signs, without_share
+from mvsdk_export.networks.pictures import Layout, Pictures, placing
 from mvsdk_export.networks.text_encoder import TextEncoder, TextEncoderConfig
 from mvsdk_export.networks.transformer import (
     DOUBT,
-    ChoiceReader,
-    Layout,
-    Pictures,
     SpatioTemporalTransformer,
     TransformerConfig,
-    choice_signs,
-    placing,
     trust,
-    without_share,
 )
 from mvsdk_export.networks.vae import Autoencoder
 from mvsdk_export.targets.onnx import export_onnx
@@ -178,6 +170,22 @@ def test_layers_add_to_a_draft() -> None:
     gains = weights.reshape(4, 5, 8, 1, 1)
     wanted = sum((part * gains[:, i] for i, part in enumerate(parts)), gains[:, 4])
     torch.testing.assert_close(drafted, without_share(wanted, 4, CHOICES))
+
+
+def test_pictures_are_placed_exactly_in_half_precision() -> None:
+    rng = torch.Generator().manual_seed(0)
+    centre = (0.5 * torch.rand(200, generator=rng) - 0.25).half()
+    extent = (0.9 * torch.rand(200, generator=rng) + 0.2).half()
+    exact = placing(centre.double(), extent.double(), 48, 64)
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float16)
+    try:
+        found = placing(centre, extent, 48, 64)
+    finally:
+        torch.set_default_dtype(default)
+    assert found.dtype == torch.float16
+    error = (found.double() - exact).square().sum() / exact.square().sum()
+    assert -10 * torch.log10(error) > 60.0, "as distances stand it would be some 43 dB"
 
 
 def test_noisy_latents_are_trusted_as_is_best() -> None:
@@ -320,7 +328,7 @@ def test_imposed_choices_are_read_and_the_rest_of_the_noise_stays() -> None:
 
 @torch.no_grad()
 def test_choices_are_the_same_at_every_noise_level() -> None:
-    reader, rng = ChoiceReader(CONFIG), torch.Generator().manual_seed(0)
+    reader, rng = ChoiceReader(CONFIG.num_frames, CHOICES), torch.Generator().manual_seed(0)
     noise, clean = torch.randn(2, 2, 4, 8, 4, 4, generator=rng)
     start = reader(noise.flatten(0, 1), torch.ones(2))
     for t in (0.75, 0.5, 0.1):

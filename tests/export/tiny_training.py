@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mvsdk_export.checkpoints import Scheduler
@@ -145,6 +146,12 @@ def run_tiny_stage(stage: Stage, work: Path, recipe: TrainingRecipe = TINY) -> l
         return list(stages.train_text_encoder(recipe, work, teacher=teacher))
     with closing(stages.run_stage(stage, recipe, work)) as steps:
         return list(steps)
+
+
+def coarse_features(clips: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return colours at a coarse grid as features `(N, F, D)`, in place of a network's."""
+    small = clips[:, :, ::4, ::4].astype(np.float32) / 255
+    return small.reshape(*clips.shape[:2], -1)
 
 
 def losses_of(steps: Iterable[TrainStep]) -> list[float]:

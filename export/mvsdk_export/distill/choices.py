@@ -24,7 +24,7 @@ from torch import Tensor
 
 from mvsdk_export.distill.captions import BACKGROUNDS
 from mvsdk_export.distill.clips import CHANCES
-from mvsdk_export.networks.transformer import choice_signs, without_share
+from mvsdk_export.networks.choices import choice_signs, without_share
 
 CHOICES = 1 + CHANCES
 """Choices, one pattern each: the background, then what drawing leaves to chance."""

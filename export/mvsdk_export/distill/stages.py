@@ -30,19 +30,10 @@ from torch import nn
 from mvsdk._staging import replacing
 from mvsdk.tokenizer import WordPiece
 from mvsdk_export.distill.autoencoder import autoencoder_loss, fit_encoder_
+from mvsdk_export.distill.bank import LatentBank, check_bank, draw_bank, read_bank, save_bank
 from mvsdk_export.distill.clips import StickerClips
-from mvsdk_export.distill.denoiser import (
-    LatentBank,
-    TextDenoiser,
-    check_bank,
-    denoiser_loss,
-    draft_loss,
-    draw_bank,
-    draw_pictures,
-    fit_memory_,
-    read_bank,
-    save_bank,
-)
+from mvsdk_export.distill.denoiser import TextDenoiser, denoiser_loss
+from mvsdk_export.distill.drafts import draft_loss, draw_pictures, fit_memory_
 from mvsdk_export.distill.loop import (
     check_same_options,
     load_average_,

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from mvsdk.schedules import flow_sigmas
 from mvsdk.tokenizer import WordPiece
 from mvsdk_export.distill.adversarial import Backbone, Heads, draw_times, judge
+from mvsdk_export.distill.bank import LatentBank
 from mvsdk_export.distill.clips import StickerClips
 from mvsdk_export.distill.consistency import Predict, consistency_loss, guide, pseudo_huber, walk
-from mvsdk_export.distill.denoiser import LatentBank, TextDenoiser, draw_batch, no_caption
+from mvsdk_export.distill.denoiser import TextDenoiser, draw_batch, no_caption
 from mvsdk_export.distill.loop import LossFunction
 from mvsdk_export.distill.options import TrainingError
 from mvsdk_export.networks.transformer import SpatioTemporalTransformer, TransformerConfig
@@ -27,8 +28,7 @@ TEACHER_STEPS = 16
 
 ANCHOR_WEIGHT = 1.0
 """Weight of the distance to clips, on the student's own way, beside that to its own predictions on
-the teacher's way. Alone, the latter drifts: its targets are the student's (measured: within 250
-steps at a rate of 1e-4 its predictions left the clips altogether)."""
+the teacher's way. Alone, the latter may drift: its targets are the student's."""
 
 STUDENT_STEPS = 4
 """Most steps of the student: the levels from which it is judged."""

@@ -108,11 +108,11 @@ STICKER = Recipe(
         },
         "w8a16": {
             "text_encoder": 35.0,
-            # Latents are whitened: errors of faint detail count as much as those of colour. What is
-            # 24.4 dB of latents on the emulator (two subjects side by side) is 44 dB of frames.
+            # Latents are whitened: errors of faint detail count as much as those of colour. Two
+            # subjects side by side have 24.1 dB in latents and 42.6 dB in frames on the emulator.
             "transformer": 22.0,
             "vae_decoder": 35.0,
-            "end_to_end": 28.0,
+            "end_to_end": 38.0,
         },
     },
     licences={

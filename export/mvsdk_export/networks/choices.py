@@ -1,0 +1,61 @@
+"""What noise decides, as networks see it (how training ties clips to it: `distill/choices.py`)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mvsdk_export.networks.blocks import sinusoid
+
+CHOICE_DIM = 16
+"""Sines and cosines that show one choice."""
+
+
+class ChoiceReader(nn.Module):
+    """Reads what the noise decides: the weights of fixed patterns in it.
+
+    A pattern is one latent channel whose sign alternates from frame to frame and from place to
+    place. Clean latents are kept without a share in it, which nobody sees, so that noisy ones
+    decide at every level what the noise did: the share of ordinary clips, small in pure noise,
+    would weigh three times as much at t = 0.25 and let clips drift from step to step.
+    """
+
+    def __init__(self, frames: int, choices: int) -> None:
+        super().__init__()
+        self.frames = frames
+        self.choices = choices
+
+    def forward(self, sample: Tensor, timestep: Tensor) -> Tensor:
+        """Map noisy latents `(B * F, C, h, w)` to features `(B, choices * CHOICE_DIM)`.
+
+        The weight of a pattern in pure noise is standard normal, and tanh(0.8 z) / 2 + 1 / 2 is
+        within 0.02 of the probability integral, which makes it uniform in (0, 1).
+        """
+        k, frames = self.choices, self.frames
+        h, w = sample.shape[2:]
+        signs = choice_signs(frames, h, w, sample.device)
+        # A split, unlike slices of a graph's input, is quantised: the input crosses as integers.
+        _, last = sample.split([sample.shape[1] - k, k], dim=1)
+        shares = (last * signs[:, None].repeat(timestep.shape[0], 1, 1, 1)).mean(dim=(2, 3))
+        weights = shares.reshape(-1, frames, k).mean(dim=1) * (frames * h * w) ** 0.5
+        uniform = torch.tanh(weights / timestep[:, None] * 0.8) * 0.5 + 0.5
+        waves = sinusoid(uniform.reshape(-1), CHOICE_DIM, max_frequency=24.0)
+        return waves.reshape(-1, k * CHOICE_DIM)
+
+
+def without_share(x: Tensor, frames: int, choices: int) -> Tensor:
+    """Return latents `(B * F, C, h, w)` without the patterns of their last channels."""
+    n, channels, h, w = x.shape
+    signs = choice_signs(frames, h, w, x.device)[:, None].repeat(n // frames, 1, 1, 1)
+    rest, last = x.split([channels - choices, choices], dim=1)
+    shares = (last * signs).mean(dim=(2, 3)).reshape(-1, frames, choices).mean(dim=1)
+    shares = shares[:, None].expand(-1, frames, -1).reshape(n, choices, 1, 1)
+    return torch.cat([rest, last - shares * signs], dim=1)
+
+
+def choice_signs(frames: int, height: int, width: int, device: torch.device) -> Tensor:
+    """Return the pattern of signs `(F, h, w)` by which noise decides."""
+    times, rows, columns = (
+        1.0 - 2.0 * (torch.arange(count, device=device) % 2) for count in (frames, height, width)
+    )
+    return times[:, None, None] * rows[:, None] * columns
