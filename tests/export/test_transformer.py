@@ -60,6 +60,7 @@ CONFIG = TransformerConfig(
     picture_cells=4,
     picture_size=32,
     choices=CHOICES,
+    choice_levels=len(BACKGROUNDS),
 )
 
 
@@ -337,6 +338,22 @@ def test_choices_are_the_same_at_every_noise_level() -> None:
         torch.testing.assert_close(found, start, rtol=1e-3, atol=1e-3)
     other = reader((0.5 * noise + 0.5 * clean).flatten(0, 1), torch.full((2,), 0.5))
     assert (other - start).abs().max() > 0.05, "ordinary latents have a share"
+
+
+@torch.no_grad()
+def test_choice_among_few_is_the_same_wherever_its_noise_lies() -> None:
+    reader = ChoiceReader(4, CHOICES, len(BACKGROUNDS))
+    index = np.repeat(np.arange(len(BACKGROUNDS)), 3)
+    within = np.tile([0.01, 0.5, 0.99], len(BACKGROUNDS))
+    wanted = torch.full((len(index), CHOICES), 0.5, dtype=torch.float64)
+    wanted[:, 0] = torch.from_numpy(background_choice(index, within))
+    noise = torch.randn(len(index), 4, 8, 4, 4, generator=torch.Generator().manual_seed(0))
+    noise = impose_choices(noise, wanted, is_open=wanted > 0)
+    found = reader(noise.flatten(0, 1), torch.ones(len(index))).reshape(len(BACKGROUNDS), 3, -1)
+    torch.testing.assert_close(found, found[:, 1:2].expand_as(found), rtol=1e-3, atol=1e-3)
+    assert (found[1:, 0] - found[:-1, 0]).abs().amax(dim=1).min() > 0.3
+    plain = ChoiceReader(4, CHOICES)(noise.flatten(0, 1), torch.ones(len(index)))
+    torch.testing.assert_close(found[:, 1], plain.reshape(found.shape)[:, 1], rtol=1e-3, atol=1e-3)
 
 
 @torch.no_grad()

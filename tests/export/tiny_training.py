@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mvsdk_export.checkpoints import Scheduler
 from mvsdk_export.distill import stages
+from mvsdk_export.distill.captions import BACKGROUNDS
 from mvsdk_export.distill.choices import CHOICES
 from mvsdk_export.distill.clips import ClipOptions
 from mvsdk_export.distill.options import Stage, TrainOptions, TrainStep
@@ -74,6 +75,7 @@ TINY = TrainingRecipe(
         picture_cells=4,
         picture_size=16,
         choices=CHOICES,
+        choice_levels=len(BACKGROUNDS),
     ),
     scheduler=Scheduler(kind="flow_euler", prediction_type="sample"),
     bank_clips=70,

@@ -53,7 +53,7 @@ class LatentBank:
         Returns:
             Uniforms `(B, CHOICES)`, and which of them are open.
         """
-        within = rng.uniform(0.02, 0.98, len(chosen))
+        within = rng.random(len(chosen))
         colour = background_choice(self.scenes[chosen, 3], within)
         uniforms = np.column_stack([colour, self.chances[chosen]]).clip(1e-4, 1 - 1e-4)
         is_open = np.ones(uniforms.shape, bool)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from mvsdk_export.checkpoints.scheduler import Scheduler
+from mvsdk_export.distill.captions import BACKGROUNDS
 from mvsdk_export.distill.choices import CHOICES
 from mvsdk_export.distill.clips import ClipOptions
 from mvsdk_export.distill.options import (
@@ -121,7 +122,7 @@ STICKER_TRAINING = TrainingRecipe(
     name="sticker",
     autoencoder_clips=ClipOptions(phases=24, scale_spread=0.2, place_spread=0.1),
     text_encoder=TextEncoderConfig(vocabulary_size=1, max_length=24),
-    denoiser=TransformerConfig(memory_slots=2, choices=CHOICES),
+    denoiser=TransformerConfig(memory_slots=2, choices=CHOICES, choice_levels=len(BACKGROUNDS)),
     scheduler=Scheduler(kind="flow_euler", prediction_type="sample"),
     bank_clips=40_000,
     autoencoder_options=TrainOptions(

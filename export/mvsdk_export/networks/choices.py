@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from statistics import NormalDist
+
 import torch
 from torch import Tensor, nn
 
@@ -9,6 +11,9 @@ from mvsdk_export.networks.blocks import sinusoid
 
 CHOICE_DIM = 16
 """Sines and cosines that show one choice."""
+
+STEEPNESS = 1000.0
+"""Rise of a step from one level of a choice to the next: one noise in 300 lies on some step."""
 
 
 class ChoiceReader(nn.Module):
@@ -20,10 +25,11 @@ class ChoiceReader(nn.Module):
     would weigh three times as much at t = 0.25 and let clips drift from step to step.
     """
 
-    def __init__(self, frames: int, choices: int) -> None:
+    def __init__(self, frames: int, choices: int, levels: int = 0) -> None:
         super().__init__()
         self.frames = frames
         self.choices = choices
+        self.levels = levels
 
     def forward(self, sample: Tensor, timestep: Tensor) -> Tensor:
         """Map noisy latents `(B * F, C, h, w)` to features `(B, choices * CHOICE_DIM)`.
@@ -38,9 +44,25 @@ class ChoiceReader(nn.Module):
         _, last = sample.split([sample.shape[1] - k, k], dim=1)
         shares = (last * signs[:, None].repeat(timestep.shape[0], 1, 1, 1)).mean(dim=(2, 3))
         weights = shares.reshape(-1, frames, k).mean(dim=1) * (frames * h * w) ** 0.5
-        uniform = torch.tanh(weights / timestep[:, None] * 0.8) * 0.5 + 0.5
+        weights = weights / timestep[:, None]
+        if self.levels > 1:
+            first, others = weights.split([1, k - 1], dim=1)
+            weights = torch.cat([self._snap(first), others], dim=1)
+        uniform = torch.tanh(weights * 0.8) * 0.5 + 0.5
         waves = sinusoid(uniform.reshape(-1), CHOICE_DIM, max_frequency=24.0)
         return waves.reshape(-1, k * CHOICE_DIM)
+
+    def _snap(self, weights: Tensor) -> Tensor:
+        """Map weights `(B, 1)` to the middle of their level, of equally likely ones.
+
+        A choice among few is no number: between two of them there is nothing to show.
+        """
+        quantile, levels = NormalDist().inv_cdf, self.levels
+        edges = torch.tensor([quantile(i / levels) for i in range(1, levels)])
+        middles = torch.tensor([quantile((i + 0.5) / levels) for i in range(levels)])
+        edges, middles = edges.to(weights.device), middles.to(weights.device)
+        passed = ((weights - edges) * STEEPNESS + 0.5).clamp(0.0, 1.0)  # (B, levels - 1)
+        return middles[0] + (passed * middles.diff()).sum(dim=1, keepdim=True)
 
 
 def without_share(x: Tensor, frames: int, choices: int) -> Tensor:

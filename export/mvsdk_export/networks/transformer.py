@@ -54,6 +54,8 @@ class TransformerConfig:
     choices: int = 0
     """Noise patterns whose weights are shown to every layer (`ChoiceReader`): the noise of a prompt
     that leaves something open decides by them. 0 for none."""
+    choice_levels: int = 0
+    """Things among which the first of them chooses, all equally likely; 0 if it is a number."""
 
     @property
     def code_size(self) -> int:
@@ -103,7 +105,7 @@ class SpatioTemporalTransformer(nn.Module):
         self.text_in = PreciseProjection(config.context_dim, size)
         self.choices = self.choices_in = self.notes_in = None
         if config.choices:
-            self.choices = ChoiceReader(config.num_frames, config.choices)
+            self.choices = ChoiceReader(config.num_frames, config.choices, config.choice_levels)
             self.choices_in = PreciseProjection(config.choices * CHOICE_DIM, size)
         if slots:
             self.notes_in = PreciseProjection(slots * config.context_dim, size)
