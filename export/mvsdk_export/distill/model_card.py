@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from mvsdk_export.distill.captions import BACKGROUNDS, MOTIONS
 from mvsdk_export.distill.options import TRAINED_STAGES, Stage, TrainOptions
 from mvsdk_export.distill.quality import ModelQuality, QualityRow
-from mvsdk_export.distill.recipe import TrainingRecipe, find_training
+from mvsdk_export.distill.recipe import TrainingRecipe
 from mvsdk_export.distill.sources import EMOJIBASE, FLUENT_EMOJI
 from mvsdk_export.recipes import find_recipe
 
@@ -197,7 +197,7 @@ def _training(facts: CardFacts) -> str:
 ## How it was trained
 
     pip install 'mvsdk[train]'
-    {_command(recipe)}
+    {recipe.command()}
 
 | stage | steps | batch | learning rate | weight average | precision | seed |
 |---|---|---|---|---|---|---|
@@ -225,23 +225,6 @@ def _options_line(stage: Stage, options: TrainOptions) -> str:
         options.seed,
     )
     return f"| {' | '.join(map(str, cells))} |"
-
-
-def _command(recipe: TrainingRecipe) -> str:
-    """Return the command that trains with a recipe, which may differ from the one of its name."""
-    usual = find_training(recipe.name)
-    flags = [f"mvsdk train --model {recipe.name}"]
-    if any(recipe.options(s).steps != usual.options(s).steps for s in TRAINED_STAGES):
-        flags.append(f"--steps {recipe.teacher_options.steps}")
-    if recipe.subject_count != usual.subject_count:
-        flags.append(f"--subjects {recipe.subject_count}")
-    if recipe.bank_clips != usual.bank_clips:
-        flags.append(f"--clips {recipe.bank_clips}")
-    if recipe.seed != usual.seed:
-        flags.append(f"--seed {recipe.seed}")
-    if recipe.teacher_options.precision != usual.teacher_options.precision:
-        flags.append(f"--precision {recipe.teacher_options.precision}")
-    return " ".join(flags)
 
 
 def _data(facts: CardFacts) -> str:

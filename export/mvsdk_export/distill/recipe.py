@@ -117,6 +117,22 @@ class TrainingRecipe:
             **options,
         )
 
+    def command(self) -> str:
+        """Return the command that trains so, with what differs from the recipe of that name."""
+        usual = TRAININGS[self.name]
+        flags = [f"mvsdk train --model {self.name}"]
+        if any(self.options(x).steps != usual.options(x).steps for x in TRAINED_STAGES):
+            flags.append(f"--steps {self.teacher_options.steps}")
+        if self.subject_count != usual.subject_count:
+            flags.append(f"--subjects {self.subject_count}")
+        if self.bank_clips != usual.bank_clips:
+            flags.append(f"--clips {self.bank_clips}")
+        if self.seed != usual.seed:
+            flags.append(f"--seed {self.seed}")
+        if self.teacher_options.precision != usual.teacher_options.precision:
+            flags.append(f"--precision {self.teacher_options.precision}")
+        return " ".join(flags)
+
 
 STICKER_TRAINING = TrainingRecipe(
     name="sticker",

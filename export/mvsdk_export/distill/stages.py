@@ -154,7 +154,7 @@ def check_needs(stage: Stage, work: Path, recipe: TrainingRecipe) -> None:
         if not _is_there(need, recipe, work):
             raise TrainingError(
                 f"stage {stage} needs {need}, which is not finished in {work}; run "
-                f"mvsdk train --model {recipe.name} --stage {need} --work {work}"
+                f"{recipe.command()} --stage {need} --work {work}"
             )
 
 
