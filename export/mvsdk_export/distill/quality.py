@@ -48,8 +48,8 @@ logger = logging.getLogger(__name__)
 Combinations = Literal["training", "held_out", "held_out_words"]
 """Scenes that training may show; scenes that it never shows; scenes of training in other words."""
 
-PROBE_CLIPS = 6
-"""Drawn clips of each subject that the probe learns from."""
+PROBE_CLIPS = 24
+"""Drawn clips of each subject that the probe learns from: motions, sizes and colours of all kinds."""
 
 PROBE_FRAMES = (2, 5)
 """Frames of a clip that the probe looks at."""
@@ -226,13 +226,11 @@ class Measuring:
         return kernel_distance(clip_features(features), self._real)
 
     def probe_accuracy(self) -> float:
-        """Return the accuracy of the probe on fresh drawn clips."""
+        """Return the accuracy of the probe on fresh drawn clips, whole as those of rows are."""
         rng = np.random.default_rng(_PROBE_SEED + 1)
         subjects = rng.integers(len(self.clips.sprites.subjects), size=self.prompts)
-        frames = self._draw_subjects(subjects, rng)
-        return float(
-            (self.probe(self._features(frames[:, self._looked_at(frames)])) == subjects).mean()
-        )
+        features = self._features(self._draw_subjects(subjects, rng))
+        return float((self.probe(features) == subjects).mean())
 
     def draw_prompts(self, combinations: Combinations) -> tuple[list[Scene], list[str]]:
         """Draw scenes of one subject, and captions that name all there is to see.
