@@ -49,7 +49,8 @@ Combinations = Literal["training", "held_out", "held_out_words"]
 """Scenes that training may show; scenes that it never shows; scenes of training in other words."""
 
 PROBE_CLIPS = 24
-"""Drawn clips of each subject that the probe learns from: motions, sizes and colours of all kinds."""
+"""Drawn clips of each subject that the probe learns from: motions, sizes and colours of all
+kinds."""
 
 PROBE_FRAMES = (2, 5)
 """Frames of a clip that the probe looks at."""
