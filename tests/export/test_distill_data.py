@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
+import re
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +29,10 @@ from mvsdk_export.distill.captions import (
     all_words,
     held_out_background,
     held_out_motion,
+    motion_phrases,
 )
 from mvsdk_export.distill.clips import ClipOptions, StickerClips, resampling_matrix
+from mvsdk_export.distill.recipe import STICKER_TRAINING
 from mvsdk_export.distill.sources import DataError, Package
 from mvsdk_export.distill.sprites import Facing, Sprites, Subject
 
@@ -263,24 +268,49 @@ def test_held_out_draws_are_all_held_out(clips: StickerClips) -> None:
         assert scene.motion == held_out_motion(subject) or scene.background == held_out_background(
             subject
         )
-    scenes, captions = clips.sample_held_out(rng, 60, kind="wording")
     known = set(all_words(SUBJECTS))
-    for caption, scene in zip(captions, scenes, strict=True):
+    other_words = replace(sampler, wording=HELD_OUT)
+    for _ in range(60):
+        scene = sampler.sample_scene(rng)
+        caption = other_words.caption(scene, rng, name_everything=True).text
         assert scene.background in caption.split()
         assert caption.startswith("this ")
         assert set(caption.split()) <= known
 
 
+DIRECTED = {
+    phrase for phrases in TRAINING.directions.values() for phrase in phrases if " " not in phrase
+}
+"""Words that say a direction by themselves."""
+
+
+def test_longest_captions_leave_room_in_the_text_encoder(clips: StickerClips) -> None:
+    sampler = CaptionSampler(subjects=sprites.load_subjects())
+    names = sorted(len(re.findall(r"\w+|-", n)) for s in sampler.subjects for n in s.names)
+    moves = max(
+        len(phrase.split())
+        for kind, motion in itertools.product(VERBS, MOTIONS)
+        for phrase in motion_phrases(kind, motion)
+    )
+    joint = max(len(x.split()) for x in JOINTS)
+    behind = max(len(x.split()) for x in TRAINING.backgrounds)
+    room = STICKER_TRAINING.text_encoder.max_length
+    assert 2 + names[-1] + moves + behind <= room, "article, size, name, motion, background"
+    assert 4 + names[-1] + names[-2] + joint + behind <= room, "two of them, which stand still"
+
+
 def test_caption_says_what_the_scene_says(clips: StickerClips) -> None:
-    scenes, captions = clips.sample_held_out(np.random.default_rng(1), 300)
+    rng, sampler = np.random.default_rng(1), clips.captions
+    scenes = [sampler.sample_held_out_scene(rng) for _ in range(300)]
+    captions = [sampler.caption(scene, rng, name_everything=True).text for scene in scenes]
     for caption, scene in zip(captions, scenes, strict=True):
         assert scene.background in caption.split()
-        assert SUBJECTS[scene.subject].noun in caption
-        says = {"left": "to left", "right": "to right", "up": "up", "down": "down"}
-        if scene.motion in ("left", "right") and "from" in caption:
-            assert says[scene.motion] in caption
+        assert any(name in caption for name in SUBJECTS[scene.subject].names)
+        if " from " in caption:
+            ends = {"left": "left", "right": "right", "up": "top", "down": "bottom"}
+            assert f"to {ends[scene.motion]}" in caption
         if scene.motion not in DIRECTIONS:
-            assert not {"left", "right", "upwards", "downwards"} & set(caption.split())
+            assert not DIRECTED & set(caption.split())
     assert {scene.motion for scene in scenes} == set(MOTIONS)
 
 

@@ -20,6 +20,7 @@ from tiny_training import (
     coarse_features,
     losses_of,
     run_tiny_stage,
+    start_tiny_stage,
     write_tiny_data,
 )
 from torch import Tensor, nn
@@ -29,8 +30,9 @@ from mvsdk_export.checkpoints import open_model_folder
 from mvsdk_export.distill import stages
 from mvsdk_export.distill.autoencoder import autoencoder_loss, fit_encoder_
 from mvsdk_export.distill.bank import BANK_BATCH, LatentBank, draw_bank, read_bank, save_bank
+from mvsdk_export.distill.choices import chosen_background, read_choices
 from mvsdk_export.distill.clips import CHANCES
-from mvsdk_export.distill.denoiser import denoiser_loss
+from mvsdk_export.distill.denoiser import denoiser_loss, draw_batch
 from mvsdk_export.distill.loop import (
     STATE_FILE,
     LossFunction,
@@ -53,6 +55,7 @@ from mvsdk_export.networks.vae import Autoencoder
 from mvsdk_export.recipes import find_recipe
 
 OPTIONS = TrainOptions(steps=12, batch_size=4, learning_rate=0.05, warmup_steps=2, ema_decay=0.8)
+DATA = "five balls"
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ def line_loss(network: nn.Module, rng: np.random.Generator, noise: torch.Generat
 
 def _take(folder: Path, count: int | None = None, network: Line | None = None) -> list[float]:
     """Train a line for some steps, then close the iterator, as Ctrl-C in a caller does."""
-    with closing(train(network or Line(), line_loss, OPTIONS, folder)) as steps:
+    with closing(train(network or Line(), line_loss, OPTIONS, folder, data=DATA)) as steps:
         return losses_of(itertools.islice(steps, count))
 
 
@@ -129,7 +132,7 @@ def test_loss_of_the_denoiser_falls(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    "stage", ["autoencoder", "draft", "teacher", "distillation", "adversarial"]
+    "stage", ["autoencoder", "text_encoder", "draft", "teacher", "distillation", "adversarial"]
 )
 def test_closed_run_goes_on_to_the_same_losses_to_the_bit(
     run: Run, tmp_path: Path, stage: Stage
@@ -139,7 +142,7 @@ def test_closed_run_goes_on_to_the_same_losses_to_the_bit(
         shutil.copytree(run.work / folder, tmp_path / folder)
     losses: list[float] = []
     for count in (5, 1, 4):
-        with closing(stages.run_stage(stage, TINY, tmp_path)) as steps:
+        with closing(start_tiny_stage(stage, tmp_path)) as steps:
             losses += losses_of(itertools.islice(steps, count))
     assert losses == run.losses[stage][:10]
 
@@ -155,7 +158,7 @@ def test_ctrl_c_loses_no_finished_step(tmp_path: Path, where: str) -> None:
         return line_loss(network, rng, noise)
 
     losses: list[float] = []
-    steps = train(Line(), interrupted, OPTIONS, tmp_path / "b")
+    steps = train(Line(), interrupted, OPTIONS, tmp_path / "b", data=DATA)
     with pytest.raises(KeyboardInterrupt):
         _follow(steps, losses, stop_at=4 if where == "between two steps" else None)
     saved = read_saved_run(tmp_path / "b")
@@ -192,7 +195,7 @@ def test_average_is_loaded_with_what_is_not_trained(tmp_path: Path) -> None:
     assert torch.equal(loaded.slope, trained.slope)
     assert loaded.offset.item() == 2.5
     again = Line()
-    list(train(again, line_loss, OPTIONS, tmp_path))
+    list(train(again, line_loss, OPTIONS, tmp_path, data=DATA))
     assert torch.equal(again.slope, trained.slope), "a finished run gives its average"
 
 
@@ -207,29 +210,35 @@ def test_other_options_are_refused_and_named(tmp_path: Path) -> None:
         (replace(OPTIONS, steps=20, seed=1), "steps 12, seed 0, asked is steps 20, seed 1"),
     ):
         with pytest.raises(TrainingError, match=wanted):
-            next(iter(train(Line(), line_loss, options, tmp_path)))
+            next(iter(train(Line(), line_loss, options, tmp_path, data=DATA)))
+    with pytest.raises(TrainingError, match="data five balls, asked is data six balls"):
+        next(iter(train(Line(), line_loss, OPTIONS, tmp_path, data="six balls")))
     assert (tmp_path / STATE_FILE).read_bytes() == before
     often = replace(OPTIONS, save_every_s=1.0)
-    assert next(iter(train(Line(), line_loss, often, tmp_path))).step == 3
+    assert next(iter(train(Line(), line_loss, often, tmp_path, data=DATA))).step == 3
 
 
 def test_state_of_another_network_and_damaged_state_are_refused(tmp_path: Path) -> None:
     _take(tmp_path, 2)
     with pytest.raises(TrainingError, match=r"slope of shape \(3,\), this network has \(4,\)"):
-        list(train(Line(width=4), line_loss, OPTIONS, tmp_path))
+        list(train(Line(width=4), line_loss, OPTIONS, tmp_path, data=DATA))
     with pytest.raises(TrainingError, match=r"lacks network\.weight"):
-        list(train(nn.Linear(3, 1), line_loss, OPTIONS, tmp_path))
+        list(train(nn.Linear(3, 1), line_loss, OPTIONS, tmp_path, data=DATA))
     state = tmp_path / STATE_FILE
     state.write_bytes(state.read_bytes()[:-7])
     with pytest.raises(TrainingError, match="remove it to train anew"):
-        list(train(Line(), line_loss, OPTIONS, tmp_path))
+        list(train(Line(), line_loss, OPTIONS, tmp_path, data=DATA))
 
 
 def test_loss_that_is_not_finite_stops_the_run_and_spares_its_state(tmp_path: Path) -> None:
     _take(tmp_path, 2)
     before = (tmp_path / STATE_FILE).read_bytes()
     with pytest.raises(TrainingError, match="loss is nan at step 3"):
-        list(train(Line(offset=2.0), lambda *a: line_loss(*a) * torch.nan, OPTIONS, tmp_path))
+        list(
+            train(
+                Line(offset=2.0), lambda *a: line_loss(*a) * torch.nan, OPTIONS, tmp_path, data=DATA
+            )
+        )
     assert (tmp_path / STATE_FILE).read_bytes() == before
 
 
@@ -358,7 +367,46 @@ def test_student_starts_from_the_teacher_and_goes_on(run: Run) -> None:
     assert 0.0 < distance(distilled, finetuned) < 0.1 * distance(teacher, fresh)
 
 
-def test_text_encoder_is_trained_along_with_the_denoiser(run: Run) -> None:
+def test_of_the_text_encoder_only_the_pictures_of_its_memory_go_on_learning(run: Run) -> None:
     distilled = stages.load_distilled_text_encoder(TINY, run.work).state_dict()
     shipped = stages.load_networks(TINY, run.work).text_encoder.state_dict()
-    assert not torch.equal(shipped["layers.0.fc1.weight"], distilled["layers.0.fc1.weight"])
+    changed = [name for name, value in shipped.items() if not torch.equal(value, distilled[name])]
+    assert changed == ["memory.table.weight"]
+
+
+def test_nobody_is_drawn_as_nothing(run: Run) -> None:
+    network = stages.load_text_denoiser(TINY, run.work, "draft")
+    memory, pictures = network.text_encoder.memory, network.denoiser.pictures
+    assert memory is not None
+    assert pictures is not None
+    width = TINY.text_encoder.hidden_size
+    with torch.no_grad():
+        drawn = pictures.decode_codes(memory.table.weight[:-width].T)
+    cover = drawn.reshape(len(memory.table.weight.T), -1, 4, *drawn.shape[2:])[:, :, 3]
+    strongest = cover.abs().amax(dim=(1, 2, 3))
+    assert strongest[-1] < 0.2 < 0.5 < strongest[:-1].min()
+
+
+def test_clips_without_a_caption_take_their_colour_from_the_noise(run: Run) -> None:
+    bank, clips = stages.load_bank(TINY, run.work), stages.read_clips(TINY, run.work)
+    tokenizer = stages.load_tokenizer(TINY, run.work)
+    for share in (0.0, 1.0):
+        rng, noise = np.random.default_rng(0), torch.Generator().manual_seed(0)
+        batch = draw_batch(bank, clips, tokenizer, 64, rng, noise, silent_share=share)
+        chosen = [chosen_background(x) for x in read_choices(batch.start)[:, 0].tolist()]
+        shown = [bank.scene(int(i)).background for i in batch.chosen]
+        same = np.mean([a == b for a, b in zip(chosen, shown, strict=True)])
+        assert batch.is_silent.all() if share else not batch.is_silent.any()
+        assert (batch.input_ids == 0).all() if share else (batch.input_ids != 0).any(dim=1).all()
+        assert same == 1.0 if share else 0.1 < same < 0.6
+
+
+def test_stages_of_other_subjects_are_refused(run: Run, tmp_path: Path) -> None:
+    shutil.copytree(run.work, tmp_path, dirs_exist_ok=True)
+    other = replace(TINY, subjects=TINY.chosen_subjects()[::-1])
+    write_tiny_data(tmp_path, other)
+    with pytest.raises(TrainingError, match=r"data 2 subjects \(sprites-\w+\), asked is data 2"):
+        list(stages.run_stage("autoencoder", other, tmp_path))
+    shutil.rmtree(tmp_path / "teacher")
+    with pytest.raises(TrainingError, match=r"vae/state.safetensors is of a run with data 2"):
+        list(stages.run_stage("teacher", other, tmp_path))

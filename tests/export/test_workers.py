@@ -55,6 +55,9 @@ def test_two_processes_train_one_model(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     first, second = (json.loads((tmp_path / f"found{rank}.json").read_text()) for rank in (0, 1))
     assert first["line"] == second["line"], "gradients are averaged, whoever saw which points"
+    assert first["parts"] == first["whole"], "interrupted runs go on to the same losses"
+    assert second["parts"] == second["whole"]
+    assert first["again"] == second["again"] == first["line"]
     for stage in TRAINED_STAGES:
         assert len(first["losses"][stage]) == TINY.options(stage).steps
         assert len(first["weights"][stage]) == 1

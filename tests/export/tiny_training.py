@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from mvsdk_export.distill.options import Stage, TrainOptions, TrainStep
 from mvsdk_export.distill.recipe import TrainingRecipe
 from mvsdk_export.distill.sprites import Facing, Sprites, Subject, save_sprites, sprite_cache
 from mvsdk_export.distill.text_encoder import TEACHER_SIZE, Teacher
+from mvsdk_export.distill.workers import Workers
 from mvsdk_export.networks.text_encoder import TextEncoderConfig
 from mvsdk_export.networks.transformer import TransformerConfig
 from mvsdk_export.networks.vae import AutoencoderConfig
@@ -82,7 +83,9 @@ TINY = TrainingRecipe(
     autoencoder_options=TrainOptions(
         steps=80, batch_size=16, learning_rate=5e-3, warmup_steps=10, ema_decay=0.9
     ),
-    text_encoder_options=TrainOptions(steps=4, batch_size=4, learning_rate=1e-3, warmup_steps=1),
+    text_encoder_options=TrainOptions(
+        steps=80, batch_size=8, learning_rate=3e-3, warmup_steps=10, ema_decay=0.9
+    ),
     draft_options=TrainOptions(
         steps=30, batch_size=8, learning_rate=3e-3, warmup_steps=1, ema_decay=0.9
     ),
@@ -130,7 +133,7 @@ def tiny_sprites() -> Sprites:
 def write_tiny_data(work: Path, recipe: TrainingRecipe = TINY) -> None:
     """Write what the stage `data` would have made."""
     names = [{"hexcode": "1F600", "label": "big grin", "tags": ["smile", "a happy face"]}]
-    (work / "data" / "emoji").mkdir(parents=True)
+    (work / "data" / "emoji").mkdir(parents=True, exist_ok=True)
     (work / "data" / "emoji" / "data.json").write_text(json.dumps(names))
     path = sprite_cache(
         work,
@@ -141,12 +144,22 @@ def write_tiny_data(work: Path, recipe: TrainingRecipe = TINY) -> None:
     save_sprites(tiny_sprites().select([x.id for x in recipe.chosen_subjects()]), path)
 
 
-def run_tiny_stage(stage: Stage, work: Path, recipe: TrainingRecipe = TINY) -> list[TrainStep]:
-    """Run a stage to its end, the text encoder with the made-up teacher."""
+def start_tiny_stage(
+    stage: Stage, work: Path, recipe: TrainingRecipe = TINY, workers: Workers = stages.ALONE
+) -> Generator[TrainStep]:
+    """Start a stage, the text encoder with the made-up teacher."""
     if stage == "text_encoder":
         teacher = WordTeacher(network=None, tokenizer=None)
-        return list(stages.train_text_encoder(recipe, work, teacher=teacher))
-    with closing(stages.run_stage(stage, recipe, work)) as steps:
+        yield from stages.train_text_encoder(recipe, work, workers, teacher=teacher)
+    else:
+        yield from stages.run_stage(stage, recipe, work, workers=workers)
+
+
+def run_tiny_stage(
+    stage: Stage, work: Path, recipe: TrainingRecipe = TINY, workers: Workers = stages.ALONE
+) -> list[TrainStep]:
+    """Run a stage to its end."""
+    with closing(start_tiny_stage(stage, work, recipe, workers)) as steps:
         return list(steps)
 
 

@@ -5,19 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import closing, contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from tiny_training import TINY, WordTeacher, losses_of, write_tiny_data
+from tiny_training import losses_of, run_tiny_stage, write_tiny_data
 from torch import Tensor, nn
 
 from mvsdk_export.distill import stages
 from mvsdk_export.distill.loop import train
-from mvsdk_export.distill.options import STAGES, Stage, TrainOptions, TrainStep
+from mvsdk_export.distill.options import STAGES, TrainOptions, TrainStep
 from mvsdk_export.distill.workers import Workers, joined
 
 
@@ -28,16 +29,36 @@ def main() -> None:
         if workers.is_first:
             write_tiny_data(work)
         workers.wait()
-        line = nn.Linear(3, 1)
-        nn.init.zeros_(line.weight)
-        options = TrainOptions(steps=8, batch_size=4, learning_rate=0.1, ema_decay=0.5)
-        list(train(line, line_loss, options, work / "line", workers=workers))
-        found = {"line": line.weight.tolist(), "losses": {}, "weights": {}}
+        whole, line = fit_line(work / "line", workers, [None])
+        parts, again = fit_line(work / "again", workers, [3, 1, None])
+        found = {
+            "line": line.weight.tolist(),
+            "again": again.weight.tolist(),
+            "whole": whole,
+            "parts": parts,
+            "losses": {},
+            "weights": {},
+        }
         for stage in STAGES[:-1]:
             with recorded() as networks:
-                found["losses"][stage] = run(stage, work, workers)
+                found["losses"][stage] = losses_of(run_tiny_stage(stage, work, workers=workers))
             found["weights"][stage] = [digest(network) for network in networks]
         (work / f"found{workers.rank}.json").write_text(json.dumps(found))
+
+
+def fit_line(
+    folder: Path, workers: Workers, counts: Sequence[int | None]
+) -> tuple[list[float], nn.Linear]:
+    """Train a line to its end, interrupted after so many steps each time; return its losses."""
+    losses: list[float] = []
+    options = TrainOptions(steps=8, batch_size=4, learning_rate=0.1, ema_decay=0.5)
+    line = nn.Linear(3, 1, bias=False)
+    for count in counts:
+        nn.init.zeros_(line.weight)
+        with closing(train(line, line_loss, options, folder, workers=workers)) as steps:
+            losses += losses_of(islice(steps, count))
+        workers.wait()
+    return losses, line
 
 
 @contextmanager
@@ -70,15 +91,6 @@ def line_loss(network: nn.Module, rng: np.random.Generator, noise: torch.Generat
     del noise
     x = torch.from_numpy(rng.standard_normal((4, 3)).astype(np.float32))
     return (network(x)[:, 0] - x.sum(dim=1)).square().mean()
-
-
-def run(stage: Stage, work: Path, workers: Workers) -> list[float]:
-    """Run a stage to its end, the text encoder with a made-up teacher; return its losses."""
-    if stage == "text_encoder":
-        teacher = WordTeacher(network=None, tokenizer=None)
-        return losses_of(stages.train_text_encoder(TINY, work, workers, teacher=teacher))
-    with closing(stages.run_stage(stage, TINY, work, workers=workers)) as steps:
-        return losses_of(steps)
 
 
 if __name__ == "__main__":

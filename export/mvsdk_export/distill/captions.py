@@ -67,7 +67,7 @@ VERBS: Mapping[str, tuple[str, ...]] = {
 }
 """Kind of subject -> what it does when it moves."""
 
-ANY_VERBS = ("moving", "going")
+ANY_VERBS = ("moving", "going", "passing", "wandering")
 """What every subject can be said to do."""
 
 SPECIAL_PHRASES: Mapping[tuple[str, str], tuple[str, ...]] = {
@@ -99,28 +99,36 @@ class Wording:
 
 
 TRAINING = Wording(
-    articles=(("a", 0.8), ("the", 0.1), ("", 0.1)),
+    articles=(("a", 0.7), ("the", 0.1), ("", 0.1), ("one", 0.04), ("my", 0.03), ("that", 0.03)),
     verbs=ANY_VERBS,
     directions={
-        "left": ("left", "to the left", "from right to left"),
-        "right": ("right", "to the right", "from left to right"),
-        "up": ("up", "upwards"),
-        "down": ("down", "downwards"),
+        "left": ("left", "to the left", "from right to left", "leftward", "off to the left side"),
+        "right": (
+            "right",
+            "to the right",
+            "from left to right",
+            "rightward",
+            "off to the right side",
+        ),
+        "up": ("up", "upwards", "upward", "to the top", "from bottom to top"),
+        "down": ("down", "downwards", "downward", "to the bottom", "from top to bottom"),
     },
     bare={
-        "still": ("standing still", "staying in place", "not moving"),
+        "still": ("standing still", "staying in place", "not moving", "at rest"),
         "up": ("rising",),
         "down": ("falling",),
-        "zoom in": ("zooming in", "coming closer", "growing", "getting bigger"),
-        "zoom out": ("zooming out", "moving away", "shrinking", "getting smaller"),
-        "spin": ("spinning", "rotating", "spinning around"),
-        "flip": ("flipping", "turning around", "doing flips"),
+        "zoom in": ("zooming in", "coming closer", "growing", "getting bigger", "becoming bigger"),
+        "zoom out": ("zooming out", "moving away", "shrinking", "getting smaller", "getting tiny"),
+        "spin": ("spinning", "rotating", "spinning around", "turning in circles"),
+        "flip": ("flipping", "turning around", "doing flips", "flipping over"),
     },
     backgrounds=(
         "on {colour}",
         "on a {colour} background",
         "with a {colour} background",
         "in front of {colour}",
+        "in front of a {colour} wall",
+        "with {colour} behind",
     ),
 )
 

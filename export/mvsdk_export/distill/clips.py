@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +11,6 @@ from PIL import Image
 
 from mvsdk_export.distill.captions import (
     BACKGROUNDS,
-    HELD_OUT,
     MOTIONS,
     SIZES,
     CaptionSampler,
@@ -103,28 +101,6 @@ class StickerClips:
         """
         sampler = self.captions
         return self.render([sampler.sample_scene(rng) for _ in range(n)], rng)
-
-    def sample_held_out(
-        self,
-        rng: np.random.Generator,
-        n: int,
-        *,
-        kind: Literal["combination", "wording"] = "combination",
-    ) -> tuple[list[Scene], list[str]]:
-        """Draw scenes that training never sees, with captions that say all they show.
-
-        Args:
-            rng: Source of every choice.
-            n: Number of scenes.
-            kind: "combination" joins a subject with its held-out motion or background in
-                training's words; "wording" describes training's combinations in held-out words.
-        """
-        sampler = self.captions
-        if kind == "wording":
-            sampler = CaptionSampler(subjects=self.sprites.subjects, wording=HELD_OUT)
-        draw = sampler.sample_held_out_scene if kind == "combination" else sampler.sample_scene
-        scenes = [draw(rng) for _ in range(n)]
-        return scenes, [sampler.caption(s, rng, name_everything=True).text for s in scenes]
 
     def scene(
         self, subject: str, *, motion: str = "still", background: str, size: str = "normal"

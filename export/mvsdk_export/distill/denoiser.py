@@ -1,15 +1,14 @@
 """Training of the denoiser: rectified flow that predicts the clean latents.
 
 The autoencoder is finished before, so clips are drawn and encoded once into a bank of latents;
-captions are drawn anew every time a clip is seen. The text encoder goes on learning along with the
-denoiser: features distilled from sentences alone hardly tell "left" from "right". What a caption
-leaves open is tied to the noise (`choices.py`).
+captions are drawn anew every time a clip is seen. Of the text encoder only the table of its memory
+goes on learning; what it makes of words stays as it was distilled, or words that no caption holds
+would lose their meaning. What a caption leaves open is tied to the noise (`choices.py`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -40,45 +39,30 @@ LAYOUT_WEIGHT = 0.2
 BOX_WEIGHT = 100.0
 """Weight of the boxes, in fractions of the frame, beside the cross-entropy of the turns."""
 
-NAMES_WEIGHT = 0.05
-"""Weight of the memory's cross-entropy beside the error of the latents."""
-
 MIN_TIME = 0.05
 """Smallest t in the loss weight 1 / t."""
 
 
 class TextDenoiser(nn.Module):
-    """Text encoder and denoiser, trained as one network."""
+    """Text encoder and denoiser; of the former only the table of its memory is trained."""
 
     def __init__(self, text_encoder: TextEncoder, denoiser: SpatioTemporalTransformer) -> None:
         super().__init__()
-        self.text_encoder = text_encoder
+        assert text_encoder.memory is not None
+        self.text_encoder = text_encoder.requires_grad_(False)
+        text_encoder.memory.table.requires_grad_(True)
         self.denoiser = denoiser
 
-    def predict(self, sample: Tensor, timestep: Tensor, input_ids: Tensor) -> Prediction:
-        """Predict from noisy latents `(B * F, C, h, w)`, their levels `(B,)` and ids `(B, L)`."""
-        context, names = self.read(input_ids)
+    def predict(self, sample: Tensor, timestep: Tensor, input_ids: Tensor) -> tuple[Tensor, Layout]:
+        """Predict from noisy latents `(B * F, C, h, w)`, their levels `(B,)` and ids `(B, L)`.
+
+        Returns:
+            Clean latents `(B * F, C, h, w)`, and where pictures were laid.
+        """
+        context = self.text_encoder(input_ids)
         clean, layout = self.denoiser.predict(sample, timestep, context)
         assert layout is not None
-        return Prediction(clean=clean, layout=layout, names=names)
-
-    def read(self, input_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Return text features `(B, S, D)` and the names in them `(B, slots, subjects + 1)`."""
-        memory = self.text_encoder.memory
-        assert memory is not None
-        features = self.text_encoder.encode(input_ids)
-        names = memory.find(features)
-        return torch.cat([features, memory(names)], dim=1), names
-
-
-class Prediction(NamedTuple):
-    """What the networks make of noisy latents and a caption."""
-
-    clean: Tensor
-    """(B * F, C, h, w)."""
-    layout: Layout
-    names: Tensor
-    """(B, slots, subjects + 1): logits of the subjects that the caption names."""
+        return clean, layout
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +77,8 @@ class Batch:
     """Standard normal, like `clean`."""
     input_ids: Tensor
     """(B, L) int32."""
+    is_silent: Tensor
+    """Whether a clip has no caption, (B,) boolean."""
 
     def at(self, times: Tensor) -> Tensor:
         """Return the latents at noise levels `(B,)`: `x_t = (1 - t) x_0 + t eps`."""
@@ -107,19 +93,28 @@ def draw_batch(
     count: int,
     rng: np.random.Generator,
     noise: torch.Generator,
+    *,
+    silent_share: float = 0.0,
 ) -> Batch:
-    """Draw clips, captions and noise for a step of training."""
+    """Draw clips, captions and noise for a step of training.
+
+    `silent_share` of the clips have no caption: their noise decides all that it can.
+    """
     chosen = rng.integers(len(bank.latents), size=count)
     captions = [clips.captions.caption(bank.scene(int(i)), rng) for i in chosen]
     clean = remove_choices(torch.from_numpy(bank.latents[chosen]).float())
-    named = np.array([caption.names_background for caption in captions])
+    silent = rng.random(count) < silent_share
+    named = np.array([caption.names_background for caption in captions]) & ~silent
     choices, is_open = bank.choices(chosen, named, rng)
     start = torch.randn(clean.shape, generator=noise)
+    is_silent = torch.from_numpy(silent)
+    input_ids = encode_captions(tokenizer, [caption.text for caption in captions])
     return Batch(
         chosen=chosen,
         clean=clean,
         start=impose_choices(start, choices, is_open=is_open),
-        input_ids=encode_captions(tokenizer, [caption.text for caption in captions]),
+        input_ids=torch.where(is_silent[:, None], no_caption(input_ids), input_ids),
+        is_silent=is_silent,
     )
 
 
@@ -129,8 +124,8 @@ def denoiser_loss(
     """Return the loss of a `TextDenoiser` with `prediction_type` "sample".
 
     Squared error of the predicted `x_0` weighted by 1 / t, t from a logit-normal distribution or 1;
-    beside it the errors of the layout and of the names that the memory found. Some captions are
-    left out, so that the network can be guided.
+    beside it the error of the layout. Some captions are left out, so that the network can be
+    guided.
 
     Reference:
         Liu et al. 2022, arXiv:2209.03003; Esser et al. 2024, arXiv:2403.03206 (logit-normal t); Ho
@@ -139,28 +134,21 @@ def denoiser_loss(
 
     def loss(network: nn.Module, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
         assert isinstance(network, TextDenoiser)
-        batch = draw_batch(bank, clips, tokenizer, batch_size, rng, noise)
+        batch = draw_batch(
+            bank, clips, tokenizer, batch_size, rng, noise, silent_share=UNCONDITIONAL_SHARE
+        )
         t = torch.randn(batch_size, generator=noise).sigmoid()
         t = torch.where(
             torch.rand(batch_size, generator=noise) < PURE_NOISE_SHARE, torch.ones(()), t
         )
-        unnamed = rng.random(batch_size) < UNCONDITIONAL_SHARE
-        silent = torch.from_numpy(unnamed)
-        ids = torch.where(silent[:, None], no_caption(batch.input_ids), batch.input_ids)
         # Channels last throughout: every 1x1 convolution leaves this layout anyway.
         sample = batch.at(t).flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        found = network.predict(sample, t, ids)
-        error = (found.clean.reshape(batch.clean.shape).float() - batch.clean).square()
+        clean, layout = network.predict(sample, t, batch.input_ids)
+        error = (clean.reshape(batch.clean.shape).float() - batch.clean).square()
         error = error.mean(dim=(1, 2, 3, 4)) / t.clamp(min=MIN_TIME)
-        nobody = found.names.shape[2] - 1
-        named = np.where(unnamed[:, None], -1, bank.scenes[batch.chosen, :2])
         wanted = bank.layouts(clips, batch.chosen)
-        wanted.boxes[silent] = 0.0
-        return (
-            error.mean()
-            + NAMES_WEIGHT * names_loss(found.names, named_subjects(named, nobody))
-            + LAYOUT_WEIGHT * layout_loss(found.layout, wanted)
-        )
+        wanted.boxes[batch.is_silent] = 0.0
+        return error.mean() + LAYOUT_WEIGHT * layout_loss(layout, wanted)
 
     return loss
 
@@ -186,16 +174,6 @@ def layout_loss(layout: Layout, wanted: Layout) -> Tensor:
     return ((BOX_WEIGHT * error + wrong.reshape(shown.shape)) * shown).sum() / shown.sum().clamp(
         min=1
     )
-
-
-def named_subjects(scenes: NDArray[np.int64], nobody: int) -> Tensor:
-    """Return the memory's entry for each slot, `(B, 2)`: subject, then partner or `nobody`."""
-    return torch.from_numpy(np.where(scenes < 0, nobody, scenes))
-
-
-def names_loss(logits: Tensor, subjects: Tensor) -> Tensor:
-    """Return the cross-entropy of `SubjectMemory.find` `(B, slots, subjects + 1)`."""
-    return F.cross_entropy(logits.flatten(0, 1).float(), subjects.flatten())
 
 
 def encode_captions(tokenizer: WordPiece, captions: list[str]) -> Tensor:

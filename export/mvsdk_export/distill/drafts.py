@@ -23,8 +23,6 @@ from mvsdk_export.distill.denoiser import (
     TextDenoiser,
     draw_batch,
     layout_loss,
-    named_subjects,
-    names_loss,
 )
 from mvsdk_export.distill.loop import LossFunction
 from mvsdk_export.distill.sprites import Facing
@@ -130,33 +128,33 @@ def draft_loss(
         batch_size: Clips of a step.
     """
     weights = flat_weights(autoencoder)
+    wanted_pictures = torch.cat([drawn, torch.zeros_like(drawn[:1])])  # nobody is transparent
 
     def loss(network: nn.Module, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
         assert isinstance(network, TextDenoiser)
         batch = draw_batch(bank, clips, tokenizer, batch_size, rng, noise)
         times = torch.rand(batch_size, generator=noise).clamp(min=MIN_TIME)
-        context, names = network.read(batch.input_ids)
+        context = network.text_encoder(batch.input_ids)
         layout, weighted = network.denoiser.arrange(batch.at(times).flatten(0, 1), times, context)
-        subjects = named_subjects(bank.scenes[batch.chosen, :2], names.shape[2] - 1)
+        subjects = torch.from_numpy(np.append(bank.scenes[batch.chosen, 0], len(drawn)))
         wanted = weights[torch.from_numpy(bank.scenes[batch.chosen, 3])]
         return (
             layout_loss(layout, bank.layouts(clips, batch.chosen))
-            + names_loss(names, subjects)
             + GROUND_WEIGHT * (weighted - wanted[:, None]).square().mean()
-            + PICTURE_WEIGHT * _picture_loss(network, drawn, subjects[:, 0])
+            + PICTURE_WEIGHT * _picture_loss(network, wanted_pictures, subjects)
         )
 
     return loss
 
 
-def _picture_loss(network: TextDenoiser, drawn: Tensor, subjects: Tensor) -> Tensor:
-    """Return the squared error of what the memory keeps of subjects `(B,)`."""
+def _picture_loss(network: TextDenoiser, wanted: Tensor, subjects: Tensor) -> Tensor:
+    """Return the squared error of what the memory keeps of some of its entries `(B,)`."""
     memory, pictures = network.text_encoder.memory, network.denoiser.pictures
     assert memory is not None
     assert pictures is not None
     width = memory.table.out_features // memory.tokens
     found = pictures.decode_codes(memory.table.weight[:-width, subjects].T)
-    return (found - drawn[subjects].flatten(0, 1).float()).square().mean()
+    return (found - wanted[subjects].flatten(0, 1).float()).square().mean()
 
 
 @torch.no_grad()

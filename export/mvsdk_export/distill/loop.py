@@ -42,6 +42,7 @@ def train(
     options: TrainOptions,
     folder: Path,
     *,
+    data: str = "",
     workers: Workers | None = None,
     rates: Mapping[str, float] | None = None,
 ) -> Generator[TrainStep]:
@@ -55,6 +56,8 @@ def train(
         loss: Computes the loss of one batch.
         options: Length, batch size and optimiser.
         folder: Where `state.safetensors` is kept; a run found there is continued.
+        data: Names what the loss draws from; a run is not continued with other data, nor one of
+            named data without.
         workers: Processes that train together; None for this one alone.
         rates: Start of parameter names -> factor of their learning rate; 1 for all others.
 
@@ -62,10 +65,10 @@ def train(
         Progress after each step; the caller owns display and cancellation.
 
     Raises:
-        TrainingError: If the state in `folder` is damaged or of a run with other options or another
-            network, or if the loss is not finite.
+        TrainingError: If the state in `folder` is damaged or of a run with other options or data or
+            another network, or if the loss is not finite.
     """
-    run = _Run(network, loss, options, folder, workers or Workers(), rates or {})
+    run = _Run(network, loss, options, data, folder, workers or Workers(), rates or {})
     run.resume_()
     network.train()
     started = saved = time.monotonic()
@@ -91,6 +94,7 @@ class SavedRun:
 
     step: int
     options: TrainOptions
+    data: str
 
     @property
     def is_finished(self) -> bool:
@@ -110,20 +114,26 @@ def read_saved_run(folder: Path) -> SavedRun | None:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata()
+        if "data" not in metadata:
+            raise TrainingError(
+                f"{path} is of an older mvsdk, which did not record its data; remove it to train "
+                "anew, or choose another work folder"
+            )
         options = TrainOptions(**json.loads(metadata["options"]))
-        return SavedRun(step=int(metadata["step"]), options=options)
+        return SavedRun(step=int(metadata["step"]), options=options, data=metadata["data"])
     except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError) as exc:
         raise TrainingError(f"cannot read {path}: {exc}; remove it to train anew") from exc
 
 
-def check_same_options(saved: SavedRun, options: TrainOptions, folder: Path) -> None:
-    """Check that a saved run can be continued with these options.
+def check_same_run(saved: SavedRun, options: TrainOptions, data: str, folder: Path) -> None:
+    """Check that a saved run can be continued with these options and these data.
 
     Raises:
-        TrainingError: If a field other than `save_every_s` differs.
+        TrainingError: If the data or a field other than `save_every_s` differ.
     """
-    theirs = asdict(saved.options)
-    ours = asdict(replace(options, save_every_s=saved.options.save_every_s))
+    theirs = {**asdict(saved.options), "data": saved.data}
+    same = replace(options, save_every_s=saved.options.save_every_s)
+    ours = {**asdict(same), "data": data}
     differing = [name for name, value in ours.items() if theirs[name] != value]
     if differing:
         was = ", ".join(f"{name} {theirs[name]}" for name in differing)
@@ -132,6 +142,15 @@ def check_same_options(saved: SavedRun, options: TrainOptions, folder: Path) -> 
             f"{folder / STATE_FILE} is of a run with {was}, asked is {asked}; ask for the same, "
             "choose another work folder, or remove the file to train anew"
         )
+
+
+def check_same_data(saved: SavedRun, data: str, folder: Path) -> None:
+    """Check that a saved run, with whatever options, was trained on these data.
+
+    Raises:
+        TrainingError: If it was not.
+    """
+    check_same_run(saved, saved.options, data, folder)
 
 
 def load_average_(network: nn.Module, folder: Path) -> int:
@@ -197,12 +216,14 @@ class _Run:
         network: nn.Module,
         loss: LossFunction,
         options: TrainOptions,
+        data: str,
         folder: Path,
         workers: Workers,
         rates: Mapping[str, float],
     ) -> None:
         self.network = network
         self.options = options
+        self.data = data
         self.path = folder / STATE_FILE
         self.workers = workers
         self.loss = workers.wrap(_Loss(network, loss))
@@ -268,7 +289,11 @@ class _Run:
             for key in _MOMENTS:
                 tensors[f"{key}.{name}"] = moments.get(key, torch.zeros_like(parameter))
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        metadata = {"step": str(self.step), "options": json.dumps(asdict(self.options))}
+        metadata = {
+            "step": str(self.step),
+            "options": json.dumps(asdict(self.options)),
+            "data": self.data,
+        }
         with replacing(self.path) as temporary:
             save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, metadata)
         self.saved_step = self.step
@@ -279,7 +304,7 @@ class _Run:
         saved = read_saved_run(self.path.parent)
         if saved is None:
             return
-        check_same_options(saved, self.options, self.path.parent)
+        check_same_run(saved, self.options, self.data, self.path.parent)
         with _reading(self.path) as file, torch.no_grad():
             for name, parameter in self.network.named_parameters():
                 parameter.copy_(_tensor(file, f"network.{name}", parameter, self.path))

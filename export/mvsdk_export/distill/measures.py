@@ -13,10 +13,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mvsdk.manifest import Sampler
 from mvsdk.noise import initial_latents
-from mvsdk.sampling import Latents, sample_flow_euler
-from mvsdk.schedules import flow_sigmas, flow_timesteps
+from mvsdk.pipeline import build_sampler
+from mvsdk.sampling import Latents
 from mvsdk.tokenizer import WordPiece
+from mvsdk_export.checkpoints.scheduler import Scheduler
 from mvsdk_export.distill.autoencoder import to_network
 from mvsdk_export.distill.captions import BACKGROUNDS, DIRECTIONS, MOTIONS, Scene
 from mvsdk_export.distill.choices import chosen_background, read_choices
@@ -28,6 +30,7 @@ from mvsdk_export.distill.student import predict_with
 from mvsdk_export.networks.text_encoder import TextEncoder
 from mvsdk_export.networks.transformer import SpatioTemporalTransformer
 from mvsdk_export.networks.vae import PATCH, Autoencoder, FrameDecoder
+from mvsdk_export.schedule import make_sampler
 
 Frames = NDArray[np.uint8]
 """(F, H, W, 3) RGB, or (N, F, H, W, 3) for N clips."""
@@ -87,28 +90,29 @@ class Quality:
         return {name: round(value, 4) for name, value in asdict(self).items()}
 
 
-def generate_with(networks: Networks, *, size: int, guidance_scale: float = 1.0) -> Generate:
+def generate_with(
+    networks: Networks, scheduler: Scheduler, *, size: int, guidance_scale: float = 1.0
+) -> Generate:
     """Return what makes clips as `Pipeline.generate` would with a float32 bundle.
 
     Its noise, its schedule, its sampler; only the networks are PyTorch's, and clips run in batches.
 
     Args:
         networks: Trained networks, in evaluation mode.
+        scheduler: How they are sampled.
         size: Height and width, pixels.
         guidance_scale: Guidance of a teacher; 1 for none.
     """
 
     def generate(prompts: Sequence[str], seeds: Sequence[int], steps: int) -> Frames:
-        starts = range(0, len(prompts), BATCH)
+        sampler = make_sampler(scheduler, [steps], steps)
+        parts = [slice(start, start + BATCH) for start in range(0, len(prompts), BATCH)]
         return np.concatenate(
             [
-                _generate_batch(
-                    networks, prompts[i : i + BATCH], seeds[i : i + BATCH], steps, size,
-                    guidance_scale,
-                )
-                for i in starts
+                _generate_batch(networks, prompts[i], seeds[i], sampler, size, guidance_scale)
+                for i in parts
             ]
-        )  # fmt: skip
+        )
 
     return generate
 
@@ -118,7 +122,7 @@ def _generate_batch(
     networks: Networks,
     prompts: Sequence[str],
     seeds: Sequence[int],
-    steps: int,
+    sampler: Sampler,
     size: int,
     guidance_scale: float,
 ) -> Frames:
@@ -130,22 +134,24 @@ def _generate_batch(
         predict_with(networks.denoiser, silence),
         guidance_scale,
     )
-    sigmas = flow_sigmas(steps)
-    timesteps = flow_timesteps(sigmas, num_train_timesteps=1)
+    steps = sampler.default_steps
+    timesteps = sampler.schedules[steps].timesteps
 
     def denoise(model_input: Latents, index: int) -> Latents:
-        times = torch.full((len(prompts),), float(timesteps[index]))
+        times = torch.full((len(prompts),), timesteps[index])
         return predict(torch.from_numpy(model_input), times).numpy()
 
-    noise = np.stack([_noise(networks, seed, size) for seed in seeds])
-    *_, latents = sample_flow_euler(denoise, noise, sigmas, prediction_type="sample")
+    def noise(index: int) -> Latents:
+        return np.stack([_noise(networks, seed, size, index) for seed in seeds])
+
+    *_, latents = build_sampler(sampler, steps)(denoise, noise(0), noise)
     return decode_latents(networks.autoencoder, latents)
 
 
-def _noise(networks: Networks, seed: int, size: int) -> Latents:
+def _noise(networks: Networks, seed: int, size: int, stream: int) -> Latents:
     config = networks.denoiser.config
     shape = (config.num_frames, config.latent_channels, size // PATCH, size // PATCH)
-    return initial_latents(seed, shape)
+    return initial_latents(seed, shape, stream=stream)
 
 
 @torch.no_grad()
@@ -224,8 +230,6 @@ def _nearest_motion(
     frames: Frames, scene: Scene, chance: NDArray[np.float64], clips: StickerClips
 ) -> str:
     """Return the motion with which the drawn clip of this scene has the smallest squared error."""
-    if scene.partner is not None:  # pairs are always still
-        return scene.motion
     scenes = [replace(scene, motion=motion) for motion in MOTIONS]
     drawn = clips.render(scenes, np.random.default_rng(0), np.tile(chance, (len(scenes), 1)))
     errors = np.square(drawn.astype(np.float32) - frames).mean(axis=(1, 2, 3, 4))

@@ -93,8 +93,8 @@ def _limits(facts: CardFacts) -> str:
     return f"""
 ## What it cannot do
 
-* It knows only the subjects above, by these names and some synonyms. Any other word gives something
-  else, or a mixture, without a warning.
+* It knows only the subjects above, by these names and some synonyms. Any other word gives
+  nothing, something else, or a mixture, without a warning.
 * It draws one sprite, or two side by side, on one of {len(BACKGROUNDS)} plain backgrounds: no
   scenes, no counting, no text, no camera.
 * {clips.size} x {clips.size} pixels and {clips.frames} frames: a loop of about one second.
@@ -208,7 +208,7 @@ their principal components, and a convolutional decoder is trained for them. The
 distilled from the word features of all-MiniLM-L6-v2, on captions and on the names of all emoji. Its
 memory holds codes of every subject's picture over all frames; the draft learns where a caption
 wants them, and on what. The teacher is a rectified flow that predicts the clean latents, trained
-with the text encoder on {recipe.bank_clips} clips that were drawn and encoded once (seed
+with that memory on {recipe.bank_clips} clips that were drawn and encoded once (seed
 {recipe.bank_seed}); captions are drawn anew each time. The student is distilled from it by
 consistency at guidance {recipe.guidance_scale:g} and finetuned against heads on the frozen teacher.
 """

@@ -112,15 +112,17 @@ def measure_stages(
     measuring = Measuring(clips, latent_shape_of(recipe), prompts=prompts, features=features)
     teacher = load_networks(recipe, work, "teacher")
     distilled = load_networks(recipe, work, "distillation")
-    guided = generate_with(teacher, size=size, guidance_scale=recipe.guidance_scale)
+    guided = generate_with(
+        teacher, recipe.scheduler, size=size, guidance_scale=recipe.guidance_scale
+    )
     return measure_model(
         measuring,
         unseen,
         networks,
         {
             "teacher": (guided, (TEACHER_STEPS,)),
-            "distilled": (generate_with(distilled, size=size), (4, 1)),
-            "student": (generate_with(networks, size=size), (4, 2, 1)),
+            "distilled": (generate_with(distilled, recipe.scheduler, size=size), (4, 1)),
+            "student": (generate_with(networks, recipe.scheduler, size=size), (4, 2, 1)),
         },
     )
 

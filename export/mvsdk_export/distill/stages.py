@@ -11,13 +11,14 @@
     package        all of these                  -> the model folder (packaging.py)
 
 A stage that is finished does nothing; an interrupted one goes on, `latents` from its beginning.
-What was made with other options is never continued. Of several processes that train together the
-first does alone what trains nothing, while the others wait.
+What was made with other options or of other subjects is never continued. Of several processes that
+train together the first does alone what trains nothing, while the others wait.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import replace
@@ -35,7 +36,9 @@ from mvsdk_export.distill.clips import StickerClips
 from mvsdk_export.distill.denoiser import TextDenoiser, denoiser_loss
 from mvsdk_export.distill.drafts import draft_loss, draw_pictures, fit_memory_
 from mvsdk_export.distill.loop import (
-    check_same_options,
+    LossFunction,
+    check_same_data,
+    check_same_run,
     load_average_,
     read_saved_run,
     train,
@@ -64,6 +67,8 @@ from mvsdk_export.networks.text_encoder import TextEncoder
 from mvsdk_export.networks.transformer import SpatioTemporalTransformer
 from mvsdk_export.networks.vae import Autoencoder
 
+logger = logging.getLogger(__name__)
+
 FOLDERS: Mapping[Stage, str] = {
     "autoencoder": "vae",
     "text_encoder": "text",
@@ -77,11 +82,15 @@ FOLDERS: Mapping[Stage, str] = {
 ALONE = Workers()
 """One process that trains by itself."""
 
-HEADS_RATES = {"heads.": 10.0}
-"""Learning rate of the judging heads over that of the student (SF-V: 1e-4 and 1e-5)."""
+_TABLE_RATES = {"text_encoder.memory.table.": 5.0}
 
-TABLE_RATES = {"text_encoder.memory.table.": 5.0}
-"""Likewise of the memory, each entry of which is seen in few batches."""
+RATES: Mapping[Stage, Mapping[str, float]] = {
+    "draft": _TABLE_RATES,
+    "teacher": _TABLE_RATES,
+    "adversarial": {"heads.": 10.0},
+}
+"""Parameters that learn faster than their stage says, by so much: the memory, each entry of which
+is seen in few batches; and the judging heads (SF-V: 1e-4 to the student's 1e-5)."""
 
 UNSEEN_EVERY = 20
 """One subject in so many is kept from the autoencoder, to measure it on."""
@@ -137,7 +146,7 @@ def is_finished(stage: Stage, recipe: TrainingRecipe, work: Path) -> bool:
         saved = read_saved_run(folder)
         if saved is None:
             return False
-        check_same_options(saved, recipe.options(stage), folder)
+        check_same_run(saved, recipe.options(stage), _data_name(recipe, work), folder)
         return saved.is_finished
     if stage == "latents" and _is_there(stage, recipe, work):
         load_bank(recipe, work)
@@ -145,7 +154,7 @@ def is_finished(stage: Stage, recipe: TrainingRecipe, work: Path) -> bool:
 
 
 def check_needs(stage: Stage, work: Path, recipe: TrainingRecipe) -> None:
-    """Check that the stages before one are finished, with these or other options.
+    """Check that the stages before one are finished, of these subjects, with whatever options.
 
     Raises:
         TrainingError: With the command that finishes the first that is not.
@@ -156,6 +165,8 @@ def check_needs(stage: Stage, work: Path, recipe: TrainingRecipe) -> None:
                 f"stage {stage} needs {need}, which is not finished in {work}; run "
                 f"{recipe.command()} --stage {need} --work {work}"
             )
+        if need in FOLDERS and (saved := read_saved_run(work / FOLDERS[need])) is not None:
+            check_same_data(saved, _data_name(recipe, work), work / FOLDERS[need])
 
 
 def build_data(recipe: TrainingRecipe, work: Path, workers: Workers = ALONE) -> Iterator[TrainStep]:
@@ -179,9 +190,8 @@ def train_autoencoder(
     clips, _ = read_autoencoder_clips(recipe, work)
     network = _build(lambda: Autoencoder(recipe.autoencoder), recipe.seed)
     fit_encoder_(network, clips)
-    options = recipe.options("autoencoder")
-    loss = autoencoder_loss(clips, workers.share(options.batch_size))
-    yield from train(network, loss, options, work / FOLDERS["autoencoder"], workers=workers)
+    loss = autoencoder_loss(clips, _share("autoencoder", recipe, workers))
+    yield from _train("autoencoder", network, loss, recipe, work, workers)
 
 
 def train_text_encoder(
@@ -209,11 +219,11 @@ def train_text_encoder(
         recipe.text_encoder, vocabulary_size=len(tokens), subjects=len(clips.sprites.subjects)
     )
     network = _build(lambda: Distillation(TextEncoder(config)), recipe.seed)
-    options = recipe.options("text_encoder")
     tokenizer = WordPiece(tokens, config.max_length)
     teacher = Teacher.load() if teacher is None else teacher
-    loss = words_loss(teacher, tokenizer, clips, phrases, workers.share(options.batch_size))
-    yield from train(network, loss, options, work / FOLDERS["text_encoder"], workers=workers)
+    batch_size = _share("text_encoder", recipe, workers)
+    loss = words_loss(teacher, tokenizer, clips, phrases, batch_size)
+    yield from _train("text_encoder", network, loss, recipe, work, workers)
 
 
 def build_latents(
@@ -236,30 +246,29 @@ def build_latents(
 def train_draft(
     recipe: TrainingRecipe, work: Path, workers: Workers = ALONE
 ) -> Iterator[TrainStep]:
-    """Fill the memory, and teach text encoder and denoiser where its pictures lie."""
+    """Fill the memory, and teach the denoiser where its pictures lie."""
     bank, clips, tokenizer = _read_training_data(recipe, work)
     text_encoder = load_distilled_text_encoder(recipe, work)
     denoiser = _build(lambda: SpatioTemporalTransformer(recipe.denoiser), recipe.seed)
     assert text_encoder.memory is not None
     autoencoder = load_autoencoder(recipe, work)
     drawn = draw_pictures(clips, recipe.denoiser.num_frames, recipe.denoiser.picture_size)
-    fit_memory_(text_encoder.memory, denoiser, clips, drawn, autoencoder)
-    network, options = TextDenoiser(text_encoder, denoiser), recipe.options("draft")
-    batch_size = workers.share(options.batch_size)
+    psnr_db = fit_memory_(text_encoder.memory, denoiser, clips, drawn, autoencoder)
+    logger.info("principal components keep the pictures of the memory at %.1f dB", psnr_db)
+    network = TextDenoiser(text_encoder, denoiser)
+    batch_size = _share("draft", recipe, workers)
     loss = draft_loss(bank, clips, tokenizer, autoencoder, drawn, batch_size)
-    folder = work / FOLDERS["draft"]
-    yield from train(network, loss, options, folder, workers=workers, rates=TABLE_RATES)
+    yield from _train("draft", network, loss, recipe, work, workers)
 
 
 def train_teacher(
     recipe: TrainingRecipe, work: Path, workers: Workers = ALONE
 ) -> Iterator[TrainStep]:
-    """Train the denoiser on the bank of latents, and the text encoder with it."""
+    """Train the denoiser on the bank of latents, and the memory with it."""
     bank, clips, tokenizer = _read_training_data(recipe, work)
-    network, options = load_text_denoiser(recipe, work, "draft"), recipe.options("teacher")
-    loss = denoiser_loss(bank, clips, tokenizer, workers.share(options.batch_size))
-    folder = work / FOLDERS["teacher"]
-    yield from train(network, loss, options, folder, workers=workers, rates=TABLE_RATES)
+    network = load_text_denoiser(recipe, work, "draft")
+    loss = denoiser_loss(bank, clips, tokenizer, _share("teacher", recipe, workers))
+    yield from _train("teacher", network, loss, recipe, work, workers)
 
 
 def train_distillation(
@@ -267,7 +276,7 @@ def train_distillation(
 ) -> Iterator[TrainStep]:
     """Distil the guided teacher into a student that is consistent along its way."""
     bank, clips, tokenizer = _read_training_data(recipe, work)
-    teacher, options = load_teacher(recipe, work), recipe.options("distillation")
+    teacher = load_teacher(recipe, work)
     network = _build(lambda: Student(recipe.denoiser), recipe.seed)
     network.denoiser.load_state_dict(teacher.denoiser.state_dict())
     loss = distillation_loss(
@@ -275,10 +284,11 @@ def train_distillation(
         clips,
         tokenizer,
         teacher,
+        scheduler=recipe.scheduler,
         guidance_scale=recipe.guidance_scale,
-        batch_size=workers.share(options.batch_size),
+        batch_size=_share("distillation", recipe, workers),
     )
-    yield from train(network, loss, options, work / FOLDERS["distillation"], workers=workers)
+    yield from _train("distillation", network, loss, recipe, work, workers)
 
 
 def train_adversarial(
@@ -286,12 +296,13 @@ def train_adversarial(
 ) -> Iterator[TrainStep]:
     """Finetune the distilled student against heads that judge it."""
     bank, clips, tokenizer = _read_training_data(recipe, work)
-    teacher, options = load_teacher(recipe, work), recipe.options("adversarial")
+    teacher = load_teacher(recipe, work)
     network = load_student(recipe, work, "distillation")
-    batch_size = workers.share(options.batch_size)
-    loss = adversarial_loss(bank, clips, tokenizer, teacher, batch_size=batch_size)
-    folder = work / FOLDERS["adversarial"]
-    yield from train(network, loss, options, folder, workers=workers, rates=HEADS_RATES)
+    batch_size = _share("adversarial", recipe, workers)
+    loss = adversarial_loss(
+        bank, clips, tokenizer, teacher, scheduler=recipe.scheduler, batch_size=batch_size
+    )
+    yield from _train("adversarial", network, loss, recipe, work, workers)
 
 
 RUNNERS: Mapping[Stage, Callable[[TrainingRecipe, Path, Workers], Iterator[TrainStep]]] = {
@@ -432,6 +443,36 @@ def _read_training_data(
     recipe: TrainingRecipe, work: Path
 ) -> tuple[LatentBank, StickerClips, WordPiece]:
     return load_bank(recipe, work), read_clips(recipe, work), load_tokenizer(recipe, work)
+
+
+def _share(stage: Stage, recipe: TrainingRecipe, workers: Workers) -> int:
+    """Return how many examples of each batch one process takes."""
+    return workers.share(recipe.options(stage).batch_size)
+
+
+def _train(
+    stage: Stage,
+    network: nn.Module,
+    loss: LossFunction,
+    recipe: TrainingRecipe,
+    work: Path,
+    workers: Workers,
+) -> Iterator[TrainStep]:
+    return train(
+        network,
+        loss,
+        recipe.options(stage),
+        work / FOLDERS[stage],
+        data=_data_name(recipe, work),
+        workers=workers,
+        rates=RATES.get(stage),
+    )
+
+
+def _data_name(recipe: TrainingRecipe, work: Path) -> str:
+    """Return what a state says that it was trained on: how many subjects, and their digest."""
+    count, digest = len(recipe.chosen_subjects()), _sprite_file(recipe, work).stem
+    return f"{count} subjects ({digest})"
 
 
 def _text_encoder(recipe: TrainingRecipe, work: Path) -> TextEncoder:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mvsdk.schedules import flow_sigmas
 from mvsdk.tokenizer import WordPiece
+from mvsdk_export.checkpoints.scheduler import Scheduler
 from mvsdk_export.distill.adversarial import Backbone, Heads, draw_times, judge
 from mvsdk_export.distill.bank import LatentBank
 from mvsdk_export.distill.clips import StickerClips
@@ -79,6 +80,7 @@ def distillation_loss(
     tokenizer: WordPiece,
     teacher: TextDenoiser,
     *,
+    scheduler: Scheduler,
     guidance_scale: float,
     batch_size: int,
 ) -> LossFunction:
@@ -93,6 +95,7 @@ def distillation_loss(
         clips: Write their captions.
         tokenizer: Encodes those.
         teacher: Trained, frozen.
+        scheduler: How teacher and student are sampled.
         guidance_scale: What is distilled in; 1 for none.
         batch_size: Clips of a step.
 
@@ -105,7 +108,8 @@ def distillation_loss(
     """
     if batch_size < 2:
         raise TrainingError(f"cannot halve a batch of {batch_size}; train with fewer processes")
-    levels = torch.from_numpy(flow_sigmas(TEACHER_STEPS))
+    levels = torch.from_numpy(flow_sigmas(TEACHER_STEPS, shift=scheduler.shift))
+    own = levels_of(scheduler)
     half = batch_size // 2
 
     def loss(network: nn.Module, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
@@ -131,16 +135,24 @@ def distillation_loss(
             levels[chosen + 1][:half],
         )
         predict = predict_with(network.denoiser, context[half:])
-        anchored = pseudo_huber(_on_own_way(predict, batch.start[half:], rng), batch.clean[half:])
+        anchored = pseudo_huber(
+            _on_own_way(predict, batch.start[half:], own, rng), batch.clean[half:]
+        )
         return consistent + ANCHOR_WEIGHT * anchored
 
     return loss
 
 
-def _on_own_way(predict: Predict, noise: Tensor, rng: np.random.Generator) -> Tensor:
-    """Return predictions from one of the student's levels, to which its own predictions led."""
-    levels = torch.from_numpy(flow_sigmas(STUDENT_STEPS)[:-1])
-    passed = levels[: int(rng.integers(STUDENT_STEPS)) + 1]
+def levels_of(scheduler: Scheduler) -> Tensor:
+    """Return the levels from which a student predicts in its most steps, `(STUDENT_STEPS,)`."""
+    return torch.from_numpy(flow_sigmas(STUDENT_STEPS, shift=scheduler.shift)[:-1])
+
+
+def _on_own_way(
+    predict: Predict, noise: Tensor, levels: Tensor, rng: np.random.Generator
+) -> Tensor:
+    """Return predictions from one of the levels, to which the student's own predictions led."""
+    passed = levels[: int(rng.integers(len(levels))) + 1]
     return predict(walk(predict, noise, passed), passed[-1].expand(len(noise)))
 
 
@@ -150,6 +162,7 @@ def adversarial_loss(
     tokenizer: WordPiece,
     teacher: TextDenoiser,
     *,
+    scheduler: Scheduler,
     batch_size: int,
 ) -> LossFunction:
     """Return the loss of a `Student` that is judged from every level of its own way.
@@ -159,8 +172,10 @@ def adversarial_loss(
         clips: Write their captions.
         tokenizer: Encodes those.
         teacher: Trained, frozen; the backbone of the discriminator.
+        scheduler: How the student is sampled.
         batch_size: Clips of a step.
     """
+    own = levels_of(scheduler)
 
     def loss(network: nn.Module, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
         assert isinstance(network, Student)
@@ -172,7 +187,7 @@ def adversarial_loss(
             network.heads,
             look_with(teacher.denoiser, context),
             real=batch.clean,
-            fake=_on_own_way(predict_with(network.denoiser, context), batch.start, rng),
+            fake=_on_own_way(predict_with(network.denoiser, context), batch.start, own, rng),
             noise=torch.randn(batch.clean.shape, generator=noise),
             times=draw_times(batch_size, noise),
             condition=words,

@@ -28,7 +28,7 @@ from mvsdk_export.distill.captions import (
     all_words,
 )
 from mvsdk_export.distill.clips import StickerClips
-from mvsdk_export.distill.denoiser import encode_captions, named_subjects, names_loss
+from mvsdk_export.distill.denoiser import encode_captions
 from mvsdk_export.distill.loop import LossFunction
 from mvsdk_export.networks.text_encoder import TextEncoder
 
@@ -36,20 +36,27 @@ TEACHER_SIZE = 384
 MAX_WORDS = 3500
 """Words of the vocabulary; single letters come on top, so that every word can be spelled."""
 
-CAPTION_SHARE = 0.6
-"""Share of training texts that are captions; the others are names and keywords of all emoji."""
+COMPARED_SHARE = 0.375
+"""Texts that are compared with the teacher, over those that teach names."""
+
+CAPTION_SHARE, PHRASES_SHARE = 0.5, 0.25
+"""Shares of the texts compared: captions; names and keywords of all emoji. The others are words of
+the vocabulary in no order, so that all of them are met."""
 
 SCATTER_SHARE = 0.5
-"""Share of the texts that teach names which hold words of no meaning for the clip."""
+"""Share of captions, and of the texts that teach names, into which other words are scattered."""
 
-SCATTER_MOST = 16
-"""Words of a text that may get more: all of them must fit the encoder."""
+SCATTER_ROOM = 8
+"""Tokens that a text must leave free to get more words: each may be several tokens long."""
 
 ATTRIBUTES = (len(MOTIONS), len(SIZES), len(BACKGROUNDS) + 1)
 """Values of motion, size and background; the last background is the one that is not named."""
 
 KEYWORD_SHARE = 0.1
 """Share of the texts that teach names which are a keyword alone."""
+
+NOBODY_SHARE = 0.03
+"""Share of the texts that teach names which name none: words of no meaning for the clip."""
 
 _WORD = re.compile(r"[a-z0-9]+")
 
@@ -119,17 +126,22 @@ def words_loss(
     phrases: Sequence[str],
     batch_size: int,
 ) -> LossFunction:
-    """Return the loss of a `Distillation`.
+    """Return the loss of a `Distillation` on `batch_size` texts that teach names.
 
-    Squared error and cosine distance of word features; a memory learns the names of its subjects,
-    and the mean feature to tell motions, sizes and backgrounds apart: to MiniLM, "left" and "right"
-    are nearly the same.
+    `COMPARED_SHARE` times as many others are compared with the teacher: squared error and
+    cosine distance of word features. A memory learns the names of its subjects, and the mean
+    feature to tell motions, sizes and backgrounds apart: to MiniLM, "left" and "right" are nearly
+    the same.
     """
-    words = [x for x in other_words(clips, phrases) if len(tokenizer.pieces(x)) == 1]
+    words = whole_words(clips, phrases, tokenizer)
+    said = set(all_words(clips.sprites.subjects))
+    others = [word for word in words if word not in said]
+    compared = max(1, round(COMPARED_SHARE * batch_size))
+    most = tokenizer.max_length - SCATTER_ROOM
 
     def loss(network: nn.Module, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
         del noise
-        texts = draw_texts(clips, phrases, rng, batch_size)
+        texts = draw_texts(clips, phrases, words, most, rng, compared)
         ours, theirs = word_features(network, teacher, tokenizer, texts)
         cosine = torch.cosine_similarity(ours, theirs, dim=1)
         error = (ours - theirs).square().mean() / theirs.square().mean() + (1 - cosine).mean()
@@ -137,7 +149,7 @@ def words_loss(
         memory = network.student.memory
         if memory is None:
             return error
-        captions, scenes, attributes = draw_names(clips, words, rng, batch_size)
+        captions, scenes, attributes = draw_names(clips, others, most, rng, batch_size)
         features = network.student.encode(encode_captions(tokenizer, captions))
         logits = memory.find(features)
         error = error + names_loss(logits, named_subjects(scenes, logits.shape[2] - 1))
@@ -149,35 +161,69 @@ def words_loss(
     return loss
 
 
+def named_subjects(scenes: NDArray[np.int64], nobody: int) -> Tensor:
+    """Return the memory's entry for each slot, `(B, 2)`: subject, then partner or `nobody`."""
+    return torch.from_numpy(np.where(scenes < 0, nobody, scenes))
+
+
+def names_loss(logits: Tensor, subjects: Tensor) -> Tensor:
+    """Return the cross-entropy of `SubjectMemory.find` `(B, slots, subjects + 1)`."""
+    return F.cross_entropy(logits.flatten(0, 1).float(), subjects.flatten())
+
+
 def draw_texts(
-    clips: StickerClips, phrases: Sequence[str], rng: np.random.Generator, count: int
+    clips: StickerClips,
+    phrases: Sequence[str],
+    words: Sequence[str],
+    most: int,
+    rng: np.random.Generator,
+    count: int,
 ) -> list[str]:
-    """Draw captions of training and phrases such as "two hearts, pink balloon"."""
+    """Draw captions of training, phrases such as "two hearts, pink balloon", and loose words.
+
+    Args:
+        clips: Draw the captions.
+        phrases: Names and keywords of all emoji.
+        words: The vocabulary, as `whole_words` gives it.
+        most: For `scatter`.
+        rng: Source of every choice.
+        count: Number of texts.
+    """
     sampler = clips.captions
     texts: list[str] = []
     for _ in range(count):
-        if rng.random() < CAPTION_SHARE:
-            texts.append(sampler.caption(sampler.sample_scene(rng), rng).text)
-        else:
+        kind = rng.random()
+        if kind < CAPTION_SHARE:
+            caption = sampler.caption(sampler.sample_scene(rng), rng)
+            texts.append(scatter(caption.text, words, most, rng))
+        elif kind < CAPTION_SHARE + PHRASES_SHARE:
             chosen = rng.choice(len(phrases), size=int(rng.integers(1, 4)))
             texts.append(" ".join(phrases[int(i)] for i in chosen))
+        else:
+            chosen = rng.choice(len(words), size=int(rng.integers(3, 11)))
+            texts.append(" ".join(words[int(i)] for i in chosen))
     return texts
 
 
 def draw_names(
-    clips: StickerClips, words: Sequence[str], rng: np.random.Generator, count: int
+    clips: StickerClips,
+    words: Sequence[str],
+    most: int,
+    rng: np.random.Generator,
+    count: int,
 ) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64]]:
-    """Draw texts that name subjects: captions, and here and there a keyword alone.
+    """Draw captions, here and there a keyword alone, or words that name nobody.
 
     Args:
         clips: Draw the captions.
-        words: What `scatter` puts between the words of some.
+        words: Of no meaning for the clip; what `scatter` takes.
+        most: For `scatter`.
         rng: Source of every choice.
         count: Number of texts.
 
     Returns:
-        Texts; (count, 2): subject and partner, or -1; (count, 3): motion, size and background as
-        `ATTRIBUTES` counts them.
+        Texts; (count, 2): subject and partner, -1 where there is none; (count, 3): motion, size and
+        background as `ATTRIBUTES` counts them.
     """
     sampler = clips.captions
     texts: list[str] = []
@@ -185,13 +231,19 @@ def draw_names(
     attributes: list[tuple[int, int, int]] = []
     for _ in range(count):
         scene = sampler.sample_scene(rng)
+        if words and rng.random() < NOBODY_SHARE:
+            chosen = rng.choice(len(words), size=int(rng.integers(1, 4)))
+            texts.append(" ".join(words[int(i)] for i in chosen))
+            rows.append((-1, -1))
+            attributes.append((MOTIONS.index("still"), [*SIZES].index("normal"), len(BACKGROUNDS)))
+            continue
         keywords = clips.sprites.subjects[scene.subject].keywords
         caption = sampler.caption(scene, rng)
         if scene.partner is None and keywords and rng.random() < KEYWORD_SHARE:
             word = keywords[int(rng.integers(len(keywords)))]
             caption = Caption(text=word, names_background=False)
             scene = Scene(subject=scene.subject, background=scene.background)
-        texts.append(scatter(caption.text, words, rng))
+        texts.append(scatter(caption.text, words, most, rng))
         colours = [*BACKGROUNDS]
         colour = colours.index(scene.background) if caption.names_background else len(colours)
         attributes.append((MOTIONS.index(scene.motion), [*SIZES].index(scene.size), colour))
@@ -199,17 +251,26 @@ def draw_names(
     return texts, np.array(rows, np.int64), np.array(attributes, np.int64)
 
 
-def other_words(clips: StickerClips, phrases: Sequence[str]) -> tuple[str, ...]:
-    """Return words of `phrases` that no caption holds, sorted."""
-    known = set(all_words(clips.sprites.subjects))
-    found = {word for phrase in phrases for word in _WORD.findall(phrase.lower())}
-    return tuple(sorted(found - known))
+def whole_words(
+    clips: StickerClips, phrases: Sequence[str], tokenizer: WordPiece
+) -> tuple[str, ...]:
+    """Return the words of captions and phrases that are one token each, sorted."""
+    texts = (*all_words(clips.sprites.subjects), *phrases)
+    found = {word for text in texts for word in _WORD.findall(text.lower())}
+    return tuple(sorted(word for word in found if len(tokenizer.pieces(word)) == 1))
 
 
-def scatter(text: str, words: Sequence[str], rng: np.random.Generator) -> str:
-    """Put up to two other words into some texts: a name is found whatever stands around it."""
+def scatter(text: str, words: Sequence[str], most: int, rng: np.random.Generator) -> str:
+    """Put up to two other words into some texts: a name is found whatever stands around it.
+
+    Args:
+        text: Words with spaces between.
+        words: What to choose from; one token each.
+        most: Words of a text that may get more.
+        rng: Source of every choice.
+    """
     parts = text.split()
-    if not words or len(parts) > SCATTER_MOST or rng.random() >= SCATTER_SHARE:
+    if not words or len(parts) > most or rng.random() >= SCATTER_SHARE:
         return text
     for _ in range(int(rng.integers(1, 3))):
         parts.insert(int(rng.integers(len(parts) + 1)), words[int(rng.integers(len(words)))])

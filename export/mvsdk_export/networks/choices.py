@@ -45,24 +45,32 @@ class ChoiceReader(nn.Module):
         shares = (last * signs[:, None].repeat(timestep.shape[0], 1, 1, 1)).mean(dim=(2, 3))
         weights = shares.reshape(-1, frames, k).mean(dim=1) * (frames * h * w) ** 0.5
         weights = weights / timestep[:, None]
-        if self.levels > 1:
-            first, others = weights.split([1, k - 1], dim=1)
-            weights = torch.cat([self._snap(first), others], dim=1)
-        uniform = torch.tanh(weights * 0.8) * 0.5 + 0.5
-        waves = sinusoid(uniform.reshape(-1), CHOICE_DIM, max_frequency=24.0)
-        return waves.reshape(-1, k * CHOICE_DIM)
+        if self.levels <= 1:
+            return _waves(weights)
+        first, others = weights.split([1, k - 1], dim=1)
+        return torch.cat([self._snap(first), _waves(others)], dim=1)
 
     def _snap(self, weights: Tensor) -> Tensor:
-        """Map weights `(B, 1)` to the middle of their level, of equally likely ones.
+        """Map weights `(B, 1)` to the features of the middle of their level, `(B, CHOICE_DIM)`.
 
-        A choice among few is no number: between two of them there is nothing to show.
+        All levels are equally likely. A choice among few is no number: between two of them there is
+        nothing to show. The features of a level are constants, which half precision rounds once.
         """
         quantile, levels = NormalDist().inv_cdf, self.levels
         edges = torch.tensor([quantile(i / levels) for i in range(1, levels)])
-        middles = torch.tensor([quantile((i + 0.5) / levels) for i in range(levels)])
-        edges, middles = edges.to(weights.device), middles.to(weights.device)
+        middles = torch.tensor([[quantile((i + 0.5) / levels)] for i in range(levels)])
+        edges, table = edges.to(weights.device), _waves(middles).to(weights.device)
         passed = ((weights - edges) * STEEPNESS + 0.5).clamp(0.0, 1.0)  # (B, levels - 1)
-        return middles[0] + (passed * middles.diff()).sum(dim=1, keepdim=True)
+        none = torch.zeros_like(weights)
+        chosen = torch.cat([none + 1.0, passed], dim=1) - torch.cat([passed, none], dim=1)
+        return (chosen[:, :, None] * table).sum(dim=1)
+
+
+def _waves(weights: Tensor) -> Tensor:
+    """Return sines and cosines of what weights `(B, n)` choose, `(B, n * CHOICE_DIM)`."""
+    uniform = torch.tanh(weights * 0.8) * 0.5 + 0.5
+    waves = sinusoid(uniform.reshape(-1), CHOICE_DIM, max_frequency=24.0)
+    return waves.reshape(weights.shape[0], -1)
 
 
 def without_share(x: Tensor, frames: int, choices: int) -> Tensor:
