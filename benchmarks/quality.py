@@ -25,7 +25,8 @@ from mvsdk_export.distill.measures import Generate
 from mvsdk_export.distill.packaging import latent_shape_of, read_quality, rewrite_card
 from mvsdk_export.distill.quality import Measuring, QualityRow
 from mvsdk_export.distill.recipe import find_training
-from mvsdk_export.distill.stages import read_clips, run_stage
+from mvsdk_export.distill.stages import run_stage
+from mvsdk_export.distill.work_folder import read_clips
 from mvsdk_export.recipes import find_recipe
 
 STEPS = (4, 1)

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from mvsdk.errors import OutputError
 from mvsdk_export.checkpoints import open_model_folder
-from mvsdk_export.distill import stages
+from mvsdk_export.distill import stages, work_folder
 from mvsdk_export.distill.autoencoder import autoencoder_loss, fit_encoder_
 from mvsdk_export.distill.bank import BANK_BATCH, LatentBank, draw_bank, read_bank, save_bank
 from mvsdk_export.distill.choices import chosen_background, read_choices
@@ -112,21 +112,21 @@ def _loss_on_one_batch(loss: LossFunction, network: nn.Module) -> float:
 
 def test_loss_of_the_autoencoder_falls(run: Run) -> None:
     options = TINY.options("autoencoder")
-    clips, _ = stages.read_autoencoder_clips(TINY, run.work)
+    clips, _ = work_folder.read_autoencoder_clips(TINY, run.work)
     loss = autoencoder_loss(clips, 64)
     fresh = Autoencoder(TINY.autoencoder)
     fit_encoder_(fresh, clips)
-    trained = _loss_on_one_batch(loss, stages.load_autoencoder(TINY, run.work))
+    trained = _loss_on_one_batch(loss, work_folder.load_autoencoder(TINY, run.work))
     assert trained < 0.99 * _loss_on_one_batch(loss, fresh)
     assert len(run.losses["autoencoder"]) == options.steps
 
 
 def test_loss_of_the_denoiser_falls(run: Run) -> None:
     options = TINY.options("teacher")
-    clips, bank = stages.read_clips(TINY, run.work), stages.load_bank(TINY, run.work)
-    loss = denoiser_loss(bank, clips, stages.load_tokenizer(TINY, run.work), 64)
-    before = stages.load_text_denoiser(TINY, run.work, "draft")
-    after = stages.load_text_denoiser(TINY, run.work, "teacher")
+    clips, bank = work_folder.read_clips(TINY, run.work), work_folder.load_bank(TINY, run.work)
+    loss = denoiser_loss(bank, clips, work_folder.load_tokenizer(TINY, run.work), 64)
+    before = work_folder.load_text_denoiser(TINY, run.work, "draft")
+    after = work_folder.load_text_denoiser(TINY, run.work, "teacher")
     assert _loss_on_one_batch(loss, after) < 0.95 * _loss_on_one_batch(loss, before)
     assert len(run.losses["teacher"]) == options.steps
 
@@ -137,7 +137,7 @@ def test_loss_of_the_denoiser_falls(run: Run) -> None:
 def test_closed_run_goes_on_to_the_same_losses_to_the_bit(
     run: Run, tmp_path: Path, stage: Stage
 ) -> None:
-    needed = {"data", "latents", *stages.FOLDERS.values()} - {stages.FOLDERS[stage]}
+    needed = {"data", "latents", *work_folder.FOLDERS.values()} - {work_folder.FOLDERS[stage]}
     for folder in needed:
         shutil.copytree(run.work / folder, tmp_path / folder)
     losses: list[float] = []
@@ -254,16 +254,22 @@ def test_latents_are_read_back_as_they_were_encoded(run: Run, tmp_path: Path) ->
     np.testing.assert_array_equal(
         read_bank(tmp_path / "bank.safetensors").latents, np.concatenate([part.latents] * 2)
     )
-    clips, autoencoder = stages.read_clips(TINY, run.work), stages.load_autoencoder(TINY, run.work)
-    bank = stages.load_bank(TINY, run.work)
+    clips, autoencoder = (
+        work_folder.read_clips(TINY, run.work),
+        work_folder.load_autoencoder(TINY, run.work),
+    )
+    bank = work_folder.load_bank(TINY, run.work)
     parts = list(draw_bank(clips, autoencoder, count=TINY.bank_clips, seed=TINY.bank_seed))
     assert [len(part.scenes) for part in parts] == [BANK_BATCH, TINY.bank_clips - BANK_BATCH]
     np.testing.assert_array_equal(bank.latents, np.concatenate([x.latents for x in parts]))
 
 
 def test_decoded_latents_show_their_scenes(run: Run) -> None:
-    clips, autoencoder = stages.read_clips(TINY, run.work), stages.load_autoencoder(TINY, run.work)
-    bank = stages.load_bank(TINY, run.work)
+    clips, autoencoder = (
+        work_folder.read_clips(TINY, run.work),
+        work_folder.load_autoencoder(TINY, run.work),
+    )
+    bank = work_folder.load_bank(TINY, run.work)
     decoded = decode_latents(autoencoder, bank.latents[:8].astype(np.float32))
     own = [
         psnr_db_of(
@@ -293,7 +299,7 @@ def test_decoded_latents_show_their_scenes(run: Run) -> None:
 )
 def test_latents_of_another_recipe_are_refused(run: Run, other: stages.TrainingRecipe) -> None:
     with pytest.raises(TrainingError, match="choose another work folder"):
-        stages.load_bank(other, run.work)
+        work_folder.load_bank(other, run.work)
 
 
 def test_finished_stages_are_skipped(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -326,9 +332,9 @@ def test_stage_with_other_options_is_refused(run: Run) -> None:
 
 
 def test_other_words_in_the_vocabulary_are_refused(run: Run, tmp_path: Path) -> None:
-    path = shutil.copy(stages.vocabulary_file(run.work), tmp_path / "vocab.json")
+    path = shutil.copy(work_folder.vocabulary_file(run.work), tmp_path / "vocab.json")
     with pytest.raises(TrainingError, match="other words"):
-        stages.save_vocabulary(["[PAD]", "[UNK]"], Path(path))
+        work_folder.save_vocabulary(["[PAD]", "[UNK]"], Path(path))
 
 
 def test_package_is_a_model_folder_with_a_measured_card(run: Run, tmp_path: Path) -> None:
@@ -336,10 +342,10 @@ def test_package_is_a_model_folder_with_a_measured_card(run: Run, tmp_path: Path
     assert not is_packaged(TINY, run.work, out)
     done = package_model(TINY, run.work, out, prompts=4, features=coarse_features)
     folder = open_model_folder(out, find_recipe("sticker"))
-    average = stages.load_networks(TINY, run.work).denoiser.state_dict()
+    average = work_folder.load_networks(TINY, run.work).denoiser.state_dict()
     for name, value in folder.load("transformer").state_dict().items():
         assert torch.equal(value, average[name].half().float())
-    assert folder.tokenizer_file.read_bytes() == stages.vocabulary_file(run.work).read_bytes()
+    assert folder.tokenizer_file.read_bytes() == work_folder.vocabulary_file(run.work).read_bytes()
     card = (out / "README.md").read_text()
     assert "disc, arrow" in card
     assert f"{done.quality.autoencoder_psnr_db:.1f} dB on fresh clips" in card
@@ -354,7 +360,7 @@ def test_package_is_a_model_folder_with_a_measured_card(run: Run, tmp_path: Path
 
 def test_student_starts_from_the_teacher_and_goes_on(run: Run) -> None:
     teacher, distilled, finetuned = (
-        stages.load_networks(TINY, run.work, stage).denoiser
+        work_folder.load_networks(TINY, run.work, stage).denoiser
         for stage in ("teacher", "distillation", "adversarial")
     )
     fresh = SpatioTemporalTransformer(TINY.denoiser)
@@ -368,14 +374,14 @@ def test_student_starts_from_the_teacher_and_goes_on(run: Run) -> None:
 
 
 def test_of_the_text_encoder_only_the_pictures_of_its_memory_go_on_learning(run: Run) -> None:
-    distilled = stages.load_distilled_text_encoder(TINY, run.work).state_dict()
-    shipped = stages.load_networks(TINY, run.work).text_encoder.state_dict()
+    distilled = work_folder.load_distilled_text_encoder(TINY, run.work).state_dict()
+    shipped = work_folder.load_networks(TINY, run.work).text_encoder.state_dict()
     changed = [name for name, value in shipped.items() if not torch.equal(value, distilled[name])]
     assert changed == ["memory.table.weight"]
 
 
 def test_nobody_is_drawn_as_nothing(run: Run) -> None:
-    network = stages.load_text_denoiser(TINY, run.work, "draft")
+    network = work_folder.load_text_denoiser(TINY, run.work, "draft")
     memory, pictures = network.text_encoder.memory, network.denoiser.pictures
     assert memory is not None
     assert pictures is not None
@@ -388,8 +394,8 @@ def test_nobody_is_drawn_as_nothing(run: Run) -> None:
 
 
 def test_clips_without_a_caption_take_their_colour_from_the_noise(run: Run) -> None:
-    bank, clips = stages.load_bank(TINY, run.work), stages.read_clips(TINY, run.work)
-    tokenizer = stages.load_tokenizer(TINY, run.work)
+    bank, clips = work_folder.load_bank(TINY, run.work), work_folder.read_clips(TINY, run.work)
+    tokenizer = work_folder.load_tokenizer(TINY, run.work)
     for share in (0.0, 1.0):
         rng, noise = np.random.default_rng(0), torch.Generator().manual_seed(0)
         batch = draw_batch(bank, clips, tokenizer, 64, rng, noise, silent_share=share)

@@ -19,7 +19,7 @@ from PIL import Image
 from tiny_training import losses_of
 
 from mvsdk_export.checkpoints import open_model_folder
-from mvsdk_export.distill import stages
+from mvsdk_export.distill import stages, work_folder
 from mvsdk_export.distill.drafts import draw_pictures
 from mvsdk_export.distill.options import STAGES, Stage
 from mvsdk_export.distill.packaging import package_model, read_quality
@@ -86,7 +86,7 @@ def test_every_stage_runs_on_a_hundredth_of_the_data(tmp_path: Path) -> None:
     assert steps == {1, 2, 4}
 
     denoiser, text_encoder = folder.load("transformer"), folder.load("text_encoder")
-    drawn = draw_pictures(stages.read_clips(recipe, tmp_path), 8, 48).float()
+    drawn = draw_pictures(work_folder.read_clips(recipe, tmp_path), 8, 48).float()
     codes = text_encoder.memory.table.weight[:-192, :10].T
     with torch.no_grad():
         kept = denoiser.pictures.decode_codes(codes).reshape(drawn.shape)

@@ -14,7 +14,7 @@ pytest.importorskip("torch", reason="needs the extra export")
 
 from tiny_training import TINY
 
-from mvsdk_export.distill import stages
+from mvsdk_export.distill import stages, work_folder
 from mvsdk_export.distill.options import TRAINED_STAGES, TrainingError
 from mvsdk_export.distill.workers import Workers, joined
 
@@ -65,4 +65,4 @@ def test_two_processes_train_one_model(tmp_path: Path) -> None:
         assert stages.is_finished(stage, TINY, tmp_path)
     draft = first["losses"]["draft"]
     assert sum(draft[-5:]) < 0.9 * sum(draft[:5])
-    assert stages.load_networks(TINY, tmp_path).denoiser.config == TINY.denoiser
+    assert work_folder.load_networks(TINY, tmp_path).denoiser.config == TINY.denoiser

@@ -288,7 +288,7 @@ def _build_bar(stage: Stage, first: TrainStep) -> tqdm:
 def _stopped(stage: Stage, work: Path) -> str:
     """Say what an interrupted stage leaves behind."""
     from mvsdk_export.distill.loop import read_saved_run
-    from mvsdk_export.distill.stages import FOLDERS
+    from mvsdk_export.distill.work_folder import FOLDERS
 
     saved = read_saved_run(work / FOLDERS[stage]) if stage in FOLDERS else None
     kept = "finished stages are kept"

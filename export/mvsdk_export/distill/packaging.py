@@ -25,12 +25,14 @@ from mvsdk_export.distill.stages import (
     NEEDS,
     check_needs,
     is_finished,
+)
+from mvsdk_export.distill.student import TEACHER_STEPS
+from mvsdk_export.distill.work_folder import (
     load_networks,
     read_autoencoder_clips,
     read_clips,
     vocabulary_file,
 )
-from mvsdk_export.distill.student import TEACHER_STEPS
 from mvsdk_export.networks.vae import PATCH
 from mvsdk_export.recipes import find_recipe
 
