@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mvsdk.schedules import flow_sigmas
+from mvsdk_export.checkpoints import Scheduler
 from mvsdk_export.distill import adversarial
 from mvsdk_export.distill.adversarial import Heads, judge
 from mvsdk_export.distill.consistency import (
@@ -22,6 +23,8 @@ from mvsdk_export.distill.consistency import (
     pseudo_huber,
     walk,
 )
+from mvsdk_export.distill.student import STUDENT_STEPS, levels_of
+from mvsdk_export.schedule import make_sampler
 
 pytestmark = pytest.mark.torch
 
@@ -113,6 +116,13 @@ def test_walk_with_right_predictions_stays_on_the_straight_line() -> None:
         found = walk(lambda x, times: clean, noise, levels[:stop])
         end = levels[stop - 1]
         torch.testing.assert_close(found, (1 - end) * clean + end * noise)
+
+
+def test_student_walks_over_the_levels_that_it_is_sampled_from() -> None:
+    scheduler = Scheduler(kind="flow_euler", prediction_type="sample", shift=3.0)
+    sampled = make_sampler(scheduler, [STUDENT_STEPS], STUDENT_STEPS).schedules[STUDENT_STEPS]
+    assert levels_of(scheduler).tolist() == list(sampled.sigmas[:-1])
+    assert levels_of(scheduler)[1] > 0.75, "levels are shifted towards noise"
 
 
 def test_euler_step_has_a_level_for_every_example() -> None:

@@ -30,6 +30,7 @@ from mvsdk_export.checkpoints import open_model_folder
 from mvsdk_export.distill import stages, work_folder
 from mvsdk_export.distill.autoencoder import autoencoder_loss, fit_encoder_
 from mvsdk_export.distill.bank import BANK_BATCH, LatentBank, draw_bank, read_bank, save_bank
+from mvsdk_export.distill.captions import BACKGROUNDS
 from mvsdk_export.distill.choices import chosen_background, read_choices
 from mvsdk_export.distill.clips import CHANCES
 from mvsdk_export.distill.denoiser import denoiser_loss, draw_batch
@@ -40,7 +41,7 @@ from mvsdk_export.distill.loop import (
     read_saved_run,
     train,
 )
-from mvsdk_export.distill.measures import decode_latents, psnr_db_of
+from mvsdk_export.distill.measures import decode_latents, generate_with, psnr_db_of
 from mvsdk_export.distill.options import (
     STAGES,
     Stage,
@@ -49,7 +50,7 @@ from mvsdk_export.distill.options import (
     TrainStep,
 )
 from mvsdk_export.distill.packaging import is_packaged, package_model, read_quality
-from mvsdk_export.distill.text_encoder import Teacher
+from mvsdk_export.distill.text_encoder import Teacher, draw_names, draw_texts, whole_words
 from mvsdk_export.networks.transformer import SpatioTemporalTransformer
 from mvsdk_export.networks.vae import Autoencoder
 from mvsdk_export.recipes import find_recipe
@@ -378,6 +379,39 @@ def test_of_the_text_encoder_only_the_pictures_of_its_memory_go_on_learning(run:
     shipped = work_folder.load_networks(TINY, run.work).text_encoder.state_dict()
     changed = [name for name, value in shipped.items() if not torch.equal(value, distilled[name])]
     assert changed == ["memory.table.weight"]
+
+
+def test_clips_are_measured_as_the_scheduler_says(run: Run) -> None:
+    networks = work_folder.load_networks(TINY, run.work)
+    even, shifted = (
+        generate_with(networks, replace(TINY.scheduler, shift=shift), size=TINY.clips.size)
+        for shift in (1.0, 3.0)
+    )
+    ask = (["a disc on red", "an arrow"], [1, 2])
+    assert np.array_equal(even(*ask, 1), shifted(*ask, 1)), "one step has one level"
+    assert not np.array_equal(even(*ask, 4), shifted(*ask, 4))
+
+
+def test_texts_of_nobody_hold_no_word_of_a_caption(run: Run) -> None:
+    clips, rng = work_folder.read_clips(TINY, run.work), np.random.default_rng(0)
+    words = ["zonk", "plugh", "xyzzy"]
+    texts, scenes, attributes = draw_names(clips, words, 12, rng, 600)
+    nobody = [text for text, scene in zip(texts, scenes, strict=True) if scene[0] < 0]
+    assert 5 < len(nobody) < 40
+    assert {word for text in nobody for word in text.split()} == set(words)
+    assert (scenes[scenes[:, 0] < 0] == -1).all()
+    assert (attributes[scenes[:, 0] < 0] == [0, 0, len(BACKGROUNDS)]).all()
+    named = [text for text, scene in zip(texts, scenes, strict=True) if scene[0] >= 0]
+    assert all(any(x in text for x in ("disc", "arrow")) for text in named)
+
+
+def test_texts_to_compare_hold_every_word_in_no_order(run: Run) -> None:
+    clips, rng = work_folder.read_clips(TINY, run.work), np.random.default_rng(0)
+    phrases, tokenizer = ["big grin", "smile"], work_folder.load_tokenizer(TINY, run.work)
+    words = whole_words(clips, phrases, tokenizer)
+    assert {"grin", "disc", "leftwards", "backdrop"} <= set(words)
+    texts = draw_texts(clips, phrases, words, 12, rng, 1500)
+    assert set(words) <= {word for text in texts for word in text.split()}
 
 
 def test_nobody_is_drawn_as_nothing(run: Run) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("torch", reason="needs the extra export")
 
+import onnx
 import onnxruntime
 import torch
 import torch.nn.functional as F
@@ -33,7 +34,7 @@ from mvsdk_export.distill.clips import CHANCES, StickerClips
 from mvsdk_export.distill.drafts import draw_pictures, fit_memory_, flat_weights
 from mvsdk_export.distill.sprites import Facing
 from mvsdk_export.networks.blocks import set_forms_
-from mvsdk_export.networks.choices import ChoiceReader, choice_signs, without_share
+from mvsdk_export.networks.choices import CHOICE_DIM, ChoiceReader, choice_signs, without_share
 from mvsdk_export.networks.pictures import Layout, Pictures, placing
 from mvsdk_export.networks.text_encoder import TextEncoder, TextEncoderConfig
 from mvsdk_export.networks.transformer import (
@@ -43,7 +44,7 @@ from mvsdk_export.networks.transformer import (
     trust,
 )
 from mvsdk_export.networks.vae import Autoencoder
-from mvsdk_export.targets.onnx import export_onnx
+from mvsdk_export.targets.onnx import convert_float16, export_onnx
 
 pytestmark = pytest.mark.torch
 
@@ -354,6 +355,22 @@ def test_choice_among_few_is_the_same_wherever_its_noise_lies() -> None:
     assert (found[1:, 0] - found[:-1, 0]).abs().amax(dim=1).min() > 0.3
     plain = ChoiceReader(4, CHOICES)(noise.flatten(0, 1), torch.ones(len(index)))
     torch.testing.assert_close(found[:, 1], plain.reshape(found.shape)[:, 1], rtol=1e-3, atol=1e-3)
+
+
+def test_half_precision_shows_a_choice_among_few_as_it_is(tmp_path: Path) -> None:
+    reader = ChoiceReader(4, CHOICES, len(BACKGROUNDS)).eval()
+    noise = torch.randn(4, 8, 4, 4, generator=torch.Generator().manual_seed(0))
+    inputs = {"sample": noise, "timestep": torch.ones(1)}
+    export_onnx(reader, inputs, ["features"], tmp_path / "model.onnx")
+    model = convert_float16(onnx.load(tmp_path / "model.onnx"))
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    (found,) = session.run(None, {name: value.numpy() for name, value in inputs.items()})
+    with torch.no_grad():
+        wanted = reader(noise, torch.ones(1)).numpy()
+    error = np.abs(found - wanted)[0]
+    assert error[:CHOICE_DIM].max() < 1e-3, "constants, rounded once"
 
 
 @torch.no_grad()
