@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,16 +40,26 @@ def write_model(path: Path) -> Path:
         helper.make_node("LayerNormalization", ["x", "scale", "bias"], ["n"], name="norm"),
         helper.make_node("Conv", ["n", "w"], ["y"], name="convolution"),
     ]
+    save_graph(path, nodes, constants, (1, 32, 8))
+    return path
+
+
+def save_graph(
+    path: Path,
+    nodes: Sequence[onnx.NodeProto],
+    constants: Mapping[str, NDArray[np.float32]],
+    shape: tuple[int, ...],
+) -> None:
+    """Write a model that maps x of SHAPE to y of `shape`."""
     graph = helper.make_graph(
         nodes,
         "graph",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, SHAPE)],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, (1, 32, 8))],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     opset = helper.make_opsetid("", 21)
     onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=10), path)
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +112,42 @@ def test_quantised_model_is_close_on_inputs_like_those_of_the_calibration(
     found = sqnr_db(run(models[1], x), run(models[0], x))
     assert found is not None
     assert found > 38.0
+
+
+def test_input_a_little_beyond_the_calibration_is_not_cut_off(tmp_path: Path) -> None:
+    source, target = tmp_path / "model.onnx", tmp_path / "quantised.onnx"
+    nodes = [helper.make_node("Conv", ["x", "w"], ["y"], name="convolution")]
+    save_graph(source, nodes, {"w": WEIGHTS}, (1, 32, 8))
+    quantize_w8a16(source, target, FEEDS)
+    x = max((feed["x"] for feed in FEEDS), key=lambda feed: np.abs(feed).max())
+    inside, beyond, outside = (
+        sqnr_db(run(target, x * factor), run(source, x * factor))
+        for factor in (np.float32(1.0), np.float32(1.4), np.float32(3.0))
+    )
+    assert inside is not None
+    assert beyond is not None
+    assert outside is not None
+    assert min(inside, beyond) > 38.0
+    assert outside < 25.0
+
+
+def test_what_is_bounded_and_what_the_htp_keeps_8_bits_of_has_no_headroom(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Softmax", ["x"], ["shares"], name="softmax"),
+        helper.make_node("Sub", ["shares", "half"], ["centred"], name="centre"),
+        helper.make_node("Mul", ["x", "half"], ["halved"], name="scale"),
+        helper.make_node("Transpose", ["halved"], ["turned"], name="turn", perm=[0, 2, 1]),
+        helper.make_node("MatMul", ["centred", "turned"], ["y"], name="product"),
+    ]
+    save_graph(tmp_path / "m.onnx", nodes, {"half": np.float32([0.5])}, (1, 16, 16))
+    quantize_w8a16(tmp_path / "m.onnx", tmp_path / "q.onnx", FEEDS)
+    constants = {
+        t.name: numpy_helper.to_array(t) for t in onnx.load(tmp_path / "q.onnx").graph.initializer
+    }
+    x = np.stack([feed["x"] for feed in FEEDS])
+    seen = {"x": np.ptp(x) * 1.5, "shares": 1.0, "halved": np.ptp(x) / 2}
+    for name, width in seen.items():
+        assert constants[f"{name}_scale"] == pytest.approx(width / 65535, rel=1e-3), name
 
 
 def test_last_convolution_in_two_terms_is_as_good_as_its_activations(

@@ -14,7 +14,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
-from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize
+from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+from onnxruntime.quantization.calibrate import TensorData, create_calibrator, save_tensors_data
 from onnxruntime.quantization.execution_providers.qnn import (
     get_qnn_qdq_config,
     qnn_preprocess_model,
@@ -29,6 +30,20 @@ Feed = Mapping[str, NDArray[Any]]
 _MOVES = frozenset({"DepthToSpace", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 """Operators that change no value."""
 
+_BOUNDED = frozenset({"Clip", "Sigmoid", "Softmax", "Tanh"})
+"""Operators whose results lie between bounds that calibration reaches."""
+
+_WITHIN = _MOVES | {"Concat", "Gather", "Slice", "Split", "Sub"}
+"""Operators whose results have bounds where all that they read has."""
+
+HEADROOM = 0.5
+"""Share of itself by which a range is wider than calibration saw it, on either side of zero.
+
+It costs less than one bit of sixteen. Without it sticker puts a subject that moves a little higher
+than any in calibration where that one was: 32 calibration prompts, and of 64 others one in ten had
+a denoiser of less than 40 dB, where it has 56 dB with headroom.
+"""
+
 
 def quantize_w8a16(
     source: Path, target: Path, feeds: Sequence[Feed], *, split_last: bool = False
@@ -37,8 +52,8 @@ def quantize_w8a16(
 
     Weights of convolutions are int8 per output channel, those of matrix products int8 per tensor;
     embedding tables and scales of layer normalisations are uint16. Activations are uint16 per
-    tensor, with the extremes over the calibration feeds as range, so the feeds must cover what the
-    sampler visits: whole trajectories, every step.
+    tensor, with the extremes over the calibration feeds and some headroom as range, so the feeds
+    must cover what the sampler visits: whole trajectories, every step.
 
     Args:
         source: Float32 model of fixed shapes.
@@ -67,7 +82,67 @@ def quantize_w8a16(
             per_channel=True,
             init_overrides=_normalisation_weights(prepared),
         )
-        quantize(prepared, target, config)
+        ranges = Path(folder) / "ranges.json"
+        _calibrate(prepared, feeds, config.op_types_to_quantize, ranges)
+        quantize_static(
+            prepared,
+            target,
+            activation_type=config.activation_type,
+            weight_type=config.weight_type,
+            op_types_to_quantize=config.op_types_to_quantize,
+            per_channel=config.per_channel,
+            use_external_data_format=config.use_external_data_format,
+            extra_options=config.extra_options,
+            calibration_cache_path=ranges,
+        )
+
+
+def _calibrate(source: Path, feeds: Sequence[Feed], kinds: Sequence[str], target: Path) -> None:
+    """Write the range of every activation, with headroom, where `quantize_static` reads them."""
+    with tempfile.TemporaryDirectory() as folder:
+        augmented = Path(folder) / "augmented.onnx"
+        calibrator = create_calibrator(source, kinds, augmented_model_path=str(augmented))
+        calibrator.collect_data(_Reader(feeds))
+        ranges = calibrator.compute_data()
+    graph = onnx.load(source, load_external_data=False).graph
+    tight = bounded(graph) | second_operands(graph)
+    for name, seen in ranges.items():
+        if name not in tight:
+            lowest, highest = (x * np.float32(1 + HEADROOM) for x in seen.range_value)
+            ranges[name] = TensorData(lowest=lowest, highest=highest)
+    save_tensors_data(ranges, target)
+
+
+def bounded(graph: onnx.GraphProto) -> set[str]:
+    """Return the activations that cannot leave the range that calibration saw.
+
+    Shares and switches among them are exact at their bounds, and not beside them.
+    """
+    constants = {tensor.name for tensor in graph.initializer}
+    found: set[str] = set()
+    for node in graph.node:
+        read = [name for name in node.input if name and name not in constants]
+        within = node.op_type in _WITHIN and read and found.issuperset(read)
+        if within or node.op_type in _BOUNDED:
+            found.update(node.output)
+    return found
+
+
+def second_operands(graph: onnx.GraphProto) -> set[str]:
+    """Return the activations that matrix products take second, and what they are moved from.
+
+    The HTP keeps 8 bits of those, none to spare.
+    """
+    makers = {name: node for node in graph.node for name in node.output}
+    pending = [node.input[1] for node in graph.node if node.op_type == "MatMul"]
+    found: set[str] = set()
+    while pending:
+        name = pending.pop()
+        found.add(name)
+        node = makers.get(name)
+        if node is not None and node.op_type in _MOVES:
+            pending.append(node.input[0])
+    return found
 
 
 def last_convolutions(graph: onnx.GraphProto) -> list[str]:
