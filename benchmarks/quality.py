@@ -26,7 +26,7 @@ from mvsdk_export.distill.packaging import latent_shape_of, read_quality, rewrit
 from mvsdk_export.distill.quality import Measuring, QualityRow
 from mvsdk_export.distill.recipe import find_training
 from mvsdk_export.distill.stages import run_stage
-from mvsdk_export.distill.work_folder import read_clips
+from mvsdk_export.distill.work_folder import probe_file, read_clips
 from mvsdk_export.recipes import find_recipe
 
 STEPS = (4, 1)
@@ -51,7 +51,12 @@ def main() -> int:
     quality = read_quality(folder)
     list(run_stage("data", recipe, options.work))
     clips = read_clips(recipe, options.work)
-    measuring = Measuring(clips, latent_shape_of(recipe), prompts=quality.prompts)
+    measuring = Measuring(
+        clips,
+        latent_shape_of(recipe),
+        prompts=quality.prompts,
+        probe_file=probe_file(options.work),
+    )
     rows: list[QualityRow] = []
     for precision in precisions_of(options.bundle):
         generate = generate_from(options.bundle, precision)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from mvsdk_export.distill.captions import (
 )
 from mvsdk_export.distill.clips import StickerClips
 from mvsdk_export.distill.features import (
+    SubjectProbe,
     clip_features,
     fit_probe,
     kernel_distance,
@@ -42,6 +44,40 @@ LATENT_SHAPE = (8, 8, 4, 4)
 @pytest.fixture(scope="module")
 def measuring() -> Measuring:
     return Measuring(CLIPS, LATENT_SHAPE, prompts=24, features=coarse_features)
+
+
+def test_probe_is_kept_for_clips_like_those_that_it_was_fitted_on(
+    measuring: Measuring, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fits: list[int] = []
+    fit = Measuring._fit_probe
+
+    def counted(self: Measuring) -> SubjectProbe:
+        fits.append(1)
+        return fit(self)
+
+    monkeypatch.setattr(Measuring, "_fit_probe", counted)
+
+    def probe_of(clips: StickerClips) -> SubjectProbe:
+        return Measuring(
+            clips,
+            LATENT_SHAPE,
+            prompts=24,
+            features=coarse_features,
+            probe_file=tmp_path / "probe.safetensors",
+        ).probe
+
+    first, again = probe_of(CLIPS), probe_of(CLIPS)
+    assert len(fits) == 1
+    for name, value in asdict(measuring.probe).items():
+        assert np.array_equal(getattr(first, name), value)
+        assert np.array_equal(getattr(again, name), value)
+    rgba = CLIPS.sprites.rgba[:, :, :, ::-1].copy()
+    probe_of(replace(CLIPS, sprites=replace(CLIPS.sprites, rgba=rgba)))
+    assert len(fits) == 2
+    (tmp_path / "probe.safetensors").write_bytes(b"damaged")
+    with pytest.raises(TrainingError, match=r"cannot be read: .*; remove it and run again"):
+        probe_of(CLIPS)
 
 
 def test_kernel_distance_is_the_mean_over_all_pairs() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -18,8 +18,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
+from mvsdk._staging import replacing
 from mvsdk_export.distill.options import TrainingError
 
 WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
@@ -166,6 +169,33 @@ def fit_probe(frames: Features, subjects: NDArray[np.int64], count: int) -> Subj
         weights=weights.astype(np.float32),
         offsets=offsets.astype(np.float32),
     )
+
+
+def save_probe(probe: SubjectProbe, path: Path, key: str) -> None:
+    """Write a probe, whole or not at all.
+
+    Args:
+        probe: What to write.
+        path: File.
+        key: Says what it was fitted on.
+    """
+    tensors = {name: torch.from_numpy(value) for name, value in asdict(probe).items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, {"key": key})
+
+
+def load_probe(path: Path, key: str) -> SubjectProbe | None:
+    """Read a probe, or return None where there is none that was fitted on this."""
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="numpy") as file:
+            if (file.metadata() or {}).get("key") != key:
+                return None
+            return SubjectProbe(**{name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+    except (SafetensorError, OSError, TypeError) as exc:
+        raise TrainingError(f"{path} cannot be read: {exc}; remove it and run again") from exc
 
 
 def spread_of(clips: Sequence[Features]) -> float:

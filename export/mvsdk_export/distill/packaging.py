@@ -29,6 +29,7 @@ from mvsdk_export.distill.stages import (
 from mvsdk_export.distill.student import TEACHER_STEPS
 from mvsdk_export.distill.work_folder import (
     load_networks,
+    probe_file,
     read_autoencoder_clips,
     read_clips,
     vocabulary_file,
@@ -111,7 +112,13 @@ def measure_stages(
     clips = read_clips(recipe, work)
     _, unseen = read_autoencoder_clips(recipe, work)
     size = recipe.clips.size
-    measuring = Measuring(clips, latent_shape_of(recipe), prompts=prompts, features=features)
+    measuring = Measuring(
+        clips,
+        latent_shape_of(recipe),
+        prompts=prompts,
+        features=features,
+        probe_file=probe_file(work) if features is None else None,
+    )
     teacher = load_networks(recipe, work, "teacher")
     distilled = load_networks(recipe, work, "distillation")
     guided = generate_with(

@@ -7,8 +7,10 @@ bundle at some precision) on the same prompts and seeds.
 from __future__ import annotations
 
 import logging
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -21,12 +23,15 @@ from mvsdk_export.distill.captions import DIRECTIONS, HELD_OUT, CaptionSampler, 
 from mvsdk_export.distill.clips import StickerClips
 from mvsdk_export.distill.denoiser import encode_captions
 from mvsdk_export.distill.features import (
+    RIDGE,
     FeatureNetwork,
     Features,
     SubjectProbe,
     clip_features,
     fit_probe,
     kernel_distance,
+    load_probe,
+    save_probe,
     spread_of,
 )
 from mvsdk_export.distill.measures import (
@@ -178,6 +183,7 @@ class Measuring:
         *,
         prompts: int = 96,
         features: Callable[[Frames], Features] | None = None,
+        probe_file: Path | None = None,
     ) -> None:
         """Prepare the measures, which takes some minutes.
 
@@ -187,6 +193,8 @@ class Measuring:
             prompts: Prompts of a row.
             features: Maps clips `(N, F, H, W, 3)` to features `(N, F, D)`; None takes
                 EfficientNet-lite0.
+            probe_file: Where the probe is kept for the next time: fitting it takes most of the
+                minutes. None for nowhere.
         """
         self.clips = clips
         self.prompts = prompts
@@ -195,13 +203,26 @@ class Measuring:
         rng = np.random.default_rng(_REAL_SEED)
         self._real = clip_features(self._features(clips.sample_frames(rng, REAL_CLIPS)))
         self.kvd_references = self._measure_references(rng)
-        self.probe = self._fit_probe()
+        self.probe = self._find_probe(probe_file)
 
     def _measure_references(self, rng: np.random.Generator) -> dict[str, float]:
         others = self.clips.sample_frames(rng, self.prompts)
         frozen = np.repeat(others[:, :1], others.shape[1], axis=1)
         sets = {"drawn": others, "frozen": frozen, "blurred": _blur(others)}
         return {name: self._kvd(self._features(frames)) for name, frames in sets.items()}
+
+    def _find_probe(self, path: Path | None) -> SubjectProbe:
+        """Read the probe if it was fitted on these clips, or fit it and keep it."""
+        if path is None:
+            return self._fit_probe()
+        sprites = self.clips.sprites
+        says = (sprites.subjects, self.clips.options, PROBE_CLIPS, PROBE_FRAMES, RIDGE)
+        key = f"{zlib.crc32(repr(says).encode()):08x}{zlib.crc32(sprites.rgba):08x}"
+        probe = load_probe(path, key)
+        if probe is None:
+            probe = self._fit_probe()
+            save_probe(probe, path, key)
+        return probe
 
     def _fit_probe(self) -> SubjectProbe:
         rng = np.random.default_rng(_PROBE_SEED)

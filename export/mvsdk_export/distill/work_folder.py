@@ -63,6 +63,11 @@ def bank_file(work: Path) -> Path:
     return work / "latents" / "bank.safetensors"
 
 
+def probe_file(work: Path) -> Path:
+    """Return where the probe of subjects lies, by which clips are measured."""
+    return work / "probe.safetensors"
+
+
 def read_sprites(recipe: TrainingRecipe, work: Path) -> Sprites:
     """Read the sprites of every subject."""
     return load_sprites(_sprite_file(recipe, work))
