@@ -28,7 +28,7 @@ PROMPTS = (
     ("a dog running to the right on green", 1),
     ("a big octopus spinning on blue", 2),
     ("a pizza and a robot on yellow", 3),
-    ("a whale diving on pink", 4),
+    ("a whale swimming down on pink", 4),
     ("a tiny dragon zooming in on black", 5),
     ("a thinking face flipping on white", 6),
     ("a red balloon floating up on purple", 8),

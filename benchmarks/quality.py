@@ -3,13 +3,16 @@
     python benchmarks/quality.py --bundle onnx.mvbundle [--model DIR] [--work runs/sticker]
 
 The rows of a precision take the place of those that the card had of it; the others stay as
-`mvsdk train` measured them. Drawn clips to compare to are made from the data in --work, which is
-fetched when it is not there. Make the bundle with `mvsdk export --target onnx --out onnx.mvbundle`.
+`mvsdk train` measured them. With `--prompts N` other prompts, and more of them, are measured and
+printed, drawn clips first, and the card stays as it is. Drawn clips to compare to are made from the
+data in --work, which is fetched when it is not there. Make the bundle with
+`mvsdk export --target onnx --out onnx.mvbundle`.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import sys
 from collections.abc import Sequence
@@ -26,7 +29,7 @@ from mvsdk_export.distill.packaging import latent_shape_of, read_quality, rewrit
 from mvsdk_export.distill.quality import Measuring, QualityRow
 from mvsdk_export.distill.recipe import find_training
 from mvsdk_export.distill.stages import run_stage
-from mvsdk_export.distill.work_folder import probe_file, read_clips
+from mvsdk_export.distill.work_folder import load_networks, probe_file, read_clips
 from mvsdk_export.recipes import find_recipe
 
 STEPS = (4, 1)
@@ -41,6 +44,7 @@ def main() -> int:
     parser.add_argument("--bundle", metavar="DIR", type=Path, required=True)
     parser.add_argument("--model", metavar="DIR", type=Path, help="default: the one shipped")
     parser.add_argument("--work", metavar="DIR", type=Path, default=Path("runs/sticker"))
+    parser.add_argument("--prompts", metavar="N", type=int, help="print rows of N prompts instead")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
 
@@ -54,10 +58,13 @@ def main() -> int:
     measuring = Measuring(
         clips,
         latent_shape_of(recipe),
-        prompts=quality.prompts,
+        prompts=options.prompts or quality.prompts,
         probe_file=probe_file(options.work),
     )
     rows: list[QualityRow] = []
+    if options.prompts is not None:
+        networks = load_networks(recipe, options.work, "adversarial")
+        rows.append(measuring.drawn_row(networks, combinations="held_out"))
     for precision in precisions_of(options.bundle):
         generate = generate_from(options.bundle, precision)
         rows += [
@@ -70,6 +77,9 @@ def main() -> int:
             )
             for steps in STEPS
         ]
+    if options.prompts is not None:
+        print("\n".join(json.dumps(row.to_json()) for row in rows))
+        return 0
     rewrite_card(folder, quality.with_rows(rows))
     print(folder.path / "README.md")
     return 0

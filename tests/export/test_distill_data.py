@@ -436,6 +436,16 @@ def test_cached_archive_is_taken_only_with_the_pinned_hash(tmp_path: Path) -> No
         sources.fetch_package(package, tmp_path)
 
 
+def test_sprites_that_look_right_are_turned(clips: StickerClips) -> None:
+    before = clips.sprites
+    after = sprites.turn_left(before)
+    arrow, dart, ball = range(3)
+    assert [subject.facing for subject in after.subjects] == ["left", "left", "none"]
+    assert np.array_equal(after.rgba[dart], before.rgba[dart, :, :, ::-1])
+    assert not np.array_equal(after.rgba[dart], before.rgba[dart])
+    assert np.array_equal(after.rgba[[arrow, ball]], before.rgba[[arrow, ball]])
+
+
 def test_build_fetches_nothing_twice_and_resumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -461,7 +471,9 @@ def test_build_fetches_nothing_twice_and_resumes(
     monkeypatch.setattr(sprites, "fetch_package", fetch)
     path = sprites.build_sprites(tmp_path, size=16, source_frames=LOOP, subjects=SUBJECTS)
     assert fetched == ["@lobehub/fluent-emoji-anim-1"]
-    assert sprites.load_sprites(path).subjects == SUBJECTS
+    found = sprites.load_sprites(path)
+    turned = [replace(x, facing="left") if x.facing == "right" else x for x in SUBJECTS]
+    assert found.subjects == tuple(turned)
     assert sprites.build_sprites(tmp_path, size=16, source_frames=LOOP, subjects=SUBJECTS) == path
     other = sprites.build_sprites(tmp_path, size=8, source_frames=LOOP, subjects=SUBJECTS)
     assert other != path

@@ -217,7 +217,7 @@ class Measuring:
             return self._fit_probe()
         sprites = self.clips.sprites
         says = (sprites.subjects, self.clips.options, PROBE_CLIPS, PROBE_FRAMES, RIDGE)
-        key = f"{zlib.crc32(repr(says).encode()):08x}{zlib.crc32(sprites.rgba):08x}"
+        key = f"{zlib.crc32(repr(says).encode()):08x}{zlib.crc32(sprites.rgba.data):08x}"
         probe = load_probe(path, key)
         if probe is None:
             probe = self._fit_probe()

@@ -28,7 +28,7 @@ from mvsdk_export.distill.captions import (
     all_words,
 )
 from mvsdk_export.distill.clips import StickerClips
-from mvsdk_export.distill.denoiser import encode_captions
+from mvsdk_export.distill.denoiser import encode_captions, no_caption
 from mvsdk_export.distill.loop import LossFunction
 from mvsdk_export.networks.text_encoder import TextEncoder
 
@@ -134,7 +134,7 @@ def words_loss(
     the same.
     """
     words = whole_words(clips, phrases, tokenizer)
-    said = set(all_words(clips.sprites.subjects))
+    said = {word for x in all_words(clips.sprites.subjects) for word in _WORD.findall(x)}
     others = [word for word in words if word not in said]
     compared = max(1, round(COMPARED_SHARE * batch_size))
     most = tokenizer.max_length - SCATTER_ROOM
@@ -150,8 +150,11 @@ def words_loss(
         if memory is None:
             return error
         captions, scenes, attributes = draw_names(clips, others, most, rng, batch_size)
-        features = network.student.encode(encode_captions(tokenizer, captions))
-        logits = memory.find(features)
+        ids = encode_captions(tokenizer, captions)
+        features = network.student.encode(ids)
+        silence = network.student.encode(no_caption(ids))
+        logits = torch.cat([memory.find(features), memory.find(silence)])
+        scenes = np.append(scenes, [(-1, -1)], axis=0)
         error = error + names_loss(logits, named_subjects(scenes, logits.shape[2] - 1))
         parts = network.attributes(features.mean(dim=1)).float().split(ATTRIBUTES, dim=1)
         for part, wanted in zip(parts, torch.from_numpy(attributes).T, strict=True):
