@@ -131,23 +131,23 @@ def test_input_a_little_beyond_the_calibration_is_not_cut_off(tmp_path: Path) ->
     assert outside < 25.0
 
 
-def test_what_is_bounded_and_what_the_htp_keeps_8_bits_of_has_no_headroom(tmp_path: Path) -> None:
+@pytest.mark.parametrize("limits", [("least", "most"), ("least",)])
+def test_headroom_lets_nothing_through_a_clip(tmp_path: Path, limits: tuple[str, ...]) -> None:
+    source, target = tmp_path / "m.onnx", tmp_path / "q.onnx"
     nodes = [
-        helper.make_node("Softmax", ["x"], ["shares"], name="softmax"),
-        helper.make_node("Sub", ["shares", "half"], ["centred"], name="centre"),
-        helper.make_node("Mul", ["x", "half"], ["halved"], name="scale"),
-        helper.make_node("Transpose", ["halved"], ["turned"], name="turn", perm=[0, 2, 1]),
-        helper.make_node("MatMul", ["centred", "turned"], ["y"], name="product"),
+        helper.make_node("Mul", ["x", "w"], ["scaled"], name="scale"),
+        helper.make_node("Clip", ["scaled", *limits], ["clipped"], name="clip"),
+        helper.make_node("Transpose", ["clipped"], ["y"], name="turn", perm=[0, 2, 1]),
     ]
-    save_graph(tmp_path / "m.onnx", nodes, {"half": np.float32([0.5])}, (1, 16, 16))
-    quantize_w8a16(tmp_path / "m.onnx", tmp_path / "q.onnx", FEEDS)
-    constants = {
-        t.name: numpy_helper.to_array(t) for t in onnx.load(tmp_path / "q.onnx").graph.initializer
-    }
-    x = np.stack([feed["x"] for feed in FEEDS])
-    seen = {"x": np.ptp(x) * 1.5, "shares": 1.0, "halved": np.ptp(x) / 2}
-    for name, width in seen.items():
-        assert constants[f"{name}_scale"] == pytest.approx(width / 65535, rel=1e-3), name
+    values = {"w": np.float32([0.7]), "least": np.float32(-0.25), "most": np.float32(0.5)}
+    constants = {name: np.asarray(values[name]) for name in ("w", *limits)}
+    save_graph(source, nodes, constants, (1, 8, 16))
+    quantize_w8a16(source, target, FEEDS)
+    x = max((feed["x"] for feed in FEEDS), key=lambda feed: feed.max()) * np.float32(1.4)
+    found, wanted = run(target, x), run(source, x)
+    assert wanted.min() == np.float32(-0.25)
+    assert (wanted.max() == np.float32(0.5)) == ("most" in limits)
+    assert np.abs(found - wanted).max() < 1e-3
 
 
 def test_last_convolution_in_two_terms_is_as_good_as_its_activations(
