@@ -17,6 +17,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,8 +30,11 @@ from mvsdk_export.distill.packaging import latent_shape_of, read_quality, rewrit
 from mvsdk_export.distill.quality import Measuring, QualityRow
 from mvsdk_export.distill.recipe import find_training
 from mvsdk_export.distill.stages import run_stage
-from mvsdk_export.distill.work_folder import load_networks, probe_file, read_clips
+from mvsdk_export.distill.work_folder import probe_file, read_clips
 from mvsdk_export.recipes import find_recipe
+
+if TYPE_CHECKING:
+    from mvsdk_export.networks.vae import Autoencoder
 
 STEPS = (4, 1)
 """Steps that are measured at every precision."""
@@ -46,6 +50,9 @@ def main() -> int:
     parser.add_argument("--work", metavar="DIR", type=Path, default=Path("runs/sticker"))
     parser.add_argument("--prompts", metavar="N", type=int, help="print rows of N prompts instead")
     options = parser.parse_args()
+    if options.prompts is not None and options.prompts < 2:
+        parser.error(f"--prompts is {options.prompts}; allowed: 2 or more")
+    precisions = precisions_of(options.bundle)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
 
     recipe = find_training("sticker")
@@ -63,9 +70,9 @@ def main() -> int:
     )
     rows: list[QualityRow] = []
     if options.prompts is not None:
-        networks = load_networks(recipe, options.work, "adversarial")
-        rows.append(measuring.drawn_row(networks, combinations="held_out"))
-    for precision in precisions_of(options.bundle):
+        autoencoder = cast("Autoencoder", folder.load("vae_decoder"))
+        rows.append(measuring.drawn_row(autoencoder, combinations="held_out"))
+    for precision in precisions:
         generate = generate_from(options.bundle, precision)
         rows += [
             measuring.row(

@@ -7,6 +7,7 @@ import io
 import itertools
 import re
 import tarfile
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -342,6 +343,7 @@ def test_shipped_subjects_are_named_once_and_can_move() -> None:
     assert len({subject.codepoints for subject in subjects}) == 970
     facing = {subject.id: subject.facing for subject in subjects}
     assert (facing["rocket"], facing["car"], facing["penguin"]) == ("right", "left", "none")
+    assert Counter(facing.values()) == {"none": 853, "left": 114, "right": 3}, "docs/training.md"
 
 
 def test_sprites_are_premultiplied_and_survive_the_cache(

@@ -17,6 +17,7 @@ pytest.importorskip("torch", reason="needs the extra export")
 import torch
 from tiny_training import (
     TINY,
+    WordTeacher,
     coarse_features,
     losses_of,
     run_tiny_stage,
@@ -27,7 +28,7 @@ from torch import Tensor, nn
 
 from mvsdk.errors import OutputError
 from mvsdk_export.checkpoints import open_model_folder
-from mvsdk_export.distill import stages, work_folder
+from mvsdk_export.distill import stages, text_encoder, work_folder
 from mvsdk_export.distill.autoencoder import autoencoder_loss, fit_encoder_
 from mvsdk_export.distill.bank import BANK_BATCH, LatentBank, draw_bank, read_bank, save_bank
 from mvsdk_export.distill.captions import BACKGROUNDS
@@ -50,7 +51,14 @@ from mvsdk_export.distill.options import (
     TrainStep,
 )
 from mvsdk_export.distill.packaging import is_packaged, package_model, read_quality
-from mvsdk_export.distill.text_encoder import Teacher, draw_names, draw_texts, whole_words
+from mvsdk_export.distill.text_encoder import (
+    Distillation,
+    Teacher,
+    draw_names,
+    draw_texts,
+    other_words,
+    whole_words,
+)
 from mvsdk_export.networks.transformer import SpatioTemporalTransformer
 from mvsdk_export.networks.vae import Autoencoder
 from mvsdk_export.recipes import find_recipe
@@ -403,6 +411,40 @@ def test_texts_of_nobody_hold_no_word_of_a_caption(run: Run) -> None:
     assert (attributes[scenes[:, 0] < 0] == [0, 0, len(BACKGROUNDS)]).all()
     named = [text for text, scene in zip(texts, scenes, strict=True) if scene[0] >= 0]
     assert all(any(x in text for x in ("disc", "arrow")) for text in named)
+
+
+def test_parts_of_names_mean_something(run: Run) -> None:
+    clips = work_folder.read_clips(TINY, run.work)
+    first, *rest = clips.sprites.subjects
+    named = (replace(first, noun="t-rex"), *rest)
+    clips = replace(clips, sprites=replace(clips.sprites, subjects=named))
+    assert other_words(clips, ["t", "rex", "zonk", "left", "backdrop"]) == ["zonk"]
+
+
+def test_text_encoder_learns_that_no_caption_names_nobody(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[torch.Tensor] = []
+
+    def names_loss(logits: torch.Tensor, subjects: torch.Tensor) -> torch.Tensor:
+        asked.append(torch.cat([logits.argmax(dim=2), subjects], dim=1))
+        return logits.sum() * 0.0
+
+    monkeypatch.setattr(text_encoder, "names_loss", names_loss)
+    clips, tokenizer = (
+        work_folder.read_clips(TINY, run.work),
+        work_folder.load_tokenizer(TINY, run.work),
+    )
+    encoder = work_folder.load_distilled_text_encoder(TINY, run.work)
+    teacher = WordTeacher(network=None, tokenizer=None)
+    loss = text_encoder.words_loss(teacher, tokenizer, clips, ["big grin"], 4)
+    loss(Distillation(encoder), np.random.default_rng(0), torch.Generator().manual_seed(0))
+    nobody = len(clips.sprites.subjects)
+    assert len(asked[0]) == 5, "four captions, and none"
+    assert asked[0][-1, 2:].tolist() == [nobody, nobody]
+    assert encoder.memory is not None
+    silent = encoder.encode(torch.zeros(1, TINY.text_encoder.max_length, dtype=torch.int32))
+    assert asked[0][-1, :2].tolist() == encoder.memory.find(silent).argmax(dim=2)[0].tolist()
 
 
 def test_texts_to_compare_hold_every_word_in_no_order(run: Run) -> None:

@@ -43,7 +43,7 @@ NOTE_SPREAD = 0.1
 
 FACING_NOTE = 8.0
 """What a note begins with of where its subject looks, beside that. Whether a sprite is mirrored
-depends on it and on the direction together, and few subjects look anywhere: 117 of 970."""
+depends on it and on the direction together, and few subjects look anywhere."""
 
 
 @torch.no_grad()

@@ -95,7 +95,7 @@ def _limits(facts: CardFacts) -> str:
 
 * It knows only the subjects above, by these names and some synonyms. Any other word gives
   nothing, something else, or a mixture, without a warning. A word that is also in the name of
-  another subject may win: "a whale diving" shows a diving mask.
+  another subject may win over the one that was meant.
 * It draws one sprite, or two side by side, on one of {len(BACKGROUNDS)} plain backgrounds: no
   scenes, no counting, no text, no camera.
 * {clips.size} x {clips.size} pixels and {clips.frames} frames: a loop of about one second.

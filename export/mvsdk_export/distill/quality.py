@@ -47,6 +47,7 @@ from mvsdk_export.distill.measures import (
     reconstruct,
 )
 from mvsdk_export.distill.options import TrainingError
+from mvsdk_export.networks.vae import Autoencoder
 
 logger = logging.getLogger(__name__)
 
@@ -285,12 +286,12 @@ class Measuring:
         frames = generate(captions, seeds, steps)
         return self._row(frames, scenes, seeds, source, precision, combinations, steps)
 
-    def drawn_row(self, networks: Networks, *, combinations: Combinations) -> QualityRow:
+    def drawn_row(self, autoencoder: Autoencoder, *, combinations: Combinations) -> QualityRow:
         """Measure drawn clips that went through the autoencoder: what could be reached."""
         scenes, _ = self.draw_prompts(combinations)
         seeds = [_CLIP_SEED + index for index in range(len(scenes))]
         drawn = self._draw(scenes, seeds)
-        frames = reconstruct(networks.autoencoder, drawn)
+        frames = reconstruct(autoencoder, drawn)
         return self._row(frames, scenes, seeds, "drawn", "float32", combinations, None)
 
     def _draw(self, scenes: Sequence[Scene], seeds: Sequence[int]) -> Frames:
@@ -373,7 +374,7 @@ def measure_model(
         sources: Name -> what makes clips, and with how many steps; the last is what is shipped, and
             the first of its steps the usual number.
     """
-    rows = [measuring.drawn_row(networks, combinations="held_out")]
+    rows = [measuring.drawn_row(networks.autoencoder, combinations="held_out")]
     for source, (generate, counts) in sources.items():
         rows += [
             measuring.row(

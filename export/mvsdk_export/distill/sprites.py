@@ -188,8 +188,8 @@ def build_sprites(
 def turn_left(sprites: Sprites) -> Sprites:
     """Mirror the sprites that look right.
 
-    Then one rule says when a clip mirrors a sprite, and no subject has to be learned by itself:
-    three of a thousand are drawn looking right.
+    Then one rule says when a clip mirrors a sprite: of those that are drawn looking somewhere,
+    next to none look right, too few to learn another one from.
     """
     subjects, rgba = list(sprites.subjects), sprites.rgba.copy()
     for index, subject in enumerate(subjects):

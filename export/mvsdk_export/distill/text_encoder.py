@@ -8,7 +8,7 @@ width and is thrown away afterwards.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,8 +64,7 @@ _WORD = re.compile(r"[a-z0-9]+")
 def build_vocabulary(clips: StickerClips, phrases: Sequence[str]) -> list[str]:
     """Return the tokens: specials, letters and digits, caption words, then words of `phrases`."""
     letters = "abcdefghijklmnopqrstuvwxyz0123456789"
-    words = [w for word in all_words(clips.sprites.subjects) for w in _WORD.findall(word)]
-    words += [w for phrase in phrases for w in _WORD.findall(phrase.lower())]
+    words = _words_of((*all_words(clips.sprites.subjects), *phrases))
     tokens = ["[PAD]", "[UNK]", *"-,.'!?&", *letters, *(f"##{x}" for x in letters)]
     return list(dict.fromkeys(tokens + words))[: MAX_WORDS + len(tokens)]
 
@@ -129,13 +128,12 @@ def words_loss(
     """Return the loss of a `Distillation` on `batch_size` texts that teach names.
 
     `COMPARED_SHARE` times as many others are compared with the teacher: squared error and
-    cosine distance of word features. A memory learns the names of its subjects, and the mean
-    feature to tell motions, sizes and backgrounds apart: to MiniLM, "left" and "right" are nearly
-    the same.
+    cosine distance of word features. A memory learns the names of its subjects, and that no caption
+    names nobody; and the mean feature learns to tell motions, sizes and backgrounds apart: to
+    MiniLM, "left" and "right" are nearly the same.
     """
     words = whole_words(clips, phrases, tokenizer)
-    said = {word for x in all_words(clips.sprites.subjects) for word in _WORD.findall(x)}
-    others = [word for word in words if word not in said]
+    others = other_words(clips, words)
     compared = max(1, round(COMPARED_SHARE * batch_size))
     most = tokenizer.max_length - SCATTER_ROOM
 
@@ -258,9 +256,18 @@ def whole_words(
     clips: StickerClips, phrases: Sequence[str], tokenizer: WordPiece
 ) -> tuple[str, ...]:
     """Return the words of captions and phrases that are one token each, sorted."""
-    texts = (*all_words(clips.sprites.subjects), *phrases)
-    found = {word for text in texts for word in _WORD.findall(text.lower())}
+    found = set(_words_of((*all_words(clips.sprites.subjects), *phrases)))
     return tuple(sorted(word for word in found if len(tokenizer.pieces(word)) == 1))
+
+
+def other_words(clips: StickerClips, words: Sequence[str]) -> list[str]:
+    """Return the words that mean nothing for a clip: no caption has them, in no part of a name."""
+    said = set(_words_of(all_words(clips.sprites.subjects)))
+    return [word for word in words if word not in said]
+
+
+def _words_of(texts: Iterable[str]) -> list[str]:
+    return [word for text in texts for word in _WORD.findall(text.lower())]
 
 
 def scatter(text: str, words: Sequence[str], most: int, rng: np.random.Generator) -> str:
