@@ -161,4 +161,7 @@ def split_line(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except mvsdk.MvsdkError as exc:
+        sys.exit(f"error: {exc}")

@@ -116,4 +116,7 @@ def generate_from(bundle: Path, precision: Precision) -> Generate:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except mvsdk.MvsdkError as exc:
+        sys.exit(f"error: {exc}")
