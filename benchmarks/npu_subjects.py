@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mvsdk_export.networks import blocks
-from mvsdk_export.networks.blocks import NPU_FORMS
 from mvsdk_export.networks.forms import (
     ACTIVATION_FORMS,
     CROSS_ATTENTION_FORMS,
@@ -210,33 +209,33 @@ class Layer:
 
 LAYERS: dict[str, Layer] = {
     "activation": Layer(
-        forms=tuple(ACTIVATION_FORMS), build=_activation, chosen=NPU_FORMS[blocks.SiLU]
+        forms=tuple(ACTIVATION_FORMS), build=_activation, chosen=blocks.SiLU.NPU_FORM
     ),
     "activation_behind_norm": Layer(
-        forms=tuple(ACTIVATION_FORMS), build=_activation_behind_norm, chosen=NPU_FORMS[blocks.SiLU]
+        forms=tuple(ACTIVATION_FORMS), build=_activation_behind_norm, chosen=blocks.SiLU.NPU_FORM
     ),
     "group_norm": Layer(
-        forms=tuple(GROUP_NORM_FORMS), build=_group_norm, chosen=NPU_FORMS[blocks.GroupNorm]
+        forms=tuple(GROUP_NORM_FORMS), build=_group_norm, chosen=blocks.GroupNorm.NPU_FORM
     ),
     "spatial_attention": Layer(
         forms=tuple(SPATIAL_ATTENTION_FORMS),
         build=_spatial_attention,
-        chosen=NPU_FORMS[blocks.SpatialAttention],
+        chosen=blocks.SpatialAttention.NPU_FORM,
     ),
     "cross_attention": Layer(
         forms=tuple(CROSS_ATTENTION_FORMS),
         build=_cross_attention,
-        chosen=NPU_FORMS[blocks.CrossAttention],
+        chosen=blocks.CrossAttention.NPU_FORM,
     ),
     "temporal_conv": Layer(
         forms=tuple(TEMPORAL_CONV_FORMS),
         build=_temporal_conv,
-        chosen=NPU_FORMS[blocks.TemporalConv],
+        chosen=blocks.TemporalConv.NPU_FORM,
     ),
     "temporal_attention": Layer(
         forms=tuple(TEMPORAL_ATTENTION_FORMS),
         build=_temporal_attention,
-        chosen=NPU_FORMS[blocks.TemporalAttention],
+        chosen=blocks.TemporalAttention.NPU_FORM,
     ),
     "matrix_product": Layer(forms=("probabilities first", "values first"), build=_matrix_product),
     "convolution": Layer(forms=("1x1", "3x3"), build=_convolution),

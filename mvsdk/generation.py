@@ -48,21 +48,21 @@ class Timings:
     """What ran the graphs, and whether its times stand for a phone's."""
     load_s: float
     """Loading graphs, with the check of their files; 0 where all were loaded already."""
-    text_encoder_s: float
-    """Inside the text encoder's graph."""
+    encode_s: float
+    """Inside the graphs of the encoders: of the prompt, or of the first picture."""
     denoise_s: tuple[float, ...]
     """Inside the denoiser's graph, one value per step."""
     vae_decoder_s: float
     """Inside the decoder's graph."""
     host_s: float
-    """All the rest: tokens, noise, sampler arithmetic, casts at the border of the graphs."""
+    """All the rest: tokens or picture, noise, sampler arithmetic, casts at the border of graphs."""
     total_s: float
     """Sum of all the above. What a caller of `stream` does between two steps is not in it."""
 
     @property
     def sessions_s(self) -> float:
         """Time inside graphs."""
-        return self.text_encoder_s + sum(self.denoise_s) + self.vae_decoder_s
+        return self.encode_s + sum(self.denoise_s) + self.vae_decoder_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -136,10 +136,11 @@ class Work:
         """
         total_s = self.watch.pause()
         inside_s = sum(sum(calls) for calls in self._inside_s.values())
+        encoders = self._inside_s.keys() - {denoiser, "vae_decoder"}
         return Timings(
             backend=describe(),
             load_s=self._load_s,
-            text_encoder_s=sum(self._inside_s["text_encoder"]),
+            encode_s=sum(sum(self._inside_s[name]) for name in encoders),
             denoise_s=tuple(self._inside_s[denoiser]),
             vae_decoder_s=sum(self._inside_s["vae_decoder"]),
             host_s=total_s - self._load_s - inside_s,

@@ -22,6 +22,9 @@ from numpy.typing import NDArray
 
 from mvsdk.errors import InputError
 
+PICTURE_STREAM = 65536
+"""Stream of the noise on the first picture: above that of any step."""
+
 _SEEDS = 1 << 64
 _STREAMS = 1 << 32
 _NUMBERS_PER_STREAM = 1 << 66  # a 64-bit block counter, four words per block
@@ -139,6 +142,23 @@ def initial_latents(seed: int, shape: Sequence[int], *, stream: int = 0) -> NDAr
     """
     sizes = [_check_integer("latents size", size, low=1, high=1 << 48) for size in shape]
     return normals(seed, math.prod(sizes), stream=stream).astype(np.float32).reshape(sizes)
+
+
+def picture_noise(seed: int, height: int, width: int) -> NDArray[np.float32]:
+    """Draw the noise that the VAE encoder adds to the first picture of a clip.
+
+    Args:
+        seed: Key of the generator, 0 <= seed < 2**64.
+        height: Rows of the picture.
+        width: Columns of the picture.
+
+    Returns:
+        Standard normals, not scaled by the noise augmentation strength. Float32, (1, 3, H, W).
+
+    Raises:
+        InputError: If an argument is no integer or out of range.
+    """
+    return initial_latents(seed, (1, 3, height, width), stream=PICTURE_STREAM)
 
 
 def _stream_words(seed: int, count: int, *, stream: int, offset: int) -> NDArray[np.uint64]:

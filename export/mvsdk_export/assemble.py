@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from mvsdk.bundle import BundleWriter
 from mvsdk.manifest import (
     Component,
     FileRef,
+    JsonValue,
     LatentSpec,
     LeftOutside,
     Licence,
@@ -21,7 +23,7 @@ from mvsdk.manifest import (
     VideoSpec,
 )
 from mvsdk.tokenizer import WordPiece
-from mvsdk_export.checkpoints import load_configs
+from mvsdk_export.checkpoints import ModelFolder
 from mvsdk_export.costs import measure_recipe
 from mvsdk_export.request import ExportRequest, VariantPlan, source_precision
 from mvsdk_export.schedule import make_sampler
@@ -30,6 +32,8 @@ from mvsdk_export.stages import Stage, tool_versions
 from mvsdk_export.work import CONTEXT, MODEL
 
 VOCABULARY = "tokenizer/vocab.json"
+GUIDANCE = "x-guidance"
+"""Key of a manifest: guidance of the first and the last frame, which the denoiser's graph holds."""
 
 Key = tuple[str, str]
 """(component, variant id), or (component, precision) for the models that variants are made of."""
@@ -53,7 +57,9 @@ def add_files(
         Its manifest, without verification records.
     """
     folder = request.folder
-    vocabulary = writer.add_file(VOCABULARY, source=folder.tokenizer_file)
+    vocabulary: FileRef | None = None
+    if folder.tokenizer_file is not None:
+        vocabulary = writer.add_file(VOCABULARY, source=folder.tokenizer_file)
     components = {
         part.name: Component(
             variants=tuple(
@@ -99,14 +105,20 @@ def _variant(
 
 
 def _manifest(
-    request: ExportRequest, components: Mapping[str, Component], vocabulary: FileRef
+    request: ExportRequest, components: Mapping[str, Component], vocabulary: FileRef | None
 ) -> Manifest:
     folder = request.folder
     recipe = folder.recipe
-    configs = load_configs(folder.path, recipe)
+    configs = folder.configs()
     sizes = graph_sizes(configs, **request.size)
-    tokenizer = WordPiece.from_file(folder.tokenizer_file, sizes["L"])
     costs = measure_recipe(recipe, configs, **request.size)
+    sampler = make_sampler(
+        folder.scheduler, request.steps, request.default_steps, conditioning=recipe.conditioning
+    )
+    extensions: dict[str, JsonValue] = {}
+    if request.guidance is not None:
+        sampler = replace(sampler, guidance_scale=max(request.guidance))
+        extensions[GUIDANCE] = list(request.guidance)
     return Manifest(
         name=recipe.name,
         task=recipe.task,
@@ -115,18 +127,37 @@ def _manifest(
         ),
         latents=LatentSpec(shape=(sizes["F"], sizes["C"], sizes["h"], sizes["w"])),
         components=components,
-        sampler=make_sampler(folder.scheduler, request.steps, request.default_steps),
-        tokenizer=TokenizerSpec(
-            file=vocabulary,
-            max_length=sizes["L"],
-            pad_token=tokenizer.pad,
-            unk_token=tokenizer.unk,
-        ),
+        sampler=sampler,
+        tokenizer=_tokenizer(folder, vocabulary, sizes),
         source=Source(model=recipe.name, recipe=recipe.name, checkpoint=folder.files_with_hashes()),
         licences=tuple(
             Licence(name=name, applies_to=what) for name, what in recipe.licences.items()
         ),
         costs={item.component: item.to_numbers() for item in costs},
+        extensions=extensions,
+    )
+
+
+def read_guidance(manifest: Manifest) -> tuple[float, float] | None:
+    """Return the guidance that a bundle of ours holds; None for none."""
+    value = manifest.extensions.get(GUIDANCE)
+    if not isinstance(value, list) or len(value) != 2:
+        return None
+    first, last = (float(x) if isinstance(x, int | float) else 1.0 for x in value)
+    return first, last
+
+
+def _tokenizer(
+    folder: ModelFolder, vocabulary: FileRef | None, sizes: Mapping[str, int]
+) -> TokenizerSpec | None:
+    if vocabulary is None or folder.tokenizer_file is None:
+        return None
+    tokenizer = WordPiece.from_file(folder.tokenizer_file, sizes["L"])
+    return TokenizerSpec(
+        file=vocabulary,
+        max_length=sizes["L"],
+        pad_token=tokenizer.pad,
+        unk_token=tokenizer.unk,
     )
 
 

@@ -11,7 +11,7 @@ place and tile, so a phone needs less. Constants that a graph computes are folde
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -101,6 +101,37 @@ def measure_component(
     return measure_graph(component.name, graph, *inputs)
 
 
+def count_flops(run: Callable[..., Any], *inputs: Tensor) -> Mapping[str, int]:
+    """Return the floating-point operations of a network, and of every module inside that runs.
+
+    Args:
+        run: A module, or a method of one, on the meta device.
+        *inputs: Its tensors, on the meta device.
+
+    Returns:
+        Module path -> operations, twice the multiply-accumulates; "" is all of them. Paths begin
+        at the module that runs first. A module without such operations may be missing.
+
+    Raises:
+        ExportError: If it cannot run on them.
+    """
+    counter = FlopCounterMode(display=False)
+    try:
+        with torch.device("meta"), torch.no_grad(), counter:
+            run(*inputs)
+    except (RuntimeError, ValueError, ArithmeticError) as exc:
+        raise ExportError(
+            f"costs cannot be counted for inputs of shape {_shapes(inputs)}: "
+            f"{' '.join(str(exc).split())}; choose another size"
+        ) from exc
+    counts = {"": counter.get_total_flops()}
+    for name, operators in counter.get_flop_counts().items():
+        _, _, path = name.partition(".")
+        if path:
+            counts[path] = sum(operators.values())
+    return counts
+
+
 def measure_graph(name: str, graph: nn.Module, *inputs: Tensor) -> ComponentCosts:
     """Return the costs of a module on given inputs, all on the meta device.
 
@@ -113,10 +144,9 @@ def measure_graph(name: str, graph: nn.Module, *inputs: Tensor) -> ComponentCost
         with torch.device("meta"), torch.no_grad(), counter, trace:
             outputs = graph(*inputs)
     except (RuntimeError, ValueError, ArithmeticError) as exc:
-        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in inputs)
         raise ExportError(
-            f"{name} cannot run on inputs of shape {shapes}: {' '.join(str(exc).split())}; "
-            "choose another size, or correct its config.json"
+            f"{name} cannot run on inputs of shape {_shapes(inputs)}: "
+            f"{' '.join(str(exc).split())}; choose another size, or correct its config.json"
         ) from exc
     trace.finish(outputs)
     tables = {_storage(x.weight) for x in graph.modules() if isinstance(x, nn.Embedding)}
@@ -230,6 +260,10 @@ class _Trace(TorchDispatchMode):
     def working_set(self, operator: _Operator, precision: Precision) -> int:
         """Return the bytes of the activations that an operator reads and writes."""
         return sum(self._buffers[storage].bytes(precision) for storage in operator.buffers)
+
+
+def _shapes(tensors: tuple[Tensor, ...]) -> str:
+    return ", ".join(str(tuple(tensor.shape)) for tensor in tensors)
 
 
 def _storage(tensor: Tensor) -> int:

@@ -3,6 +3,7 @@
 MvsdkError
     ExportError                 an export, a verification or a plan cannot go on
         CheckpointError         a model folder is not what its recipe says
+        CompressionError        a network cannot be compressed as asked
         UnsupportedOpError      a target has no form of an operator
         ParityError             an artefact differs from the reference by more than is allowed
         TargetUnavailableError  a target's compiler or runtime is missing on this machine
@@ -19,6 +20,10 @@ class ExportError(MvsdkError):
 
 class CheckpointError(ExportError):
     """A model folder is not what its recipe says."""
+
+
+class CompressionError(ExportError):
+    """A network cannot be compressed as asked."""
 
 
 class UnsupportedOpError(ExportError):

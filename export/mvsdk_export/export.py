@@ -11,14 +11,17 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from mvsdk.bundle import Bundle, BundleWriter
-from mvsdk.manifest import Precision, Verification
-from mvsdk_export.assemble import Key, add_files
-from mvsdk_export.checkpoints import ModelFolder, load_configs
+from mvsdk.bundle import Bundle, BundleWriter, sha256_file
+from mvsdk.manifest import Manifest, Precision, Verification
+from mvsdk_export.assemble import Key, add_files, read_guidance
+from mvsdk_export.checkpoints import ModelFolder, default_model_folder, open_model
 from mvsdk_export.costs import measure_recipe
+from mvsdk_export.pictures import PAINTER, PictureFiles, find_pictures
 from mvsdk_export.preflight import check_findings, preflight_costs
+from mvsdk_export.recipes import ComponentRecipe
 from mvsdk_export.request import ExportRequest, source_precision
 from mvsdk_export.schedule import make_sampler
 from mvsdk_export.stages import Stage, StageRunner
@@ -39,16 +42,22 @@ class ExportReport:
 OnStage = Callable[[str], None]
 """Told the name of every stage before it starts, and "" after the last."""
 
+Run = Callable[..., Stage]
+"""`StageRunner.run`, which tells the progress first."""
+
 
 def count_stages(request: ExportRequest) -> int:
     """Return how many stages an export has, for progress bars."""
-    components = len(request.folder.recipe.components)
+    recipe = request.folder.recipe
+    components = len(recipe.components)
     sources = len({source_precision(plan) for plan in request.variants})
     compiled = sum(plan.target == "snapdragon" for plan in request.variants)
     quantised = any(plan.precision == "w8a16" for plan in request.variants)
     per_component = 1 + sources + compiled
-    verified = 1 + len(request.variants) if request.verify else 0
-    return components * per_component + int(quantised) + verified + 1
+    pictures = int(recipe.task == "image_to_video")
+    recorded = (1 + pictures) * (int(quantised) + int(request.verify))
+    verified = len(request.variants) if request.verify else 0
+    return components * per_component + recorded + verified + 1
 
 
 def check_request(request: ExportRequest) -> None:
@@ -64,7 +73,9 @@ def check_request(request: ExportRequest) -> None:
     folder = request.folder
     folder.check(num_frames=request.num_frames)
     make_sampler(folder.scheduler, request.steps, request.default_steps)
-    costs = measure_recipe(folder.recipe, load_configs(folder.path, folder.recipe), **request.size)
+    if request.pictures is not None:
+        find_pictures(request.pictures)
+    costs = measure_recipe(folder.recipe, folder.configs(), **request.size)
     check_findings(
         preflight_costs(costs, precisions=request.precisions, chips=request.chips)
         if request.chips
@@ -94,7 +105,9 @@ def export(request: ExportRequest, runner: StageRunner, on_stage: OnStage) -> Ex
         manifest = add_files(writer, request, sources, stages)
         if request.verify:
             unnamed = writer.preview(manifest)
-            records = verify_bundle(unnamed, request.folder, runner, on_stage)
+            records = verify_bundle(
+                unnamed, request.folder, runner, on_stage, pictures=request.pictures
+            )
             check_parity(records)
             manifest = replace(manifest, verification=tuple(records))
         bundle = writer.commit(manifest)
@@ -106,40 +119,28 @@ def _make_graphs(
     request: ExportRequest, runner: StageRunner, on_stage: OnStage
 ) -> tuple[dict[Key, Stage], dict[Key, Stage]]:
     """Return the ONNX models by precision, and the artefacts by variant."""
-    outside: dict[str, Any] = {
-        "paths": {"model": request.folder.path},
-        "fingerprint": _weights_hash(request.folder),
-    }
+    folder = request.folder
+    outside: dict[str, Any] = {"paths": {"model": folder.path}, "fingerprint": hash_of(folder)}
     traced: dict[str, Stage] = {}
 
     def run(name: str, function: str, **options: Any) -> Stage:
         on_stage(name)
         return runner.run(name, function, **options)
 
-    for part in request.folder.recipe.components:
-        recipe = request.folder.recipe.name
-        arguments = {"recipe": recipe, "component": part.name, **request.size}
+    for part in folder.recipe.components:
+        arguments = {"component": part.name, **request.size, "guidance": request.guidance}
         traced[part.name] = run(f"trace {part.name}", "trace", arguments=arguments, **outside)
     recorded: Stage | None = None
     if any(plan.precision == "w8a16" for plan in request.variants):
-        prompts = request.folder.recipe.calibration_prompts
-        arguments = _recording(
-            request.folder,
-            request.size,
-            request.steps,
-            request.default_steps,
-            prompts,
-            CALIBRATION_SEED,
-        )
-        recorded = run("calibrate", "record", arguments=arguments, **outside)
+        recorded = _record(run, "calibrate", _calibration(request))
     models: dict[Key, Stage] = {}
     artefacts: dict[Key, Stage] = {}
-    for part in request.folder.recipe.components:
+    for part in folder.recipe.components:
         for plan in request.variants:
             precision = source_precision(plan)
             if (part.name, precision) not in models:
                 models[part.name, precision] = _make_model(
-                    run, request, part.name, precision, traced[part.name], recorded
+                    run, part, precision, traced[part.name], recorded
                 )
             source = models[part.name, precision]
             if plan.chipset is not None:
@@ -157,19 +158,22 @@ def _make_graphs(
 
 
 def _make_model(
-    run: Callable[..., Stage],
-    request: ExportRequest,
-    component: str,
+    run: Run,
+    part: ComponentRecipe,
     precision: Precision,
     traced: Stage,
     recorded: Stage | None,
 ) -> Stage:
-    arguments = {"component": component, "recipe": request.folder.recipe.name}
+    arguments = {
+        "byte_inputs": [x.name for x in part.inputs if x.dtype == "uint8"],
+        "byte_outputs": [x.name for x in part.outputs if x.dtype == "uint8"],
+    }
     if precision == "w8a16":
         needs = {"traced": traced, "recorded": recorded}
-        return run(f"quantise {component}", "quantize", arguments=arguments, needs=needs)
+        arguments["component"] = part.name
+        return run(f"quantise {part.name}", "quantize", arguments=arguments, needs=needs)
     return run(
-        f"finish {component} {precision}",
+        f"finish {part.name} {precision}",
         "finish",
         arguments={**arguments, "precision": precision},
         needs={"traced": traced},
@@ -177,7 +181,12 @@ def _make_model(
 
 
 def verify_bundle(
-    bundle: Bundle, folder: ModelFolder, runner: StageRunner, on_stage: OnStage
+    bundle: Bundle,
+    folder: ModelFolder,
+    runner: StageRunner,
+    on_stage: OnStage,
+    *,
+    pictures: Path | None = None,
 ) -> list[Verification]:
     """Hold every set of variants of a bundle to the reference.
 
@@ -189,43 +198,26 @@ def verify_bundle(
         folder: The model folder that it was made of.
         runner: Runs the stages.
         on_stage: Progress.
+        pictures: Folder of pictures to verify with; None for those that recipes name.
     """
+
+    def run(name: str, function: str, **options: Any) -> Stage:
+        on_stage(name)
+        return runner.run(name, function, **options)
+
     recipe, manifest = folder.recipe, bundle.manifest
-    prompts = recipe.verification_prompts
-    size = {
-        "num_frames": manifest.video.frames,
-        "height": manifest.video.height,
-        "width": manifest.video.width,
-    }
-    sampler = manifest.sampler
-    arguments = _recording(
-        folder,
-        size,
-        sorted(sampler.schedules),
-        sampler.default_steps,
-        prompts,
-        VERIFICATION_SEED,
-    )
-    name = "run the reference"
-    on_stage(name)
-    recorded = runner.run(
-        name,
-        "record",
-        arguments,
-        paths={"model": folder.path},
-        fingerprint=_weights_hash(folder),
-    )
+    recording = _verification(manifest, folder, pictures)
+    prompts = recording.prompts
+    recorded = _record(run, "run the reference", recording)
     content = _digest([replace(manifest, verification=()).to_json().decode()])
     variants = next(iter(manifest.components.values())).variants
     records: list[Verification] = []
     for index, variant in enumerate(variants):
-        name = f"verify {variant.id}"
-        on_stage(name)
         chosen = [prompts[index % len(prompts)]] if variant.chip else list(prompts)
-        stage = runner.run(
-            name,
+        stage = run(
+            f"verify {variant.id}",
             "verify",
-            {"variant": variant.id, "prompts": chosen, "recipe": recipe.name},
+            arguments={"variant": variant.id, "prompts": chosen, "recipe": recipe.name},
             needs={"recorded": recorded},
             paths={"bundle": bundle.path},
             fingerprint=content,
@@ -235,25 +227,101 @@ def verify_bundle(
     return records
 
 
-def _recording(
-    folder: ModelFolder,
-    size: Mapping[str, int],
-    steps: Sequence[int],
-    default_steps: int,
-    prompts: Sequence[str],
-    seed: int,
-) -> dict[str, Any]:
-    return {
-        "recipe": folder.recipe.name,
-        **size,
-        "steps": list(steps),
-        "default_steps": default_steps,
-        "prompts": list(prompts),
-        "first_seed": seed,
-    }
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Recording:
+    """Clips that the reference shall make."""
+
+    folder: ModelFolder
+    size: Mapping[str, int]
+    guidance: tuple[float, float] | None
+    steps: Sequence[int]
+    default_steps: int
+    prompts: Sequence[str]
+    pictures: Path | None
+    """Folder of the pictures that the prompts name; None if they are to be painted."""
+    first_seed: int
 
 
-def _weights_hash(folder: ModelFolder) -> str:
+def _calibration(request: ExportRequest) -> _Recording:
+    files = _find_pictures(request.pictures)
+    return _Recording(
+        folder=request.folder,
+        size=request.size,
+        guidance=request.guidance,
+        steps=request.steps,
+        default_steps=request.default_steps,
+        prompts=files.calibration if files else request.folder.recipe.calibration_prompts,
+        pictures=request.pictures,
+        first_seed=CALIBRATION_SEED,
+    )
+
+
+def _verification(manifest: Manifest, folder: ModelFolder, pictures: Path | None) -> _Recording:
+    files = _find_pictures(pictures)
+    video, sampler = manifest.video, manifest.sampler
+    return _Recording(
+        folder=folder,
+        size={"num_frames": video.frames, "height": video.height, "width": video.width},
+        guidance=read_guidance(manifest),
+        steps=sorted(sampler.schedules),
+        default_steps=sampler.default_steps,
+        prompts=files.verification if files else folder.recipe.verification_prompts,
+        pictures=pictures,
+        first_seed=VERIFICATION_SEED,
+    )
+
+
+def _find_pictures(folder: Path | None) -> PictureFiles | None:
+    return None if folder is None else find_pictures(folder)
+
+
+def _record(run: Run, name: str, recording: _Recording) -> Stage:
+    """Run the reference, after the pictures were made that it needs."""
+    folder = recording.folder
+    needs: dict[str, Stage] = {}
+    if folder.recipe.task == "image_to_video":
+        needs["pictures"] = _make_pictures(run, recording)
+    return run(
+        name,
+        "record",
+        arguments={
+            **recording.size,
+            "guidance": recording.guidance,
+            "steps": list(recording.steps),
+            "default_steps": recording.default_steps,
+            "prompts": list(recording.prompts),
+            "first_seed": recording.first_seed,
+        },
+        needs=needs,
+        paths={"model": folder.path},
+        fingerprint=hash_of(folder),
+    )
+
+
+def _make_pictures(run: Run, recording: _Recording) -> Stage:
+    names = list(recording.prompts)
+    size = {side: recording.size[side] for side in ("height", "width")}
+    if recording.pictures is not None:
+        content = [sha256_file(recording.pictures / name) for name in names]
+        return run(
+            "read pictures",
+            "read",
+            arguments={"names": names, **size},
+            paths={"folder": recording.pictures},
+            fingerprint=_digest(content),
+        )
+    painter = open_model(default_model_folder(PAINTER))
+    return run(
+        "paint pictures",
+        "paint",
+        arguments={"prompts": names, **size},
+        paths={"painter": painter.path},
+        fingerprint=hash_of(painter),
+    )
+
+
+def hash_of(folder: ModelFolder) -> str:
+    """Return the hash of all files that a model consists of."""
     return _digest([ref.sha256 for ref in folder.files_with_hashes()])
 
 

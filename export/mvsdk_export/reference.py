@@ -20,7 +20,7 @@ from mvsdk.manifest import Sampler
 from mvsdk.noise import initial_latents
 from mvsdk.pipeline import build_sampler
 from mvsdk.tokenizer import WordPiece
-from mvsdk_export.recipes import DENOISERS
+from mvsdk_export.recipes import Recipe
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -43,8 +43,11 @@ class Case:
     """One clip to make."""
 
     prompt: str
+    """What the clip shows; where a picture says that, the picture's name."""
     seed: int
     num_inference_steps: int
+    picture: NDArray[np.uint8] | None = None
+    """First frame (H, W, 3), RGB."""
 
     @property
     def label(self) -> str:
@@ -56,33 +59,36 @@ class Reference:
     """The pipeline in float32 PyTorch."""
 
     def __init__(
-        self, networks: Mapping[str, nn.Module], tokenizer: WordPiece, sampler: Sampler
+        self,
+        recipe: Recipe,
+        networks: Mapping[str, nn.Module],
+        sampler: Sampler,
+        tokenizer: WordPiece | None = None,
     ) -> None:
         """Take the graphs' networks (evaluation mode, wrappers included) by component name."""
+        self._recipe = recipe
         self._networks = networks
-        self._tokenizer = tokenizer
         self._sampler = sampler
+        self._tokenizer = tokenizer
 
     def run(self, case: Case, latent_shape: Sequence[int]) -> list[Evaluation]:
         """Make one clip; return every network call in order, the decoder's last.
 
         Args:
-            case: Prompt, seed and steps.
+            case: Prompt or picture, seed and steps.
             latent_shape: (F, C, h, w).
         """
         calls: list[Evaluation] = []
-        ids = self._tokenizer.encode(case.prompt)
-        text = self._call(calls, case, "text_encoder", None, {"input_ids": ids})
-        denoiser = next(name for name in DENOISERS if name in self._networks)
+        encode = self._encode_prompt if case.picture is None else self._encode_picture
+        fixed = encode(calls, case)
+        denoiser = self._recipe.denoiser
+        names = [tensor.name for tensor in self._recipe.component(denoiser).inputs]
         timesteps = self._sampler.schedules[case.num_inference_steps].timesteps
 
         def denoise(sample: NDArray[np.float32], index: int) -> NDArray[np.float32]:
-            inputs = {
-                "sample": sample,
-                "timestep": np.full(1, timesteps[index], np.float32),
-                "encoder_hidden_states": text,
-            }
-            return self._call(calls, case, denoiser, index, inputs)
+            timestep = np.full(1, timesteps[index], np.float32)
+            given = {**fixed, "sample": sample, "timestep": timestep}
+            return self._call(calls, case, denoiser, {name: given[name] for name in names}, index)
 
         noise = initial_latents(case.seed, latent_shape)
         start = noise * np.float32(self._sampler.init_noise_sigma)
@@ -90,26 +96,54 @@ class Reference:
         *_, latents = sampler(
             denoise, start, lambda k: initial_latents(case.seed, latent_shape, stream=k)
         )
-        self._call(calls, case, "vae_decoder", None, {"latents": latents})
+        self._call(calls, case, "vae_decoder", {"latents": latents})
         return calls
+
+    def _encode_prompt(self, calls: list[Evaluation], case: Case) -> Arrays:
+        assert self._tokenizer is not None
+        ids = self._tokenizer.encode(case.prompt)
+        text = self._call(calls, case, "text_encoder", {"input_ids": ids})
+        return {"encoder_hidden_states": text}
+
+    def _encode_picture(self, calls: list[Evaluation], case: Case) -> Arrays:
+        assert case.picture is not None
+        image = case.picture[None]
+        noise = picture_noise(case.seed, *case.picture.shape[:2])
+        conditioning = np.array([self._sampler.conditioning[ADDED_TIME_IDS]], np.float32)
+        encoded = {"image": image, "noise": noise, "noise_aug_strength": conditioning[0, -1:]}
+        return {
+            "encoder_hidden_states": self._call(calls, case, "image_encoder", {"image": image}),
+            "image_latents": self._call(calls, case, "vae_encoder", encoded),
+            ADDED_TIME_IDS: conditioning,
+        }
 
     def _call(
         self,
         calls: list[Evaluation],
         case: Case,
         component: str,
-        step: int | None,
         inputs: Arrays,
+        step: int | None = None,
     ) -> NDArray[Any]:
         with torch.inference_mode():
-            tensors = [torch.from_numpy(np.array(value)) for value in inputs.values()]
-            output = self._networks[component](*tensors).numpy()
+            tensors = {
+                name: torch.from_numpy(np.array(value)) for name, value in as_real(inputs).items()
+            }
+            output = self._networks[component](**tensors).numpy()
         calls.append(
             Evaluation(
                 component=component, case=case.label, step=step, inputs=dict(inputs), output=output
             )
         )
         return output
+
+
+def as_real(inputs: Mapping[str, NDArray[Any]]) -> Arrays:
+    """Return inputs as a traced network takes them: bytes, which phones get, as numbers in [0, 1]."""
+    return {
+        name: value.astype(np.float32) / np.float32(255) if value.dtype == np.uint8 else value
+        for name, value in inputs.items()
+    }
 
 
 def unique(calls: Sequence[Evaluation]) -> list[Evaluation]:

@@ -24,6 +24,11 @@ class ExportRequest:
     width: int
     steps: tuple[int, ...]
     out: Path
+    guidance: tuple[float, float] | None = None
+    """Classifier-free guidance of the first and the last frame, folded into the denoiser's graph;
+    None for one evaluation of the network without it."""
+    pictures: Path | None = None
+    """Folder of pictures that calibrate and verify; None for those that the recipe names."""
     overwrite: bool = False
     verify: bool = True
 

@@ -7,14 +7,24 @@ from typing import Any
 
 from mvsdk_export.recipes import ComponentRecipe
 
-CONFIG_FIELDS: Mapping[str, tuple[str, ...]] = {
-    "C": ("latent_channels",),
-    "L": ("max_length",),
-    "D": ("hidden_size", "context_dim"),
-    "K": ("memory_slots",),
-    "T": ("memory_tokens",),
-}
-"""Symbol -> fields of network configurations that give it; all of them must agree."""
+
+def config_sizes(configs: Mapping[str, Any]) -> dict[str, dict[str, int]]:
+    """Return what configurations say of the sizes that cross between components.
+
+    Every configuration class names in `SYMBOLS` which of its fields gives which symbol.
+
+    Args:
+        configs: Component name -> configuration of its network.
+
+    Returns:
+        Symbol -> field ("unet.latent_channels") -> size. Where the sizes of a symbol differ, the
+        components do not fit together.
+    """
+    found: dict[str, dict[str, int]] = {}
+    for component, config in configs.items():
+        for symbol, name in type(config).SYMBOLS.items():
+            found.setdefault(symbol, {})[f"{component}.{name}"] = getattr(config, name)
+    return found
 
 
 def graph_sizes(
@@ -22,8 +32,9 @@ def graph_sizes(
 ) -> dict[str, int]:
     """Return the size of every symbol.
 
-    F, C, h, w (latents), H, W (pixels), L (tokens), D (text features), K, T (pictures of a memory
-    and their tokens), S (what the denoiser attends to: L, or L + K T with a memory).
+    F, C, h, w (latents), H, W (pixels), L (tokens), D (features that the denoiser attends to), K, T
+    (pictures of a memory and their tokens), S (what the denoiser attends to: L, or L + K T with a
+    memory).
 
     Args:
         configs: Component name -> configuration of its network.
@@ -34,13 +45,11 @@ def graph_sizes(
     from mvsdk_export.networks.vae import PATCH
 
     sizes = {"F": num_frames, "H": height, "W": width, "h": height // PATCH, "w": width // PATCH}
-    for symbol, names in CONFIG_FIELDS.items():
-        for config in configs.values():
-            for name in names:
-                if hasattr(config, name):
-                    sizes[symbol] = getattr(config, name)
-    has_memory = any(getattr(config, "subjects", 0) for config in configs.values())
-    sizes["S"] = sizes["L"] + (sizes["K"] * sizes["T"] if has_memory else 0)
+    for symbol, fields in config_sizes(configs).items():
+        sizes[symbol] = next(iter(fields.values()))
+    if "L" in sizes:
+        has_memory = any(getattr(config, "subjects", 0) for config in configs.values())
+        sizes["S"] = sizes["L"] + (sizes["K"] * sizes["T"] if has_memory else 0)
     return sizes
 
 

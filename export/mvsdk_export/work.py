@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
 
@@ -18,17 +19,20 @@ from mvsdk.bundle import Bundle
 from mvsdk.devices import find_chipset
 from mvsdk.manifest import TensorSpec
 from mvsdk.tokenizer import WordPiece
-from mvsdk_export.checkpoints import ModelFolder, open_model_folder
+from mvsdk_export.checkpoints import ModelFolder, open_model
 from mvsdk_export.networks.blocks import set_forms_
+from mvsdk_export.pictures import Picture, paint_pictures, read_pictures
 from mvsdk_export.quantize.qdq import quantize_w8a16
 from mvsdk_export.recipes import DENOISERS, find_recipe
-from mvsdk_export.reference import Case, Reference, load_calls, save_calls, unique
+from mvsdk_export.recipes.spec import TensorRecipe
+from mvsdk_export.reference import Case, Reference, as_real, load_calls, save_calls, unique
 from mvsdk_export.schedule import make_sampler
 from mvsdk_export.shapes import graph_sizes, input_shapes
 from mvsdk_export.targets.onnx import (
     append_byte_output,
     convert_float16,
     export_onnx,
+    prepend_byte_input,
     quantize_borders,
     save_model,
     tensor_specs,
@@ -37,65 +41,94 @@ from mvsdk_export.targets.onnx import (
 MODEL = "model.onnx"
 CONTEXT = "model_ctx.onnx"
 CALLS = "calls.npz"
+PICTURES = "pictures.npz"
 
 
 def trace(
     *,
     model: str,
-    recipe: str,
     component: str,
     num_frames: int,
     height: int,
     width: int,
+    guidance: Sequence[float] | None,
     output: Path,
 ) -> dict[str, Any]:
     """Lower one component to float32 ONNX in its NPU forms."""
-    folder = open_model_folder(Path(model), find_recipe(recipe))
-    network = set_forms_(folder.load_graph(component, num_frames=num_frames))
+    folder = open_model(Path(model))
+    graph = _load_graph(folder, component, num_frames, height, width, guidance)
     part = folder.recipe.component(component)
     shapes = input_shapes(part, _sizes(folder, num_frames, height, width))
     inputs = {
-        tensor.name: torch.zeros(shapes[tensor.name], dtype=getattr(torch, tensor.dtype))
+        tensor.name: torch.zeros(shapes[tensor.name], dtype=_real_type(tensor))
         for tensor in part.inputs
     }
-    export_onnx(network, inputs, [tensor.name for tensor in part.outputs], output / MODEL)
+    outputs = [tensor.name for tensor in part.outputs]
+    export_onnx(set_forms_(graph), inputs, outputs, output / MODEL)
     return {}
+
+
+def paint(
+    *, painter: str, prompts: Sequence[str], height: int, width: int, output: Path
+) -> dict[str, Any]:
+    """Paint the pictures that prompts name."""
+    pictures = paint_pictures(open_model(Path(painter)), prompts, height, width)
+    return _save_pictures(pictures, output)
+
+
+def read(
+    *, folder: str, names: Sequence[str], height: int, width: int, output: Path
+) -> dict[str, Any]:
+    """Read pictures of a folder."""
+    return _save_pictures(read_pictures(Path(folder), names, height, width), output)
 
 
 def record(
     *,
     model: str,
-    recipe: str,
     num_frames: int,
     height: int,
     width: int,
+    guidance: Sequence[float] | None,
     steps: Sequence[int],
     default_steps: int,
     prompts: Sequence[str],
     first_seed: int,
     output: Path,
+    pictures: str | None = None,
 ) -> dict[str, Any]:
     """Run the float32 reference over prompts and step counts and keep every network call.
 
-    Prompt number i gets the seed `first_seed + i`.
+    Prompt number i gets the seed `first_seed + i`. Where a picture says what a clip shows, prompts
+    are the names of the pictures.
     """
-    folder = open_model_folder(Path(model), find_recipe(recipe))
+    folder = open_model(Path(model))
     sizes = _sizes(folder, num_frames, height, width)
+    recipe = folder.recipe
+    tokenizer = folder.tokenizer_file
     reference = Reference(
+        recipe,
         {
-            part.name: folder.load_graph(part.name, num_frames=num_frames)
-            for part in folder.recipe.components
+            part.name: _load_graph(folder, part.name, num_frames, height, width, guidance)
+            for part in recipe.components
         },
-        WordPiece.from_file(folder.tokenizer_file, sizes["L"]),
-        make_sampler(folder.scheduler, steps, default_steps),
+        make_sampler(folder.scheduler, steps, default_steps, conditioning=recipe.conditioning),
+        WordPiece.from_file(tokenizer, sizes["L"]) if tokenizer else None,
     )
     shape = tuple(sizes[symbol] for symbol in ("F", "C", "h", "w"))
+    shown = _load_pictures(Path(pictures)) if pictures else [None] * len(prompts)
     calls = [
         call
-        for index, prompt in enumerate(prompts)
+        for index, (prompt, picture) in enumerate(zip(prompts, shown, strict=True))
         for count in steps
         for call in reference.run(
-            Case(prompt=prompt, seed=first_seed + index, num_inference_steps=count), shape
+            Case(
+                prompt=prompt,
+                seed=first_seed + index,
+                num_inference_steps=count,
+                picture=picture,
+            ),
+            shape,
         )
     ]
     save_calls(calls, output / CALLS)
@@ -103,11 +136,16 @@ def record(
 
 
 def finish(
-    *, traced: str, component: str, recipe: str, precision: str, output: Path
+    *,
+    traced: str,
+    byte_inputs: Sequence[str],
+    byte_outputs: Sequence[str],
+    precision: str,
+    output: Path,
 ) -> dict[str, Any]:
-    """Make the float32 or float16 model of a component, byte outputs included."""
+    """Make the float32 or float16 model of a component, inputs and outputs of bytes included."""
     model = onnx.load(Path(traced) / MODEL)
-    _append_byte_outputs(model, recipe, component)
+    _cross_as_bytes(model, byte_inputs, byte_outputs)
     if precision == "fp16":
         model = convert_float16(model)
     save_model(model, output / MODEL)
@@ -115,18 +153,24 @@ def finish(
 
 
 def quantize(
-    *, traced: str, recorded: str, component: str, recipe: str, output: Path
+    *,
+    traced: str,
+    recorded: str,
+    component: str,
+    byte_inputs: Sequence[str],
+    byte_outputs: Sequence[str],
+    output: Path,
 ) -> dict[str, Any]:
     """Quantise a component to w8a16 on the recorded trajectories."""
     calls = unique(load_calls(Path(recorded) / CALLS, component))
     quantize_w8a16(
         Path(traced) / MODEL,
         output / MODEL,
-        [call.inputs for call in calls],
+        [as_real(call.inputs) for call in calls],
         split_last=component in DENOISERS,
     )
     model = onnx.load(output / MODEL)
-    _append_byte_outputs(model, recipe, component)
+    _cross_as_bytes(model, byte_inputs, byte_outputs)
     borders = quantize_borders(model)
     save_model(model, output / MODEL)
     return {**_borders(output / MODEL, borders), "calibration_inputs": len(calls)}
@@ -159,14 +203,43 @@ def verify(
 
 
 def _sizes(folder: ModelFolder, num_frames: int, height: int, width: int) -> dict[str, int]:
-    configs = {part.name: folder.load_config(part.name) for part in folder.recipe.components}
-    return graph_sizes(configs, num_frames=num_frames, height=height, width=width)
+    return graph_sizes(folder.configs(), num_frames=num_frames, height=height, width=width)
 
 
-def _append_byte_outputs(model: onnx.ModelProto, recipe: str, component: str) -> None:
-    for tensor in find_recipe(recipe).component(component).outputs:
-        if tensor.dtype == "uint8":
-            append_byte_output(model, tensor.name)
+def _load_graph(
+    folder: ModelFolder,
+    component: str,
+    num_frames: int,
+    height: int,
+    width: int,
+    guidance: Sequence[float] | None,
+) -> torch.nn.Module:
+    first_and_last = None if guidance is None else (guidance[0], guidance[1])
+    return folder.load_graph(
+        component, num_frames=num_frames, height=height, width=width, guidance=first_and_last
+    )
+
+
+def _real_type(tensor: TensorRecipe) -> torch.dtype:
+    """Return what a traced network takes: numbers for bytes, which the graph divides by 255."""
+    return torch.float32 if tensor.dtype == "uint8" else getattr(torch, tensor.dtype)
+
+
+def _save_pictures(pictures: Sequence[Picture], output: Path) -> dict[str, Any]:
+    np.savez(output / PICTURES, *pictures)
+    return {"pictures": len(pictures)}
+
+
+def _load_pictures(folder: Path) -> list[Picture]:
+    with np.load(folder / PICTURES, allow_pickle=False) as file:
+        return [file[f"arr_{index}"] for index in range(len(file.files))]
+
+
+def _cross_as_bytes(model: onnx.ModelProto, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    for name in inputs:
+        prepend_byte_input(model, name)
+    for name in outputs:
+        append_byte_output(model, name)
 
 
 def _borders(path: Path, quantized: Mapping[str, tuple[float, int]]) -> dict[str, Any]:

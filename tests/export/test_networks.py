@@ -18,7 +18,7 @@ from tiny_models import tiny_networks  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 from mvsdk_export.networks import blocks  # noqa: E402
-from mvsdk_export.networks.blocks import NPU_FORMS, set_forms_  # noqa: E402
+from mvsdk_export.networks.blocks import set_forms_  # noqa: E402
 from mvsdk_export.networks.forms import (  # noqa: E402
     ACTIVATION_FORMS,
     CROSS_ATTENTION_FORMS,
@@ -218,8 +218,8 @@ def test_npu_forms_change_neither_weights_nor_results(name: str) -> None:
     weights = {key: value.clone() for key, value in network.state_dict().items()}
     want = network(*inputs.values())
     assert set_forms_(network) is network
-    layers = [module for module in network.modules() if type(module) in NPU_FORMS]
-    assert all(layer.form == NPU_FORMS[type(layer)] for layer in layers)
+    layers = [module for module in network.modules() if hasattr(module, "form")]
+    assert all(layer.form == type(layer).NPU_FORM for layer in layers)
     assert _relative_error(network(*inputs.values()), want) < 1e-5
     assert weights.keys() == network.state_dict().keys()
     assert all(torch.equal(value, weights[key]) for key, value in network.state_dict().items())
@@ -229,9 +229,9 @@ def test_npu_forms_exist_and_every_layer_with_forms_has_one() -> None:
     networks = [make()[0] for make in NETWORKS.values()]
     modules = [module for network in networks for module in network.modules()]
     types = {type(module) for module in modules if hasattr(module, "form")}
-    assert types == set(NPU_FORMS)
+    assert types == {kind for kind in vars(blocks).values() if hasattr(kind, "NPU_FORM")}
     tables = [forms for forms, _ in TABLES.values()]
-    assert all(any(name in forms for forms in tables) for name in NPU_FORMS.values())
+    assert all(any(kind.NPU_FORM in forms for forms in tables) for kind in types)
 
 
 def _graph(network: nn.Module, inputs: dict[str, Tensor], folder: Path) -> onnx.GraphProto:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,19 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphOptions:
+    """What wrappers may be built for; each takes those that its recipe names."""
+
+    height: int | None = None
+    """Of the clip and of the picture that it begins with, pixels."""
+    width: int | None = None
+    guidance: tuple[float, float] | None = None
+    """Classifier-free guidance of the first and the last frame; None for one evaluation."""
+    sigma: float = 700.0
+    """Noise level of a denoiser of one step."""
+
+
 def resolve(reference: str) -> Any:
     """Return what `"module:attribute"` names."""
     module, _, attribute = reference.partition(":")
@@ -20,10 +33,20 @@ def resolve(reference: str) -> Any:
 
 
 def with_frames(config: Any, num_frames: int | None) -> Any:
-    """Return a configuration for another clip length; the same if it has no clip length."""
+    """Return a configuration for another clip length; the same if it has no clip length.
+
+    Raises:
+        CheckpointError: If the network cannot make such clips.
+    """
     if num_frames is None or all(item.name != "num_frames" for item in fields(config)):
         return config
-    return replace(config, num_frames=num_frames)
+    try:
+        return replace(config, num_frames=num_frames)
+    except ValueError as exc:
+        raise CheckpointError(
+            f"no {type(config).__name__} of {num_frames} frames: {one_line(exc)}; choose another "
+            "number of frames"
+        ) from exc
 
 
 def build_on_meta(component: ComponentRecipe, config: Any) -> nn.Module:
@@ -42,11 +65,37 @@ def build_on_meta(component: ComponentRecipe, config: Any) -> nn.Module:
         name = component.network.partition(":")[2]
         raise CheckpointError(
             f"{component.folder}/config.json describes no {name} that can be built: "
-            f"{' '.join(str(exc).split())}; correct the file"
+            f"{one_line(exc)}; correct the file"
         ) from exc
     return network.eval()
 
 
-def wrap(component: ComponentRecipe, network: nn.Module) -> nn.Module:
-    """Return the graph that phones get: the network, or the recipe's wrapper around it."""
-    return resolve(component.wrapper)(network).eval() if component.wrapper else network
+def wrap(
+    component: ComponentRecipe, network: nn.Module, options: GraphOptions | None = None
+) -> nn.Module:
+    """Return the graph that phones get: the network, or the recipe's wrapper around it.
+
+    Args:
+        component: Names the wrapper and the options that it takes.
+        network: Of the recipe, in evaluation mode.
+        options: None for the defaults, which have no size.
+
+    Raises:
+        CheckpointError: If the wrapper does not fit the network, or not the options.
+    """
+    if component.wrapper is None:
+        return network
+    chosen = options or GraphOptions()
+    arguments = {name: getattr(chosen, name) for name in component.wrapper_options}
+    try:
+        return resolve(component.wrapper)(network, **arguments).eval()
+    except ValueError as exc:
+        raise CheckpointError(
+            f"{component.folder}/config.json describes no {component.name} that phones can run: "
+            f"{one_line(exc)}; correct the file"
+        ) from exc
+
+
+def one_line(exc: Exception) -> str:
+    """Return an exception's message without line breaks."""
+    return " ".join(str(exc).split())

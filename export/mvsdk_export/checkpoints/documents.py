@@ -49,6 +49,12 @@ class Document:
                     f"{', '.join(known)}; {REPAIR}"
                 )
 
+    def check_fixed(self, values: Mapping[str, object]) -> None:
+        """Check keys that may hold one value only; a key that is not there is not checked."""
+        for key, value in values.items():
+            if key in self.values and not _are_equal(self.values[key], value):
+                self.fail(key, _spell(value))
+
     def integer(self, key: str, least: int, most: int) -> int:
         """Read an integer within [least, most]; true and 1.0 are none."""
         value = self.values.get(key)
@@ -127,6 +133,18 @@ def parse_object(payload: bytes, where: str) -> dict[str, object]:
     if not isinstance(value, dict):
         raise CheckpointError(f"{where} is {describe(value)}, want a JSON object; {REPAIR}")
     return cast("dict[str, object]", value)
+
+
+def _are_equal(value: object, wanted: object) -> bool:
+    """Compare JSON values; to Python true is 1, to JSON it is not."""
+    if isinstance(wanted, list) and isinstance(value, list):
+        items = cast("list[object]", value)
+        return len(items) == len(wanted) and all(map(_are_equal, items, wanted))
+    return isinstance(value, bool) == isinstance(wanted, bool) and value == wanted
+
+
+def _spell(value: object) -> str:
+    return json.dumps(value) if isinstance(value, list | bool) or value is None else f"{value!r}"
 
 
 def _read(path: Path, most_bytes: int) -> bytes:

@@ -25,7 +25,7 @@ from mvsdk_export.checkpoints.scheduler import Scheduler, read_scheduler
 from mvsdk_export.checkpoints.vocabulary import check_vocabulary
 from mvsdk_export.errors import CheckpointError
 from mvsdk_export.recipes import ComponentRecipe, Recipe, find_recipe
-from mvsdk_export.shapes import CONFIG_FIELDS
+from mvsdk_export.shapes import config_sizes
 
 if TYPE_CHECKING:
     from torch import nn
@@ -186,17 +186,12 @@ def load_configs(path: Path, recipe: Recipe) -> dict[str, Any]:
 
 def _check_agreement(root: Path, configs: Mapping[str, Any]) -> None:
     """Check that tensors which cross between components have one size on both sides."""
-    for symbol, names in CONFIG_FIELDS.items():
-        found = [
-            (f"{component}.{name}", getattr(config, name))
-            for component, config in configs.items()
-            for name in names
-            if hasattr(config, name)
-        ]
-        for field, value in found[1:]:
-            if value != found[0][1]:
+    for symbol, fields in config_sizes(configs).items():
+        (first, size), *others = fields.items()
+        for field, value in others:
+            if value != size:
                 raise CheckpointError(
-                    f"components of {str(root)!r} do not fit: {found[0][0]} is {found[0][1]}, "
+                    f"components of {str(root)!r} do not fit: {first} is {size}, "
                     f"{field} is {value}, want one size {symbol}; use components of one model"
                 )
 

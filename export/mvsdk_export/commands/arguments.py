@@ -3,13 +3,68 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import cast
 
 from mvsdk.cli.command import whole_number
 from mvsdk.devices import CHIPSETS, DEFAULT_CHIPSETS, find_chipset
 from mvsdk.errors import InputError
 from mvsdk.manifest import PRECISIONS, Precision
+from mvsdk_export.checkpoints import ModelFolder, default_model_folder, open_model
+from mvsdk_export.recipes import Recipe, find_recipe
+
+DEFAULT_MODEL = "sticker"
+MAX_GUIDANCE = 100.0
+
+
+def add_model_arguments(parser: argparse.ArgumentParser, checkpoint: str) -> None:
+    """Add --model and --checkpoint.
+
+    Args:
+        parser: Gets the arguments.
+        checkpoint: What help says of a checkpoint.
+    """
+    parser.add_argument("--model", help=f"recipe (default: the checkpoint's, else {DEFAULT_MODEL})")
+    parser.add_argument("--checkpoint", metavar="DIR", type=Path, help=checkpoint)
+
+
+def open_chosen_model(model: str | None, checkpoint: Path | None) -> ModelFolder:
+    """Open the model folder that --model and --checkpoint mean.
+
+    Raises:
+        ExportError: If no recipe has that name, or its weights are not shipped.
+        CheckpointError: If the folder is none of that recipe, or damaged.
+    """
+    recipe = None if model is None else find_recipe(model)
+    if checkpoint is None:
+        checkpoint = default_model_folder(model or DEFAULT_MODEL)
+    return open_model(checkpoint, recipe)
+
+
+def read_guidance(text: str | None, recipe: Recipe) -> tuple[float, float] | None:
+    """Read the guidance of the first and the last frame; None for none.
+
+    Raises:
+        InputError: If it is no pair of numbers, or the model's graph holds no guidance.
+    """
+    if text is None:
+        return None
+    if not recipe.takes_guidance:
+        raise InputError(
+            f"--guidance does not go with this checkpoint of {recipe.name}: its denoiser is "
+            "trained to do without; leave it out"
+        )
+    try:
+        first, last = (float(word) for word in text.split(","))
+    except ValueError as exc:
+        raise InputError(
+            f"--guidance is {text[:64]!a}, want those of the first and the last frame, such as 1,3"
+        ) from exc
+    if not all(math.isfinite(x) and 0.0 <= x <= MAX_GUIDANCE for x in (first, last)):
+        raise InputError(f"--guidance is {text[:64]!a}, allowed: 0 to {MAX_GUIDANCE:g} each")
+    return first, last
 
 
 def add_size_arguments(parser: argparse.ArgumentParser) -> None:

@@ -16,16 +16,18 @@ from mvsdk.cli.output import format_bytes, say, show, show_json, table
 from mvsdk.devices import find_chipset
 from mvsdk.errors import InputError
 from mvsdk.manifest import END_TO_END, Manifest, Precision, Target, Variant, Verification
-from mvsdk_export.checkpoints import default_model_folder, open_model_folder
 from mvsdk_export.commands import Extra, require_toolchain
 from mvsdk_export.commands.arguments import (
+    add_model_arguments,
     add_size_arguments,
+    open_chosen_model,
     read_chips,
+    read_guidance,
     read_precisions,
     read_steps,
 )
 from mvsdk_export.preflight import check_findings, preflight_request
-from mvsdk_export.recipes import find_recipe
+from mvsdk_export.recipes import Recipe
 
 if TYPE_CHECKING:
     from mvsdk_export.export import ExportReport
@@ -49,13 +51,7 @@ _MODULES: Mapping[Extra, tuple[str, ...]] = {
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", required=True, help=f"{' or '.join(TARGETS)}")
-    parser.add_argument("--model", default="sticker", help="recipe (default: sticker)")
-    parser.add_argument(
-        "--checkpoint",
-        metavar="DIR",
-        type=Path,
-        help="model folder (default: the one shipped)",
-    )
+    add_model_arguments(parser, "model folder (default: the one shipped)")
     parser.add_argument(
         "--chip", metavar="CHIP,...", help="chips of `mvsdk devices`, or all (default: all)"
     )
@@ -65,6 +61,12 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         help="fp32, fp16, w8a16 or all; default by target",
     )
     add_size_arguments(parser)
+    parser.add_argument(
+        "--guidance", metavar="A,B", help="of the first and last frame, such as 1,3"
+    )
+    parser.add_argument(
+        "--pictures", metavar="DIR", type=Path, help="pictures that calibrate and verify"
+    )
     parser.add_argument(
         "--out", metavar="DIR", type=Path, help=f"bundle to write (default: MODEL{SUFFIX})"
     )
@@ -144,8 +146,9 @@ class _Bar:
 
 
 def _read_request(options: argparse.Namespace) -> ExportRequest:
-    recipe = find_recipe(options.model)
     target = _read_target(options.target)
+    folder = open_chosen_model(options.model, options.checkpoint)
+    recipe = folder.recipe
     precisions = _DEFAULTS[target]
     if options.precision is not None:
         precisions = read_precisions(options.precision, TARGETS[target])
@@ -167,14 +170,15 @@ def _read_request(options: argparse.Namespace) -> ExportRequest:
     require_toolchain(*_MODULES[extra], command="export", extra=extra)
     from mvsdk_export.request import ExportRequest
 
-    path = default_model_folder(recipe.name) if options.checkpoint is None else options.checkpoint
     return ExportRequest(
-        folder=open_model_folder(path, recipe),
+        folder=folder,
         target=target,
         precisions=precisions,
         chips=chipsets,
         **size,
         steps=tuple(sorted(steps)),
+        guidance=read_guidance(options.guidance, recipe),
+        pictures=_read_pictures(options.pictures, recipe),
         out=options.out or Path(recipe.name + SUFFIX),
         overwrite=options.overwrite,
         verify=not options.no_verify,
@@ -186,6 +190,12 @@ def _read_target(text: str) -> Target:
         if text == target:
             return target
     raise InputError(f"unknown target {text[:64]!a}; known: {', '.join(TARGETS)}")
+
+
+def _read_pictures(folder: Path | None, recipe: Recipe) -> Path | None:
+    if folder is None or recipe.task == "image_to_video":
+        return folder
+    raise InputError(f"--pictures goes with image-to-video models, {recipe.name} takes prompts")
 
 
 def _show_plan(request: ExportRequest, *, as_json: bool) -> None:
@@ -264,9 +274,15 @@ def _to_text(report: ExportReport, request: ExportRequest) -> str:
             "",
             f"{path}: {format_bytes(sum(ref.bytes for ref in manifest.files()))}; "
             f"{len(report.stages)} stages in {spent:.0f} s, the largest took {format_bytes(peak)}",
-            f'next: mvsdk generate "a rocket flying left" --bundle {path}',
+            f"next: {_next_command(manifest)} --bundle {path}",
         ]
     )
+
+
+def _next_command(manifest: Manifest) -> str:
+    if manifest.task == "image_to_video":
+        return "mvsdk animate PICTURE"
+    return 'mvsdk generate "a rocket flying left"'
 
 
 def variant_table(manifest: Manifest) -> str:

@@ -13,7 +13,7 @@ from mvsdk.cache import cache_folder
 from mvsdk.cli.command import Command
 from mvsdk.cli.output import say, show, show_json
 from mvsdk.errors import InputError, MvsdkError, OutputError
-from mvsdk_export.checkpoints import MODEL_CARD, default_model_folder, open_model_folder
+from mvsdk_export.checkpoints import MODEL_CARD, default_model_folder, open_model
 from mvsdk_export.commands import require_toolchain
 from mvsdk_export.commands.export import variant_table
 from mvsdk_export.recipes import Recipe, find_recipe
@@ -29,6 +29,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         type=Path,
         help="model folder that the bundle was made of (default: the weights shipped with mvsdk)",
+    )
+    parser.add_argument(
+        "--pictures", metavar="DIR", type=Path, help="pictures to verify image-to-video with"
     )
     parser.add_argument("--json", action="store_true", help="print the records as JSON")
 
@@ -47,7 +50,7 @@ def _run(options: argparse.Namespace) -> int:
         require_toolchain(*needed, "onnxruntime_qnn", command="verify", extra="snapdragon")
     require_toolchain(*needed, command="verify")
     path = options.checkpoint or default_model_folder(recipe.name)
-    folder = open_model_folder(path, recipe)
+    folder = open_model(path, recipe)
     _check_source(bundle, folder)
     from mvsdk_export.export import verify_bundle
     from mvsdk_export.stages import StageRunner
@@ -55,7 +58,7 @@ def _run(options: argparse.Namespace) -> int:
 
     with StageRunner(cache_folder() / "verify") as runner:
         try:
-            records = verify_bundle(bundle, folder, runner, say)
+            records = verify_bundle(bundle, folder, runner, say, pictures=options.pictures)
         finally:
             runner.forget()
     manifest = replace(bundle.manifest, verification=tuple(records))

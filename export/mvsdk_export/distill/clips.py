@@ -139,7 +139,8 @@ class StickerClips:
         frames = np.empty((len(scenes), count, size, size, 3), np.uint8)
         for index, scene in enumerate(scenes):
             chance = rng.random(CHANCES) if chances is None else chances[index]
-            frames[index] = self._composite(scene, self.layers(scene, chance, rng))
+            colour = BACKGROUNDS[scene.background]
+            frames[index] = self.composite(colour, self.layers(scene, chance, rng))
         return frames
 
     def layers(
@@ -194,10 +195,12 @@ class StickerClips:
             angles=angles,
         )
 
-    def _composite(self, scene: Scene, layers: Sequence[Layer]) -> NDArray[np.uint8]:
-        """Draw one clip (F, H, W, 3)."""
+    def composite(
+        self, background: tuple[int, int, int], layers: Sequence[Layer]
+    ) -> NDArray[np.uint8]:
+        """Draw sprites over a background of one colour, RGB: one clip `(F, H, W, 3)` uint8."""
         size, count = self.options.size, self.options.frames
-        colour = np.array(BACKGROUNDS[scene.background], np.float32)[:, None, None]
+        colour = np.array(background, np.float32)[:, None, None]
         rgb = np.broadcast_to(colour, (count, 3, size, size))
         for layer in layers:
             rgba = self._resample(layer)

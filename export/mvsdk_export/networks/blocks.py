@@ -5,13 +5,17 @@ No tensor has a rank above four, except inside the reference forms that docs/npu
 
 A layer can often be written in several ways that are equal in exact arithmetic and very unequal on
 an NPU. Each way is a *form* (forms.py). Training uses the form that is fast on CPUs
-and GPUs; `set_forms_` switches a network to the forms that docs/npu_forms.md found best before it
-is lowered.
+and GPUs; `set_forms_` switches a network before it is lowered to the forms that
+docs/npu_forms.md found best on the HTP compiler: each class keeps its own as `NPU_FORM`. That
+document does not compare 1x1 convolutions with matrix products: they stay convolutions, whose int8
+weights get a scale per channel.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +46,8 @@ class SiLU(nn.Module):
         Elfwing et al. 2017, arXiv:1702.03118.
     """
 
+    NPU_FORM: ClassVar[str] = "tanh"
+
     def __init__(self, form: str = "sigmoid") -> None:
         super().__init__()
         self.form = form
@@ -61,8 +67,12 @@ class GroupNorm(nn.GroupNorm):
         Wu and He 2018, arXiv:1803.08494.
     """
 
-    def __init__(self, groups: int, channels: int, form: str = "native") -> None:
-        super().__init__(groups, channels)
+    NPU_FORM: ClassVar[str] = "layer_norm"
+
+    def __init__(
+        self, groups: int, channels: int, eps: float = 1e-5, *, form: str = "native"
+    ) -> None:
+        super().__init__(groups, channels, eps)
         self.form = form
 
     def forward(self, input: Tensor) -> Tensor:
@@ -72,6 +82,8 @@ class GroupNorm(nn.GroupNorm):
 
 class PointwiseConv(nn.Conv2d):
     """1x1 convolution."""
+
+    NPU_FORM: ClassVar[str] = "conv2d"
 
     def __init__(self, in_channels: int, out_channels: int, *, form: str = "linear") -> None:
         super().__init__(in_channels, out_channels, 1)
@@ -85,6 +97,8 @@ class PointwiseConv(nn.Conv2d):
 class Projection(nn.Linear):
     """Linear layer over sequences `(B, N, C)`, with a scale per output once it is quantised."""
 
+    NPU_FORM: ClassVar[str] = "conv2d"
+
     def __init__(self, in_features: int, out_features: int, *, bias: bool = True) -> None:
         super().__init__(in_features, out_features, bias=bias)
         self.form = "matmul"
@@ -96,6 +110,8 @@ class Projection(nn.Linear):
 
 class PreciseProjection(Projection):
     """The same where 8 bits of weights are too few: nothing behind it averages its error out."""
+
+    NPU_FORM: ClassVar[str] = "two_terms"
 
 
 class ResidualBlock(nn.Module):
@@ -171,6 +187,8 @@ class SpatialAttention(nn.Module):
     than probabilities do (docs/npu_forms.md).
     """
 
+    NPU_FORM: ClassVar[str] = "values_second"
+
     def __init__(self, channels: int, *, groups: int = 16, form: str = "values_second") -> None:
         super().__init__()
         self.heads = channels // HEAD_DIM
@@ -187,6 +205,8 @@ class SpatialAttention(nn.Module):
 
 class CrossAttention(nn.Module):
     """Attention from every position of every frame to the text tokens, with a residual."""
+
+    NPU_FORM: ClassVar[str] = "frames_in_rows"
 
     def __init__(
         self, channels: int, context_dim: int, *, groups: int = 16, form: str = "frames_in_rows"
@@ -212,6 +232,8 @@ class TemporalConv(nn.Module):
     The weight has the `(C, C, 3, 1, 1)` layout of public video checkpoints whatever the form.
     """
 
+    NPU_FORM: ClassVar[str] = "conv2d"
+
     def __init__(self, channels: int, *, groups: int = 16, form: str = "conv2d") -> None:
         super().__init__()
         self.norm = GroupNorm(groups, channels)
@@ -228,6 +250,8 @@ class TemporalConv(nn.Module):
 
 class TemporalAttention(nn.Module):
     """Self-attention over the frames, position by position, with a residual connection."""
+
+    NPU_FORM: ClassVar[str] = "unrolled"
 
     def __init__(self, channels: int, *, groups: int = 16, form: str = "batched") -> None:
         super().__init__()
@@ -271,25 +295,22 @@ def sinusoid(values: Tensor, dim: int, *, max_frequency: float) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
-NPU_FORMS: dict[type[nn.Module], str] = {
-    SiLU: "tanh",
-    PointwiseConv: "conv2d",
-    Projection: "conv2d",
-    PreciseProjection: "two_terms",
-    GroupNorm: "layer_norm",
-    SpatialAttention: "values_second",
-    CrossAttention: "frames_in_rows",
-    TemporalConv: "conv2d",
-    TemporalAttention: "unrolled",
-}
-"""The form of each layer that docs/npu_forms.md found best on the HTP compiler. It does not compare
-1x1 convolutions with matrix products: they stay convolutions, whose int8 weights get a scale per
-channel."""
+def set_forms_(
+    network: nn.Module, forms: Mapping[type[nn.Module], str] | None = None
+) -> nn.Module:
+    """Switch the layers of a network to other forms, in place; weights are untouched.
 
+    Args:
+        network: Network whose layers are switched.
+        forms: Class of a layer -> form; other layers keep theirs. None switches every layer to the
+            `NPU_FORM` of its class.
 
-def set_forms_(network: nn.Module, forms: dict[type[nn.Module], str] = NPU_FORMS) -> nn.Module:
-    """Switch every layer of a network to the given forms, in place; weights are untouched."""
+    Returns:
+        The network.
+    """
     for module in network.modules():
-        if type(module) in forms:
-            setattr(module, "form", forms[type(module)])  # noqa: B010 - torch types attributes
+        kind = type(module)
+        form = getattr(kind, "NPU_FORM", None) if forms is None else forms.get(kind)
+        if form is not None:
+            setattr(module, "form", form)  # noqa: B010 - torch types attributes
     return network

@@ -239,17 +239,25 @@ def temporal_batched(q: Tensor, k: Tensor, v: Tensor, num_frames: int, heads: in
     return out.permute(0, 2, 3, 1).reshape(n, channels, h, w)
 
 
-def _head_kernels(channels: int, heads: int, like: Tensor) -> tuple[Tensor, Tensor]:
+def _head_kernels(
+    channels: int, heads: int, like: Tensor, scale: float | None = None
+) -> tuple[Tensor, Tensor]:
     """Return 1x1 kernels that sum the channels of each head (scaled) and spread them again."""
     d = channels // heads
     members = torch.eye(heads, dtype=like.dtype, device=like.device).repeat_interleave(d, dim=1)
-    return (members * d**-0.5)[:, :, None, None], members.T.contiguous()[:, :, None, None]
+    scale = d**-0.5 if scale is None else scale
+    return (members * scale)[:, :, None, None], members.T.contiguous()[:, :, None, None]
 
 
-def temporal_unrolled(q: Tensor, k: Tensor, v: Tensor, num_frames: int, heads: int) -> Tensor:
-    """Unroll the query frames of one clip; dot products are elementwise products and a 1x1 conv."""
+def temporal_unrolled(
+    q: Tensor, k: Tensor, v: Tensor, num_frames: int, heads: int, scale: float | None = None
+) -> Tensor:
+    """Unroll the query frames of one clip; dot products are elementwise products and a 1x1 conv.
+
+    `scale` multiplies the logits; None takes the one over the root of the head's width.
+    """
     _one_clip(q, num_frames)
-    head_sum, head_expand = _head_kernels(q.shape[1], heads, q)
+    head_sum, head_expand = _head_kernels(q.shape[1], heads, q, scale)
     out: list[Tensor] = []
     for frame in range(num_frames):
         logits = F.conv2d(q[frame : frame + 1] * k, head_sum)  # (F, heads, H, W)

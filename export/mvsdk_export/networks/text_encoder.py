@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +16,8 @@ from mvsdk_export.networks.blocks import Projection
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextEncoderConfig:
     """Shape of a `TextEncoder`."""
+
+    SYMBOLS: ClassVar[Mapping[str, str]] = {"L": "max_length", "D": "hidden_size", "T": "memory_tokens"}
 
     vocabulary_size: int
     max_length: int = 16

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +34,13 @@ DOUBT = 0.02
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransformerConfig:
     """Shape of a `SpatioTemporalTransformer`."""
+
+    SYMBOLS: ClassVar[Mapping[str, str]] = {
+        "C": "latent_channels",
+        "D": "context_dim",
+        "K": "memory_slots",
+        "T": "memory_tokens",
+    }
 
     latent_channels: int = 32
     num_frames: int = 8

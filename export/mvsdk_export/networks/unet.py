@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +27,8 @@ from mvsdk_export.networks.blocks import (
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UNetConfig:
     """Shape of a `SpatioTemporalUNet` with two levels."""
+
+    SYMBOLS: ClassVar[Mapping[str, str]] = {"C": "latent_channels", "D": "context_dim"}
 
     latent_channels: int = 32
     num_frames: int = 8

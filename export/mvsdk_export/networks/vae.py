@@ -6,7 +6,9 @@ resolution at the pixel end (depth-to-space by 2), so no convolution runs at ful
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +23,8 @@ PATCH = 8
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AutoencoderConfig:
     """Shape of an `Autoencoder`; the spatial factor is 8."""
+
+    SYMBOLS: ClassVar[Mapping[str, str]] = {"C": "latent_channels"}
 
     latent_channels: int = 32
     decoder_channels: tuple[int, int, int] = (128, 64, 32)

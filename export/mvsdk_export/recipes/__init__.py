@@ -7,10 +7,17 @@ model means adding a file here and a line to `RECIPES`.
 from __future__ import annotations
 
 from mvsdk_export.errors import ExportError
-from mvsdk_export.recipes.spec import DENOISERS, ComponentRecipe, Recipe
+from mvsdk_export.recipes.mobilevd import MOBILEVD
+from mvsdk_export.recipes.spec import (
+    DENOISERS,
+    ComponentRecipe,
+    Recipe,
+    SchedulerVariant,
+    TensorRecipe,
+)
 from mvsdk_export.recipes.sticker import STICKER
 
-RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (STICKER,)}
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (MOBILEVD, STICKER)}
 
 
 def find_recipe(name: str) -> Recipe:
@@ -24,4 +31,12 @@ def find_recipe(name: str) -> Recipe:
     return RECIPES[name]
 
 
-__all__ = ["DENOISERS", "RECIPES", "ComponentRecipe", "Recipe", "find_recipe"]
+__all__ = [
+    "DENOISERS",
+    "RECIPES",
+    "ComponentRecipe",
+    "Recipe",
+    "SchedulerVariant",
+    "TensorRecipe",
+    "find_recipe",
+]

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
 
 Shape = tuple[int, ...]
 
 DENOISERS = ("unet", "transformer")
 """Components that run once per step; the others run once per clip."""
+
+WrapperOption = Literal["height", "width", "guidance", "sigma"]
+
+
+class SchedulerKind(Protocol):
+    """A scheduler of a checkpoint, as far as a recipe depends on it."""
+
+    @property
+    def kind(self) -> str:
+        """One of the recipe's `schedulers`."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +31,7 @@ class TensorRecipe:
     shape: tuple[str | int, ...]
     """Sizes, or names of sizes: those of `shapes.graph_sizes`."""
     dtype: Literal["float32", "int32", "uint8"]
+    """uint8 stands for values in [0, 1] in the network, and for bytes on a phone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,13 +44,26 @@ class ComponentRecipe:
     config: str
     """`"module:class"` of the network's configuration dataclass."""
     folder: str
-    """Subfolder of the model folder that holds configuration and weights."""
+    """Subfolder of the model folder that holds configuration and weights. Components may share
+    one: they are then graphs of one network."""
     weights: str
     """File name of the weights in that folder."""
     wrapper: str | None = None
     """`"module:class"` of a module around the network that is what phones get; None for none."""
+    wrapper_options: tuple[WrapperOption, ...] = ()
+    """Keyword arguments that the wrapper takes beside the network."""
     inputs: tuple[TensorRecipe, ...]
     outputs: tuple[TensorRecipe, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchedulerVariant:
+    """How a recipe differs for checkpoints of one kind of scheduler."""
+
+    denoiser: ComponentRecipe
+    """Takes the place of the component of the same name."""
+    steps: tuple[int, ...]
+    default_steps: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +73,8 @@ class Recipe:
     name: str
     task: Literal["text_to_video", "image_to_video", "video_to_video"]
     components: tuple[ComponentRecipe, ...]
+    schedulers: Mapping[str, SchedulerVariant | None]
+    """Kind of scheduler that a checkpoint may have -> what differs then; None for nothing."""
     num_frames: int
     height: int
     width: int
@@ -61,15 +88,49 @@ class Recipe:
     steps: tuple[int, ...]
     """Step counts whose schedules go into the bundle."""
     default_steps: int
-    calibration_prompts: tuple[str, ...]
-    """Prompts whose whole trajectories calibrate the quantisation."""
-    verification_prompts: tuple[str, ...]
+    calibration_prompts: tuple[str, ...] = ()
+    """Prompts whose whole trajectories calibrate the quantisation; none without a text encoder."""
+    verification_prompts: tuple[str, ...] = ()
     """Prompts of the parity check; none of them is among the calibration prompts."""
     floors_db: Mapping[str, Mapping[str, float]]
     """Precision -> component or "end_to_end" -> lowest accepted parity, dB."""
     licences: Mapping[str, str]
     """Licence -> what it applies to."""
 
+    @property
+    def denoiser(self) -> str:
+        """Name of the component that runs once per step."""
+        return next(part.name for part in self.components if part.name in DENOISERS)
+
+    @property
+    def takes_text(self) -> bool:
+        """Whether clips are made from a prompt; a model folder holds a tokenizer then."""
+        return any(tensor.name == "input_ids" for part in self.components for tensor in part.inputs)
+
+    @property
+    def takes_guidance(self) -> bool:
+        """Whether the denoiser's graph can hold classifier-free guidance."""
+        return any("guidance" in part.wrapper_options for part in self.components)
+
     def component(self, name: str) -> ComponentRecipe:
         """Return the component of that name."""
         return next(c for c in self.components if c.name == name)
+
+    def for_scheduler(self, scheduler: SchedulerKind) -> Recipe:
+        """Return the recipe of checkpoints with that scheduler.
+
+        Args:
+            scheduler: Of a kind among `schedulers`.
+        """
+        variant = self.schedulers[scheduler.kind]
+        if variant is None:
+            return self
+        return replace(
+            self,
+            components=tuple(
+                variant.denoiser if part.name == variant.denoiser.name else part
+                for part in self.components
+            ),
+            steps=variant.steps,
+            default_steps=variant.default_steps,
+        )

@@ -44,6 +44,7 @@ STICKER = Recipe(
             outputs=(TensorRecipe(name="frames", shape=("F", "H", "W", 3), dtype="uint8"),),
         ),
     ),
+    schedulers={"flow_euler": None, "flow_consistency": None},
     num_frames=8,
     height=64,
     width=64,

@@ -110,6 +110,35 @@ def convert_float16(model: onnx.ModelProto) -> onnx.ModelProto:
         return cast("onnx.ModelProto", convert_float_to_float16(model, keep_io_types=True))
 
 
+def prepend_byte_input(model: onnx.ModelProto, name: str) -> None:
+    """Take an input in [0, 1] as bytes: `x / 255` of uint8, inside the graph.
+
+    `DequantizeLinear` does it in one operator, which every NPU compiler has.
+    """
+    inner = f"{name}_float"
+    for node in model.graph.node:
+        for index, value in enumerate(node.input):
+            if value == name:
+                node.input[index] = inner
+    model.graph.initializer.extend(
+        [
+            numpy_helper.from_array(np.array(1 / 255, np.float32), f"{name}_scale"),
+            numpy_helper.from_array(np.array(0, np.uint8), f"{name}_zero_point"),
+        ]
+    )
+    model.graph.node.insert(
+        0,
+        helper.make_node(
+            "DequantizeLinear",
+            [name, f"{name}_scale", f"{name}_zero_point"],
+            [inner],
+            f"{name}_bytes",
+        ),
+    )
+    source = next(x for x in model.graph.input if x.name == name)
+    source.type.tensor_type.elem_type = onnx.TensorProto.UINT8
+
+
 def append_byte_output(model: onnx.ModelProto, name: str) -> None:
     """Round an output in [0, 1] to bytes inside the graph: `round(255 x)`, uint8.
 

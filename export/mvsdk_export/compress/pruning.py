@@ -1,0 +1,107 @@
+"""Temporal blocks are left out: what they said is taken to be what their frame says alone.
+
+A temporal block mixes, behind each spatial one, the frames of a clip into each other and blends
+the result with the frame as it was. A pruned block hands the frame on. Pruned of all of them, the
+network treats every frame as an image of its own.
+
+Reference:
+    Ben Yahia et al. 2024, arXiv:2412.07583 (temporal block pruning).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from mvsdk_export.compress.importance import Importance
+from mvsdk_export.compress.rebuilding import rebuild
+from mvsdk_export.compress.reports import (
+    LATENT_SIZE,
+    Report,
+    list_weights,
+    measure_temporal_blocks,
+    report_step,
+)
+from mvsdk_export.errors import CompressionError
+from mvsdk_export.networks.svd.unet import SVDUNet, SVDUNetConfig
+
+Keep = Importance | Sequence[str] | int
+"""What stays: learned scores, names of blocks, or a number of them."""
+
+
+def prune_temporal(
+    unet: SVDUNet, keep: Keep, *, latent_size: tuple[int, int] = LATENT_SIZE
+) -> tuple[SVDUNet, Report]:
+    """Leave temporal blocks out.
+
+    Args:
+        unet: The network; it stays as it is, and shares the weights that are kept.
+        keep: Learned importance: as many of the highest scores as it says. Names: these blocks. A
+            number: so many of the costliest blocks. The last is no measure of what a block is good
+            for; it gives the FLOPs of the paper, whose own list is not published.
+        latent_size: Height and width of latents for which costs are counted.
+
+    Raises:
+        CompressionError: If it is pruned already, or `keep` does not fit the network.
+
+    Reference:
+        Ben Yahia et al. 2024, arXiv:2412.07583.
+    """
+    report = report_pruning(unet.config, keep, latent_size=latent_size)
+    wanted = set(list_weights(report.config))
+    state = {name: value for name, value in unet.state_dict().items() if name in wanted}
+    return rebuild(unet, report.config, state), report
+
+
+def report_pruning(
+    config: SVDUNetConfig, keep: Keep, *, latent_size: tuple[int, int] = LATENT_SIZE
+) -> Report:
+    """Report on `prune_temporal` from the configuration alone.
+
+    Raises:
+        CompressionError: As there.
+    """
+    if config.temporal_blocks != "all":
+        raise CompressionError(
+            "temporal blocks are pruned already; leave the step prune out, or start from the "
+            "uncompressed network"
+        )
+    costs = measure_temporal_blocks(config, latent_size)
+    kept = set(_choose(keep, costs))
+    flags = "".join("01"[name in kept] for name in costs)
+    share = sum(costs[name] for name in kept) / max(sum(costs.values()), 1)
+    return report_step(
+        "prune",
+        config,
+        replace(config, temporal_blocks="all" if "0" not in flags else flags),
+        f"{len(kept)} of {len(costs)} temporal blocks stay, with {share:.0%} of their FLOPs",
+        exact=len(kept) == len(costs),
+        latent_size=latent_size,
+        dropped=tuple(name for name in costs if name not in kept),
+    )
+
+
+def _choose(keep: Keep, costs: Mapping[str, int]) -> Sequence[str]:
+    """Return the names of the blocks that stay."""
+    if isinstance(keep, int):
+        if not 0 <= keep <= len(costs):
+            raise CompressionError(
+                f"cannot keep {keep} of {len(costs)} temporal blocks; allowed: 0 to {len(costs)}"
+            )
+        return sorted(costs, key=lambda name: -costs[name])[:keep]
+    names = list(keep.scores) if isinstance(keep, Importance) else keep
+    strange = [name for name in names if name not in costs]
+    if strange:
+        raise CompressionError(
+            f"the network has no temporal block {strange[0][:256]!a}; it has {len(costs)}, from "
+            f"{next(iter(costs))} on; give names of its temporal_blocks()"
+        )
+    if not isinstance(keep, Importance):
+        return keep
+    if len(names) != len(costs):
+        missing = next(name for name in costs if name not in keep.scores)
+        raise CompressionError(
+            f"the importance has no score of {missing}; train it with this network, or keep a "
+            "number of blocks"
+        )
+    return keep.kept()

@@ -1,0 +1,145 @@
+"""The ways to write the layers of Stable Video Diffusion: equal maths, as in networks/forms.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mvsdk_export.networks.forms import temporal_unrolled
+
+# Forms of attention between tokens: q (N, P, heads * d), k and v (N, L, heads * d), heads, scale
+# of the logits -> like q
+
+
+def _split(x: Tensor, heads: int) -> Tensor:
+    n, length, width = x.shape
+    return x.reshape(n, length, heads, width // heads).transpose(1, 2)  # (N, heads, L, d)
+
+
+def _merge(x: Tensor) -> Tensor:
+    n, heads, length, d = x.shape
+    return x.transpose(1, 2).reshape(n, length, heads * d)
+
+
+def token_fused(q: Tensor, k: Tensor, v: Tensor, heads: int, scale: float) -> Tensor:
+    """Use the framework's kernel, which never writes the probabilities to memory."""
+    q, k, v = (_split(x, heads) for x in (q, k, v))
+    return _merge(F.scaled_dot_product_attention(q, k, v, scale=scale))
+
+
+def token_batched(q: Tensor, k: Tensor, v: Tensor, heads: int, scale: float) -> Tensor:
+    """Multiply matrices with the heads in the batch."""
+    q, k, v = (_split(x, heads) for x in (q * scale, k, v))
+    return _merge((q @ k.transpose(2, 3)).softmax(dim=-1) @ v)
+
+
+def token_heads_split(q: Tensor, k: Tensor, v: Tensor, heads: int, scale: float) -> Tensor:
+    """Unroll the heads: one product per head, concatenated."""
+    q = q * scale
+    parts = zip(*(x.chunk(heads, dim=2) for x in (q, k, v)), strict=True)
+    return torch.cat([(a @ b.transpose(1, 2)).softmax(dim=-1) @ c for a, b, c in parts], dim=2)
+
+
+def token_rows_split(q: Tensor, k: Tensor, v: Tensor, heads: int, scale: float) -> Tensor:
+    """Unroll heads and batch: only the probabilities of one head of one frame live at a time."""
+    rows = zip(*(x.split(1) for x in (q, k, v)), strict=True)
+    return torch.cat([token_heads_split(a, b, c, heads, scale) for a, b, c in rows])
+
+
+# Forms of attention between frames, position by position: q, k, v (B * F, P, heads * d), F, heads,
+# scale of the logits -> like q
+
+
+def _positions_first(x: Tensor, num_frames: int) -> Tensor:
+    n, positions, width = x.shape
+    b = n // num_frames
+    x = x.reshape(b, num_frames, positions, width).transpose(1, 2)
+    return x.reshape(b * positions, num_frames, width)
+
+
+def _frames_first(x: Tensor, positions: int) -> Tensor:
+    n, num_frames, width = x.shape
+    b = n // positions
+    x = x.reshape(b, positions, num_frames, width).transpose(1, 2)
+    return x.reshape(b * num_frames, positions, width)
+
+
+def frames_fused(
+    q: Tensor, k: Tensor, v: Tensor, num_frames: int, heads: int, scale: float
+) -> Tensor:
+    """Put the positions into the batch and use the framework's kernel."""
+    positions = q.shape[1]
+    q, k, v = (_positions_first(x, num_frames) for x in (q, k, v))
+    return _frames_first(token_fused(q, k, v, heads, scale), positions)
+
+
+def frames_batched(
+    q: Tensor, k: Tensor, v: Tensor, num_frames: int, heads: int, scale: float
+) -> Tensor:
+    """Put the positions into the batch: many F x F products, minutes on an HTP compiler."""
+    positions = q.shape[1]
+    q, k, v = (_positions_first(x, num_frames) for x in (q, k, v))
+    return _frames_first(token_batched(q, k, v, heads, scale), positions)
+
+
+def frames_unrolled(
+    q: Tensor, k: Tensor, v: Tensor, num_frames: int, heads: int, scale: float
+) -> Tensor:
+    """Unroll the query frames of one clip: elementwise products and 1x1 convolutions."""
+    q, k, v = (x.transpose(1, 2)[..., None] for x in (q, k, v))  # (F, C, P, 1)
+    out = temporal_unrolled(q, k, v, num_frames, heads, scale)
+    return out[..., 0].transpose(1, 2)
+
+
+# Forms of a gated linear unit: x (N, P, C), weight (2 D, C), bias (2 D,), linear layer -> (N, P, D)
+
+Linear = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+
+
+def geglu_one_product(x: Tensor, weight: Tensor, bias: Tensor, linear: Linear) -> Tensor:
+    """Compute values and gates with one product, and cut it."""
+    values, gates = linear(x, weight, bias).chunk(2, dim=-1)
+    return values * F.gelu(gates)
+
+
+def geglu_two_products(x: Tensor, weight: Tensor, bias: Tensor, linear: Linear) -> Tensor:
+    """Cut the weights: no copy of the widest activation of a network, and a range for each half."""
+    (value_weight, gate_weight), (value_bias, gate_bias) = weight.chunk(2), bias.chunk(2)
+    return linear(x, value_weight, value_bias) * F.gelu(linear(x, gate_weight, gate_bias))
+
+
+# Forms of the quick Gaussian error linear unit: x -> same shape
+
+
+def quick_gelu_sigmoid(x: Tensor) -> Tensor:
+    """Use the definition."""
+    return x * torch.sigmoid(1.702 * x)
+
+
+def quick_gelu_tanh(x: Tensor) -> Tensor:
+    """Write the sigmoid as a hyperbolic tangent, for the reason that SiLU has one."""
+    return x * (torch.tanh(x * 0.851) * 0.5 + 0.5)
+
+
+TOKEN_ATTENTION_FORMS: dict[str, Callable[[Tensor, Tensor, Tensor, int, float], Tensor]] = {
+    "fused": token_fused,
+    "batched": token_batched,
+    "heads_split": token_heads_split,
+    "rows_split": token_rows_split,
+}
+FRAME_ATTENTION_FORMS: dict[str, Callable[[Tensor, Tensor, Tensor, int, int, float], Tensor]] = {
+    "fused": frames_fused,
+    "batched": frames_batched,
+    "unrolled": frames_unrolled,
+}
+GEGLU_FORMS: dict[str, Callable[[Tensor, Tensor, Tensor, Linear], Tensor]] = {
+    "one_product": geglu_one_product,
+    "two_products": geglu_two_products,
+}
+QUICK_GELU_FORMS: dict[str, Callable[[Tensor], Tensor]] = {
+    "sigmoid": quick_gelu_sigmoid,
+    "tanh": quick_gelu_tanh,
+}

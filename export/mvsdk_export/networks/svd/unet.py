@@ -1,0 +1,222 @@
+"""The denoiser of Stable Video Diffusion, compressed or not."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mvsdk_export.networks.blocks import GroupNorm, SiLU
+from mvsdk_export.networks.svd.blocks import (
+    Downsample,
+    Mlp,
+    SpatioTemporalResBlock,
+    TimeMixer,
+    Upsample,
+    sinusoids,
+)
+from mvsdk_export.networks.svd.config import LEVELS, SVDUNetConfig, check_svd_unet_config
+from mvsdk_export.networks.svd.frames import FRAME_DOWN, FRAME_UP
+from mvsdk_export.networks.svd.transformer import TransformerSpatioTemporal
+
+TemporalBlock = SpatioTemporalResBlock | TransformerSpatioTemporal
+
+
+class Stage(nn.Module):
+    """Residual blocks and transformers of one resolution, and the way to the next.
+
+    Args:
+        config: Shape of the network.
+        level: Resolution, 0 is the finest.
+        in_channels: Channels of the input of each residual block.
+        eps: Added to the variance in the residual blocks.
+        attentions: Transformers: 0, or one behind each residual block (the first few of them).
+        sampler: Where the stage hands to: "down", "up" or None.
+    """
+
+    def __init__(
+        self,
+        config: SVDUNetConfig,
+        level: int,
+        in_channels: list[int],
+        *,
+        eps: float,
+        attentions: int,
+        sampler: str | None = None,
+    ) -> None:
+        super().__init__()
+        channels = config.block_out_channels[level]
+        self.resnets = nn.ModuleList(
+            SpatioTemporalResBlock(
+                width,
+                channels,
+                embedding_dim=4 * config.block_out_channels[0],
+                groups=config.norm_groups,
+                eps=eps,
+                temporal_eps=eps,
+                mixer=TimeMixer(0.5, of_spatial=True),
+            )
+            for width in in_channels
+        )
+        self.attentions = nn.ModuleList(
+            TransformerSpatioTemporal(
+                channels,
+                config.cross_attention_dim,
+                config.num_attention_heads[level],
+                layers=config.transformer_layers_per_block,
+                groups=config.norm_groups,
+                inner=config.inner_head_dim(level),
+                temporal_inner=config.inner_head_dim(level, temporal=True),
+                folded=config.folded_cross_attention,
+            )
+            for _ in range(attentions)
+        )
+        if sampler == "down":
+            self.downsamplers = nn.ModuleList([Downsample(channels)])
+        if sampler == "up":
+            self.upsamplers = nn.ModuleList([Upsample(channels)])
+
+    def temporal_blocks(self, path: str) -> dict[str, TemporalBlock]:
+        """Return the temporal blocks in the order of execution, by module path."""
+        blocks: dict[str, TemporalBlock] = {}
+        for index, resnet in enumerate(self.resnets):
+            assert isinstance(resnet, SpatioTemporalResBlock)
+            blocks[f"{path}.resnets.{index}"] = resnet
+            if index < len(self.attentions):
+                attention = self.attentions[index]
+                assert isinstance(attention, TransformerSpatioTemporal)
+                blocks[f"{path}.attentions.{index}"] = attention
+        return blocks
+
+    def step(self, index: int, x: Tensor, conditions: Conditions) -> Tensor:
+        """Run one residual block and the transformer behind it, if there is one."""
+        x = self.resnets[index](x, conditions.num_frames, conditions.embedding)
+        if index < len(self.attentions):
+            x = self.attentions[index](x, conditions.context, conditions.num_frames)
+        return x
+
+
+class Conditions:
+    """What every block is given beside the maps.
+
+    Args:
+        embedding: Noise level and added values of every clip, `(B, E)`, behind its activation.
+        context: Image features `(B, L, D)`.
+        num_frames: Frames of a clip, as many as the maps have at this place.
+    """
+
+    def __init__(self, embedding: Tensor, context: Tensor, num_frames: int) -> None:
+        self.embedding = embedding
+        self.context = context
+        self.num_frames = num_frames
+
+    def with_frames(self, num_frames: int) -> Conditions:
+        """Return the same for another number of frames."""
+        return Conditions(self.embedding, self.context, num_frames)
+
+
+class SVDUNet(nn.Module):
+    """Denoiser of a clip that begins with a given image.
+
+    Args:
+        config: Shape of the network, and how it is compressed.
+
+    Raises:
+        ValueError: If there is no network of this shape.
+
+    Reference:
+        Blattmann et al. 2023, arXiv:2311.15127 (Stable Video Diffusion); Ben Yahia et al. 2024,
+        arXiv:2412.07583 (MobileVD: folded cross-attention, fewer frames, pruning, funnels).
+    """
+
+    def __init__(self, config: SVDUNetConfig) -> None:
+        super().__init__()
+        check_svd_unet_config(config)
+        self.config = config
+        widths, layers = config.block_out_channels, config.layers_per_block
+        embedding_dim = 4 * widths[0]
+        self.activation = SiLU()
+        self.conv_in = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
+        self.time_embedding = Mlp(widths[0], embedding_dim, embedding_dim)
+        self.add_embedding = Mlp(
+            config.projection_class_embeddings_input_dim, embedding_dim, embedding_dim
+        )
+        self.down_blocks = nn.ModuleList()
+        skips = [widths[0]]
+        for level, width in enumerate(widths):
+            last = level == LEVELS - 1
+            stage = Stage(
+                config,
+                level,
+                [skips[-1], *[width] * (layers - 1)],
+                eps=1e-5 if last else 1e-6,
+                attentions=0 if last else layers,
+                sampler=None if last else "down",
+            )
+            self.down_blocks.append(stage)
+            skips += [width] * (layers if last else layers + 1)
+        width = widths[-1]
+        self.mid_block = Stage(config, LEVELS - 1, [width, width], eps=1e-5, attentions=1)
+        self.up_blocks = nn.ModuleList()
+        for level in reversed(range(LEVELS)):
+            inputs = [width, *[widths[level]] * layers]
+            stage = Stage(
+                config,
+                level,
+                [channels + skips.pop() for channels in inputs],
+                eps=1e-6,
+                attentions=0 if level == LEVELS - 1 else layers + 1,
+                sampler="up" if level else None,
+            )
+            self.up_blocks.append(stage)
+            width = widths[level]
+        self.conv_norm_out = GroupNorm(config.norm_groups, widths[0])
+        self.conv_out = nn.Conv2d(widths[0], config.out_channels, 3, padding=1)
+        for index, block in enumerate(self.temporal_blocks().values()):
+            if not config.keeps_temporal_block(index):
+                block.prune_()
+
+    def temporal_blocks(self) -> dict[str, TemporalBlock]:
+        """Return the blocks that mix frames, by module path, in the order of execution.
+
+        Pruned ones are included: their temporal parts are gone, their place is not.
+        """
+        stages = {f"down_blocks.{index}": stage for index, stage in enumerate(self.down_blocks)}
+        stages["mid_block"] = self.mid_block
+        stages |= {f"up_blocks.{index}": stage for index, stage in enumerate(self.up_blocks)}
+        blocks: dict[str, TemporalBlock] = {}
+        for path, stage in stages.items():
+            assert isinstance(stage, Stage)
+            blocks |= stage.temporal_blocks(path)
+        return blocks
+
+    def forward(
+        self,
+        sample: Tensor,
+        timestep: Tensor,
+        encoder_hidden_states: Tensor,
+        added_time_ids: Tensor,
+    ) -> Tensor:
+        """Predict the velocity of the noisy latents.
+
+        Args:
+            sample: Noisy latents, scaled, and the latents of the first frame beside them:
+                `(B * F, in_channels, h, w)` float32, the frames of a clip adjacent.
+            timestep: `(B,)` float32, a quarter of the logarithm of the noise level.
+            encoder_hidden_states: Features of the image `(B, L, D)` float32; L is 1 in every
+                public model, and must be if cross-attention is folded.
+            added_time_ids: `(B, 3)` float32: frames per second less one, motion bucket, noise
+                that was added to the image.
+
+        Returns:
+            `(B * F, out_channels, h, w)` float32.
+        """
+        conditions = self._conditions(sample, timestep, encoder_hidden_states, added_time_ids)
+        x = self.conv_in(sample)
+        skips = [x]
+        for level in range(LEVELS):
+            x, conditions = self._down(level, x, conditions, skips)
+        x = self.mid_block.step(0, x, conditions)
+        x = self.mid_block.step(1, x, conditions)
+        for level in reversed(range(LEVELS)):
+            x, conditions = self._up(level, x, conditions, skips, frames=sample.shape[0])
+        return self.conv_out(self.activation(self.conv_norm_out(x)))

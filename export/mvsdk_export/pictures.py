@@ -1,0 +1,108 @@
+"""Pictures that calibrate and verify image-to-video models.
+
+Those of a user's own folder, or, where there is none, first frames that the SDK's own
+text-to-video model makes of a recipe's prompts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mvsdk.errors import InputError
+from mvsdk.image import SUFFIXES, fit_image, read_image
+from mvsdk.tokenizer import WordPiece
+from mvsdk_export.checkpoints import ModelFolder
+from mvsdk_export.reference import Case, Reference
+from mvsdk_export.schedule import make_sampler
+from mvsdk_export.shapes import graph_sizes
+
+PAINTER = "sticker"
+"""Recipe of the model that paints pictures."""
+PAINTER_STEPS = 4
+
+MOST = 32
+"""Pictures of a folder that calibrate; as many as the recipes have prompts."""
+VERIFIED = 4
+"""Pictures of a folder that verify; they calibrate nothing."""
+
+Picture = NDArray[np.uint8]
+"""(H, W, 3), RGB."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PictureFiles:
+    """Names of the pictures of a folder, split by what they are for."""
+
+    folder: Path
+    calibration: tuple[str, ...]
+    verification: tuple[str, ...]
+
+
+def find_pictures(folder: Path) -> PictureFiles:
+    """List the pictures of a folder by name: the first verify, those after them calibrate.
+
+    Raises:
+        InputError: If there is no such folder, or too little in it for both.
+    """
+    if not folder.is_dir():
+        raise InputError(
+            f"--pictures is {str(folder)!r}, which is no folder; give one with at least 2 pictures"
+        )
+    names = sorted(x.name for x in folder.iterdir() if x.suffix.lower() in SUFFIXES)
+    if len(names) < 2:
+        raise InputError(
+            f"{str(folder)!r} holds {len(names)} pictures ({', '.join(sorted(SUFFIXES))}), want "
+            f"at least 2, better {VERIFIED + MOST}: some calibrate, others verify"
+        )
+    split = min(VERIFIED, len(names) // 2)
+    return PictureFiles(
+        folder=folder,
+        calibration=tuple(names[split : split + MOST]),
+        verification=tuple(names[:split]),
+    )
+
+
+def read_pictures(folder: Path, names: Sequence[str], height: int, width: int) -> list[Picture]:
+    """Read pictures of a folder, cropped and resized as `mvsdk animate` does.
+
+    Raises:
+        InputError: If one cannot be read.
+    """
+    return [fit_image(read_image(folder / name), height, width) for name in names]
+
+
+def paint_pictures(
+    painter: ModelFolder, prompts: Sequence[str], height: int, width: int
+) -> list[Picture]:
+    """Paint prompts with the SDK's own text-to-video model: the first frame of each clip.
+
+    Args:
+        painter: Model folder of the recipe `PAINTER`.
+        prompts: What to paint; the seed of each is its place.
+        height: Of the pictures; what the model makes is cropped and resized to it.
+        width: Likewise.
+    """
+    recipe = painter.recipe
+    size: dict[str, Any] = {
+        "num_frames": recipe.num_frames,
+        "height": recipe.height,
+        "width": recipe.width,
+    }
+    sizes = graph_sizes(painter.configs(), **size)
+    networks = {part.name: painter.load_graph(part.name, **size) for part in recipe.components}
+    sampler = make_sampler(painter.scheduler, [PAINTER_STEPS], PAINTER_STEPS)
+    tokenizer = WordPiece.from_file(painter.tokenizer_file, sizes["L"])
+    reference = Reference(recipe, networks, sampler, tokenizer)
+    shape = tuple(sizes[symbol] for symbol in ("F", "C", "h", "w"))
+    pictures: list[Picture] = []
+    for seed, prompt in enumerate(prompts):
+        case = Case(prompt=prompt, seed=seed, num_inference_steps=PAINTER_STEPS)
+        frames = reference.run(case, shape)[-1].output
+        pictures.append(fit_image(np.rint(frames[0] * 255).astype(np.uint8), height, width))
+    return pictures

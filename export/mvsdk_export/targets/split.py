@@ -1,0 +1,389 @@
+"""Cutting an ONNX model into consecutive parts, for compilers that cannot take it in one piece.
+
+The parts run one after the other and compute what the whole does, bit by bit. A value that crosses
+a cut is an output of the part that makes it, and an input of every later part that reads it: skip
+connections pass by the parts between. Weights go from file to file and never lie in memory.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+
+from mvsdk_export.errors import ExportError
+
+INLINE_BYTES = 1 << 10
+"""Constants below this stay inside the model, where shape inference can read them."""
+
+_ALIGNMENT = 1 << 12
+"""Offsets are multiples of a memory page, so that a runtime can map the file."""
+_COPY_BYTES = 1 << 24
+_SLACKS = (0.1, 0.2, 0.4, 0.8, math.inf)
+"""Shares of the mean weight by which a part may differ from it, in the order of trying."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One of several models that run in sequence; its large constants are in a file beside it."""
+
+    path: Path
+    inputs: tuple[str, ...]
+    """Inputs of the whole that the part reads, and values of earlier parts."""
+    outputs: tuple[str, ...]
+    """Values that later parts read, and outputs of the whole."""
+    nodes: int
+    weight_bytes: int
+    """Bytes of the constants; those that several parts need count in each."""
+
+
+def split_model(
+    source: Path, folder: Path, *, parts: int | None = None, most_bytes: int
+) -> list[Part]:
+    """Cut a model into consecutive parts of about equal weight where few bytes cross.
+
+    Args:
+        source: Model of fixed shapes; its constants may be in files beside it.
+        folder: Existing folder for `part_0.onnx`, `part_0.data`, `part_1.onnx` and so on.
+        parts: Number of parts, from 1; None takes the fewest that `most_bytes` allows.
+        most_bytes: Largest weight of a part, in bytes of constants as they are stored in `source`.
+
+    Returns:
+        The parts in the order in which they run.
+
+    Raises:
+        ExportError: If the model cannot be cut so, or the shape of a value is not known.
+    """
+    model = onnx.shape_inference.infer_shapes(onnx.load(source, load_external_data=False))
+    network = _Network(model)
+    bounds = _choose_bounds(network, parts, most_bytes)
+    return [
+        network.write(start, stop, source.parent, folder / f"part_{index}.onnx")
+        for index, (start, stop) in enumerate(zip(bounds, bounds[1:], strict=False))
+    ]
+
+
+def crossing_values(parts: Sequence[Part]) -> set[str]:
+    """Return the names of the values that go from one part to another."""
+    made = {name for part in parts for name in part.outputs}
+    return {name for part in parts for name in part.inputs if name in made}
+
+
+def agree_quantized(model: onnx.ModelProto, made: Mapping[str, tuple[float, int]]) -> None:
+    """Let a quantised part take its inputs as the parts before it make them.
+
+    Each part is quantised alone. Maker and reader of a value calibrate on the same numbers and
+    mostly give it the same scale; then it just crosses. Where an operator ties its scale to
+    something that the other part cannot see (a clip, a softmax, a reshaped constant), the reader
+    keeps its own scale behind a requantisation, which the HTP has as one elementwise operator.
+
+    Args:
+        model: QDQ model with float borders; changed in place.
+        made: Name -> (scale, zero point) of the uint16 outputs of earlier parts.
+    """
+    graph = model.graph
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    for value in graph.input:
+        if value.name not in made:
+            continue
+        value.type.tensor_type.elem_type = onnx.TensorProto.UINT16
+        readers = [node for node in graph.node if value.name in node.input]
+        if len(readers) == 1 and readers[0].op_type == "QuantizeLinear":
+            scale, zero_point = (numpy_helper.to_array(constants[x]) for x in readers[0].input[1:3])
+            if (float(scale), int(zero_point)) == made[value.name]:
+                _rename(graph.node, readers[0].output[0], value.name)
+                graph.node.remove(readers[0])
+                continue
+        inner = f"{value.name}/float"
+        _rename(readers, value.name, inner)
+        terms = {
+            f"{value.name}/scale": np.array(made[value.name][0], np.float32),
+            f"{value.name}/zero_point": np.array(made[value.name][1], np.uint16),
+        }
+        graph.initializer.extend(numpy_helper.from_array(x, name) for name, x in terms.items())
+        node = helper.make_node("DequantizeLinear", [value.name, *terms], [inner], f"{inner}_made")
+        graph.node.insert(0, node)
+
+
+def agree_float16(model: onnx.ModelProto, names: set[str]) -> None:
+    """Let values cross as float16 that a float16 part takes or gives as float32.
+
+    Args:
+        model: Float16 model with float32 borders (`convert_float16`); changed in place.
+        names: Values that go from part to part.
+    """
+    graph = model.graph
+    for value in [*graph.input, *graph.output]:
+        if value.name not in names:
+            continue
+        cast = next(
+            node
+            for node in graph.node
+            if node.op_type == "Cast" and value.name in (node.input[0], node.output[0])
+        )
+        inner = cast.output[0] if cast.input[0] == value.name else cast.input[0]
+        graph.node.remove(cast)
+        _rename(graph.node, inner, value.name)
+        value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+
+
+class _Network:
+    """A graph as its cuts see it: nodes in order, who makes what and who reads it last."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        graph = model.graph
+        self.tensors = {tensor.name: tensor for tensor in graph.initializer}
+        self.makers: dict[str, onnx.NodeProto] = {}
+        """Nodes with constant results; they go into every part that reads them."""
+        self.nodes: list[onnx.NodeProto] = []
+        for node in graph.node:
+            if self._is_constant(node):
+                self.makers |= dict.fromkeys(node.output, node)
+            else:
+                self.nodes.append(node)
+        self.made = {x: i for i, node in enumerate(self.nodes) for x in node.output if x}
+        self.reads = [list(_reads(node)) for node in self.nodes]
+        self.last_read = {x: i for i, names in enumerate(self.reads) for x in names}
+        self.results = {value.name for value in graph.output}
+        known = [*graph.value_info, *graph.input, *graph.output]
+        self.values = {value.name: value for value in known}
+        self.shell = onnx.ModelProto()
+        self.shell.CopyFrom(model)
+        for field in ("node", "initializer", "input", "output", "value_info"):
+            self.shell.graph.ClearField(field)
+
+    def _is_constant(self, node: onnx.NodeProto) -> bool:
+        names = list(_reads(node))
+        found = all(name in self.tensors or name in self.makers for name in names)
+        return node.op_type == "Constant" or (bool(names) and found)
+
+    def weights(self) -> NDArray[np.int64]:
+        """Return the bytes of the constants that each node is the first to read, plus one."""
+        seen: set[str] = set()
+        found = np.ones(len(self.nodes), np.int64)  # cuts advance also where nothing is read
+        for index, names in enumerate(self.reads):
+            fresh = [name for name in self._constants(names)[0] if name not in seen]
+            seen.update(fresh)
+            found[index] += sum(_tensor_bytes(self.tensors[name]) for name in fresh)
+        return found
+
+    def weight_of(self, start: int, stop: int) -> int:
+        """Return the bytes of the constants of a part."""
+        names, _ = self._constants(x for names in self.reads[start:stop] for x in names)
+        return sum(_tensor_bytes(self.tensors[name]) for name in names)
+
+    def crossing(self) -> NDArray[np.int64]:
+        """Return the bytes that cross every cut, from before the first node to behind the last."""
+        change = np.zeros(len(self.nodes) + 1, np.int64)
+        for name, maker in self.made.items():
+            reader = self.last_read.get(name, maker)
+            if reader > maker:
+                size = _value_bytes(self._known(name))
+                change[maker + 1] += size
+                change[reader + 1] -= size
+        return np.cumsum(change)
+
+    def write(self, start: int, stop: int, home: Path, path: Path) -> Part:
+        """Write the nodes from `start` to before `stop` as a model of their own."""
+        reads = list(dict.fromkeys(x for names in self.reads[start:stop] for x in names))
+        tensors, nodes = self._constants(reads)
+        made = [x for x, index in self.made.items() if start <= index < stop]
+        inputs = [x for x in reads if x not in {*made, *self.tensors, *self.makers}]
+        outputs = [x for x in made if self.last_read.get(x, -1) >= stop or x in self.results]
+        part = onnx.ModelProto()
+        part.CopyFrom(self.shell)
+        part.graph.node.extend([*nodes, *self.nodes[start:stop]])
+        part.graph.input.extend(self._known(name) for name in inputs)
+        part.graph.output.extend(self._known(name) for name in outputs)
+        inner = [x for x in made if x in self.values and x not in outputs]
+        part.graph.value_info.extend(self.values[name] for name in inner)
+        part.graph.initializer.extend(
+            _moved((self.tensors[name] for name in tensors), home, path.with_suffix(".data"))
+        )
+        onnx.save(part, path)
+        return Part(
+            path=path,
+            inputs=tuple(inputs),
+            outputs=tuple(outputs),
+            nodes=stop - start,
+            weight_bytes=self.weight_of(start, stop),
+        )
+
+    def _constants(self, names: Iterable[str]) -> tuple[list[str], list[onnx.NodeProto]]:
+        """Return what stands behind those of the values that are constant: tensors and nodes."""
+        tensors: dict[str, None] = {}
+        nodes: dict[str, onnx.NodeProto] = {}
+        for name in names:
+            if name in self.tensors:
+                tensors[name] = None
+            elif name in self.makers and self.makers[name].output[0] not in nodes:
+                node = self.makers[name]
+                below = self._constants(_reads(node))
+                tensors |= dict.fromkeys(below[0])
+                nodes |= {x.output[0]: x for x in [*below[1], node]}
+        return list(tensors), list(nodes.values())
+
+    def _known(self, name: str) -> onnx.ValueInfoProto:
+        value = self.values.get(name)
+        tensor = None if value is None else value.type.tensor_type
+        sizes = [] if tensor is None else tensor.shape.dim
+        if value is None or not tensor or not all(x.HasField("dim_value") for x in sizes):
+            raise ExportError(
+                f"the model cannot be cut: the shape of {name!r} is not known; "
+                "export it with fixed shapes"
+            )
+        return value
+
+
+def _choose_bounds(network: _Network, parts: int | None, most_bytes: int) -> list[int]:
+    """Return where parts start and end, as numbers of nodes: 0, the cuts, the number of nodes."""
+    weights = np.concatenate([[0], np.cumsum(network.weights())])
+    crossing = network.crossing()
+    total = int(weights[-1])
+    fewest = max(1, math.ceil((total - len(network.nodes)) / most_bytes))
+    counts = [parts] if parts is not None else range(fewest, len(network.nodes) + 1)
+    for count in counts:
+        for slack in _SLACKS:
+            least, most = (total / count * x for x in (max(1 - slack, 0), 1 + slack))
+            most = min(most, most_bytes + len(network.nodes))
+            bounds = _cheapest_bounds(weights, crossing, count, least, most)
+            spans = zip(bounds, bounds[1:], strict=False)
+            if bounds and all(network.weight_of(*span) <= most_bytes for span in spans):
+                return bounds
+    raise ExportError(
+        f"the model cannot be cut into {parts or 'any number of'} parts of at most "
+        f"{most_bytes / 2**20:.0f} MiB: it has {total / 2**20:.0f} MiB in {len(network.nodes)} "
+        "nodes; allow larger parts or more of them"
+    )
+
+
+def _cheapest_bounds(
+    weights: NDArray[np.int64],
+    crossing: NDArray[np.int64],
+    parts: int,
+    least: float,
+    most: float,
+) -> list[int]:
+    """Return the bounds of least crossing with parts of `least` to `most`; none: empty.
+
+    Dynamic programming over the number of parts and where the last of them ends.
+    """
+    size = len(weights)
+    first = np.searchsorted(weights, weights - most, side="left")
+    behind = np.minimum(np.searchsorted(weights, weights - least, side="right"), np.arange(size))
+    costs = np.full(size, np.inf)
+    costs[0] = 0
+    steps: list[NDArray[np.int64]] = []
+    for _ in range(parts):
+        new, origin = np.full(size, np.inf), np.zeros(size, np.int64)
+        for end in range(1, size):
+            window = costs[first[end] : behind[end]]
+            if window.size:
+                origin[end] = first[end] + int(window.argmin())
+                new[end] = costs[origin[end]] + crossing[end]
+        costs = new
+        steps.append(origin)
+    if not np.isfinite(costs[-1]):
+        return []
+    bounds = [size - 1]
+    for origin in reversed(steps):
+        bounds.insert(0, int(origin[bounds[0]]))
+    return bounds
+
+
+def _reads(node: onnx.NodeProto) -> Iterator[str]:
+    """Return what a node reads, also inside its branches and loops."""
+    yield from (name for name in node.input if name)
+    for attribute in node.attribute:
+        for graph in [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]:
+            inner = {value.name for value in [*graph.input, *graph.initializer]}
+            for below in graph.node:
+                yield from (name for name in _reads(below) if name not in inner)
+                inner.update(below.output)
+
+
+def _rename(nodes: Iterable[onnx.NodeProto], old: str, new: str) -> None:
+    for node in nodes:
+        for names in (node.input, node.output):
+            for index, name in enumerate(names):
+                if name == old:
+                    names[index] = new
+
+
+def _moved(
+    tensors: Iterable[onnx.TensorProto], home: Path, target: Path
+) -> Iterator[onnx.TensorProto]:
+    """Copy the values of large constants to the file `target` and return what refers to them."""
+    target.unlink(missing_ok=True)
+    for tensor in tensors:
+        size = _tensor_bytes(tensor)
+        if size < INLINE_BYTES or not (uses_external_data(tensor) or tensor.HasField("raw_data")):
+            yield _inline(tensor, home)
+            continue
+        with target.open("ab") as sink:
+            offset = -(-sink.tell() // _ALIGNMENT) * _ALIGNMENT
+            sink.truncate(offset)
+            sink.seek(offset)
+            for piece in _pieces(tensor, home):
+                sink.write(piece)
+        yield _referring(tensor, target.name, offset)
+
+
+def _pieces(tensor: onnx.TensorProto, home: Path) -> Iterator[bytes]:
+    """Return the bytes of a tensor, some at a time if they are in a file."""
+    if not uses_external_data(tensor):
+        yield tensor.raw_data
+        return
+    place = ExternalDataInfo(tensor)
+    with (home / place.location).open("rb") as source:
+        source.seek(place.offset or 0)
+        left = _tensor_bytes(tensor)
+        while left and (piece := source.read(min(left, _COPY_BYTES))):
+            left -= len(piece)
+            yield piece
+    if left:
+        raise ExportError(
+            f"{place.location} ends inside the constant {tensor.name!r}, {left} bytes are missing; "
+            "export the model again"
+        )
+
+
+def _referring(tensor: onnx.TensorProto, location: str, offset: int) -> onnx.TensorProto:
+    """Return a tensor whose values are in a file."""
+    moved = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+    moved.data_location = onnx.TensorProto.EXTERNAL
+    place = {"location": location, "offset": offset, "length": _tensor_bytes(tensor)}
+    for key, value in place.items():
+        moved.external_data.add(key=key, value=str(value))
+    return moved
+
+
+def _inline(tensor: onnx.TensorProto, home: Path) -> onnx.TensorProto:
+    """Return a tensor that holds its values itself."""
+    if not uses_external_data(tensor):
+        return tensor
+    found = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+    found.raw_data = b"".join(_pieces(tensor, home))
+    return found
+
+
+def _tensor_bytes(tensor: onnx.TensorProto) -> int:
+    if uses_external_data(tensor) and (length := ExternalDataInfo(tensor).length):
+        return length
+    return len(tensor.raw_data) or _size_bytes(tensor.dims, tensor.data_type)
+
+
+def _value_bytes(value: onnx.ValueInfoProto) -> int:
+    tensor = value.type.tensor_type
+    return _size_bytes([x.dim_value for x in tensor.shape.dim], tensor.elem_type)
+
+
+def _size_bytes(dims: Iterable[int], kind: int) -> int:
+    return math.prod(dims) * helper.tensor_dtype_to_np_dtype(kind).itemsize

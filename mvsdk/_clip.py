@@ -1,0 +1,118 @@
+"""The making of one clip, which is the same whatever it begins with: encode, sample, decode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mvsdk.errors import BackendError
+from mvsdk.generation import Step, Work
+from mvsdk.noise import initial_latents
+from mvsdk.sampling import Denoiser, Latents, Noise
+from mvsdk.video import Video
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from mvsdk.backends import Selection
+    from mvsdk.manifest import Manifest
+
+Arrays = Mapping[str, "NDArray[Any]"]
+RunSampler = Callable[[Denoiser, Latents, Noise], Iterator[Latents]]
+"""(denoise, initial latents, fresh noise by step index) -> latents after each step."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clip:
+    """A clip that is to be made: all that was chosen and checked before any graph is loaded."""
+
+    manifest: Manifest
+    selection: Selection
+    encode: Callable[[Work], Arrays]
+    """Runs the encoders; returns the inputs of the denoiser that are this clip's own."""
+    run_sampler: RunSampler
+    steps: int
+    seed: int
+    video: Mapping[str, Any]
+    """What the finished `Video` says besides frames, seed and timings."""
+
+    def make(self, work: Work) -> Generator[Step, None, None]:
+        """Make the clip; yield after every step, the last time with the clip.
+
+        Args:
+            work: Runs the graphs; its watch stands still while a step is with the caller.
+
+        Raises:
+            BackendError: If a graph cannot be loaded or run, or gives nan.
+        """
+        work.watch.resume()
+        denoise = self._denoiser(work, self.encode(work))
+        for index, latents in enumerate(self._sample(denoise), start=1):
+            self._check_finite(latents, index)
+            latents.flags.writeable = False
+            if index < self.steps:
+                yield self._step(index, latents, work.watch.pause())
+                work.watch.resume()
+            else:
+                frames = _as_frames(work.call("vae_decoder", {"latents": latents})["frames"])
+                describe = self.selection.backend.describe
+                timings = work.timings(describe, denoiser=self.manifest.denoiser)
+                video = Video(frames=frames, seed=self.seed, timings=timings, **self.video)
+                yield self._step(index, latents, timings.total_s, video)
+
+    def _sample(self, denoise: Denoiser) -> Iterator[Latents]:
+        shape = self.manifest.latents.shape
+        start = initial_latents(self.seed, shape)
+        start = start * np.float32(self.manifest.sampler.init_noise_sigma)
+        return self.run_sampler(
+            denoise, start, lambda index: initial_latents(self.seed, shape, stream=index)
+        )
+
+    def _denoiser(self, work: Work, own: Arrays) -> Denoiser:
+        """Return the denoiser's graph at fixed conditioning, as the samplers want it."""
+        sampler = self.manifest.sampler
+        name = self.manifest.denoiser
+        shapes = {spec.name: spec.shape for spec in self.selection.variants[name].inputs}
+        constants = {
+            key: np.asarray(values, np.float32).reshape(shapes[key])
+            for key, values in sampler.conditioning.items()
+        }
+        fixed = {**constants, **own}
+        timesteps = sampler.schedules[self.steps].timesteps
+
+        def denoise(model_input: Latents, index: int) -> Latents:
+            inputs = {**fixed, "sample": model_input}
+            if "timestep" in shapes:
+                inputs["timestep"] = np.full(shapes["timestep"], timesteps[index], np.float32)
+            return work.call(name, inputs)["model_output"]
+
+        return denoise
+
+    def _step(
+        self, index: int, latents: Latents, elapsed_s: float, video: Video | None = None
+    ) -> Step:
+        return Step(
+            index=index,
+            count=self.steps,
+            sigma=self.manifest.sampler.schedules[self.steps].sigmas[index],
+            elapsed_s=elapsed_s,
+            latents=latents,
+            video=video,
+        )
+
+    def _check_finite(self, latents: Latents, index: int) -> None:
+        if not np.isfinite(latents).all():
+            raise BackendError(
+                f"{self.manifest.denoiser} gave nan or infinite values at step {index} of "
+                f"{self.steps}; run mvsdk verify on the bundle, or choose another precision"
+            )
+
+
+def _as_frames(frames: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return decoded frames as uint8; a graph may say them as numbers with scale 1."""
+    if frames.dtype != np.uint8:
+        frames = np.clip(np.rint(frames), 0, 255).astype(np.uint8)
+    return frames
