@@ -148,24 +148,26 @@ def _eager(side: str, bundle: Path, options: argparse.Namespace) -> Callable[[],
     import torch
 
     from mvsdk.tokenizer import WordPiece
-    from mvsdk_export.checkpoints import default_model_folder, open_model_folder
+    from mvsdk_export.checkpoints import default_model_folder, open_model
     from mvsdk_export.networks.blocks import set_forms_
     from mvsdk_export.recipes import find_recipe
     from mvsdk_export.reference import Case, Reference
 
     torch.set_num_threads(options.threads)
     recipe = find_recipe(options.model)
-    folder = open_model_folder(options.checkpoint or default_model_folder(recipe.name), recipe)
+    folder = open_model(options.checkpoint or default_model_folder(recipe.name), recipe)
     manifest = mvsdk.Bundle.open(bundle).manifest
     networks = {part.name: folder.load_graph(part.name) for part in recipe.components}
     if side == EXPORTED:
         networks = {name: set_forms_(network) for name, network in networks.items()}
-    tokenizer = manifest.tokenizer
+    tokenizer, vocabulary = manifest.tokenizer, folder.tokenizer_file
     assert tokenizer is not None
+    assert vocabulary is not None
     reference = Reference(
+        folder.recipe,
         networks,
-        WordPiece.from_file(folder.tokenizer_file, tokenizer.max_length),
         manifest.sampler,
+        WordPiece.from_file(vocabulary, tokenizer.max_length),
     )
     case = Case(prompt=PROMPT, seed=7, num_inference_steps=options.steps)
     return lambda: (reference.run(case, manifest.latents.shape), None)[1]

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 import mvsdk
 from mvsdk.manifest import Precision
-from mvsdk_export.checkpoints.folder import default_model_folder, open_model_folder
+from mvsdk_export.checkpoints import default_model_folder, open_model
 from mvsdk_export.distill.measures import Generate
 from mvsdk_export.distill.packaging import latent_shape_of, read_quality, rewrite_card
 from mvsdk_export.distill.quality import Measuring, QualityRow
@@ -56,7 +56,7 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
 
     recipe = find_training("sticker")
-    folder = open_model_folder(
+    folder = open_model(
         options.model or default_model_folder(recipe.name), find_recipe(recipe.name)
     )
     quality = read_quality(folder)

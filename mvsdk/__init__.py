@@ -6,6 +6,9 @@
     video = pipeline.generate("a rocket flying left", num_inference_steps=4, seed=7)
     video.save("rocket.mp4")
 
+    pipeline = mvsdk.load("mobilevd.mvbundle")
+    pipeline.animate("harbour.jpg", motion=127, seed=7).save("harbour.mp4")
+
 Importing the package is light: each name is loaded when it is first used, and ONNX Runtime, Pillow
 and av only when something runs or is written.
 """
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from mvsdk.backends.onnxruntime import OnnxRuntime
     from mvsdk.backends.qnn import Qnn
     from mvsdk.bundle import Bundle, BundleWriter
+    from mvsdk.conditioning import MicroConditioning
     from mvsdk.devices import CHIPSETS, Chipset, find_chipset
     from mvsdk.errors import (
         BackendError,
@@ -43,6 +47,7 @@ __all__ = [  # noqa: RUF022 - grouped by use
     "load",
     "Pipeline",
     "GenerateOptions",
+    "MicroConditioning",
     "Step",
     "Video",
     "Timings",
@@ -76,6 +81,7 @@ _HOMES = {
     "load": "mvsdk.pipeline",
     "Pipeline": "mvsdk.pipeline",
     "GenerateOptions": "mvsdk.generation",
+    "MicroConditioning": "mvsdk.conditioning",
     "Step": "mvsdk.generation",
     "Timings": "mvsdk.generation",
     "Video": "mvsdk.video",

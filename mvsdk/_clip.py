@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mvsdk.conditioning import ADDED_TIME_IDS
 from mvsdk.errors import BackendError
 from mvsdk.generation import Step, Work
-from mvsdk.noise import initial_latents
+from mvsdk.noise import initial_latents, picture_noise
 from mvsdk.sampling import Denoiser, Latents, Noise
 from mvsdk.video import Video
 
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mvsdk.backends import Selection
-    from mvsdk.manifest import Manifest
+    from mvsdk.conditioning import MicroConditioning
+    from mvsdk.manifest import Manifest, Variant
 
 Arrays = Mapping[str, "NDArray[Any]"]
 RunSampler = Callable[[Denoiser, Latents, Noise], Iterator[Latents]]
@@ -36,8 +38,9 @@ class Clip:
     run_sampler: RunSampler
     steps: int
     seed: int
-    video: Mapping[str, Any]
-    """What the finished `Video` says besides frames, seed and timings."""
+    fps: float
+    prompt: str | None = None
+    conditioning: MicroConditioning | None = None
 
     def make(self, work: Work) -> Generator[Step, None, None]:
         """Make the clip; yield after every step, the last time with the clip.
@@ -50,26 +53,29 @@ class Clip:
         """
         work.watch.resume()
         denoise = self._denoiser(work, self.encode(work))
-        for index, latents in enumerate(self._sample(denoise), start=1):
+        start = self._noise(0) * np.float32(self.manifest.sampler.init_noise_sigma)
+        latents = start
+        for index, latents in enumerate(self.run_sampler(denoise, start, self._noise), start=1):
             self._check_finite(latents, index)
             latents.flags.writeable = False
             if index < self.steps:
                 yield self._step(index, latents, work.watch.pause())
                 work.watch.resume()
-            else:
-                frames = _as_frames(work.call("vae_decoder", {"latents": latents})["frames"])
-                describe = self.selection.backend.describe
-                timings = work.timings(describe, denoiser=self.manifest.denoiser)
-                video = Video(frames=frames, seed=self.seed, timings=timings, **self.video)
-                yield self._step(index, latents, timings.total_s, video)
-
-    def _sample(self, denoise: Denoiser) -> Iterator[Latents]:
-        shape = self.manifest.latents.shape
-        start = initial_latents(self.seed, shape)
-        start = start * np.float32(self.manifest.sampler.init_noise_sigma)
-        return self.run_sampler(
-            denoise, start, lambda index: initial_latents(self.seed, shape, stream=index)
+        frames = _as_frames(work.call("vae_decoder", {"latents": latents})["frames"])
+        describe = self.selection.backend.describe
+        timings = work.timings(describe, denoiser=self.manifest.denoiser)
+        video = Video(
+            frames=frames,
+            fps=self.fps,
+            seed=self.seed,
+            prompt=self.prompt,
+            conditioning=self.conditioning,
+            timings=timings,
         )
+        yield self._step(self.steps, latents, timings.total_s, video)
+
+    def _noise(self, stream: int) -> Latents:
+        return initial_latents(self.seed, self.manifest.latents.shape, stream=stream)
 
     def _denoiser(self, work: Work, own: Arrays) -> Denoiser:
         """Return the denoiser's graph at fixed conditioning, as the samplers want it."""
@@ -109,6 +115,38 @@ class Clip:
                 f"{self.manifest.denoiser} gave nan or infinite values at step {index} of "
                 f"{self.steps}; run mvsdk verify on the bundle, or choose another precision"
             )
+
+
+def encode_picture(
+    work: Work,
+    variants: Mapping[str, Variant],
+    picture: NDArray[np.uint8],
+    *,
+    seed: int,
+    conditioning: MicroConditioning,
+) -> dict[str, NDArray[Any]]:
+    """Run the encoders of a picture.
+
+    Args:
+        work: Runs the graphs.
+        variants: What runs, by component.
+        picture: RGB, uint8, (1, H, W, 3).
+        seed: Chooses the noise on the picture.
+        conditioning: Its noise augmentation strength scales that noise.
+
+    Returns:
+        The denoiser's `encoder_hidden_states` and `image_latents`, and its `added_time_ids`.
+    """
+    shapes = {spec.name: spec.shape for variant in variants.values() for spec in variant.inputs}
+    ids = np.array(conditioning.to_added_time_ids(), np.float32)
+    noised = {
+        "image": picture,
+        "noise": picture_noise(seed, *picture.shape[1:3]),
+        "noise_aug_strength": ids[-1:].reshape(shapes["noise_aug_strength"]),
+    }
+    hidden_states = work.call("image_encoder", {"image": picture})
+    image_latents = work.call("vae_encoder", noised)
+    return {**hidden_states, **image_latents, ADDED_TIME_IDS: ids.reshape(shapes[ADDED_TIME_IDS])}
 
 
 def _as_frames(frames: NDArray[Any]) -> NDArray[np.uint8]:

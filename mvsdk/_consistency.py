@@ -7,15 +7,24 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from mvsdk._parse import to_float32
-from mvsdk.errors import BundleError
+from mvsdk.conditioning import ADDED_TIME_IDS, MicroConditioning
+from mvsdk.errors import BundleError, InputError
 
 if TYPE_CHECKING:
     from mvsdk._components import Component, FileRef, TensorSpec, Variant
     from mvsdk.manifest import Manifest
 
 DENOISERS = ("unet", "transformer")
-TEXT_ENCODER = "text_encoder"
+TEXT_ENCODER, IMAGE_ENCODER = "text_encoder", "image_encoder"
+VAE_ENCODER, VAE_DECODER = "vae_encoder", "vae_decoder"
+COMPONENTS: Mapping[str, tuple[str, ...]] = {
+    "text_to_video": (VAE_DECODER, TEXT_ENCODER),
+    "image_to_video": (VAE_DECODER, IMAGE_ENCODER, VAE_ENCODER),
+    "video_to_video": (VAE_DECODER,),
+}
+"""Components of each task, besides the denoiser."""
 HIDDEN_STATES = "encoder_hidden_states"
+IMAGE_LATENTS = "image_latents"
 RESERVED_PATH = "manifest.json"
 PREDICTIONS: Mapping[str, tuple[str, ...]] = {
     "flow_euler": ("velocity", "sample"),
@@ -42,9 +51,11 @@ def check_consistency(manifest: Manifest) -> None:
     _check_latents(manifest)
     if TEXT_ENCODER in manifest.components:
         _check_text(manifest)
+    if manifest.task == "image_to_video":
+        _check_picture(manifest)
     _check_sampler(manifest)
     _check_conditioning(manifest)
-    if manifest.task == "text_to_video":
+    if manifest.task != "video_to_video":
         _check_inputs(manifest)
     _check_records(manifest)
 
@@ -58,12 +69,13 @@ def _check_components(manifest: Manifest) -> None:
     if len(present) != 1:
         have = ", ".join(manifest.components)
         raise _refuse(f"components hold {have}, want exactly one of {' or '.join(DENOISERS)}")
-    wanted = ["vae_decoder"]
-    if manifest.task == "text_to_video":
-        wanted.append(TEXT_ENCODER)
-    for name in wanted:
+    for name in COMPONENTS[manifest.task]:
         if name not in manifest.components:
             raise _refuse(f"components.{name} is missing, the task {manifest.task} wants it")
+    if manifest.task == "image_to_video" and TEXT_ENCODER in manifest.components:
+        raise _refuse("components hold a text_encoder, the task image_to_video has no prompt")
+    if manifest.task == "image_to_video" and manifest.tokenizer is not None:
+        raise _refuse("tokenizer is given, want null, as the task image_to_video has no prompt")
     if TEXT_ENCODER in manifest.components and manifest.tokenizer is None:
         raise _refuse("tokenizer is null, want one for the text_encoder")
 
@@ -171,17 +183,35 @@ def _check_latents(manifest: Manifest) -> None:
     video, latents = manifest.video, manifest.latents.shape
     denoiser = manifest.denoiser
     _check_shape(manifest, denoiser, "inputs", "sample", latents, "latents.shape")
-    timestep = _tensor(manifest, denoiser, "inputs", "timestep").shape
-    if prod(timestep) != 1:
-        raise _refuse(f"{denoiser}/timestep has shape {timestep}, want one element")
+    if _has_timestep(manifest) or max(manifest.sampler.schedules) > 1:
+        _check_one_element(manifest, denoiser, "timestep")
     _check_shape(manifest, denoiser, "outputs", "model_output", latents, "latents.shape")
-    _check_shape(manifest, "vae_decoder", "inputs", "latents", latents, "latents.shape")
+    _check_shape(manifest, VAE_DECODER, "inputs", "latents", latents, "latents.shape")
     frames = (video.frames, video.height, video.width, 3)
-    _check_shape(manifest, "vae_decoder", "outputs", "frames", frames, "video")
-    for variant in manifest.components["vae_decoder"].variants:
-        for tensor in variant.outputs:
-            if tensor.name == "frames" and tensor.dtype != "uint8":
-                raise _refuse(f"vae_decoder/frames of {variant.id} is {tensor.dtype}, want uint8")
+    _check_pixels(manifest, VAE_DECODER, "outputs", "frames", frames)
+
+
+def _has_timestep(manifest: Manifest) -> bool:
+    """Return whether the denoiser is told the step; one that knows a single step need not be."""
+    inputs = manifest.components[manifest.denoiser].variants[0].inputs
+    return any(tensor.name == "timestep" for tensor in inputs)
+
+
+def _check_one_element(manifest: Manifest, component: str, name: str) -> None:
+    shape = _tensor(manifest, component, "inputs", name).shape
+    if prod(shape) != 1:
+        raise _refuse(f"{component}/{name} has shape {shape}, want one element")
+
+
+def _check_pixels(
+    manifest: Manifest, component: str, side: str, name: str, want: tuple[int, ...]
+) -> None:
+    """Check a tensor of RGB pictures: its shape, and that every variant has it as bytes."""
+    _check_shape(manifest, component, side, name, want, "video")
+    for variant in manifest.components[component].variants:
+        for tensor in getattr(variant, side):
+            if tensor.name == name and tensor.dtype != "uint8":
+                raise _refuse(f"{component}/{name} of {variant.id} is {tensor.dtype}, want uint8")
 
 
 def _check_text(manifest: Manifest) -> None:
@@ -189,11 +219,38 @@ def _check_text(manifest: Manifest) -> None:
         return  # refused before
     length = (1, manifest.tokenizer.max_length)
     _check_shape(manifest, TEXT_ENCODER, "inputs", "input_ids", length, "tokenizer.max_length")
-    hidden = _tensor(manifest, TEXT_ENCODER, "outputs", HIDDEN_STATES).shape
+    _check_hidden_states(manifest, TEXT_ENCODER)
+
+
+def _check_hidden_states(manifest: Manifest, encoder: str) -> None:
+    hidden = _tensor(manifest, encoder, "outputs", HIDDEN_STATES).shape
     if len(hidden) != 3 or hidden[0] != 1:
         want = "(1, S, D)"
-        raise _refuse(f"{TEXT_ENCODER}/{HIDDEN_STATES} has shape {hidden}, want {want}")
-    _check_shape(manifest, manifest.denoiser, "inputs", HIDDEN_STATES, hidden, TEXT_ENCODER)
+        raise _refuse(f"{encoder}/{HIDDEN_STATES} has shape {hidden}, want {want}")
+    _check_shape(manifest, manifest.denoiser, "inputs", HIDDEN_STATES, hidden, encoder)
+
+
+def _check_picture(manifest: Manifest) -> None:
+    """Check how the first picture enters, and what the denoiser is told beside it."""
+    video, denoiser = manifest.video, manifest.denoiser
+    for encoder in (IMAGE_ENCODER, VAE_ENCODER):
+        picture = (1, video.height, video.width, 3)
+        _check_pixels(manifest, encoder, "inputs", "image", picture)
+    _check_hidden_states(manifest, IMAGE_ENCODER)
+    noise = (1, 3, video.height, video.width)
+    _check_shape(manifest, VAE_ENCODER, "inputs", "noise", noise, "video")
+    _check_one_element(manifest, VAE_ENCODER, "noise_aug_strength")
+    latents = (1, *manifest.latents.shape[1:])
+    _check_shape(manifest, VAE_ENCODER, "outputs", IMAGE_LATENTS, latents, "latents.shape")
+    _check_shape(manifest, denoiser, "inputs", IMAGE_LATENTS, latents, "latents.shape")
+    _check_shape(manifest, denoiser, "inputs", ADDED_TIME_IDS, (1, 3), manifest.task)
+    defaults = manifest.sampler.conditioning.get(ADDED_TIME_IDS)
+    if defaults is None:
+        raise _refuse(f"sampler.conditioning.{ADDED_TIME_IDS} is missing, want the defaults")
+    try:
+        MicroConditioning.from_added_time_ids(defaults)
+    except InputError as exc:
+        raise _refuse(f"sampler.conditioning.{ADDED_TIME_IDS}: {exc}") from exc
 
 
 def _check_sampler(manifest: Manifest) -> None:
@@ -214,6 +271,8 @@ def _check_sampler(manifest: Manifest) -> None:
 
 def _fed(manifest: Manifest) -> set[str]:
     """Return the inputs of the denoiser that change from clip to clip or from step to step."""
+    if manifest.task == "image_to_video":
+        return {"sample", "timestep", HIDDEN_STATES, IMAGE_LATENTS}
     text = {HIDDEN_STATES} if TEXT_ENCODER in manifest.components else set[str]()
     return {"sample", "timestep"} | text
 
@@ -232,10 +291,13 @@ def _check_inputs(manifest: Manifest) -> None:
     """Check that something feeds every input of every graph."""
     given = {
         TEXT_ENCODER: {"input_ids"},
-        manifest.denoiser: _fed(manifest) | set(manifest.sampler.conditioning),
-        "vae_decoder": {"latents"},
+        IMAGE_ENCODER: {"image"},
+        VAE_ENCODER: {"image", "noise", "noise_aug_strength"},
+        VAE_DECODER: {"latents"},
     }
-    for component, names in given.items():
+    needed = {name: given[name] for name in COMPONENTS[manifest.task]}
+    needed[manifest.denoiser] = _fed(manifest) | set(manifest.sampler.conditioning)
+    for component, names in needed.items():
         for tensor in manifest.components[component].variants[0].inputs:
             if tensor.name not in names:
                 raise _refuse(

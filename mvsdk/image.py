@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 """Formats that are read, by Pillow's names. Others have decoders that run programs or scripts."""
-SUFFIXES = frozenset(".png .jpg .jpeg .webp .gif .bmp .tif .tiff".split())
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 """What names of such files end with, in lower case. A file is read by its content, not its name."""
 MAX_FILE_BYTES = 1 << 27
 """Largest picture file that is read."""

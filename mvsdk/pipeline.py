@@ -1,8 +1,11 @@
-"""From a prompt to a clip: encode -> sample -> decode, as the bundle's manifest says.
+"""From a prompt or a picture to a clip: encode -> sample -> decode, as the bundle's manifest says.
 
     pipeline = mvsdk.load("sticker.mvbundle")
     video = pipeline.generate("a rocket flying left", seed=7)
     video.save("rocket.mp4")
+
+    pipeline = mvsdk.load("mobilevd.mvbundle")
+    video = pipeline.animate("harbour.jpg", motion=127, seed=7)
 
 The sampler arithmetic is all that happens outside the graphs. Equal seeds give equal noise in every
 language (docs/noise.md), and equal bytes from one backend.
@@ -11,30 +14,37 @@ language (docs/noise.md), and equal bytes from one backend.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Generator, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Generator, Iterator
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from mvsdk._clip import Clip, RunSampler, encode_picture
 from mvsdk.backends import select
 from mvsdk.bundle import Bundle
+from mvsdk.conditioning import ADDED_TIME_IDS, MicroConditioning
 from mvsdk.errors import BackendError, BundleError, InputError
 from mvsdk.generation import GenerateOptions, Step, Stopwatch, Work
-from mvsdk.noise import initial_latents
+from mvsdk.image import load_image
 from mvsdk.sampling import Denoiser, Latents, Noise, sample
 from mvsdk.tokenizer import Tokenizer, WordPiece, check_prompt
-from mvsdk.video import Video
 
 if TYPE_CHECKING:
     import os
     from types import TracebackType
 
-    from numpy.typing import NDArray
-
     from mvsdk.backends import Backend, Selection, Session
-    from mvsdk.manifest import Manifest, Sampler
+    from mvsdk.image import ImageSource
+    from mvsdk.manifest import Manifest, Sampler, Task
+    from mvsdk.video import Video
 
 Memory = Literal["fast", "low"]
+
+_WAYS: dict[Task, str] = {
+    "text_to_video": "Pipeline.generate or mvsdk generate PROMPT",
+    "image_to_video": "Pipeline.animate or mvsdk animate IMAGE",
+}
+"""Tasks that are carried out -> how to ask for them."""
 
 
 def load(
@@ -60,7 +70,8 @@ def load(
 
     Raises:
         BundleError: If the bundle is missing, damaged or unsafe.
-        InputError: If the bundle holds no such variant, or `memory` is unknown.
+        InputError: If the bundle holds no such variant, `memory` is unknown, or nothing here knows
+            the bundle's task.
         BackendError: If nothing here can run the variants that are left.
     """
     if memory not in ("fast", "low"):
@@ -77,13 +88,13 @@ class Pipeline:
         """Use `mvsdk.load`, which opens the bundle and makes the selection.
 
         Raises:
-            InputError: If the bundle is not for text to video.
+            InputError: If the bundle's task is none that is carried out.
         """
         manifest = bundle.manifest
-        if manifest.task != "text_to_video":
+        if manifest.task not in _WAYS:
             raise InputError(
                 f"bundle {manifest.name} is for {manifest.task}; "
-                "this version of mvsdk runs text_to_video"
+                f"this version of mvsdk runs {', '.join(_WAYS)}"
             )
         self.bundle = bundle
         self.selection = selection
@@ -122,6 +133,31 @@ class Pipeline:
             self._tokenizer = _load_tokenizer(self.bundle)
         return self._tokenizer
 
+    @property
+    def default_conditioning(self) -> MicroConditioning:
+        """What an image-to-video bundle is told beside the picture, where a caller says nothing.
+
+        Raises:
+            InputError: If the bundle is for another task.
+        """
+        self.check_task("image_to_video")
+        return MicroConditioning.from_added_time_ids(
+            self.manifest.sampler.conditioning[ADDED_TIME_IDS]
+        )
+
+    def check_task(self, task: Task) -> None:
+        """Check what the bundle is for.
+
+        Raises:
+            InputError: If it is for another task; the message says how to ask for that.
+        """
+        manifest = self.manifest
+        if manifest.task != task:
+            raise InputError(
+                f"bundle {manifest.name} is for {manifest.task}, not {task}; "
+                f"use {_WAYS[manifest.task]}, or choose another bundle"
+            )
+
     def generate(
         self,
         prompt: str,
@@ -130,7 +166,7 @@ class Pipeline:
         seed: int = 0,
         on_step: Callable[[Step], object] | None = None,
     ) -> Video:
-        """Make a clip.
+        """Make a clip of a prompt.
 
         Args:
             prompt: What the clip shows.
@@ -140,27 +176,17 @@ class Pipeline:
                 ends the generation.
 
         Raises:
-            InputError: If prompt, steps or seed are not allowed.
+            InputError: If prompt, steps or seed are not allowed, or the bundle wants a picture.
             BundleError: If a file of the bundle is damaged.
             BackendError: If a graph cannot be loaded or run.
         """
         steps = self.stream(prompt, num_inference_steps=num_inference_steps, seed=seed)
-        video: Video | None = None
-        try:
-            for step in steps:
-                video = step.video
-                if on_step is not None:
-                    on_step(step)
-        finally:
-            steps.close()
-        if video is None:
-            raise BackendError("the sampler ended without a clip; this is a fault of mvsdk")
-        return video
+        return _run_to_the_end(steps, on_step)
 
     def stream(
         self, prompt: str, *, num_inference_steps: int | None = None, seed: int = 0
     ) -> Generator[Step, None, None]:
-        """Make a clip step by step; the last step carries it.
+        """Make a clip of a prompt step by step; the last step carries it.
 
         The arguments are checked before this returns, and no graph is loaded before the first step
         is asked for. To cancel, stop asking and call `close()` on the generator: with
@@ -175,90 +201,129 @@ class Pipeline:
             Generator of `Step`.
 
         Raises:
-            InputError: If prompt, steps or seed are not allowed.
+            InputError: If prompt, steps or seed are not allowed, or the bundle wants a picture.
         """
         watch = Stopwatch()
+        self.check_task("text_to_video")
         options = GenerateOptions(num_inference_steps=num_inference_steps, seed=seed)
         check_prompt(prompt)
-        sampler = self.manifest.sampler
-        count = sampler.default_steps if num_inference_steps is None else num_inference_steps
-        run_sampler = build_sampler(sampler, count)
+        steps, run_sampler = self._sampler(options)
         input_ids = self.tokenizer.encode(prompt)
-        watch.pause()
-        work = Work(self.session, watch)
-        return self._stream(
-            work, prompt, input_ids, run_sampler, count, operator.index(options.seed)
+        clip = Clip(
+            manifest=self.manifest,
+            selection=self.selection,
+            encode=lambda work: work.call("text_encoder", {"input_ids": input_ids}),
+            run_sampler=run_sampler,
+            steps=steps,
+            seed=operator.index(options.seed),
+            fps=self.manifest.video.fps,
+            prompt=prompt,
         )
+        watch.pause()
+        return self._make(clip, Work(self.session, watch))
 
-    def _stream(
+    def animate(
         self,
-        work: Work,
-        prompt: str,
-        input_ids: NDArray[np.int32],
-        run_sampler: RunSampler,
-        count: int,
-        seed: int,
+        image: ImageSource,
+        *,
+        motion: int | None = None,
+        fps: float | None = None,
+        noise_aug_strength: float | None = None,
+        num_inference_steps: int | None = None,
+        seed: int = 0,
+        on_step: Callable[[Step], object] | None = None,
+    ) -> Video:
+        """Make a clip that begins with a picture.
+
+        Args:
+            image: The picture: a file, an image of Pillow, or RGB as uint8 (H, W, 3). Its middle is
+                cut out at the aspect of the clip and resized.
+            motion: Motion bucket, 0 (hardly any) to 255; None takes the bundle's.
+            fps: Frames per second that the clip is made for and plays at, 1 to 60; None takes the
+                bundle's.
+            noise_aug_strength: Noise on the picture, 0 to 1: more lets the clip leave it; None
+                takes the bundle's.
+            num_inference_steps: Steps, one of those in the bundle; None takes its default.
+            seed: Chooses the noise, 0 to 2**64 - 1; the same seed gives the same bytes.
+            on_step: Called after every step, the last time with the clip; an exception of its own
+                ends the generation.
+
+        Raises:
+            InputError: If the picture cannot be read, a number is not allowed, or the bundle wants
+                a prompt.
+            BundleError: If a file of the bundle is damaged.
+            BackendError: If a graph cannot be loaded or run.
+        """
+        steps = self.stream_animation(
+            image,
+            motion=motion,
+            fps=fps,
+            noise_aug_strength=noise_aug_strength,
+            num_inference_steps=num_inference_steps,
+            seed=seed,
+        )
+        return _run_to_the_end(steps, on_step)
+
+    def stream_animation(
+        self,
+        image: ImageSource,
+        *,
+        motion: int | None = None,
+        fps: float | None = None,
+        noise_aug_strength: float | None = None,
+        num_inference_steps: int | None = None,
+        seed: int = 0,
     ) -> Generator[Step, None, None]:
-        sigmas = self.manifest.sampler.schedules[count].sigmas
+        """Make a clip that begins with a picture step by step; the last step carries it.
 
-        def progress(index: int, latents: Latents, elapsed_s: float, video: Video | None) -> Step:
-            return Step(
-                index=index,
-                count=count,
-                sigma=sigmas[index],
-                elapsed_s=elapsed_s,
-                latents=latents,
-                video=video,
-            )
+        The picture is read and the arguments are checked before this returns; see `stream` for the
+        rest, and `animate` for the arguments.
 
-        work.watch.resume()
+        Returns:
+            Generator of `Step`.
+
+        Raises:
+            InputError: If the picture cannot be read, a number is not allowed, or the bundle wants
+                a prompt.
+        """
+        watch = Stopwatch()
+        self.check_task("image_to_video")
+        options = GenerateOptions(num_inference_steps=num_inference_steps, seed=seed)
+        conditioning = self.default_conditioning.changed(
+            fps=fps, motion=motion, noise_aug_strength=noise_aug_strength
+        )
+        steps, run_sampler = self._sampler(options)
+        video = self.manifest.video
+        picture = load_image(image, video.height, video.width)[None]
+        seed = operator.index(options.seed)
+        clip = Clip(
+            manifest=self.manifest,
+            selection=self.selection,
+            encode=lambda work: encode_picture(
+                work, self.selection.variants, picture, seed=seed, conditioning=conditioning
+            ),
+            run_sampler=run_sampler,
+            steps=steps,
+            seed=seed,
+            fps=video.fps if fps is None else conditioning.fps,
+            conditioning=conditioning,
+        )
+        watch.pause()
+        return self._make(clip, Work(self.session, watch))
+
+    def _sampler(self, options: GenerateOptions) -> tuple[int, RunSampler]:
+        """Return the number of steps and the sampler that takes so many."""
+        sampler = self.manifest.sampler
+        steps = options.num_inference_steps
+        steps = sampler.default_steps if steps is None else steps
+        return steps, build_sampler(sampler, steps)
+
+    def _make(self, clip: Clip, work: Work) -> Generator[Step, None, None]:
         try:
-            text = work.call("text_encoder", {"input_ids": input_ids})
-            latents = self._initial_latents(seed)
-            trajectory = run_sampler(self._denoiser(work, text, count), latents, self._noise(seed))
-            for index, latents in enumerate(trajectory, start=1):
-                _check_finite(latents, self.manifest.denoiser, index, count)
-                latents.flags.writeable = False
-                if index < count:
-                    yield progress(index, latents, work.watch.pause(), None)
-                    work.watch.resume()
-            frames = _as_frames(work.call("vae_decoder", {"latents": latents})["frames"])
-            timings = work.timings(self.selection.backend.describe, denoiser=self.manifest.denoiser)
-            video = Video(
-                frames=frames,
-                fps=self.manifest.video.fps,
-                seed=seed,
-                prompt=prompt,
-                timings=timings,
-            )
-            yield progress(count, latents, timings.total_s, video)
+            yield from clip.make(work)
         finally:
             if self.memory == "low":
                 self.close()
-
-    def _initial_latents(self, seed: int) -> Latents:
-        noise = initial_latents(seed, self.manifest.latents.shape)
-        return noise * np.float32(self.manifest.sampler.init_noise_sigma)
-
-    def _noise(self, seed: int) -> Noise:
-        return lambda index: initial_latents(seed, self.manifest.latents.shape, stream=index)
-
-    def _denoiser(self, work: Work, text: Mapping[str, NDArray[Any]], count: int) -> Denoiser:
-        """Return the denoiser's graph at fixed conditioning, as the samplers want it."""
-        sampler = self.manifest.sampler
-        name = self.manifest.denoiser
-        shapes = {spec.name: spec.shape for spec in self.selection.variants[name].inputs}
-        fixed = dict(text)
-        for key, values in sampler.conditioning.items():
-            fixed[key] = np.asarray(values, np.float32).reshape(shapes[key])
-        timesteps = sampler.schedules[count].timesteps
-
-        def denoise(model_input: Latents, index: int) -> Latents:
-            timestep = np.full(shapes["timestep"], timesteps[index], np.float32)
-            inputs = {**fixed, "sample": model_input, "timestep": timestep}
-            return work.call(name, inputs)["model_output"]
-
-        return denoise
 
     def session(self, component: str) -> Session:
         """Return the loaded graph of a component; load it, and let others go in low memory."""
@@ -270,10 +335,6 @@ class Pipeline:
             session = self.selection.backend.load(self.bundle, variant)
             self._sessions[component] = session
         return session
-
-
-RunSampler = Callable[[Denoiser, Latents, Noise], Iterator[Latents]]
-"""(denoise, initial latents, fresh noise by step index) -> latents after each step."""
 
 
 def build_sampler(sampler: Sampler, num_inference_steps: int) -> RunSampler:
@@ -322,16 +383,17 @@ def _load_tokenizer(bundle: Bundle) -> Tokenizer:
     return tokenizer
 
 
-def _check_finite(latents: Latents, component: str, index: int, count: int) -> None:
-    if not np.isfinite(latents).all():
-        raise BackendError(
-            f"{component} gave nan or infinite values at step {index} of {count}; "
-            "run mvsdk verify on the bundle, or choose another precision"
-        )
-
-
-def _as_frames(frames: NDArray[Any]) -> NDArray[np.uint8]:
-    """Return decoded frames as uint8; a graph may say them as numbers with scale 1."""
-    if frames.dtype != np.uint8:
-        frames = np.clip(np.rint(frames), 0, 255).astype(np.uint8)
-    return frames
+def _run_to_the_end(
+    steps: Generator[Step, None, None], on_step: Callable[[Step], object] | None
+) -> Video:
+    video: Video | None = None
+    try:
+        for step in steps:
+            video = step.video
+            if on_step is not None:
+                on_step(step)
+    finally:
+        steps.close()
+    if video is None:
+        raise BackendError("the sampler ended without a clip; this is a fault of mvsdk")
+    return video

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
+    from mvsdk.conditioning import MicroConditioning
     from mvsdk.generation import Timings
 
 _MP4_SHORT_SIDE = 256
@@ -42,7 +43,10 @@ class Video:
     """RGB, uint8, (F, H, W, 3)."""
     fps: float
     seed: int
-    prompt: str
+    prompt: str | None = None
+    """What the clip was to show; None for one that begins with a picture."""
+    conditioning: MicroConditioning | None = None
+    """What a clip that begins with a picture was made under; None for the others."""
     timings: Timings | None = None
     """Where the time went; None for a clip that no pipeline made."""
 

@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from mvsdk.manifest import PRECISIONS, Precision
-from mvsdk_export.checkpoints.building import build_on_meta, with_frames, wrap
+from mvsdk_export.checkpoints.building import GraphOptions, build_on_meta, with_frames, wrap
 from mvsdk_export.errors import ExportError
 from mvsdk_export.networks.blocks import set_forms_
 from mvsdk_export.recipes import DENOISERS, ComponentRecipe, Recipe
@@ -66,7 +66,13 @@ class ComponentCosts:
 
 
 def measure_recipe(
-    recipe: Recipe, configs: Mapping[str, Any], *, num_frames: int, height: int, width: int
+    recipe: Recipe,
+    configs: Mapping[str, Any],
+    *,
+    num_frames: int,
+    height: int,
+    width: int,
+    guidance: tuple[float, float] | None = None,
 ) -> tuple[ComponentCosts, ...]:
     """Return the costs of every component for clips of a size.
 
@@ -76,23 +82,30 @@ def measure_recipe(
         num_frames: Frames of a clip.
         height: Pixels.
         width: Pixels.
+        guidance: Classifier-free guidance that the denoiser's graph holds, which makes it run the
+            network twice; None for none.
 
     Raises:
         CheckpointError: If a configuration describes no network that can be built.
         ExportError: If a graph cannot run at this size.
     """
     sizes = graph_sizes(configs, num_frames=num_frames, height=height, width=width)
+    # No cost depends on the noise level, which is a constant of the graph.
+    options = GraphOptions(height=height, width=width, guidance=guidance, sigma=1.0)
     return tuple(
-        measure_component(part, with_frames(configs[part.name], num_frames), sizes)
+        measure_component(part, with_frames(configs[part.name], num_frames), sizes, options)
         for part in recipe.components
     )
 
 
 def measure_component(
-    component: ComponentRecipe, config: Any, sizes: Mapping[str, int]
+    component: ComponentRecipe,
+    config: Any,
+    sizes: Mapping[str, int],
+    options: GraphOptions | None = None,
 ) -> ComponentCosts:
     """Return the costs of one component at the sizes that the symbols of its shapes have."""
-    graph = wrap(component, set_forms_(build_on_meta(component, config)))
+    graph = wrap(component, set_forms_(build_on_meta(component, config)), options)
     shapes = input_shapes(component, sizes)
     inputs = [
         torch.empty(shapes[tensor.name], dtype=getattr(torch, tensor.dtype), device="meta")

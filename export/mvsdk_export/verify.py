@@ -76,9 +76,13 @@ def _clip_records(
     pipeline: mvsdk.Pipeline, chosen: Variant, calls: Sequence[Evaluation], recipe: Recipe
 ) -> Iterator[Verification]:
     floor = recipe.floors_db[chosen.precision][END_TO_END]
+    pictures = {call.case: call.inputs["image"][0] for call in calls if "image" in call.inputs}
     for case, frames in _clips(calls, pipeline.manifest.sampler.default_steps):
         prompt, seed, steps = parse_case(case)
-        video = pipeline.generate(prompt, seed=seed, num_inference_steps=steps)
+        if case in pictures:
+            video = pipeline.animate(pictures[case], seed=seed, num_inference_steps=steps)
+        else:
+            video = pipeline.generate(prompt, seed=seed, num_inference_steps=steps)
         value = psnr_db(video.frames, frames)
         yield _record(chosen, END_TO_END, case, None, "psnr", value, floor)
         moved = np.diff(video.frames.astype(np.float64), axis=0)
@@ -101,7 +105,7 @@ def check_parity(records: Sequence[Verification]) -> None:
     worst = min(misses, key=lambda x: (x.value_db or 0.0) - x.floor_db)
     where = worst.component + (f" at step {worst.step}" if worst.step is not None else "")
     advice = (
-        "try --precision fp16, or more calibration prompts"
+        "try --precision fp16, or more calibration prompts or pictures"
         if "w8a16" in worst.variant
         else "check the checkpoint, then report this with what mvsdk doctor says"
     )

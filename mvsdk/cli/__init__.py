@@ -18,13 +18,14 @@ from importlib.metadata import entry_points
 from typing import Any, Never
 
 import mvsdk
-from mvsdk.cli import devices, doctor, generate, inspect
+from mvsdk.cli import animate, devices, doctor, generate, inspect
 from mvsdk.cli.command import Command
 from mvsdk.cli.output import abandon_stdout, say, show
 from mvsdk.errors import BackendError, InputError, MvsdkError
 
 RUNTIME_COMMANDS: tuple[Command, ...] = (
     generate.COMMAND,
+    animate.COMMAND,
     inspect.COMMAND,
     devices.COMMAND,
     doctor.COMMAND,
@@ -35,6 +36,7 @@ _TOOLCHAIN_HELP = {
     "export": "compile a model into a bundle for phone NPUs",
     "verify": "measure a bundle against float32 PyTorch",
     "plan": "sizes, costs and limits of an export, without weights",
+    "compress": "make the denoiser of an image-to-video model smaller",
     "train": "train the small model of this SDK",
 }
 _INSTALL = "pip install 'mvsdk[export]'"
@@ -136,8 +138,14 @@ class _Parser(argparse.ArgumentParser):
             prog=prog,
             description=description,
             allow_abbrev=False,
+            add_help=False,
             formatter_class=_HelpFormatter,
-            epilog="--debug, anywhere on the line, shows log and traceback.",
+        )
+        self.add_argument(
+            "-h",
+            "--help",
+            action="help",
+            help="this help; --debug, anywhere, adds log and traceback",
         )
 
     def error(self, message: str) -> Never:

@@ -21,7 +21,7 @@ from mvsdk.cli.command import Command
 from mvsdk.cli.output import show, show_json, table
 
 _EXTRAS = {
-    "export": "make bundles: mvsdk export, verify, plan",
+    "export": "make bundles: mvsdk export, verify, plan, compress",
     "snapdragon": "compile for Snapdragon, and run it on the emulator",
     "train": "train the model of the SDK again: mvsdk train",
     "dev": "tests and checks of mvsdk itself",
@@ -29,7 +29,7 @@ _EXTRAS = {
 _CORE = {
     "numpy": "arithmetic",
     "onnxruntime": "runs onnx variants",
-    "pillow": "writes .webp, .gif, .png",
+    "pillow": "reads pictures, writes .webp, .gif, .png",
     "av": "writes .mp4",
 }
 _QNN_LIBRARIES = {

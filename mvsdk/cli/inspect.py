@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from mvsdk.cli.command import Command
 from mvsdk.cli.output import format_bytes, show, show_json, table
+from mvsdk.conditioning import ADDED_TIME_IDS, MicroConditioning
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,6 +55,7 @@ def _summary(bundle: Bundle, *, verified: bool) -> str:
     licences = "; ".join(f"{item.name} ({item.applies_to})" for item in manifest.licences)
     lines = [
         f"{manifest.name}: {manifest.task}, {clip}",
+        *_picture(manifest),
         f"sampler   {sampler.kind}, {sampler.prediction_type}; steps {steps}, "
         f"default {sampler.default_steps}",
         f"source    {manifest.source.model}, recipe {manifest.source.recipe}",
@@ -67,6 +69,17 @@ def _summary(bundle: Bundle, *, verified: bool) -> str:
     ]
     lines += _end_to_end(manifest)
     return "\n".join(lines)
+
+
+def _picture(manifest: Manifest) -> list[str]:
+    """Return a line on how a picture enters, where one does."""
+    if manifest.task != "image_to_video":
+        return []
+    told = MicroConditioning.from_added_time_ids(manifest.sampler.conditioning[ADDED_TIME_IDS])
+    return [
+        f"picture   fitted to {manifest.video.width} x {manifest.video.height}; default: "
+        f"motion {told.motion}, {told.fps:g} fps, noise {told.noise_aug_strength:g}"
+    ]
 
 
 def _rows(manifest: Manifest) -> list[list[str]]:

@@ -29,6 +29,21 @@ def model_copy(tiny_model_folder: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_svd_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a public folder of Stable Video Diffusion, small and random: only read it."""
+    pytest.importorskip("diffusers")
+    from tiny_svd import tiny_pipeline, write_pipeline
+
+    return write_pipeline(tiny_pipeline(), tmp_path_factory.mktemp("svd") / "public")
+
+
+@pytest.fixture
+def svd_copy(tiny_svd_folder: Path, tmp_path: Path) -> Path:
+    """Return a copy of `tiny_svd_folder` that a test may change."""
+    return Path(shutil.copytree(tiny_svd_folder, tmp_path / "copy"))
+
+
+@pytest.fixture(scope="session")
 def toolchain(tmp_path_factory: pytest.TempPathFactory) -> Toolchain:
     """Return the command line with a cache that the session's exports share."""
     pytest.importorskip("torch")

@@ -44,51 +44,51 @@ def append(relative: str, more: bytes) -> Damage:
     return lambda f: (f / relative).write_bytes((f / relative).read_bytes() + more)
 
 
-def edit_header(change: Callable[[dict[str, Any]], object]) -> Damage:
-    """Change the header of the transformer's weights, and nothing else."""
+def edit_header(change: Callable[[dict[str, Any]], object], file: str = TRANSFORMER) -> Damage:
+    """Change the header of a file of weights, and nothing else."""
 
     def damage(folder: Path) -> None:
-        content = (folder / TRANSFORMER).read_bytes()
+        content = (folder / file).read_bytes()
         length = int.from_bytes(content[:8], "little")
         header = json.loads(content[8 : 8 + length])
         change(header)
         changed = json.dumps(header).encode()
         size = len(changed).to_bytes(8, "little")
-        (folder / TRANSFORMER).write_bytes(size + changed + content[8 + length :])
+        (folder / file).write_bytes(size + changed + content[8 + length :])
 
     return damage
 
 
-def shard(folder: Path) -> None:
-    """Split the transformer's weights over two files and an index."""
-    weights = load_file(folder / TRANSFORMER)
+def shard(folder: Path, file: str = TRANSFORMER) -> None:
+    """Split a file of weights over two files and an index."""
+    weights = load_file(folder / file)
     names = sorted(weights)
     parts = {"part-1.safetensors": names[::2], "part-2.safetensors": names[1::2]}
-    for file, held in parts.items():
-        save_file({name: weights[name] for name in held}, folder / "transformer" / file)
-    index = {"metadata": {}, "weight_map": {n: file for file, held in parts.items() for n in held}}
-    (folder / f"{TRANSFORMER}.index.json").write_text(json.dumps(index))
-    (folder / TRANSFORMER).unlink()
+    for part, held in parts.items():
+        save_file({name: weights[name] for name in held}, (folder / file).with_name(part))
+    index = {"metadata": {}, "weight_map": {n: part for part, held in parts.items() for n in held}}
+    (folder / f"{file}.index.json").write_text(json.dumps(index))
+    (folder / file).unlink()
 
 
-def shard_then(damage: Damage) -> Damage:
+def shard_then(damage: Damage, file: str = TRANSFORMER) -> Damage:
     """Shard, then damage."""
 
     def both(folder: Path) -> None:
-        shard(folder)
+        shard(folder, file)
         damage(folder)
 
     return both
 
 
-def pickle_instead(folder: Path) -> None:
-    (folder / TRANSFORMER).unlink()
-    torch.save({}, folder / "transformer/diffusion_pytorch_model.bin")
+def pickle_instead(folder: Path, file: str = TRANSFORMER) -> None:
+    (folder / file).unlink()
+    torch.save({}, (folder / file).with_suffix(".bin"))
 
 
-def link_out(folder: Path) -> None:
-    shutil.move(folder / TRANSFORMER, folder.parent / "outside.safetensors")
-    (folder / TRANSFORMER).symlink_to(folder.parent / "outside.safetensors")
+def link_out(folder: Path, file: str = TRANSFORMER) -> None:
+    shutil.move(folder / file, folder.parent / "outside.safetensors")
+    (folder / file).symlink_to(folder.parent / "outside.safetensors")
 
 
 def index_names(shard: str) -> Damage:
@@ -96,13 +96,13 @@ def index_names(shard: str) -> Damage:
     return shard_then(edit_json(f"{TRANSFORMER}.index.json", weight_map={"x": shard}))
 
 
-def edit_weights(change: Callable[[dict[str, Any]], Any]) -> Damage:
-    """Change the transformer's tensors; `change` works in place or returns others."""
+def edit_weights(change: Callable[[dict[str, Any]], Any], file: str = TRANSFORMER) -> Damage:
+    """Change the tensors of a file; `change` works in place or returns others."""
 
     def damage(folder: Path) -> None:
-        weights = load_file(folder / TRANSFORMER)
+        weights = load_file(folder / file)
         changed = change(weights)
-        save_file(changed if isinstance(changed, dict) else weights, folder / TRANSFORMER)
+        save_file(changed if isinstance(changed, dict) else weights, folder / file)
 
     return damage
 

@@ -33,7 +33,7 @@ from damage import (  # noqa: E402 - after the check for torch
 )
 from safetensors.torch import load_file, save_file  # noqa: E402
 
-from mvsdk_export.checkpoints import open_model_folder  # noqa: E402
+from mvsdk_export.checkpoints import open_model  # noqa: E402
 from mvsdk_export.errors import CheckpointError  # noqa: E402
 from mvsdk_export.recipes import find_recipe  # noqa: E402
 
@@ -49,7 +49,7 @@ NESTED = b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
 REFUSED_AT_OPEN: dict[str, tuple[Damage, str]] = {
     "other recipe": (
         edit_json("model_index.json", recipe="wan"),
-        "recipe is 'wan', want one of stick",
+        "recipe is 'wan', want one of .*sticker; correct",
     ),
     "other class": (
         edit_json("model_index.json", _class_name="X"),
@@ -196,7 +196,7 @@ REFUSED_AT_OPEN: dict[str, tuple[Damage, str]] = {
 def test_damaged_folder_is_not_opened(model_copy: Path, damage: Damage, message: str) -> None:
     damage(model_copy)
     with pytest.raises(CheckpointError, match=message) as caught:
-        open_model_folder(model_copy, STICKER)
+        open_model(model_copy, STICKER)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 600
 
@@ -216,29 +216,29 @@ def test_damaged_folder_is_not_opened(model_copy: Path, damage: Damage, message:
 def test_missing_file_is_named(model_copy: Path, file: str) -> None:
     (model_copy / file).unlink()
     with pytest.raises(CheckpointError, match=f"lacks {re.escape(file)}; download or make it"):
-        open_model_folder(model_copy, STICKER)
+        open_model(model_copy, STICKER)
 
 
 def test_model_card_is_optional(model_copy: Path) -> None:
     (model_copy / "README.md").unlink()
-    refs = open_model_folder(model_copy, STICKER).files_with_hashes()
+    refs = open_model(model_copy, STICKER).files_with_hashes()
     assert "README.md" not in [ref.path for ref in refs]
 
 
 def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="does not exist; give a folder that holds model_in"):
-        open_model_folder(tmp_path / "none", STICKER)
+        open_model(tmp_path / "none", STICKER)
     (tmp_path / "file").touch()
     with pytest.raises(CheckpointError, match="is a file; give a folder"):
-        open_model_folder(tmp_path / "file", STICKER)
+        open_model(tmp_path / "file", STICKER)
     torch.save({}, tmp_path / "model.ckpt")
     (tmp_path / "a.bin").touch()
     with pytest.raises(CheckpointError, match=r"model\.ckpt' is a pickle.*convert it"):
-        open_model_folder(tmp_path / "model.ckpt", STICKER)
+        open_model(tmp_path / "model.ckpt", STICKER)
     with pytest.raises(CheckpointError, match="does not exist"):
-        open_model_folder(tmp_path / "a\0b", STICKER)
+        open_model(tmp_path / "a\0b", STICKER)
     with pytest.raises(CheckpointError, match="cannot be opened: file name too long; give a"):
-        open_model_folder(tmp_path / ("x" * 300), STICKER)
+        open_model(tmp_path / ("x" * 300), STICKER)
 
 
 class _Bomb:
@@ -253,7 +253,7 @@ def test_pickle_is_not_run(model_copy: Path) -> None:
     trace = model_copy / "ran"
     (model_copy / TRANSFORMER).write_bytes(pickle.dumps(_Bomb(trace)))
     with pytest.raises(CheckpointError, match="a pickle"):
-        open_model_folder(model_copy, STICKER)
+        open_model(model_copy, STICKER)
     assert not trace.exists()
 
 
@@ -349,7 +349,7 @@ def test_component_that_does_not_fit_is_not_loaded(
     model_copy: Path, damage: Damage, message: str
 ) -> None:
     damage(model_copy)
-    folder = open_model_folder(model_copy, STICKER)
+    folder = open_model(model_copy, STICKER)
     with pytest.raises(CheckpointError, match=message) as caught:
         folder.load("transformer")
     assert "\n" not in str(caught.value)
@@ -358,7 +358,7 @@ def test_component_that_does_not_fit_is_not_loaded(
 
 def test_only_the_asked_component_is_read(model_copy: Path) -> None:
     spoil(BIAS, NAN)(model_copy)
-    folder = open_model_folder(model_copy, STICKER)
+    folder = open_model(model_copy, STICKER)
     folder.load("text_encoder")
     with pytest.raises(CheckpointError, match="not finite"):
         folder.load("transformer")
@@ -370,6 +370,6 @@ def test_tensor_in_two_shards_is_refused(model_copy: Path) -> None:
     tensors = load_file(second)
     name = min(tensors)
     save_file({**load_file(first), name: tensors[name]}, first)
-    folder = open_model_folder(model_copy, STICKER)
+    folder = open_model(model_copy, STICKER)
     with pytest.raises(CheckpointError, match=f"tensor '{re.escape(name)}' is in two shards"):
         folder.load("transformer")

@@ -14,7 +14,12 @@ from torch import Tensor, nn  # noqa: E402
 
 from mvsdk_export.checkpoints import load_configs  # noqa: E402
 from mvsdk_export.checkpoints.building import build_on_meta, wrap  # noqa: E402
-from mvsdk_export.costs import ComponentCosts, measure_graph, measure_recipe  # noqa: E402
+from mvsdk_export.costs import (  # noqa: E402
+    ComponentCosts,
+    count_flops,
+    measure_graph,
+    measure_recipe,
+)
 from mvsdk_export.errors import CheckpointError, ExportError  # noqa: E402
 from mvsdk_export.networks.blocks import SpatialAttention, set_forms_  # noqa: E402
 from mvsdk_export.networks.transformer import TransformerConfig  # noqa: E402
@@ -63,6 +68,20 @@ def test_attention_takes_projections_and_two_products() -> None:
     projections = frames * positions * channels * (3 * channels + channels)
     products = 2 * frames * positions * positions * channels
     assert costs.flops == 2 * (projections + products)
+
+
+def test_every_module_that_runs_is_counted() -> None:
+    network = nn.Sequential(nn.Linear(12, 5), nn.Sequential(nn.Linear(5, 3))).to("meta")
+    inner = 2 * 7 * 5 * 3
+    counts = count_flops(network, _meta(7, 12))
+    assert counts == {"": 2 * 7 * 12 * 5 + inner, "0": 2 * 7 * 12 * 5, "1": inner, "1.0": inner}
+    assert count_flops(network[1].forward, _meta(7, 5))[""] == inner
+
+
+def test_what_cannot_run_cannot_be_counted() -> None:
+    with pytest.raises(ExportError, match=r"for inputs of shape \(7, 4\): .*; choose") as caught:
+        count_flops(nn.Linear(12, 5).to("meta"), _meta(7, 4))
+    assert "\n" not in str(caught.value)
 
 
 def test_kernels_and_vectors_have_their_widths_in_each_precision() -> None:

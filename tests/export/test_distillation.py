@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mvsdk.schedules import flow_sigmas
-from mvsdk_export.checkpoints import Scheduler
+from mvsdk_export.checkpoints import FlowScheduler
 from mvsdk_export.distill import adversarial
 from mvsdk_export.distill.adversarial import Heads, judge
 from mvsdk_export.distill.consistency import (
@@ -119,7 +119,7 @@ def test_walk_with_right_predictions_stays_on_the_straight_line() -> None:
 
 
 def test_student_walks_over_the_levels_that_it_is_sampled_from() -> None:
-    scheduler = Scheduler(kind="flow_euler", prediction_type="sample", shift=3.0)
+    scheduler = FlowScheduler(kind="flow_euler", prediction_type="sample", shift=3.0)
     sampled = make_sampler(scheduler, [STUDENT_STEPS], STUDENT_STEPS).schedules[STUDENT_STEPS]
     assert levels_of(scheduler).tolist() == list(sampled.sigmas[:-1])
     assert levels_of(scheduler)[1] > 0.75, "levels are shifted towards noise"

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 import mvsdk
 from mvsdk.bundle import Bundle
 from mvsdk.tokenizer import WordPiece
-from mvsdk_export.checkpoints import open_model_folder
+from mvsdk_export.checkpoints import open_model
 from mvsdk_export.recipes import find_recipe
 from mvsdk_export.reference import Case, Reference
 
@@ -82,7 +82,7 @@ def check_clip_is_made_twice(pipeline: mvsdk.Pipeline) -> None:
 def test_float32_clip_is_that_of_pytorch_within_one_level(
     onnx_bundle: Path, tiny_model_folder: Path
 ) -> None:
-    folder = open_model_folder(tiny_model_folder, RECIPE)
+    folder = open_model(tiny_model_folder, RECIPE)
     manifest = Bundle.open(onnx_bundle).manifest
     steps = manifest.sampler.default_steps
     reference = Reference(

@@ -94,12 +94,56 @@ def test_shipped_model_meets_every_limit(run: Run) -> None:
     assert {item["severity"] for item in plan["limits"]} == {"ok"}
 
 
+def test_checkpoint_says_which_model_it_is_of(run: Run, svd_copy: Path) -> None:
+    for weights in svd_copy.rglob("*.safetensors"):
+        weights.unlink()
+    size = ("--frames", "4", "--height", "64", "--width", "64")
+    status, out, _ = run("--checkpoint", svd_copy, *size, "--steps", "2", "--json")
+    plan = json.loads(out)
+    unet = plan["components"]["unet"]["flops"]
+    assert (status, plan["model"]) == (0, "mobilevd")
+
+    status, out, _ = run(
+        *("--checkpoint", svd_copy, *size, "--steps", "2", "--guidance", "1,3", "--json")
+    )
+    guided = json.loads(out)
+    assert status == 0
+    assert guided["components"]["unet"]["flops"] == pytest.approx(2 * unet, rel=0.01)
+    added = guided["components"]["unet"]["flops"] - unet
+    assert guided["clip_flops"]["2"] - plan["clip_flops"]["2"] == 2 * added
+
+
+def test_scheduler_of_a_checkpoint_decides_the_steps(run: Run, svd_copy: Path) -> None:
+    scheduler = svd_copy / "scheduler" / "scheduler_config.json"
+    index = svd_copy / "model_index.json"
+    own = {"_class_name": "MvsdkPipeline", "recipe": "mobilevd", "format_version": 1}
+    index.write_text(json.dumps(own), "utf-8")
+    scheduler.write_text(json.dumps({"kind": "one_step", "sigma": 700.0}), "utf-8")
+    for name, layers in (
+        ("image_encoder", "num_hidden_layers"),
+        ("unet", "layers_per_block"),
+        ("vae", "layers_per_block"),
+    ):
+        (svd_copy / name / "config.json").write_text(json.dumps({layers: 1}), "utf-8")
+    size = ("--frames", "2", "--height", "64", "--width", "64", "--precision", "w8a16")
+    status, out, _ = run("--checkpoint", svd_copy, *size, "--json")
+    plan = json.loads(out)
+    assert status == 0
+    assert plan["components"]["unet"]["evaluations"] == {"1": 1}
+
+    status, out, err = run("--checkpoint", svd_copy, *size, "--guidance", "1,3")
+    assert (status, out) == (2, "")
+    assert "trained to do without" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--model", "wan"], "unknown model 'wan'; known: sticker"),
+        (["--model", "wan"], "unknown model 'wan'; known: "),
         (["--checkpoint", "/nowhere"], "model folder '/nowhere' does not exist"),
         (["--precision", "int4"], "unknown precision 'int4'; known: fp32, fp16, w8a16, all"),
+        (["--model", "mobilevd", "--guidance", "3"], "--guidance is '3', want those of the first"),
+        (["--guidance", "1,3"], "--guidance does not go with this checkpoint of sticker"),
         (["--steps", "two"], "--steps is 'two', want step counts"),
         (["--steps", ""], "--steps is '', want step counts"),
         (["--frames", "x"], "argument --frames: 'x' is not a whole number"),
@@ -112,6 +156,14 @@ def test_wrong_arguments_are_one_line(run: Run, arguments: list[str], message: s
     assert (status, out) == (2, "")
     assert err.startswith("error: ")
     assert message in err
+    assert err.count("\n") == 1
+
+
+def test_checkpoint_of_another_model_is_one_line(run: Run, svd_copy: Path) -> None:
+    pytest.importorskip("torch")
+    status, out, err = run("--model", "sticker", "--checkpoint", svd_copy)
+    assert (status, out) == (2, "")
+    assert "is a checkpoint of mobilevd, want sticker; choose that model" in err
     assert err.count("\n") == 1
 
 
@@ -139,5 +191,5 @@ def test_listing_the_verbs_imports_no_torch() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
     )
     names, modules = json.loads(done.stdout)
-    assert names == ["export", "verify", "plan", "train"]
+    assert names == ["export", "verify", "plan", "compress", "train"]
     assert not {"torch", "onnx", "onnxruntime", "safetensors"} & set(modules)

@@ -17,7 +17,7 @@ from damage import BIAS, spoil
 from mvsdk.devices import find_chipset
 from mvsdk.errors import BundleError, MvsdkError
 from mvsdk_export import export, stages
-from mvsdk_export.checkpoints import open_model_folder
+from mvsdk_export.checkpoints import open_model
 from mvsdk_export.errors import CheckpointError, ExportError
 from mvsdk_export.recipes import find_recipe
 from mvsdk_export.request import ExportRequest
@@ -147,7 +147,7 @@ def test_interrupted_stage_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 def request_of(path: Path, out: Path) -> ExportRequest:
     return ExportRequest(
-        folder=open_model_folder(path, find_recipe("sticker")),
+        folder=open_model(path, find_recipe("sticker")),
         target="snapdragon",
         precisions=("w8a16", "fp16"),
         chips=(find_chipset("sm8550"), find_chipset("sm8650")),

@@ -27,7 +27,7 @@ from tiny_training import (
 from torch import Tensor, nn
 
 from mvsdk.errors import OutputError
-from mvsdk_export.checkpoints import open_model_folder
+from mvsdk_export.checkpoints import open_model
 from mvsdk_export.distill import stages, text_encoder, work_folder
 from mvsdk_export.distill.autoencoder import autoencoder_loss, fit_encoder_
 from mvsdk_export.distill.bank import BANK_BATCH, LatentBank, draw_bank, read_bank, save_bank
@@ -350,7 +350,7 @@ def test_package_is_a_model_folder_with_a_measured_card(run: Run, tmp_path: Path
     out = tmp_path / "model"
     assert not is_packaged(TINY, run.work, out)
     done = package_model(TINY, run.work, out, prompts=4, features=coarse_features)
-    folder = open_model_folder(out, find_recipe("sticker"))
+    folder = open_model(out, find_recipe("sticker"))
     average = work_folder.load_networks(TINY, run.work).denoiser.state_dict()
     for name, value in folder.load("transformer").state_dict().items():
         assert torch.equal(value, average[name].half().float())

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from tiny_training import losses_of
 
-from mvsdk_export.checkpoints import open_model_folder
+from mvsdk_export.checkpoints import open_model
 from mvsdk_export.distill import stages, work_folder
 from mvsdk_export.distill.drafts import draw_pictures
 from mvsdk_export.distill.options import STAGES, Stage
@@ -78,7 +78,7 @@ def test_every_stage_runs_on_a_hundredth_of_the_data(tmp_path: Path) -> None:
 
     out = tmp_path / "model"
     package_model(recipe, tmp_path, out, prompts=8)
-    folder = open_model_folder(out, find_recipe(recipe.name))
+    folder = open_model(out, find_recipe(recipe.name))
     quality = read_quality(folder)
     assert quality.autoencoder_psnr_db > 28.0
     assert quality.probe_accuracy > 0.5, "of eight clips; by chance 0.1"

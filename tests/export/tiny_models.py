@@ -9,13 +9,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from mvsdk_export.checkpoints import ModelFolder, Scheduler, save_model_folder
+from mvsdk_export.checkpoints import ModelFolder, FlowScheduler, save_model_folder
 from mvsdk_export.networks.text_encoder import TextEncoder, TextEncoderConfig
 from mvsdk_export.networks.transformer import SpatioTemporalTransformer, TransformerConfig
 from mvsdk_export.networks.vae import Autoencoder, AutoencoderConfig
 from mvsdk_export.recipes import find_recipe
 
-SCHEDULER = Scheduler(kind="flow_euler", prediction_type="sample")
+SCHEDULER = FlowScheduler(kind="flow_euler", prediction_type="sample")
 
 
 def tiny_vocabulary() -> list[str]:

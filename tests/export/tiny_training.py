@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mvsdk_export.checkpoints import Scheduler
+from mvsdk_export.checkpoints import FlowScheduler
 from mvsdk_export.distill import stages
 from mvsdk_export.distill.captions import BACKGROUNDS
 from mvsdk_export.distill.choices import CHOICES
@@ -78,7 +78,7 @@ TINY = TrainingRecipe(
         choices=CHOICES,
         choice_levels=len(BACKGROUNDS),
     ),
-    scheduler=Scheduler(kind="flow_euler", prediction_type="sample"),
+    scheduler=FlowScheduler(kind="flow_euler", prediction_type="sample"),
     bank_clips=70,
     autoencoder_options=TrainOptions(
         steps=80, batch_size=16, learning_rate=5e-3, warmup_steps=10, ema_decay=0.9

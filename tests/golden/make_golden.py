@@ -29,6 +29,7 @@ CLIP_SHAPE = (8, 16, 8, 8)
 DRAWS = (
     *((seed, 0, 0) for seed in SEEDS),
     (7, 1, 0),
+    (7, noise.PICTURE_STREAM, 0),
     (2**64 - 1, 2**32 - 1, 5),
     (7, 0, 4 * 2**32 - 2),
 )

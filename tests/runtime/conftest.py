@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tiny_animators import build_animator, fake_animator, write_animator_onnx
 from tiny_bundles import VariantFiles, build_bundle, fake_functions, write_onnx
 
 from mvsdk.backends.fake import Fake
@@ -28,3 +29,23 @@ def onnx_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """Return a bundle with real ONNX graphs, of a few kilobytes."""
     folder = tmp_path_factory.mktemp("onnx")
     return build_bundle(folder / "tiny.mvbundle", [VariantFiles(content=write_onnx)])
+
+
+@pytest.fixture
+def animator() -> Fake:
+    """Return a backend that runs `fake_animator`."""
+    return Fake(fake_animator())
+
+
+@pytest.fixture
+def animator_bundle(tmp_path: Path) -> Bundle:
+    """Return a bundle for `animator`; its model files are not graphs."""
+    return build_animator(tmp_path / "animator.mvbundle")
+
+
+@pytest.fixture(scope="session")
+def animator_onnx_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Return an image-to-video bundle with real ONNX graphs."""
+    folder = tmp_path_factory.mktemp("animator")
+    variants = [VariantFiles(content=write_animator_onnx)]
+    return build_animator(folder / "animator.mvbundle", variants)

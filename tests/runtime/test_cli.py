@@ -26,6 +26,7 @@ from mvsdk.cli.output import format_bytes, format_seconds, table
 from mvsdk.manifest import LeftOutside, Residency, Verification
 
 PROMPT = "a rocket flying left"
+TOOLCHAIN = ("export", "verify", "plan", "compress", "train")
 CapSys = pytest.CaptureFixture[str]
 
 
@@ -68,12 +69,20 @@ def test_help_fits_a_screen_and_shows_every_verb(capsys: CapSys, argv: list[str]
     verbs = {line.split()[0] for line in lines if line.startswith("  ") and line.strip()}
     assert verbs >= {
         *(command.name for command in RUNTIME_COMMANDS),
-        *("export", "verify", "plan", "train"),
+        *("export", "verify", "plan", "compress", "train"),
     }
 
 
 @pytest.mark.parametrize(
-    "verb", [*(command.name for command in RUNTIME_COMMANDS), "export", "verify", "plan", "train"]
+    "verb",
+    [
+        *(command.name for command in RUNTIME_COMMANDS),
+        "export",
+        "verify",
+        "plan",
+        "compress",
+        "train",
+    ],
 )
 def test_help_of_every_verb_fits_a_screen(capsys: CapSys, verb: str) -> None:
     assert main([verb, "--help"]) == 0
@@ -132,7 +141,7 @@ def _install(monkeypatch: pytest.MonkeyPatch, *commands: object) -> None:
     monkeypatch.setattr("mvsdk.cli.entry_points", lambda *, group: found)
 
 
-@pytest.mark.parametrize("verb", ["export", "verify", "plan", "train"])
+@pytest.mark.parametrize("verb", ["export", "verify", "plan", "compress", "train"])
 def test_toolchain_verbs_name_the_extra_where_it_is_missing(
     capsys: CapSys, monkeypatch: pytest.MonkeyPatch, verb: str
 ) -> None:

@@ -386,18 +386,18 @@ def test_schema_refuses_the_disagreements_that_it_can_express(case: str) -> None
     assert not SCHEMA.is_valid(broken)
 
 
-def test_other_tasks_may_have_inputs_of_their_own_and_no_text() -> None:
-    doc = document() | {"task": "image_to_video", "tokenizer": None, "verification": []}
+def test_a_task_that_is_not_laid_down_may_have_inputs_of_its_own_and_no_text() -> None:
+    doc = document() | {"task": "video_to_video", "tokenizer": None, "verification": []}
     del doc["components"]["text_encoder"], doc["costs"]["text_encoder"]
     _reshape(doc, "encoder_hidden_states", [1, 2])
     doc["sampler"]["conditioning"] = {"encoder_hidden_states": [0, 0]}
-    _add_input(doc, "image_latents")
+    _add_input(doc, "clip_latents")
     SCHEMA.validate(doc)
-    assert Manifest.from_json(encode(doc)).task == "image_to_video"
+    assert Manifest.from_json(encode(doc)).task == "video_to_video"
 
 
 def test_text_encoder_of_any_task_needs_a_tokenizer() -> None:
-    doc = document() | {"task": "image_to_video", "tokenizer": None}
+    doc = document() | {"task": "video_to_video", "tokenizer": None}
     assert "tokenizer is null, want one for the text_encoder" in refused(encode(doc))
     assert not SCHEMA.is_valid(doc)
 
@@ -424,6 +424,21 @@ def test_text_and_schema_name_the_keys_in_the_order_in_which_they_are_written() 
             next(i for i, row in enumerate(rows) if f"`{key}`" in row.split("|")[1]) for key in keys
         ]
         assert places == sorted(places)
+
+
+def _without_timestep(doc: dict[str, Any]) -> dict[str, Any]:
+    for variant in _variants(doc):
+        variant["inputs"] = [x for x in variant["inputs"] if x["name"] != "timestep"]
+    return doc
+
+
+def test_a_denoiser_of_one_step_needs_no_timestep() -> None:
+    doc = _without_timestep(document())
+    assert "want one named timestep" in refused(encode(doc))
+    one = doc["sampler"]["schedules"]["1"]
+    doc["sampler"].update(schedules={"1": one}, default_steps=1)
+    SCHEMA.validate(doc)
+    assert list(Manifest.from_json(encode(doc)).sampler.schedules) == [1]
 
 
 def test_edm_schedule_may_start_far_above_one() -> None:

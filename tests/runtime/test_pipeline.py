@@ -314,9 +314,22 @@ def _bundle_with_extra_input(tmp_path: Path, *, conditioning: dict[str, Any]) ->
 
 
 def test_a_bundle_for_another_task_is_refused(tmp_path: Path, fake: Fake) -> None:
-    bundle = build_bundle(tmp_path / "b.mvbundle", task="image_to_video")
-    with pytest.raises(InputError, match="is for image_to_video"):
+    bundle = build_bundle(tmp_path / "b.mvbundle", task="video_to_video")
+    with pytest.raises(InputError, match="is for video_to_video; this version of mvsdk runs text_"):
         _load(bundle, fake)
+
+
+def test_a_bundle_for_prompts_says_so_when_it_gets_a_picture(
+    fake_bundle: Bundle, fake: Fake
+) -> None:
+    pipeline = _load(fake_bundle, fake)
+    for ask in (
+        lambda: pipeline.animate("nowhere.png"),
+        lambda: pipeline.stream_animation("nowhere.png"),
+        lambda: pipeline.default_conditioning,
+    ):
+        with pytest.raises(InputError, match="tiny is for text_to_video, not image_to_video; use "):
+            ask()
 
 
 def test_a_tokenizer_that_is_not_the_manifests_is_refused(tmp_path: Path, fake: Fake) -> None:

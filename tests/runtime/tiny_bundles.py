@@ -31,7 +31,9 @@ TOKENS = ["[PAD]", "[UNK]", "a", "rocket", "flying", "left", "cat", "##s", ",", 
 LENGTH, WIDTH = 6, 8
 LATENTS = (8, 16, 8, 8)  # as in the default model, so that host times mean something
 FRAMES = (8, 64, 64, 3)
-SHAPES: dict[str, tuple[dict[str, tuple[tuple[int, ...], str]], ...]] = {
+Shapes = Mapping[str, tuple[dict[str, tuple[tuple[int, ...], str]], ...]]
+"""Component -> (inputs, outputs), each name -> (shape, dtype)."""
+SHAPES: Shapes = {
     "text_encoder": (
         {"input_ids": ((1, LENGTH), "int32")},
         {"encoder_hidden_states": ((1, LENGTH, WIDTH), "float32")},
@@ -46,7 +48,6 @@ SHAPES: dict[str, tuple[dict[str, tuple[tuple[int, ...], str]], ...]] = {
     ),
     "vae_decoder": ({"latents": (LATENTS, "float32")}, {"frames": (FRAMES, "uint8")}),
 }
-"""Component -> (inputs, outputs), each name -> (shape, dtype)."""
 
 
 def straight_flow(schedules: Sequence[int] = (1, 2, 4)) -> Sampler:
@@ -83,6 +84,7 @@ def build_bundle(
     out: Path,
     variants: Sequence[VariantFiles] = (VariantFiles(),),
     *,
+    shapes: Shapes = SHAPES,
     sampler: Sampler | None = None,
     tensors: Callable[[str, TensorSpec], TensorSpec] = lambda component, spec: spec,
     components: Mapping[str, Sequence[VariantFiles]] | None = None,
@@ -94,6 +96,7 @@ def build_bundle(
     Args:
         out: Folder to make.
         variants: Variants of every component.
+        shapes: Components and their tensors.
         sampler: None takes `straight_flow()`.
         tensors: Changes the inputs and outputs that the manifest says, by component.
         components: Variants of single components, where they differ.
@@ -101,30 +104,23 @@ def build_bundle(
         changes: Fields of the manifest to replace.
     """
     with BundleWriter(out) as writer:
-        vocabulary = writer.directory / "tokenizer" / "vocab.json"
-        vocabulary.parent.mkdir()
-        vocabulary.write_text(json.dumps({"kind": "wordpiece", "tokens": TOKENS}))
+        frames, height, width, _ = shapes["vae_decoder"][1]["frames"][0]
         manifest = Manifest(
             name="tiny",
             task="text_to_video",
-            video=VideoSpec(frames=FRAMES[0], height=FRAMES[1], width=FRAMES[2], fps=8.0),
-            latents=LatentSpec(shape=LATENTS),
+            video=VideoSpec(frames=frames, height=height, width=width, fps=8.0),
+            latents=LatentSpec(shape=shapes["vae_decoder"][0]["latents"][0]),
             components={
                 name: Component(
                     variants=tuple(
-                        _variant(writer, name, variant, tensors)
+                        _variant(writer, name, variant, shapes, tensors)
                         for variant in (components or {}).get(name, variants)
                     )
                 )
-                for name in SHAPES
+                for name in shapes
             },
             sampler=sampler or straight_flow(),
-            tokenizer=TokenizerSpec(
-                file=writer.add_file("tokenizer/vocab.json"),
-                max_length=LENGTH,
-                pad_token="[PAD]",
-                unk_token="[UNK]",
-            ),
+            tokenizer=_tokenizer(writer) if "text_encoder" in shapes else None,
             source=Source(model="tiny", recipe="test"),
             licences=(Licence(name="CC0-1.0", applies_to="everything"),),
         )
@@ -133,10 +129,23 @@ def build_bundle(
         return writer.commit(replace(manifest, **changes))
 
 
+def _tokenizer(writer: BundleWriter) -> TokenizerSpec:
+    vocabulary = writer.directory / "tokenizer" / "vocab.json"
+    vocabulary.parent.mkdir()
+    vocabulary.write_text(json.dumps({"kind": "wordpiece", "tokens": TOKENS}))
+    return TokenizerSpec(
+        file=writer.add_file("tokenizer/vocab.json"),
+        max_length=LENGTH,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+    )
+
+
 def _variant(
     writer: BundleWriter,
     component: str,
     files: VariantFiles,
+    shapes: Shapes,
     tensors: Callable[[str, TensorSpec], TensorSpec],
 ) -> Variant:
     folder = writer.directory / "components" / component / files.id
@@ -152,7 +161,7 @@ def _variant(
             tensors(component, TensorSpec(name=name, shape=shape, dtype=dtype))
             for name, (shape, dtype) in side.items()
         )
-        for side in SHAPES[component]
+        for side in shapes[component]
     )
     return Variant(
         id=files.id,
@@ -203,27 +212,42 @@ def write_onnx(component: str, folder: Path) -> list[Path]:
 
 def onnx_model(component: str) -> Any:
     """Return the ONNX graph of a component."""
+    return build_graph(component, SHAPES[component], _GRAPHS[component])
+
+
+def build_graph(
+    component: str,
+    sides: tuple[dict[str, tuple[tuple[int, ...], str]], ...],
+    build: Callable[[Any, Any], tuple[list[Any], dict[str, np.ndarray]]],
+) -> Any:
+    """Return an ONNX graph.
+
+    Args:
+        component: Its name.
+        sides: Inputs and outputs: name -> (shape, dtype).
+        build: (onnx.helper, onnx.TensorProto) -> nodes, and constants by name.
+    """
     onnx = pytest.importorskip("onnx")
     make, types = onnx.helper, onnx.TensorProto
     dtypes = {"float32": types.FLOAT, "int32": types.INT32, "uint8": types.UINT8}
-    nodes, weights = _GRAPHS[component](make, types)
+    nodes, weights = build(make, types)
     inputs, outputs = (
         [make.make_tensor_value_info(name, dtypes[dtype], shape) for name, (shape, dtype) in s]
-        for s in (side.items() for side in SHAPES[component])
+        for s in (side.items() for side in sides)
     )
     constants = [onnx.numpy_helper.from_array(value, name) for name, value in weights.items()]
     graph = make.make_graph(nodes, component, inputs, outputs, constants)
     return make.make_model(graph, opset_imports=[make.make_opsetid("", 17)], ir_version=9)
 
 
-def _random(*shape: int) -> np.ndarray:
+def random_weights(*shape: int) -> np.ndarray:
     return np.random.default_rng(sum(shape)).standard_normal(shape).astype(np.float32) * 0.3
 
 
 def _text_encoder(make: Any, types: Any) -> tuple[list[Any], dict[str, np.ndarray]]:
     return (
         [make.make_node("Gather", ["table", "input_ids"], ["encoder_hidden_states"])],
-        {"table": _random(len(TOKENS), WIDTH)},
+        {"table": random_weights(len(TOKENS), WIDTH)},
     )
 
 
@@ -237,11 +261,18 @@ def _unet(make: Any, types: Any) -> tuple[list[Any], dict[str, np.ndarray]]:
             make.make_node("Add", ["mean", "time"], ["condition"]),
             make.make_node("Add", ["mixed", "condition"], ["model_output"]),
         ],
-        {"kernel": _random(channels, channels, 3, 3), "per_step": np.float32([1e-3])},
+        {"kernel": random_weights(channels, channels, 3, 3), "per_step": np.float32([1e-3])},
     )
 
 
 def _vae_decoder(make: Any, types: Any) -> tuple[list[Any], dict[str, np.ndarray]]:
+    return decoder_nodes(make, types, channels=LATENTS[1])
+
+
+def decoder_nodes(
+    make: Any, types: Any, *, channels: int
+) -> tuple[list[Any], dict[str, np.ndarray]]:
+    """Return nodes and constants of a decoder: one convolution that enlarges by 8."""
     return (
         [
             make.make_node("ConvTranspose", ["latents", "up"], ["pixels"], strides=[8, 8]),
@@ -252,7 +283,7 @@ def _vae_decoder(make: Any, types: Any) -> tuple[list[Any], dict[str, np.ndarray
             make.make_node("Cast", ["last"], ["frames"], to=types.UINT8),
         ],
         {
-            "up": _random(LATENTS[1], 3, 8, 8),
+            "up": random_weights(channels, 3, 8, 8),
             "gain": np.float32(100),
             "grey": np.float32(128),
             "low": np.float32(0),

@@ -2,10 +2,13 @@
 
     model_index.json                     class, recipe, format version
     COMPONENT/config.json                fields of the network's configuration dataclass
-    COMPONENT/*.safetensors              weights, float16 on disk, float32 in memory
-    tokenizer/vocab.json                 WordPiece vocabulary
+    COMPONENT/*.safetensors              weights, float16 on disk, float32 in memory; large ones in
+                                         shards, with an index
+    tokenizer/vocab.json                 WordPiece vocabulary, of models that take text
     scheduler/scheduler_config.json      how the denoiser was trained to be sampled
     README.md                            model card
+
+Public folders of Stable Video Diffusion (public.py) are read as well.
 
 A folder may come from anywhere. Nothing in it is executed: pickles are refused, JSON is bounded and
 strict, weights are compared with the network before they are read. Importing this needs no torch;
@@ -14,22 +17,39 @@ strict, weights are compared with the network before they are read. Importing th
 
 from __future__ import annotations
 
+from mvsdk_export.checkpoints.building import GraphOptions
 from mvsdk_export.checkpoints.folder import (
     MODEL_CARD,
+    QUALITY_FILE,
     ModelFolder,
     default_model_folder,
     load_configs,
-    open_model_folder,
+    open_model,
 )
-from mvsdk_export.checkpoints.scheduler import Scheduler
+from mvsdk_export.checkpoints.locations import INDEX_FILE
+from mvsdk_export.checkpoints.scheduler import (
+    EDMScheduler,
+    FlowScheduler,
+    OneStepScheduler,
+    Scheduler,
+)
 from mvsdk_export.checkpoints.writer import save_model_folder
 
+open_model_folder = open_model
+
 __all__ = [
+    "INDEX_FILE",
     "MODEL_CARD",
+    "QUALITY_FILE",
+    "EDMScheduler",
+    "FlowScheduler",
+    "GraphOptions",
     "ModelFolder",
+    "OneStepScheduler",
     "Scheduler",
     "default_model_folder",
     "load_configs",
+    "open_model",
     "open_model_folder",
     "save_model_folder",
 ]

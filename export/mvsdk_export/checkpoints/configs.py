@@ -15,6 +15,8 @@ MAX_SIZE = 1 << 20
 """Largest width, length or vocabulary."""
 MAX_BLOCKS = 256
 """Largest number of blocks or layers: each costs time to build, whatever the weights are."""
+MAX_PER_BLOCK = 8
+"""Largest number of layers of each of several blocks."""
 
 
 def parse_config(document: Document, config_class: type) -> Any:
@@ -53,11 +55,15 @@ def _value(document: Document, key: str, hint: Any, *, off: bool = False) -> obj
         inner = Document(document.path, parts)
         return tuple(_value(inner, part, kind) for part, kind in zip(parts, kinds, strict=True))
     if hint is int:
-        return document.integer(
-            key, 0 if off else 1, MAX_BLOCKS if key.endswith(("blocks", "layers")) else MAX_SIZE
-        )
+        return document.integer(key, 0 if off else 1, _largest(key))
     if hint is float:
         return document.number(key, above=0.0, most=1e6)
     if hint is bool:
         return document.boolean(key, default=False)
     return document.text(key)
+
+
+def _largest(key: str) -> int:
+    if key.endswith("layers_per_block"):
+        return MAX_PER_BLOCK
+    return MAX_BLOCKS if key.endswith(("blocks", "layers")) else MAX_SIZE

@@ -1,18 +1,23 @@
-"""Weights of one component: compared with its network first, then read and checked."""
+"""Weights of one component: compared with its network first, then read and checked.
+
+Tensors are read one by one, so that no more memory is taken than they need in float32.
+"""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from mvsdk._parse import describe
 from mvsdk_export.checkpoints.headers import DTYPE_BYTES, TensorEntry, read_header
 from mvsdk_export.errors import CheckpointError
+
+DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
 
 SHOWN = 3
 """Names that a message lists before it only counts."""
@@ -34,8 +39,8 @@ def load_weights_(network: nn.Module, files: Sequence[Path]) -> nn.Module:
     """
     headers = check_headers(network, files)
     tensors: dict[str, Tensor] = {}
-    for path in files:
-        tensors |= _read_tensors(path, list(headers[path]))
+    for path, entries in headers.items():
+        tensors.update(read_tensors(path, entries))
     network.load_state_dict(tensors, strict=True, assign=True)
     return network
 
@@ -54,6 +59,40 @@ def check_headers(
     headers = {path: read_header(path) for path in files}
     _check_entries(headers, network.state_dict())
     return headers
+
+
+def read_tensors(path: Path, entries: Mapping[str, TensorEntry]) -> Iterator[tuple[str, Tensor]]:
+    """Read tensors of a safetensors file, one at a time.
+
+    Args:
+        path: The file.
+        entries: The wanted tensors, as the header describes them.
+
+    Yields:
+        Name and tensor, float32, in the order of the file.
+
+    Raises:
+        CheckpointError: If the file cannot be read, has become shorter, or a value is not finite.
+    """
+    where = repr(str(path))
+    try:
+        with path.open("rb") as file:
+            start = 8 + int.from_bytes(file.read(8), "little")
+            for name, entry in sorted(entries.items(), key=lambda item: item[1].begin):
+                file.seek(start + entry.begin)
+                flat = torch.empty(math.prod(entry.shape), dtype=DTYPES[entry.dtype])
+                if file.readinto(flat.view(torch.uint8).numpy().data) != entry.end - entry.begin:
+                    raise CheckpointError(
+                        f"{where} ends within tensor {describe(name)}; download or make it again"
+                    )
+                tensor = flat.view(entry.shape).float()
+                check_finite(name, tensor, where)
+                yield name, tensor
+    except OSError as exc:
+        reason = (exc.strerror or "unreadable").lower()
+        raise CheckpointError(
+            f"{where} cannot be read: {reason}; download or make it again"
+        ) from exc
 
 
 def check_finite(name: str, tensor: Tensor, where: str) -> None:
@@ -106,20 +145,6 @@ def _check_entry(path: Path, name: str, entry: TensorEntry, want: tuple[int, ...
             f"{where} has dtype {entry.dtype}, want {', '.join(DTYPE_BYTES)}; "
             "save the weights again in float16"
         )
-
-
-def _read_tensors(path: Path, names: Sequence[str]) -> dict[str, Tensor]:
-    tensors: dict[str, Tensor] = {}
-    try:
-        with safe_open(path, framework="pt") as file:
-            for name in names:
-                tensors[name] = file.get_tensor(name).float()
-                check_finite(name, tensors[name], repr(str(path)))
-    except (SafetensorError, OSError) as exc:
-        raise CheckpointError(
-            f"{str(path)!r} cannot be read: {' '.join(str(exc).split())}; download or make it again"
-        ) from exc
-    return tensors
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -8,29 +8,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mvsdk._parse import describe
 from mvsdk._staging import StagingFolder, writing
-from mvsdk.errors import OutputError
 from mvsdk_export.checkpoints.building import resolve
 from mvsdk_export.checkpoints.configs import config_to_document
 from mvsdk_export.checkpoints.folder import (
-    CLASS_NAME,
-    FORMAT_VERSION,
-    INDEX_FILE,
     MODEL_CARD,
-    QUALITY_FILE,
     SCHEDULER_FILE,
     TOKENIZER_FILE,
     ModelFolder,
-    load_configs,
-    open_model_folder,
+    open_model,
 )
+from mvsdk_export.checkpoints.layouts import CLASS_NAME, FORMAT_VERSION
+from mvsdk_export.checkpoints.locations import INDEX_FILE
 from mvsdk_export.checkpoints.scheduler import Scheduler
 from mvsdk_export.errors import CheckpointError
-from mvsdk_export.recipes import ComponentRecipe, Recipe
+from mvsdk_export.recipes import Recipe
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
 
 def save_model_folder(
@@ -39,121 +34,112 @@ def save_model_folder(
     networks: Mapping[str, nn.Module],
     *,
     scheduler: Scheduler,
-    vocabulary_file: Path,
+    vocabulary_file: Path | None = None,
     model_card: str,
-    quality: str = "",
+    rest: ModelFolder | None = None,
+    documents: Mapping[str, str] | None = None,
     overwrite: bool = False,
 ) -> ModelFolder:
-    """Write a model folder; it appears whole or not at all.
+    """Write a model folder of ours; it appears whole or not at all.
 
     The same content gives the same bytes. What was written is read back by the strict reader before
-    it takes its name.
+    it takes its name. Weights are written one tensor at a time.
 
     Args:
         out: The folder-to-be; missing parents are made.
         recipe: What the networks are.
         networks: Component name -> network, as the recipe names them; each has its configuration
-            as `config`. Weights are stored as float16.
+            as `config`. Of components that share a subfolder one is enough. Weights are stored as
+            float16.
         scheduler: How the denoiser was trained.
-        vocabulary_file: WordPiece vocabulary, copied.
+        vocabulary_file: WordPiece vocabulary, copied; None for a model that takes no text.
         model_card: Text of README.md.
-        quality: Text of quality.json, the figures that the card was made from; "" for none.
+        rest: A model folder of the same recipe, whose components are copied where `networks` has
+            none; None if `networks` has all.
+        documents: File name -> text of further files, such as figures that the card was made from.
         overwrite: Replace a model folder that is there; anything else is never replaced.
 
     Raises:
-        CheckpointError: If networks do not match the recipe, or a weight is not finite or beyond
-            float16.
+        CheckpointError: If networks, scheduler or vocabulary do not match the recipe, or a weight
+            is not finite or beyond float16.
         OutputError: If `out` exists and may not be replaced, or cannot be written.
     """
-    _check_networks(recipe, networks)
+    _check_networks(recipe, networks, rest)
+    if (vocabulary_file is not None) != recipe.takes_text:
+        what = "a vocabulary" if recipe.takes_text else "no vocabulary"
+        raise CheckpointError(f"a model folder of {recipe.name} has {what}; pass what it has")
     staging = StagingFolder(out, replaces=INDEX_FILE if overwrite else None)
     staging.create()
+    root = staging.path
+    index = {"_class_name": CLASS_NAME, "recipe": recipe.name, "format_version": FORMAT_VERSION}
     try:
         with writing(staging.out):
-            _write(staging.path, recipe, networks, scheduler, vocabulary_file, model_card)
-            if quality:
-                _write_text(staging.path / QUALITY_FILE, quality)
-            open_model_folder(staging.path, recipe)
-            load_configs(staging.path, recipe)
+            _write_json(root / INDEX_FILE, index)
+            _write_json(root / SCHEDULER_FILE, scheduler.to_document())
+            if vocabulary_file is not None:
+                (root / TOKENIZER_FILE).parent.mkdir()
+                shutil.copyfile(vocabulary_file, root / TOKENIZER_FILE)
+            for name, text in {MODEL_CARD: model_card, **(documents or {})}.items():
+                _write_text(root / name, text)
+            _write_components(root, recipe, networks, rest)
+            open_model(root, recipe).check()
             staging.publish()
     finally:
         staging.discard()
-    return open_model_folder(out, recipe)
+    return open_model(out, recipe)
 
 
-def _check_networks(recipe: Recipe, networks: Mapping[str, nn.Module]) -> None:
-    wanted = sorted(part.name for part in recipe.components)
-    if sorted(networks) != wanted:
+def _check_networks(
+    recipe: Recipe, networks: Mapping[str, nn.Module], rest: ModelFolder | None
+) -> None:
+    parts = {part.name: part for part in recipe.components}
+    given = {parts[name].folder: networks[name] for name in networks if name in parts}
+    missing = {part.folder for part in recipe.components} - set(given)
+    if set(networks) - set(parts) or (missing and rest is None):
         raise CheckpointError(
             f"got networks for {', '.join(sorted(networks)) or 'nothing'}, recipe {recipe.name} "
-            f"wants {', '.join(wanted)}"
+            f"wants {', '.join(sorted(parts))}"
         )
-    for part in recipe.components:
-        network = networks[part.name]
-        if type(network) is not resolve(part.network):
+    if rest is not None and rest.recipe.name != recipe.name:
+        raise CheckpointError(
+            f"the rest of a model folder of {recipe.name} comes from {str(rest.path)!r}, a "
+            f"checkpoint of {rest.recipe.name}; take it from one of {recipe.name}"
+        )
+    for name, network in networks.items():
+        if type(network) is not resolve(parts[name].network):
             raise CheckpointError(
-                f"{part.name} is a {type(network).__name__}, recipe {recipe.name} wants a "
-                f"{part.network.partition(':')[2]}"
+                f"{name} is a {type(network).__name__}, recipe {recipe.name} wants a "
+                f"{parts[name].network.partition(':')[2]}"
+            )
+        if network is not given[parts[name].folder]:
+            raise CheckpointError(
+                f"{name} shares the folder {parts[name].folder} with another component of recipe "
+                f"{recipe.name}, got two networks, want one"
             )
 
 
-def _write(
-    root: Path,
-    recipe: Recipe,
-    networks: Mapping[str, nn.Module],
-    scheduler: Scheduler,
-    vocabulary_file: Path,
-    model_card: str,
+def _write_components(
+    root: Path, recipe: Recipe, networks: Mapping[str, Any], rest: ModelFolder | None
 ) -> None:
-    index = {"_class_name": CLASS_NAME, "recipe": recipe.name, "format_version": FORMAT_VERSION}
-    _write_json(root / INDEX_FILE, index)
-    _write_json(root / SCHEDULER_FILE, scheduler.to_document())
-    (root / TOKENIZER_FILE).parent.mkdir()
-    shutil.copyfile(vocabulary_file, root / TOKENIZER_FILE)
-    _write_text(root / MODEL_CARD, model_card)
-    for part in recipe.components:
-        _write_component(root, part, networks[part.name])
+    from mvsdk_export.checkpoints.weights_output import file_source, network_source, write_weights
+
+    copied = {} if rest is None else rest.configs()
+    for folder in dict.fromkeys(part.folder for part in recipe.components):
+        parts = [part for part in recipe.components if part.folder == folder]
+        part = next((part for part in parts if part.name in networks), parts[0])
+        if part.name in networks:
+            config, source = networks[part.name].config, network_source(networks[part.name])
+        else:
+            assert rest is not None  # checked above
+            config, source = copied[part.name], file_source(rest.weights[folder])
+        _write_json(root / folder / "config.json", config_to_document(config))
+        write_weights(root / folder, part.weights, part.name, source)
 
 
 def _write_text(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8", newline="\n")
 
 
-def _write_component(root: Path, part: ComponentRecipe, network: Any) -> None:
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    tensors = {
-        name: _to_half(part.name, name, value) for name, value in network.state_dict().items()
-    }
-    _write_json(root / part.folder / "config.json", config_to_document(network.config))
-    try:
-        save_file(tensors, root / part.folder / part.weights, metadata={"format": "pt"})
-    except SafetensorError as exc:  # not an OSError, whatever the system said
-        raise OutputError(
-            f"cannot write the weights of {part.name}: {' '.join(str(exc).split())}; free some "
-            "space or choose another disk"
-        ) from exc
-
-
-def _to_half(component: str, name: str, value: Tensor) -> Tensor:
-    """Return a tensor in float16 after checking that it fits."""
-    import torch
-
-    from mvsdk_export.checkpoints.weights import check_finite
-
-    value = value.detach().cpu()
-    check_finite(name, value, f"cannot save {component}")
-    half = value.to(torch.float16).contiguous()
-    if not bool(torch.isfinite(half).all()):
-        largest = float(value.abs().max())
-        raise CheckpointError(
-            f"cannot save {component}: tensor {describe(name)} reaches {largest:g}, float16 holds "
-            "at most 65504; train with weight decay or scale the layer"
-        )
-    return half
-
-
 def _write_json(path: Path, document: Mapping[str, object]) -> None:
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8", newline="\n")
+    _write_text(path, json.dumps(document, indent=2) + "\n")

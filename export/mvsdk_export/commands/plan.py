@@ -6,20 +6,30 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mvsdk.cli.command import Command
 from mvsdk.cli.output import format_bytes, say, show, show_json, table
 from mvsdk.devices import find_chipset
+from mvsdk.errors import InputError
 from mvsdk.manifest import PRECISIONS, Precision
 from mvsdk_export.checkpoints import default_model_folder, load_configs
+from mvsdk_export.checkpoints.building import resolve
+from mvsdk_export.checkpoints.documents import read_document
+from mvsdk_export.checkpoints.folder import SCHEDULER_FILE
+from mvsdk_export.checkpoints.layouts import LAYOUTS
+from mvsdk_export.checkpoints.locations import INDEX_FILE, find_folder, locate
 from mvsdk_export.commands import require_toolchain
 from mvsdk_export.commands.arguments import (
+    DEFAULT_MODEL,
     add_size_arguments,
     read_chips,
+    read_guidance,
     read_precisions,
     read_steps,
 )
+from mvsdk_export.commands.plan_table import cost_table_to_json, cost_table_to_text
+from mvsdk_export.errors import CheckpointError
 from mvsdk_export.preflight import Finding, preflight_costs, preflight_request
 from mvsdk_export.recipes import Recipe, find_recipe
 
@@ -27,39 +37,62 @@ if TYPE_CHECKING:
     from mvsdk_export.costs import ComponentCosts
 
 
+TABLE_RECIPE = "mobilevd"
+"""The recipe of a paper whose cost table can be counted."""
+_NOT_OF_A_TABLE = (
+    *("checkpoint", "frames", "height", "width", "steps", "guidance", "precision", "chip"),
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Request:
     """What is planned, every default filled in."""
 
     recipe: Recipe
-    checkpoint: Path | None
+    folder: Path | None
+    """None to plan by the defaults of the networks' configurations."""
     num_frames: int
     height: int
     width: int
     steps: tuple[int, ...]
+    guidance: tuple[float, float] | None
     precisions: tuple[Precision, ...]
     chips: tuple[str, ...]
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default="sticker", help="recipe (default: sticker)")
+    parser.add_argument(
+        *("--model", "--recipe"),
+        metavar="NAME",
+        help=f"recipe (default: the checkpoint's, else {DEFAULT_MODEL})",
+    )
     parser.add_argument(
         "--checkpoint",
         metavar="DIR",
         type=Path,
-        help="model folder whose config.json files to read (default: the one shipped)",
+        help="model folder whose config.json files to read (default: the one shipped, if any)",
     )
     add_size_arguments(parser)
+    parser.add_argument(
+        "--guidance", metavar="A,B", help="of the first and last frame, such as 1,3"
+    )
     parser.add_argument(
         "--precision", metavar="P,...", help=f"of {', '.join(PRECISIONS)} (default: all)"
     )
     parser.add_argument(
         "--chip", metavar="CHIP,...", help="chips, or all (default: those that are tested)"
     )
+    parser.add_argument(
+        "--table",
+        action="store_true",
+        help="instead, print the paper's cost table beside ours (mobilevd)",
+    )
     parser.add_argument("--json", action="store_true", help="print the plan as JSON")
 
 
 def _run(options: argparse.Namespace) -> int:
+    if options.table:
+        return _run_table(options)
     request = _read_request(options)
     require_toolchain("torch", command="plan")
     chips = [find_chipset(name) for name in request.chips]
@@ -84,6 +117,28 @@ def _run(options: argparse.Namespace) -> int:
     return 0 if _possible(findings) else 1
 
 
+def _run_table(options: argparse.Namespace) -> int:
+    """Print the cost table of a paper, which has sizes and steps of its own."""
+    name = find_recipe(options.model or DEFAULT_MODEL).name
+    if name != TABLE_RECIPE:
+        raise InputError(
+            f"--table has no paper to show for the model {name!r}; use it with "
+            f"--recipe {TABLE_RECIPE}"
+        )
+    for option in _NOT_OF_A_TABLE:
+        if getattr(options, option) is not None:
+            raise InputError(f"--table takes no --{option}: its rows are those of the paper")
+    require_toolchain("torch", command="plan")
+    from mvsdk_export.compress.cost_table import build_cost_table
+
+    costs = build_cost_table()
+    if options.json:
+        show_json(cost_table_to_json(costs))
+    else:
+        show(cost_table_to_text(costs))
+    return 0
+
+
 PLAN = Command(
     name="plan",
     help="sizes, costs and limits of an export, without weights",
@@ -97,32 +152,71 @@ def _possible(findings: Sequence[Finding]) -> bool:
 
 
 def _read_request(options: argparse.Namespace) -> _Request:
-    recipe = find_recipe(options.model)
+    recipe, folder = _find_model(options.model, options.checkpoint)
     return _Request(
         recipe=recipe,
-        checkpoint=options.checkpoint,
+        folder=folder,
         num_frames=recipe.num_frames if options.frames is None else options.frames,
         height=recipe.height if options.height is None else options.height,
         width=recipe.width if options.width is None else options.width,
         steps=read_steps(options.steps) if options.steps is not None else recipe.steps,
+        guidance=read_guidance(options.guidance, recipe),
         precisions=read_precisions(options.precision or "all"),
         chips=read_chips(options.chip),
     )
+
+
+def _find_model(model: str | None, checkpoint: Path | None) -> tuple[Recipe, Path | None]:
+    """Return the recipe, as the scheduler of its folder wants it, and the folder, if there is one.
+
+    Weights need not be there.
+    """
+    recipe = None if model is None else find_recipe(model)
+    if checkpoint is None:
+        recipe = recipe or find_recipe(DEFAULT_MODEL)
+        if not recipe.ships_weights:
+            return recipe, None
+        checkpoint = default_model_folder(recipe.name)
+    return _read_recipe(checkpoint, recipe), checkpoint
+
+
+def _read_recipe(folder: Path, wanted: Recipe | None) -> Recipe:
+    """Return the recipe that a folder is a checkpoint of, as its scheduler wants it."""
+    root = find_folder(folder)
+    index = read_document(locate(root, INDEX_FILE))
+    layout = LAYOUTS[index.choice("_class_name", tuple(LAYOUTS))]
+    recipe = find_recipe(layout.read_index(index))
+    if wanted is not None and recipe.name != wanted.name:
+        raise CheckpointError(
+            f"model folder {str(root)!r} is a checkpoint of {recipe.name}, want {wanted.name}; "
+            "choose that model, or another folder"
+        )
+    scheduler = layout.read_scheduler(locate(root, SCHEDULER_FILE), tuple(recipe.schedulers))
+    return recipe.for_scheduler(scheduler)
 
 
 def _measure(request: _Request) -> tuple[str, tuple[ComponentCosts, ...]]:
     """Return where the configurations come from, and the costs."""
     from mvsdk_export.costs import measure_recipe
 
-    folder = request.checkpoint or default_model_folder(request.recipe.name)
+    source, configs = _read_configs(request)
     costs = measure_recipe(
         request.recipe,
-        load_configs(folder, request.recipe),
+        configs,
         num_frames=request.num_frames,
         height=request.height,
         width=request.width,
+        guidance=request.guidance,
     )
-    return str(folder), costs
+    return source, costs
+
+
+def _read_configs(request: _Request) -> tuple[str, Mapping[str, Any]]:
+    """Return where the configurations come from, and those of all components."""
+    recipe, folder = request.recipe, request.folder
+    if folder is None:
+        return "defaults", {part.name: resolve(part.config)() for part in recipe.components}
+    return str(folder), load_configs(folder, recipe)
 
 
 def _totals(costs: Sequence[ComponentCosts], steps: Sequence[int]) -> dict[int, int]:
@@ -205,7 +299,7 @@ def _cost_table(request: _Request, costs: Sequence[ComponentCosts]) -> str:
 def _clip_line(request: _Request, costs: Sequence[ComponentCosts]) -> str:
     totals = _totals(costs, request.steps)
     listed = "; ".join(
-        f"{flops / 1e9:.2f} GFLOPs at {n} step{'s' * (n > 1)}" for n, flops in totals.items()
+        f"{_format_flops(flops)} at {n} step{'s' * (n > 1)}" for n, flops in totals.items()
     )
     steps = "/".join(map(str, request.steps))
     return (
@@ -214,6 +308,10 @@ def _clip_line(request: _Request, costs: Sequence[ComponentCosts]) -> str:
         "of convolutions and matrix products;\npeak: activations alive at once, an upper estimate "
         "without fusion or tiling; bottom row: the largest"
     )
+
+
+def _format_flops(count: int) -> str:
+    return f"{count / 1e9:.2f} GFLOPs" if count < 1e12 else f"{count / 1e12:.2f} TFLOPs"
 
 
 def _limit_table(findings: Sequence[Finding]) -> str:

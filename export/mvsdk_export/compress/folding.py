@@ -13,9 +13,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mvsdk_export.compress.rebuilding import rebuild
-from mvsdk_export.compress.reports import LATENT_SIZE, Report, list_weights, report_step
+from mvsdk_export.compress.reports import LATENT_SIZE, Report, list_weights
 from mvsdk_export.errors import CompressionError
-from mvsdk_export.networks.svd.unet import SVDUNet, SVDUNetConfig
+from mvsdk_export.networks.svd.config import SVDUNetConfig
+from mvsdk_export.networks.svd.unet import SVDUNet
 
 _VALUE = ".attn2.to_v.weight"
 
@@ -48,9 +49,7 @@ def fold_cross_attention(
     return rebuild(unet, report.config, state), report
 
 
-def report_folding(
-    config: SVDUNetConfig, *, latent_size: tuple[int, int] = LATENT_SIZE
-) -> Report:
+def report_folding(config: SVDUNetConfig, *, latent_size: tuple[int, int] = LATENT_SIZE) -> Report:
     """Report on `fold_cross_attention` from the configuration alone; `dropped` names the layers.
 
     Raises:
@@ -63,11 +62,11 @@ def report_folding(
         )
     keys = list_weights(config)
     layers = tuple(key.removesuffix(".to_v.weight") for key in keys if key.endswith(_VALUE))
-    return report_step(
-        "fold",
-        config,
-        replace(config, folded_cross_attention=True),
-        f"cross-attention of {len(layers)} layers to one token becomes one vector each",
+    return Report(
+        step="fold",
+        config_before=config,
+        config=replace(config, folded_cross_attention=True),
+        what=f"cross-attention of {len(layers)} layers becomes a vector each",
         exact=True,
         latent_size=latent_size,
         dropped=layers,

@@ -1,8 +1,8 @@
 """Fewer frames at the inner levels: neighbours are merged on the way down, and told apart again.
 
-Clips differ little from frame to frame, and inner levels carry what is large and slow. With one
-level of halving, a clip of 14 frames has 14 at the finest level and 7 at the three others. The
-weights stay; the network has to be finetuned, as its outputs do not.
+Neighbouring frames differ little, and inner levels carry what is large and slow. Where the finest
+level alone keeps all frames, a clip of 14 has 14 there and 7 at the three others. The weights stay;
+the network has to be finetuned, as its outputs do not.
 
 Reference:
     Ben Yahia et al. 2024, arXiv:2412.07583 (temporal multiscaling). Where and how the frames are
@@ -14,9 +14,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mvsdk_export.compress.rebuilding import rebuild
-from mvsdk_export.compress.reports import LATENT_SIZE, Report, report_step
+from mvsdk_export.compress.reports import LATENT_SIZE, Report
 from mvsdk_export.errors import CompressionError
-from mvsdk_export.networks.svd.unet import FRAME_DOWN, FRAME_UP, SVDUNet, SVDUNetConfig
+from mvsdk_export.networks.svd.config import LEVELS, SVDUNetConfig
+from mvsdk_export.networks.svd.frames import FRAME_DOWN, FRAME_UP
+from mvsdk_export.networks.svd.unet import SVDUNet
 
 
 def halve_frames(
@@ -27,19 +29,18 @@ def halve_frames(
     up: str = "repeat",
     latent_size: tuple[int, int] = LATENT_SIZE,
 ) -> tuple[SVDUNet, Report]:
-    """Halve the number of frames from level to level.
+    """Halve the frames of the inner levels.
 
     Args:
         unet: The network; it stays as it is, and shares its weights.
-        levels: How often frames are halved: at the hand-over from the first level to the second,
-            from the second to the third, ...
+        levels: Levels that keep all frames, from the finest on: 1, 2 or 3 of the four.
         down: How frames are halved: a key of `FRAME_DOWN`.
         up: How they are restored: a key of `FRAME_UP`.
         latent_size: Height and width of latents for which the report counts FLOPs.
 
     Raises:
-        CompressionError: If frames are halved already, cannot be halved so often, or an operator
-            is not known.
+        CompressionError: If frames are halved already, `levels` is none of these, or an operator is
+            not known.
 
     Reference:
         Ben Yahia et al. 2024, arXiv:2412.07583.
@@ -66,11 +67,10 @@ def report_frames(
             "the frames of the inner levels are halved already; leave the step frames out, or "
             "start from the uncompressed network"
         )
-    most = len(config.block_out_channels) - 1
-    if not 1 <= levels <= most or config.num_frames < 2**levels:
+    if levels not in range(1, LEVELS):
         raise CompressionError(
-            f"cannot halve {config.num_frames} frames {levels} times; allowed: 1 to {most} times, "
-            "and at least one frame left"
+            f"{levels} levels cannot keep all frames while the others have half; allowed: 1 to "
+            f"{LEVELS - 1}"
         )
     for what, name, known in (("down", down, FRAME_DOWN), ("up", up, FRAME_UP)):
         if name not in known:
@@ -79,11 +79,18 @@ def report_frames(
                 f"known: {', '.join(known)}"
             )
     after = replace(config, frame_levels=levels, frame_down=down, frame_up=up)
-    return report_step(
-        "frames",
-        config,
-        after,
-        f"{config.num_frames} frames become {count_frames(after)} by level",
+    return Report(
+        step="frames",
+        config_before=config,
+        config=after,
+        what=f"levels have {', '.join(map(str, count_frames(after)))} frames",
         exact=False,
         latent_size=latent_size,
     )
+
+
+def count_frames(config: SVDUNetConfig) -> tuple[int, ...]:
+    """Return the frames of a clip at every level, the finest first."""
+    whole = config.frame_levels or LEVELS
+    half = (config.num_frames + 1) // 2
+    return tuple(config.num_frames if level < whole else half for level in range(LEVELS))

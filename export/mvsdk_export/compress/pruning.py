@@ -14,16 +14,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from mvsdk_export.compress.importance import Importance
-from mvsdk_export.compress.rebuilding import rebuild
+from mvsdk_export.compress.rebuilding import build_empty, rebuild
 from mvsdk_export.compress.reports import (
     LATENT_SIZE,
     Report,
     list_weights,
     measure_temporal_blocks,
-    report_step,
 )
 from mvsdk_export.errors import CompressionError
-from mvsdk_export.networks.svd.unet import SVDUNet, SVDUNetConfig
+from mvsdk_export.networks.svd.config import SVDUNetConfig
+from mvsdk_export.networks.svd.unet import SVDUNet
 
 Keep = Importance | Sequence[str] | int
 """What stays: learned scores, names of blocks, or a number of them."""
@@ -48,8 +48,8 @@ def prune_temporal(
         Ben Yahia et al. 2024, arXiv:2412.07583.
     """
     report = report_pruning(unet.config, keep, latent_size=latent_size)
-    wanted = set(list_weights(report.config))
-    state = {name: value for name, value in unet.state_dict().items() if name in wanted}
+    gone = set(list_weights(unet.config)) - set(list_weights(report.config))
+    state = {name: value for name, value in unet.state_dict().items() if name not in gone}
     return rebuild(unet, report.config, state), report
 
 
@@ -66,42 +66,46 @@ def report_pruning(
             "temporal blocks are pruned already; leave the step prune out, or start from the "
             "uncompressed network"
         )
-    costs = measure_temporal_blocks(config, latent_size)
-    kept = set(_choose(keep, costs))
-    flags = "".join("01"[name in kept] for name in costs)
-    share = sum(costs[name] for name in kept) / max(sum(costs.values()), 1)
-    return report_step(
-        "prune",
-        config,
-        replace(config, temporal_blocks="all" if "0" not in flags else flags),
-        f"{len(kept)} of {len(costs)} temporal blocks stay, with {share:.0%} of their FLOPs",
-        exact=len(kept) == len(costs),
+    names = list(build_empty(config).temporal_blocks())
+    if isinstance(keep, int):
+        keep = _costliest(keep, measure_temporal_blocks(config, latent_size))
+    kept = set(_check_names(keep, names))
+    flags = "".join("01"[name in kept] for name in names)
+    return Report(
+        step="prune",
+        config_before=config,
+        config=replace(config, temporal_blocks="all" if "0" not in flags else flags),
+        what=f"{len(kept)} of {len(names)} temporal blocks stay",
+        exact=len(kept) == len(names),
         latent_size=latent_size,
-        dropped=tuple(name for name in costs if name not in kept),
+        dropped=tuple(name for name in names if name not in kept),
     )
 
 
-def _choose(keep: Keep, costs: Mapping[str, int]) -> Sequence[str]:
-    """Return the names of the blocks that stay."""
-    if isinstance(keep, int):
-        if not 0 <= keep <= len(costs):
-            raise CompressionError(
-                f"cannot keep {keep} of {len(costs)} temporal blocks; allowed: 0 to {len(costs)}"
-            )
-        return sorted(costs, key=lambda name: -costs[name])[:keep]
-    names = list(keep.scores) if isinstance(keep, Importance) else keep
-    strange = [name for name in names if name not in costs]
+def _costliest(count: int, costs: Mapping[str, int]) -> list[str]:
+    """Return names of the blocks with the most FLOPs; among equals, the earlier block."""
+    if not 0 <= count <= len(costs):
+        raise CompressionError(
+            f"cannot keep {count} of {len(costs)} temporal blocks; allowed: 0 to {len(costs)}"
+        )
+    return sorted(costs, key=lambda name: -costs[name])[:count]
+
+
+def _check_names(keep: Importance | Sequence[str], names: Sequence[str]) -> Sequence[str]:
+    """Return the names of the blocks that stay, all of them blocks of the network."""
+    given = list(keep.scores) if isinstance(keep, Importance) else keep
+    strange = [name for name in given if name not in names]
     if strange:
         raise CompressionError(
-            f"the network has no temporal block {strange[0][:256]!a}; it has {len(costs)}, from "
-            f"{next(iter(costs))} on; give names of its temporal_blocks()"
+            f"the network has no temporal block {strange[0][:256]!a}; it has {len(names)}, from "
+            f"{names[0]} on; give names of its temporal_blocks()"
         )
     if not isinstance(keep, Importance):
         return keep
-    if len(names) != len(costs):
-        missing = next(name for name in costs if name not in keep.scores)
+    missing = [name for name in names if name not in keep.scores]
+    if missing:
         raise CompressionError(
-            f"the importance has no score of {missing}; train it with this network, or keep a "
+            f"the importance has no score of {missing[0]}; train it with this network, or keep a "
             "number of blocks"
         )
     return keep.kept()

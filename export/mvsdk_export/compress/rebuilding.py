@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from mvsdk_export.errors import CompressionError
-from mvsdk_export.networks.svd.unet import SVDUNet, SVDUNetConfig
+from mvsdk_export.networks.svd.config import SVDUNetConfig
+from mvsdk_export.networks.svd.unet import SVDUNet
 
 
 def build_empty(config: SVDUNetConfig) -> SVDUNet:
@@ -34,7 +35,16 @@ def rebuild(unet: SVDUNet, config: SVDUNetConfig, state: Mapping[str, Tensor]) -
         unet: The network that they come from; the new one is in the same mode (training or not).
         config: Configuration of the new network.
         state: Its whole state dict; tensors are shared.
+
+    Raises:
+        CompressionError: If they are not the weights of such a network.
     """
     network = build_empty(config)
+    strange = sorted(state.keys() ^ network.state_dict().keys())
+    if strange:
+        raise CompressionError(
+            f"the network is not what its configuration says: {strange[0]} is one of "
+            f"{len(strange)} weights too many or missing; merge its funnels first, if it has some"
+        )
     network.load_state_dict(state, assign=True)
     return network.train(unet.training)

@@ -20,7 +20,7 @@ class CompressionRecipe:
     name: str
     steps: tuple[Step, ...] = STEPS
     frame_levels: int = 1
-    """Levels at which the number of frames is halved, from the second one on."""
+    """Levels that keep all frames, from the finest on; the others have half of them."""
     frame_down: str = "mean"
     frame_up: str = "repeat"
     pruned_share: float = 0.7

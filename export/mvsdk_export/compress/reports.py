@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
-from torch.utils.hooks import RemovableHandle
 
 from mvsdk_export.compress.rebuilding import build_empty
-from mvsdk_export.networks.svd.unet import SVDUNetConfig
+from mvsdk_export.networks.svd.config import SVDUNetConfig
 
 if TYPE_CHECKING:
     from mvsdk_export.compress.recipe import Step
@@ -60,58 +59,48 @@ class Fidelity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What a step changed."""
+    """What a step changed. Costs are counted when they are asked for, in a second or so."""
 
     step: Step
     what: str
     """One line for people."""
     exact: bool
     """Whether outputs stay the same, but for rounding."""
-    before: Costs
-    after: Costs
-    latent_size: tuple[int, int]
-    """Height and width of the latents for which FLOPs are counted."""
+    config_before: SVDUNetConfig
     config: SVDUNetConfig
     """Configuration afterwards."""
+    latent_size: tuple[int, int]
+    """Height and width of the latents for which FLOPs are counted."""
     dropped: tuple[str, ...] = ()
     """Module paths of what was left out."""
     fidelity: tuple[Fidelity, ...] = ()
 
+    @property
+    def before(self) -> Costs:
+        """Costs of the network before the step."""
+        return measure_costs(self.config_before, self.latent_size)
+
+    @property
+    def after(self) -> Costs:
+        """Costs of the network after it."""
+        return measure_costs(self.config, self.latent_size)
+
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON values."""
-        return asdict(self) | {
+        return {
+            "step": self.step,
+            "what": self.what,
+            "exact": self.exact,
+            "before": asdict(self.before),
+            "after": asdict(self.after),
+            "dropped": list(self.dropped),
             "fidelity": [
                 asdict(item) | {"relative_error": item.relative_error} for item in self.fidelity
-            ]
+            ],
         }
 
 
-def report_step(
-    step: Step,
-    before: SVDUNetConfig,
-    after: SVDUNetConfig,
-    what: str,
-    *,
-    exact: bool,
-    latent_size: tuple[int, int],
-    dropped: tuple[str, ...] = (),
-) -> Report:
-    """Make the report of a step from the configurations before and after it."""
-    return Report(
-        step=step,
-        what=what,
-        exact=exact,
-        before=measure_costs(before, latent_size),
-        after=measure_costs(after, latent_size),
-        latent_size=latent_size,
-        config=after,
-        dropped=dropped,
-    )
-
-
-def measure_costs(
-    config: SVDUNetConfig, latent_size: tuple[int, int] = LATENT_SIZE
-) -> Costs:
+def measure_costs(config: SVDUNetConfig, latent_size: tuple[int, int] = LATENT_SIZE) -> Costs:
     """Count parameters, and FLOPs of one evaluation for one clip.
 
     Args:
@@ -145,16 +134,11 @@ def _measure(
     unet = build_empty(config).eval()
     counter = FlopCounterMode(display=False)
     spent = dict.fromkeys(unet.temporal_blocks(), 0)
-    handles = [
-        handle
-        for name, block in unet.temporal_blocks().items()
-        for part in _temporal_parts(block)
-        for handle in _count_(part, name, spent, counter)
-    ]
+    for name, block in unet.temporal_blocks().items():
+        for part in _temporal_parts(block):
+            _count_(part, name, spent, counter)
     with torch.no_grad(), counter:
         unet(*_inputs(config, latent_size))
-    for handle in handles:
-        handle.remove()
     parameters = sum(parameter.numel() for parameter in unet.parameters())
     costs = Costs(parameters=parameters, flops=counter.get_total_flops())
     return costs, MappingProxyType(spent)
@@ -167,9 +151,7 @@ def _temporal_parts(block: nn.Module) -> list[nn.Module]:
     return [part for part in (*parts, *layers) if part is not None]
 
 
-def _count_(
-    part: nn.Module, name: str, spent: dict[str, int], counter: FlopCounterMode
-) -> tuple[RemovableHandle, RemovableHandle]:
+def _count_(part: nn.Module, name: str, spent: dict[str, int], counter: FlopCounterMode) -> None:
     """Let a module add its FLOPs to `spent[name]` when it runs."""
 
     def start(*_: object) -> None:
@@ -178,7 +160,8 @@ def _count_(
     def finish(*_: object) -> None:
         spent[name] += counter.get_total_flops()
 
-    return part.register_forward_pre_hook(start), part.register_forward_hook(finish)
+    part.register_forward_pre_hook(start)
+    part.register_forward_hook(finish)
 
 
 def _inputs(config: SVDUNetConfig, latent_size: tuple[int, int]) -> tuple[Tensor, ...]:

@@ -24,6 +24,9 @@ Backbone = Callable[[Tensor, Tensor], Sequence[Tensor]]
 """(noisy latents, noise levels `(B,)`) -> features of inner layers, each `(B, F, C, P)`: frames,
 channels, places."""
 
+Renoise = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(clean latents `(B, ...)`, standard normal noise like them, noise levels `(B,)`) -> noisy ones."""
+
 RECONSTRUCTION_WEIGHT = 10.0
 """Weight of the pseudo-Huber distance beside the judgement. SF-V has 0.1 where clips are free; here
 a caption and the noise leave next to nothing free, and the distance is what keeps them."""
@@ -94,6 +97,12 @@ class Judged:
         return self.generator + self.discriminator
 
 
+def flow_noise(clean: Tensor, noise: Tensor, times: Tensor) -> Tensor:
+    """Make latents noisy as on a rectified flow: `(1 - t) x + t noise`."""
+    ratio = times.reshape(-1, *[1] * (clean.dim() - 1))
+    return (1 - ratio) * clean + ratio * noise
+
+
 def judge(
     heads: Heads,
     backbone: Backbone,
@@ -103,6 +112,8 @@ def judge(
     noise: Tensor,
     times: Tensor,
     condition: Tensor,
+    renoise: Renoise = flow_noise,
+    reconstruction_weight: float = RECONSTRUCTION_WEIGHT,
 ) -> Judged:
     """Return the losses of a student and of the heads that judge it, from one look at both.
 
@@ -114,21 +125,22 @@ def judge(
         noise: Standard normal, like them; both are made noisy with it.
         times: Noise levels at which the backbone looks, `(B,)`.
         condition: What both shall show, `(B, D)`.
+        renoise: Makes both noisy.
+        reconstruction_weight: Weight of the distance beside the judgement.
 
     Reference:
         Lim and Ye 2017, arXiv:1705.02894 (hinge); Mescheder et al. 2018, arXiv:1801.04406 (R1).
     """
-    ratio = times.reshape(-1, *[1] * (real.dim() - 1))
 
     def look(clean: Tensor) -> list[Tensor]:
-        return list(backbone((1 - ratio) * clean + ratio * noise, times))
+        return list(backbone(renoise(clean, noise, times), times))
 
     with torch.no_grad():
         seen_real = look(real)
     seen_fake = look(fake)
     frozen = {name: value.detach() for name, value in heads.named_parameters()}
     believed = functional_call(heads, frozen, (seen_fake, condition))
-    generator = RECONSTRUCTION_WEIGHT * pseudo_huber(fake, real) - believed.mean()
+    generator = reconstruction_weight * pseudo_huber(fake, real) - believed.mean()
 
     inputs = [x.detach().requires_grad_() for x in seen_real]
     judged_real = heads(inputs, condition)

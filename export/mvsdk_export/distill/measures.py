@@ -18,7 +18,7 @@ from mvsdk.noise import initial_latents
 from mvsdk.pipeline import build_sampler
 from mvsdk.sampling import Latents
 from mvsdk.tokenizer import WordPiece
-from mvsdk_export.checkpoints.scheduler import Scheduler
+from mvsdk_export.checkpoints.scheduler import FlowScheduler
 from mvsdk_export.distill.autoencoder import to_network
 from mvsdk_export.distill.captions import BACKGROUNDS, DIRECTIONS, MOTIONS, Scene
 from mvsdk_export.distill.choices import chosen_background, read_choices
@@ -91,7 +91,7 @@ class Quality:
 
 
 def generate_with(
-    networks: Networks, scheduler: Scheduler, *, size: int, guidance_scale: float = 1.0
+    networks: Networks, scheduler: FlowScheduler, *, size: int, guidance_scale: float = 1.0
 ) -> Generate:
     """Return what makes clips as `Pipeline.generate` would with a float32 bundle.
 
@@ -261,21 +261,29 @@ def background_of(frames: Frames) -> str:
     return min(BACKGROUNDS, key=lambda name: float(np.sum((colour - BACKGROUNDS[name]) ** 2)))
 
 
-def direction_of(frames: Frames) -> str:
-    """Return where the subject of a clip goes: one of `captions.DIRECTIONS`, or "still".
+def way_of(frames: Frames) -> tuple[float, float] | None:
+    """Return how far the subject of a clip goes right and down, over the sides of the frame.
 
-    The way is that of a straight line through the centres of the foreground over time.
+    The way is that of a straight line through the centres of the foreground over time. None if less
+    than two frames show anything.
     """
     count, height, width, _ = frames.shape
     mask = _foreground(frames)
     seen = np.flatnonzero(mask.any(axis=(1, 2)))
     if len(seen) < 2:
-        return "still"
+        return None
     centres = np.array([[np.mean(axis) for axis in np.nonzero(mask[frame])] for frame in seen])
     slopes = np.polyfit(seen, centres / (height, width), 1)[0]  # (down, right) per frame
     down, right = slopes * (count - 1)
-    if max(abs(down), abs(right)) < STILL_WAY:
+    return float(right), float(down)
+
+
+def direction_of(frames: Frames) -> str:
+    """Return where the subject of a clip goes: one of `captions.DIRECTIONS`, or "still"."""
+    way = way_of(frames)
+    if way is None or max(map(abs, way)) < STILL_WAY:
         return "still"
+    right, down = way
     if abs(right) > abs(down):
         return "right" if right > 0 else "left"
     return "down" if down > 0 else "up"

@@ -13,8 +13,14 @@ from torch import nn
 
 from mvsdk._staging import StagingFolder, replacing
 from mvsdk.errors import MvsdkError
-from mvsdk_export.checkpoints import ModelFolder, open_model_folder, save_model_folder
-from mvsdk_export.checkpoints.folder import INDEX_FILE, MODEL_CARD, QUALITY_FILE
+from mvsdk_export.checkpoints import (
+    INDEX_FILE,
+    MODEL_CARD,
+    QUALITY_FILE,
+    ModelFolder,
+    open_model,
+    save_model_folder,
+)
 from mvsdk_export.distill.features import Features
 from mvsdk_export.distill.measures import Frames, Networks, generate_with
 from mvsdk_export.distill.model_card import CardFacts, write_model_card
@@ -94,7 +100,7 @@ def package_model(
                 quality=quality,
             )
         ),
-        quality=write_quality(quality),
+        documents={QUALITY_FILE: write_quality(quality)},
         overwrite=overwrite,
     )
     return Packaged(folder=folder, quality=quality)
@@ -203,8 +209,9 @@ def is_packaged(recipe: TrainingRecipe, work: Path, out: Path) -> bool:
     try:
         check_needs("package", work, recipe)
         components = components_of(load_networks(recipe, work))
-        folder = open_model_folder(out, find_recipe(recipe.name))
-        if folder.tokenizer_file.read_bytes() != vocabulary_file(work).read_bytes():
+        folder = open_model(out, find_recipe(recipe.name))
+        vocabulary = folder.tokenizer_file
+        if vocabulary is None or vocabulary.read_bytes() != vocabulary_file(work).read_bytes():
             return False
         return all(
             _is_same(round_to_half_(network), folder.load(name))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from mvsdk_export.checkpoints.scheduler import Scheduler
+from mvsdk_export.checkpoints.scheduler import FlowScheduler
 from mvsdk_export.distill.captions import BACKGROUNDS
 from mvsdk_export.distill.choices import CHOICES
 from mvsdk_export.distill.clips import ClipOptions
@@ -46,7 +46,7 @@ class TrainingRecipe:
     text_encoder: TextEncoderConfig
     """The sizes of its vocabulary and its memory are those of the data, whatever stands here."""
     denoiser: TransformerConfig = field(default_factory=TransformerConfig)
-    scheduler: Scheduler
+    scheduler: FlowScheduler
     """What `denoiser_loss` trains for."""
     bank_clips: int
     """Clips that the denoiser sees, over and over."""
@@ -141,7 +141,7 @@ STICKER_TRAINING = TrainingRecipe(
     denoiser=TransformerConfig(memory_slots=2, choices=CHOICES, choice_levels=len(BACKGROUNDS)),
     # Its first prediction is the best that a student has but for noise that it sees less and less
     # of: below half of it, what is left of the noise does more harm than one more look does good.
-    scheduler=Scheduler(kind="flow_euler", prediction_type="sample", shift=3.0),
+    scheduler=FlowScheduler(kind="flow_euler", prediction_type="sample", shift=3.0),
     bank_clips=40_000,
     autoencoder_options=TrainOptions(
         steps=3000, batch_size=16, learning_rate=1.5e-3, ema_decay=0.995

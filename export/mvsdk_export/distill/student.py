@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mvsdk.schedules import flow_sigmas
 from mvsdk.tokenizer import WordPiece
-from mvsdk_export.checkpoints.scheduler import Scheduler
+from mvsdk_export.checkpoints.scheduler import FlowScheduler
 from mvsdk_export.distill.adversarial import Backbone, Heads, draw_times, judge
 from mvsdk_export.distill.bank import LatentBank
 from mvsdk_export.distill.clips import StickerClips
@@ -80,7 +80,7 @@ def distillation_loss(
     tokenizer: WordPiece,
     teacher: TextDenoiser,
     *,
-    scheduler: Scheduler,
+    scheduler: FlowScheduler,
     guidance_scale: float,
     batch_size: int,
 ) -> LossFunction:
@@ -143,7 +143,7 @@ def distillation_loss(
     return loss
 
 
-def levels_of(scheduler: Scheduler) -> Tensor:
+def levels_of(scheduler: FlowScheduler) -> Tensor:
     """Return the levels from which a student predicts in its most steps, `(STUDENT_STEPS,)`."""
     return torch.from_numpy(flow_sigmas(STUDENT_STEPS, shift=scheduler.shift)[:-1])
 
@@ -162,7 +162,7 @@ def adversarial_loss(
     tokenizer: WordPiece,
     teacher: TextDenoiser,
     *,
-    scheduler: Scheduler,
+    scheduler: FlowScheduler,
     batch_size: int,
 ) -> LossFunction:
     """Return the loss of a `Student` that is judged from every level of its own way.

@@ -295,9 +295,7 @@ def sinusoid(values: Tensor, dim: int, *, max_frequency: float) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
-def set_forms_(
-    network: nn.Module, forms: Mapping[type[nn.Module], str] | None = None
-) -> nn.Module:
+def set_forms_(network: nn.Module, forms: Mapping[type[nn.Module], str] | None = None) -> nn.Module:
     """Switch the layers of a network to other forms, in place; weights are untouched.
 
     Args:

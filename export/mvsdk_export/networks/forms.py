@@ -51,7 +51,7 @@ def linear_matmul(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 def linear_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Use a 1x1 convolution, whose int8 weights have a scale per output."""
     rows = x.transpose(1, 2)[:, :, :, None]
-    return F.conv2d(rows, weight[:, :, None, None], bias)[:, :, :, 0].transpose(1, 2)
+    return F.conv2d(rows, weight[:, :, None, None], bias).squeeze(3).transpose(1, 2)
 
 
 def linear_two_terms(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -245,8 +245,8 @@ def _head_kernels(
     """Return 1x1 kernels that sum the channels of each head (scaled) and spread them again."""
     d = channels // heads
     members = torch.eye(heads, dtype=like.dtype, device=like.device).repeat_interleave(d, dim=1)
-    scale = d**-0.5 if scale is None else scale
-    return (members * scale)[:, :, None, None], members.T.contiguous()[:, :, None, None]
+    sums = members * (d**-0.5 if scale is None else scale)
+    return sums[:, :, None, None], members.T.contiguous()[:, :, None, None]
 
 
 def temporal_unrolled(

@@ -72,9 +72,6 @@ class Pictures(nn.Module):
             size = self.config.picture_size
             columns = placing(boxes[:, 0], boxes[:, 1], size, points[1])
             rows = placing(boxes[:, 2], boxes[:, 3], size, points[0])
-            # Channels are a batch, not rows of one product: onnxscript 0.7.2 takes away reshapes
-            # around a product where shapes fit without them, whatever their numbers mean, and with
-            # as many frames as channels it would multiply channels by matrices of frames.
             # The HTP keeps 16 bits of the first operand, which pictures are, and 8 of the second.
             across = picture @ columns.transpose(1, 2)[:, None]
             down = across.transpose(2, 3) @ rows.transpose(1, 2)[:, None]

@@ -17,7 +17,11 @@ from mvsdk_export.networks.blocks import Projection
 class TextEncoderConfig:
     """Shape of a `TextEncoder`."""
 
-    SYMBOLS: ClassVar[Mapping[str, str]] = {"L": "max_length", "D": "hidden_size", "T": "memory_tokens"}
+    SYMBOLS: ClassVar[Mapping[str, str]] = {
+        "L": "max_length",
+        "D": "hidden_size",
+        "T": "memory_tokens",
+    }
 
     vocabulary_size: int
     max_length: int = 16

@@ -7,6 +7,7 @@ model means adding a file here and a line to `RECIPES`.
 from __future__ import annotations
 
 from mvsdk_export.errors import ExportError
+from mvsdk_export.recipes.animator import ANIMATOR
 from mvsdk_export.recipes.mobilevd import MOBILEVD
 from mvsdk_export.recipes.spec import (
     DENOISERS,
@@ -17,7 +18,7 @@ from mvsdk_export.recipes.spec import (
 )
 from mvsdk_export.recipes.sticker import STICKER
 
-RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (MOBILEVD, STICKER)}
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (ANIMATOR, MOBILEVD, STICKER)}
 
 
 def find_recipe(name: str) -> Recipe:

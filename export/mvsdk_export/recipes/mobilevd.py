@@ -93,6 +93,17 @@ MOBILEVD = Recipe(
     size_range=(64, 1024),
     steps=(4, 25),
     default_steps=25,
+    conditioning={"added_time_ids": (6.0, 127.0, 0.02)},  # fps - 1, motion bucket, noise added
+    calibration_prompts=(
+        "a rocket flying up on a blue background",
+        "a cat walking right with a green background",
+        "a racing car driving left on yellow",
+        "a whale swimming down in front of pink",
+    ),
+    verification_prompts=(
+        "a rocket flying left",
+        "a dog running to the right on a green background",
+    ),
     floors_db={
         "fp32": {
             "image_encoder": 80.0,
@@ -121,4 +132,5 @@ MOBILEVD = Recipe(
         "LicenseRef-Stability-AI": "the weights, where they come from Stable Video Diffusion: the "
         "terms of its model card apply",
     },
+    ships_weights=False,
 )

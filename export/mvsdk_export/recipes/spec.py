@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 Shape = tuple[int, ...]
@@ -88,14 +88,19 @@ class Recipe:
     steps: tuple[int, ...]
     """Step counts whose schedules go into the bundle."""
     default_steps: int
-    calibration_prompts: tuple[str, ...] = ()
-    """Prompts whose whole trajectories calibrate the quantisation; none without a text encoder."""
-    verification_prompts: tuple[str, ...] = ()
+    conditioning: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """Inputs of the denoiser that are numbers of the user's choice -> what they are by default."""
+    calibration_prompts: tuple[str, ...]
+    """Prompts whose whole trajectories calibrate the quantisation. A model that begins with a
+    picture gets pictures of them."""
+    verification_prompts: tuple[str, ...]
     """Prompts of the parity check; none of them is among the calibration prompts."""
     floors_db: Mapping[str, Mapping[str, float]]
     """Precision -> component or "end_to_end" -> lowest accepted parity, dB."""
     licences: Mapping[str, str]
     """Licence -> what it applies to."""
+    ships_weights: bool = True
+    """Whether this package holds a checkpoint."""
 
     @property
     def denoiser(self) -> str:

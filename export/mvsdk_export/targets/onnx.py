@@ -12,9 +12,12 @@ from typing import Any, cast
 
 import numpy as np
 import onnx
-import onnxscript.optimizer
+import onnx_ir as ir
 import torch
 from onnx import helper, numpy_helper
+from onnx_ir.passes import common as passes
+from onnxscript import optimizer, rewriter
+from onnxscript.rewriter.rules import common as rules
 from torch import Tensor, nn
 
 from mvsdk.manifest import DType, TensorSpec
@@ -26,6 +29,35 @@ EXTERNAL_DATA_BYTES = 1 << 30
 """Weights above this go to a file beside the model: protobuf stops at 2 GiB."""
 
 _NO_LIMIT = 1 << 40
+
+RULES = (
+    rules.mul_by_1_rule,
+    rules.div_by_1_rule,
+    rules.add_0_rule,
+    rules.sub_0_rule,
+    rules.cast_cast_rule,
+    rules.no_op_cast_rule,
+    rules.no_op_expand_rule,
+    rules.no_op_transpose_rule,
+    rules.transpose_transpose_rule,
+    rules.flatten_to_reshape_rule,
+    rules.reshape_reshape_rule,
+    rules.materialize_reshape_shape_rule,
+    rules.unsqueeze_unsqueeze_rule,
+    rules.squeeze_reshape_1d_rule,
+    rules.collapse_slice_rule,
+    rules.collapse_slice2_rule,
+    rules.min_min_rule,
+    rules.max_max_rule,
+    rules.min_max_rule,
+    rules.max_min_rule,
+    rules.fuse_pad_into_conv_rule,
+    rules.normalize_pad_format_conv_rule,
+)
+"""What simplifies a traced graph. Two rules that onnxscript 0.7.2 has beside them are left out: one
+takes reshapes around a product away where shapes fit without them, whatever their numbers mean;
+another looks at every pair of slices for every node, which takes minutes where attention over frames
+is unrolled."""
 
 _DTYPES: dict[int, DType] = {
     onnx.TensorProto.FLOAT: "float32",
@@ -68,11 +100,29 @@ def export_onnx(
             verbose=False,
         )
     assert program is not None
-    onnxscript.optimizer.optimize(
-        program.model, input_size_limit=_NO_LIMIT, output_size_limit=_NO_LIMIT
-    )
+    _optimize(program.model)
     program.save(str(path), external_data=_weight_bytes(network) > EXTERNAL_DATA_BYTES)
     strip_metadata(path)
+
+
+def _optimize(model: ir.Model) -> None:
+    """Fold constants of any size and take out operators that do nothing, in place."""
+    for _ in range(2):  # folding gives rules more to see, and they give folding more
+        optimizer.fold_constants(
+            model,
+            onnx_shape_inference=True,
+            input_size_limit=_NO_LIMIT,
+            output_size_limit=_NO_LIMIT,
+        )
+        rewriter.rewrite(model, RULES)
+    for tidy in (
+        passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        passes.DeduplicateInitializersPass(),
+        passes.CommonSubexpressionEliminationPass(),
+        passes.OutputFixPass(),
+        passes.NameFixPass(),
+    ):
+        tidy(model)
 
 
 def strip_metadata(path: Path) -> None:

@@ -1,13 +1,18 @@
 """Lowering to Qualcomm's HTP: a context binary for one chip, and the EPContext model around it.
 
 The compiler is Qualcomm's own, in the QNN provider of ONNX Runtime. A graph that the compiler
-takes whole becomes one EPContext node; whatever is left outside is reported by name.
+takes whole becomes one EPContext node; whatever is left outside is reported by name. A network that
+it cannot take in one piece is cut (split.py), compiled part by part and stitched together again:
+one model with an EPContext node per part, which a runtime loads and runs as any other.
 """
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +22,7 @@ from mvsdk.backends.native_output import captured_native_output
 from mvsdk.backends.qnn import find_device, provider_options, register
 from mvsdk.errors import BackendError
 from mvsdk.manifest import Chip, LeftOutside, Residency
-from mvsdk_export.errors import TargetUnavailableError, UnsupportedOpError
+from mvsdk_export.errors import ExportError, TargetUnavailableError, UnsupportedOpError
 
 EPCONTEXT = "EPContext"
 _INFO = 1
@@ -65,11 +70,64 @@ def compile_context(source: Path, target: Path, chip: Chip, *, float16: bool) ->
     return read_residency(target, lines)
 
 
+def stitch_contexts(
+    parts: Sequence[Path], target: Path, *, outputs: Sequence[str] | None = None
+) -> Residency:
+    """Join the compiled parts of a network into one EPContext model.
+
+    What one part gives and a later one takes becomes a value inside the model. The context binaries
+    come beside it, linked to those of the parts where the file system can do that.
+
+    Args:
+        parts: EPContext models of the parts, in the order in which they run.
+        target: EPContext model to write (`*_ctx.onnx`); its binaries are `*_ctx_0.bin` and so on.
+        outputs: Outputs of the whole; None takes what parts give and no part takes.
+
+    Returns:
+        Where the nodes run.
+
+    Raises:
+        ExportError: If parts do not fit: a value is given in another type or shape than it is
+            taken in, or two have the same name.
+    """
+    model = onnx.load(parts[0], load_external_data=False)
+    whole = onnx.ModelProto()
+    whole.CopyFrom(model)
+    for field in ("node", "initializer", "input", "output", "value_info"):
+        whole.graph.ClearField(field)
+    taken: dict[str, onnx.ValueInfoProto] = {}
+    made: dict[str, onnx.ValueInfoProto] = {}
+    names: set[str] = set()
+    read: set[str] = set()
+    binaries = count()
+    for part in parts:
+        graph = onnx.load(part, load_external_data=False).graph
+        _check_names(graph, names, part)
+        for value in graph.input:
+            _check_border(made.get(value.name) or taken.setdefault(value.name, value), value, part)
+            read.add(value.name)
+        made |= {value.name: value for value in graph.output}
+        for node in graph.node:
+            if (place := _binary(node)) is not None:
+                binary = target.with_name(f"{target.stem}_{next(binaries)}.bin")
+                _link(part.parent / place.s.decode(), binary)
+                place.s = binary.name.encode()
+        whole.graph.node.extend(graph.node)
+        whole.graph.initializer.extend(graph.initializer)
+        whole.graph.value_info.extend(graph.value_info)
+    last = list(outputs) if outputs is not None else [name for name in made if name not in read]
+    whole.graph.input.extend(taken.values())
+    whole.graph.output.extend(made[name] for name in last)
+    whole.graph.value_info.extend(value for name, value in made.items() if name not in last)
+    onnx.save(whole, target)
+    return read_residency(target)
+
+
 def read_residency(path: Path, log: Sequence[str] = ()) -> Residency:
     """Count what a compiled model leaves to the NPU and name what it does not.
 
     Args:
-        path: EPContext model.
+        path: EPContext model; each context of a stitched one counts as a node of the NPU.
         log: What the compiler printed; a line that names a node holds the reason.
     """
     nodes = onnx.load(path, load_external_data=False).graph.node
@@ -81,6 +139,46 @@ def read_residency(path: Path, log: Sequence[str] = ()) -> Residency:
             LeftOutside(operator=x.op_type, name=x.name, reason=_reason(x, log)) for x in outside
         ),
     )
+
+
+def _check_names(graph: onnx.GraphProto, known: set[str], part: Path) -> None:
+    """Check that no value inside a part has the name of one in an earlier part."""
+    inner = {x for node in graph.node for x in [node.name, *node.output]}
+    inner |= {tensor.name for tensor in graph.initializer}
+    if clash := inner & known:
+        raise ExportError(
+            f"{part.name} cannot be joined: {min(clash)!r} is in an earlier part too; "
+            "export again: parts of one network have names of their own"
+        )
+    known |= inner
+
+
+def _check_border(made: onnx.ValueInfoProto, taken: onnx.ValueInfoProto, part: Path) -> None:
+    if made.type != taken.type:
+        found, wanted = (
+            f"{onnx.TensorProto.DataType.Name(x.type.tensor_type.elem_type).lower()} "
+            f"{[size.dim_value for size in x.type.tensor_type.shape.dim]}"
+            for x in (made, taken)
+        )
+        raise ExportError(
+            f"{part.name} cannot be joined: it takes {taken.name!r} as {wanted}, an earlier part "
+            f"gives {found}; export again: the parts must agree on what crosses"
+        )
+
+
+def _binary(node: onnx.NodeProto) -> onnx.AttributeProto | None:
+    """Return the attribute that names the file of a context, unless the model itself holds it."""
+    if node.op_type != EPCONTEXT or any(x.name == "embed_mode" and x.i for x in node.attribute):
+        return None
+    return next((x for x in node.attribute if x.name == "ep_cache_context" and x.s), None)
+
+
+def _link(source: Path, target: Path) -> None:
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(source, target)
 
 
 def _session_options(

@@ -8,8 +8,9 @@ connections pass by the parts between. Weights go from file to file and never li
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +67,7 @@ def split_model(
     bounds = _choose_bounds(network, parts, most_bytes)
     return [
         network.write(start, stop, source.parent, folder / f"part_{index}.onnx")
-        for index, (start, stop) in enumerate(zip(bounds, bounds[1:], strict=False))
+        for index, (start, stop) in enumerate(pairwise(bounds))
     ]
 
 
@@ -85,10 +86,12 @@ def agree_quantized(model: onnx.ModelProto, made: Mapping[str, tuple[float, int]
     keeps its own scale behind a requantisation, which the HTP has as one elementwise operator.
 
     Args:
-        model: QDQ model with float borders; changed in place.
+        model: QDQ model with float borders, before `quantize_borders`; changed in place.
         made: Name -> (scale, zero point) of the uint16 outputs of earlier parts.
     """
     graph = model.graph
+    for value in graph.output:
+        _set_apart(graph, value.name)
     constants = {tensor.name: tensor for tensor in graph.initializer}
     for value in graph.input:
         if value.name not in made:
@@ -112,7 +115,7 @@ def agree_quantized(model: onnx.ModelProto, made: Mapping[str, tuple[float, int]
         graph.node.insert(0, node)
 
 
-def agree_float16(model: onnx.ModelProto, names: set[str]) -> None:
+def agree_float16(model: onnx.ModelProto, names: Collection[str]) -> None:
     """Let values cross as float16 that a float16 part takes or gives as float32.
 
     Args:
@@ -123,15 +126,27 @@ def agree_float16(model: onnx.ModelProto, names: set[str]) -> None:
     for value in [*graph.input, *graph.output]:
         if value.name not in names:
             continue
-        cast = next(
-            node
-            for node in graph.node
-            if node.op_type == "Cast" and value.name in (node.input[0], node.output[0])
-        )
-        inner = cast.output[0] if cast.input[0] == value.name else cast.input[0]
-        graph.node.remove(cast)
-        _rename(graph.node, inner, value.name)
+        casts = [node for node in graph.node if node.op_type == "Cast"]
+        maker = next((node for node in casts if value.name in node.output), None)
+        readers = [node for node in casts if value.name in node.input]
+        for cast in [*readers, *([maker] if maker is not None else [])]:
+            inner = cast.input[0] if cast is maker else cast.output[0]
+            graph.node.remove(cast)
+            _rename(graph.node, inner, value.name)
         value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+
+
+def _set_apart(graph: onnx.GraphProto, output: str) -> None:
+    """Give those who read a dequantised output inside the graph a dequantisation of their own."""
+    maker = next((node for node in graph.node if output in node.output), None)
+    readers = [node for node in graph.node if output in node.input]
+    if maker is None or maker.op_type != "DequantizeLinear" or not readers:
+        return
+    inner = onnx.NodeProto()
+    inner.CopyFrom(maker)
+    inner.name, inner.output[0] = f"{maker.name}/inside", f"{output}/inside"
+    _rename(readers, output, inner.output[0])
+    graph.node.insert(list(graph.node).index(maker), inner)
 
 
 class _Network:
@@ -254,7 +269,7 @@ def _choose_bounds(network: _Network, parts: int | None, most_bytes: int) -> lis
             least, most = (total / count * x for x in (max(1 - slack, 0), 1 + slack))
             most = min(most, most_bytes + len(network.nodes))
             bounds = _cheapest_bounds(weights, crossing, count, least, most)
-            spans = zip(bounds, bounds[1:], strict=False)
+            spans = pairwise(bounds)
             if bounds and all(network.weight_of(*span) <= most_bytes for span in spans):
                 return bounds
     raise ExportError(

@@ -49,8 +49,9 @@ MOVES: Mapping[str, Move] = {
 ORDINARY_BUCKET = 127
 MAX_BUCKET = 255
 
-TRAVEL = 0.2
-"""Way of a subject that travels or rises, over the side of the frame, at the ordinary bucket."""
+TRAVEL = 14 / 64
+"""Way of a subject that travels or rises, over the side of the frame, at the ordinary bucket: two
+pixels a frame at 8 frames of 64."""
 
 HEIGHT = 0.14
 """Height of a hop, likewise."""
@@ -189,23 +190,42 @@ class AnimatedClips:
         group = [i for i in pool if (subjects[i].facing != "none") == wanted] or pool
         return group[int(rng.integers(len(group)))]
 
-    def render(self, starts: Sequence[Start]) -> NDArray[np.uint8]:
-        """Draw clips `(len(starts), F, H, W, 3)` uint8 RGB; their first frames are the pictures."""
+    def render(
+        self, starts: Sequence[Start], moves: Sequence[Move] | None = None
+    ) -> NDArray[np.uint8]:
+        """Draw clips; their first frames are the pictures.
+
+        Args:
+            starts: What they begin with.
+            moves: How their subjects move; None for as they do.
+
+        Returns:
+            (len(starts), F, H, W, 3) uint8 RGB.
+        """
         drawing = StickerClips(sprites=self.sprites, options=self.options)
         size, count = self.options.size, self.options.frames
         frames = np.empty((len(starts), count, size, size, 3), np.uint8)
-        for index, start in enumerate(starts):
-            frames[index] = drawing.composite(start.colour, [self.layer(start)])
+        chosen = [self.move(start) for start in starts] if moves is None else moves
+        for index, (start, move) in enumerate(zip(starts, chosen, strict=True)):
+            frames[index] = drawing.composite(start.colour, [self.layer(start, move)])
         return frames
 
-    def layer(self, start: Start) -> Layer:
-        """Fix where the subject is in every frame."""
-        options, subject = self.options, self.sprites.subjects[start.subject]
+    def move(self, start: Start) -> Move:
+        """Return how the subject of a start moves."""
+        return move_of(self.sprites.subjects[start.subject], mirrored=start.mirrored)
+
+    def faces(self, start: Start) -> bool:
+        """Say whether the subject of a start looks to a side."""
+        return self.sprites.subjects[start.subject].facing != "none"
+
+    def layer(self, start: Start, move: Move) -> Layer:
+        """Fix where a subject is in every frame."""
+        options = self.options
         chance = 2.0 * np.array(start.chances) - 1.0
         scale = options.scale * (1.0 + options.scale_spread * chance[0])
         time = np.linspace(0.0, 1.0, options.frames)
         amount = start.bucket / ORDINARY_BUCKET
-        ways, growth = _way(move_of(subject, mirrored=start.mirrored), time)
+        ways, growth = _way(move, time)
         scales = np.repeat(scale * (1.0 + amount * growth)[:, None], 2, axis=1)
         if start.mirrored:
             scales[:, 0] *= -1.0

@@ -108,8 +108,8 @@ class ResBlock(nn.Module):
         """
         h = self.conv1(self.activation(self.norm1(x)))
         if self.time_emb_proj is not None:
-            shift = self.time_emb_proj(embedding)[:, :, None, None]
-            h = h + per_frame(shift, h.shape[0] // shift.shape[0])
+            shift = self.time_emb_proj(embedding)
+            h = h + per_frame(shift, h.shape[0] // shift.shape[0])[:, :, None, None]
         h = self.conv2(self.activation(self.norm2(h)))
         return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
 

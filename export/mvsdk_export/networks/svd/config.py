@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from mvsdk_export.networks.svd.frames import FRAME_DOWN, FRAME_UP
 
@@ -16,6 +18,8 @@ FUNNEL_LAYERS = ("spatial", "all")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SVDUNetConfig:
     """Shape of an `SVDUNet`; the defaults are the 14-frame model, not compressed."""
+
+    SYMBOLS: ClassVar[Mapping[str, str]] = {"C": "out_channels", "D": "cross_attention_dim"}
 
     in_channels: int = 8
     """Channels of the noisy latents and of those of the first frame."""
@@ -41,7 +45,7 @@ class SVDUNetConfig:
     frame_up: str = "repeat"
     """Operator that restores them, of `FRAME_UP`."""
     temporal_blocks: str = "all"
-    """"all", or one character per temporal block in the order of execution: 1 stays, 0 is pruned."""
+    """Temporal blocks that stay: "all", or for each, in the order of execution, 1 or 0 (pruned)."""
     funnel_factor: float = 1.0
     """Width of the heads of self-attentions over the ordinary width."""
     funnel_layers: str = "spatial"

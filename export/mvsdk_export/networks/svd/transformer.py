@@ -1,11 +1,10 @@
-"""Transformers of Stable Video Diffusion: attention within a frame, between frames, to the image."""
+"""Transformers of Stable Video Diffusion: attention in a frame, between frames, to the image."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mvsdk_export.networks.blocks import GroupNorm, Projection

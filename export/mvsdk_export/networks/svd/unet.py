@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from dataclasses import dataclass
+
+from torch import Tensor, cat, nn
 
 from mvsdk_export.networks.blocks import GroupNorm, SiLU
 from mvsdk_export.networks.svd.blocks import (
@@ -19,6 +20,18 @@ from mvsdk_export.networks.svd.frames import FRAME_DOWN, FRAME_UP
 from mvsdk_export.networks.svd.transformer import TransformerSpatioTemporal
 
 TemporalBlock = SpatioTemporalResBlock | TransformerSpatioTemporal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conditions:
+    """What every block of a level is given beside the maps."""
+
+    embedding: Tensor
+    """Noise level and added values of every clip, `(B, E)`, behind their activation."""
+    context: Tensor
+    """Features of the image, `(B, L, D)`."""
+    num_frames: int
+    """Frames that a clip has at this level."""
 
 
 class Stage(nn.Module):
@@ -74,6 +87,20 @@ class Stage(nn.Module):
             self.downsamplers = nn.ModuleList([Downsample(channels)])
         if sampler == "up":
             self.upsamplers = nn.ModuleList([Upsample(channels)])
+        self.sampler = sampler
+
+    def step(self, index: int, x: Tensor, given: Conditions) -> Tensor:
+        """Run one residual block and the transformer behind it, if there is one."""
+        x = self.resnets[index](x, given.num_frames, given.embedding)
+        if index < len(self.attentions):
+            x = self.attentions[index](x, given.context, given.num_frames)
+        return x
+
+    def resample(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """Change the resolution to that of the next stage; `size` is where upsampling leads."""
+        if self.sampler == "down":
+            return self.downsamplers[0](x)
+        return self.upsamplers[0](x, size) if self.sampler == "up" else x
 
     def temporal_blocks(self, path: str) -> dict[str, TemporalBlock]:
         """Return the temporal blocks in the order of execution, by module path."""
@@ -86,32 +113,6 @@ class Stage(nn.Module):
                 assert isinstance(attention, TransformerSpatioTemporal)
                 blocks[f"{path}.attentions.{index}"] = attention
         return blocks
-
-    def step(self, index: int, x: Tensor, conditions: Conditions) -> Tensor:
-        """Run one residual block and the transformer behind it, if there is one."""
-        x = self.resnets[index](x, conditions.num_frames, conditions.embedding)
-        if index < len(self.attentions):
-            x = self.attentions[index](x, conditions.context, conditions.num_frames)
-        return x
-
-
-class Conditions:
-    """What every block is given beside the maps.
-
-    Args:
-        embedding: Noise level and added values of every clip, `(B, E)`, behind its activation.
-        context: Image features `(B, L, D)`.
-        num_frames: Frames of a clip, as many as the maps have at this place.
-    """
-
-    def __init__(self, embedding: Tensor, context: Tensor, num_frames: int) -> None:
-        self.embedding = embedding
-        self.context = context
-        self.num_frames = num_frames
-
-    def with_frames(self, num_frames: int) -> Conditions:
-        """Return the same for another number of frames."""
-        return Conditions(self.embedding, self.context, num_frames)
 
 
 class SVDUNet(nn.Module):
@@ -185,8 +186,7 @@ class SVDUNet(nn.Module):
         stages |= {f"up_blocks.{index}": stage for index, stage in enumerate(self.up_blocks)}
         blocks: dict[str, TemporalBlock] = {}
         for path, stage in stages.items():
-            assert isinstance(stage, Stage)
-            blocks |= stage.temporal_blocks(path)
+            blocks |= _stage(stage).temporal_blocks(path)
         return blocks
 
     def forward(
@@ -214,9 +214,83 @@ class SVDUNet(nn.Module):
         x = self.conv_in(sample)
         skips = [x]
         for level in range(LEVELS):
-            x, conditions = self._down(level, x, conditions, skips)
-        x = self.mid_block.step(0, x, conditions)
-        x = self.mid_block.step(1, x, conditions)
+            x = self._run_down(level, x, conditions[level], skips)
+            if level < LEVELS - 1:
+                x = self._hand_down(level, x, conditions[level].num_frames)
+                skips.append(x)
+        x = self.mid_block.step(0, x, conditions[-1])
+        x = self.mid_block.step(1, x, conditions[-1])
         for level in reversed(range(LEVELS)):
-            x, conditions = self._up(level, x, conditions, skips, frames=sample.shape[0])
+            stage = _stage(self.up_blocks[LEVELS - 1 - level])
+            for index in range(len(stage.resnets)):
+                x = stage.step(index, cat([x, skips.pop()], dim=1), conditions[level])
+            if level:
+                height, width = skips[-1].shape[2:]
+                x = stage.resample(x, (height, width))
+            if level and level == self.config.frame_levels:
+                x = FRAME_UP[self.config.frame_up](x, conditions[level - 1].num_frames)
         return self.conv_out(self.activation(self.conv_norm_out(x)))
+
+    def features(
+        self,
+        sample: Tensor,
+        timestep: Tensor,
+        encoder_hidden_states: Tensor,
+        added_time_ids: Tensor,
+    ) -> list[tuple[Tensor, int]]:
+        """Return what each down block makes of the noisy latents; nothing behind them runs.
+
+        Takes the arguments of `forward`.
+
+        Returns:
+            For each level, finest first: `(B * F', C, h', w')` before frames are halved, and F'.
+        """
+        conditions = self._conditions(sample, timestep, encoder_hidden_states, added_time_ids)
+        x = self.conv_in(sample)
+        found: list[tuple[Tensor, int]] = []
+        for level in range(LEVELS):
+            num_frames = conditions[level].num_frames
+            x = self._run_down(level, x, conditions[level], [])
+            found.append((x, num_frames))
+            if level < LEVELS - 1:
+                x = self._hand_down(level, x, num_frames)
+        return found
+
+    def _conditions(
+        self, sample: Tensor, timestep: Tensor, context: Tensor, added_time_ids: Tensor
+    ) -> list[Conditions]:
+        """Return the conditions of every level."""
+        b, config = timestep.shape[0], self.config
+        times = sinusoids(timestep, config.block_out_channels[0])
+        added = sinusoids(added_time_ids.flatten(), config.addition_time_embed_dim).reshape(b, -1)
+        embedding = self.time_embedding(times.to(sample.dtype))
+        embedding = self.activation(embedding + self.add_embedding(added.to(sample.dtype)))
+        num_frames = sample.shape[0] // b
+        halved = range(config.frame_levels, LEVELS) if config.frame_levels else ()
+        return [
+            Conditions(
+                embedding=embedding,
+                context=context,
+                num_frames=(num_frames + 1) // 2 if level in halved else num_frames,
+            )
+            for level in range(LEVELS)
+        ]
+
+    def _run_down(self, level: int, x: Tensor, given: Conditions, skips: list[Tensor]) -> Tensor:
+        """Run a down block, its downsampler included, and append what its steps make."""
+        stage = _stage(self.down_blocks[level])
+        for index in range(len(stage.resnets)):
+            x = stage.step(index, x, given)
+            skips.append(x)
+        return stage.resample(x)
+
+    def _hand_down(self, level: int, x: Tensor, num_frames: int) -> Tensor:
+        """Return what the next level is given: half the frames, where they are halved."""
+        if level + 1 != self.config.frame_levels:
+            return x
+        return FRAME_DOWN[self.config.frame_down](x, num_frames)
+
+
+def _stage(module: nn.Module) -> Stage:
+    assert isinstance(module, Stage)
+    return module

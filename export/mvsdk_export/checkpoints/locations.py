@@ -1,0 +1,57 @@
+"""Files of a model folder: inside it, regular, and nowhere else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mvsdk_export.checkpoints.headers import is_pickle, pickle_error
+from mvsdk_export.errors import CheckpointError
+
+INDEX_FILE = "model_index.json"
+
+
+def find_folder(path: Path) -> Path:
+    """Return the absolute path of a folder, symbolic links resolved.
+
+    Raises:
+        CheckpointError: If it is none.
+    """
+    name, advice = repr(str(path)), f"give a folder that holds {INDEX_FILE}"
+    try:
+        if path.is_dir():
+            return path.resolve()
+        exists = path.exists()
+    except (OSError, ValueError) as exc:  # ValueError: a null byte
+        reason = (getattr(exc, "strerror", None) or str(exc)).lower()
+        raise CheckpointError(f"model folder {name} cannot be opened: {reason}; {advice}") from exc
+    if exists and is_pickle(path):
+        raise pickle_error(path, "a folder with model.safetensors")
+    what = "is a file" if exists else "does not exist"
+    raise CheckpointError(f"model folder {name} {what}; {advice}")
+
+
+def locate(root: Path, relative: str) -> Path:
+    """Return the path of a regular file inside the folder.
+
+    Args:
+        root: The folder, as `find_folder` returns it.
+        relative: Path in it.
+
+    Raises:
+        CheckpointError: If there is no such file, or it is a link out of the folder.
+    """
+    path = root / relative
+    try:
+        target = path.resolve(strict=True)
+    except (OSError, RuntimeError) as exc:  # RuntimeError: a loop of links, before Python 3.13
+        raise CheckpointError(
+            f"model folder {str(root)!r} lacks {relative}; download or make it again"
+        ) from exc
+    if not target.is_relative_to(root):
+        raise CheckpointError(
+            f"{relative} of model folder {str(root)!r} is a link out of the folder; "
+            "copy the file into it"
+        )
+    if not target.is_file():
+        raise CheckpointError(f"{relative} of model folder {str(root)!r} is not a regular file")
+    return path

@@ -1,0 +1,130 @@
+"""What the denoisers of the image-to-video model minimise: squared error, then a judgement."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mvsdk.schedules import karras_sigmas
+from mvsdk_export.checkpoints.scheduler import EDMScheduler
+from mvsdk_export.distill.adversarial import judge
+from mvsdk_export.distill.animator.bank import ClipBank
+from mvsdk_export.distill.animator.edm import (
+    denoise,
+    denoising_loss,
+    draw_sigmas,
+    edm_noise,
+)
+from mvsdk_export.distill.animator.networks import (
+    AnimatorBase,
+    ClipBatch,
+    OneStepStudent,
+    draw_clip_batch,
+    encode_pictures,
+    look_with,
+    predict_with,
+)
+from mvsdk_export.distill.loop import LossFunction
+from mvsdk_export.networks.vae import Autoencoder
+
+BASE_SPREAD = (1.0, 1.8)
+"""Mean and deviation of the logarithm of noise levels in the base's training. Stable Video
+Diffusion has (0.7, 1.6); neighbouring latents of a plain background agree more, and hide later."""
+
+GENERATOR_LEVELS = 4
+"""Steps of the grid of noise levels from which a student predicts; the last of it is left out."""
+
+GENERATOR_SHARES = (0.6, 0.2, 0.2)
+"""How often it predicts from each of them, the noisiest first: that is what a clip is made from.
+SF-V has even shares; a training of minutes cannot spend two thirds on levels that are never used."""
+
+LOOK_SPREAD = (-1.0, 1.0)
+"""Mean and deviation of the logarithm of the noise level at which the discriminator looks. SF-V
+prints a deviation of -1, which is read as 1."""
+
+RECONSTRUCTION_WEIGHT = 10.0
+"""Weight of the distance beside the judgement. SF-V has 0.1, where a picture leaves the clip free;
+here it leaves next to nothing free, and the distance is what keeps the clip."""
+
+
+def base_loss(bank: ClipBank, autoencoder: Autoencoder, batch_size: int) -> LossFunction:
+    """Return the loss of an `AnimatorBase`: denoising at lognormal levels."""
+
+    def loss(network: nn.Module, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
+        assert isinstance(network, AnimatorBase)
+        batch = draw_clip_batch(bank, autoencoder, batch_size, rng, noise)
+        features = encode_pictures(network.image_encoder, batch.pictures)
+        return denoising_loss(
+            predict_with(network.unet, batch.conditions(features)),
+            batch.clean,
+            torch.randn(batch.clean.shape, generator=noise),
+            draw_sigmas(batch_size, BASE_SPREAD, noise),
+        )
+
+    return loss
+
+
+def one_step_loss(
+    bank: ClipBank,
+    autoencoder: Autoencoder,
+    base: AnimatorBase,
+    *,
+    scheduler: EDMScheduler,
+    batch_size: int,
+) -> LossFunction:
+    """Return the loss of an `OneStepStudent`: predictions from noise, judged by what the base sees.
+
+    Args:
+        bank: Clips.
+        autoencoder: Encodes their first frames.
+        base: Trained, frozen: encoder of pictures, and backbone of the discriminator.
+        scheduler: Gives the noise levels.
+        batch_size: Clips of a step.
+
+    Reference:
+        Zhang et al. 2024, arXiv:2406.04324 (SF-V).
+    """
+    levels = generator_levels(scheduler)
+
+    def loss(network: nn.Module, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
+        assert isinstance(network, OneStepStudent)
+        batch = draw_clip_batch(bank, autoencoder, batch_size, rng, noise)
+        with torch.no_grad():
+            features = encode_pictures(base.image_encoder, batch.pictures).float()
+        conditions = batch.conditions(features)
+        if network.importance is not None:
+            network.importance.redraw_(network.unet, noise)
+        sigmas = levels[rng.choice(len(levels), p=GENERATOR_SHARES, size=batch_size)]
+        noisy = edm_noise(batch.clean, torch.randn(batch.clean.shape, generator=noise), sigmas)
+        looked = draw_sigmas(batch_size, LOOK_SPREAD, noise)
+        judged = judge(
+            network.heads,
+            look_with(base.unet, conditions),
+            real=batch.clean,
+            fake=denoise(predict_with(network.unet, conditions), noisy, sigmas),
+            noise=torch.randn(batch.clean.shape, generator=noise),
+            times=looked,
+            condition=_what_heads_know(features, looked, batch),
+            renoise=edm_noise,
+            reconstruction_weight=RECONSTRUCTION_WEIGHT,
+        )
+        return judged.total
+
+    return loss
+
+
+def generator_levels(scheduler: EDMScheduler) -> Tensor:
+    """Return the noise levels from which a student predicts in training, the highest first."""
+    grid = karras_sigmas(
+        GENERATOR_LEVELS, scheduler.sigma_min, scheduler.sigma_max, scheduler.rho
+    )
+    return torch.from_numpy(grid[: len(GENERATOR_SHARES)].astype(np.float32))
+
+
+def _what_heads_know(features: Tensor, sigmas: Tensor, batch: ClipBatch) -> Tensor:
+    """Return the condition of the heads, `(B, D + LOOKS_WIDTH)`."""
+    extra: Sequence[Tensor] = (0.25 * sigmas.log(), batch.added_time_ids[:, 1] / 255)
+    return torch.cat([features, torch.stack(list(extra), dim=1)], dim=1)

@@ -1,0 +1,205 @@
+"""What the verbs that make a clip have in common: options, bundle, progress, file and report."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mvsdk.cli.command import whole_number
+from mvsdk.cli.output import Progress, format_seconds, say, show, show_json
+from mvsdk.errors import BundleError, InputError, OutputError
+
+if TYPE_CHECKING:
+    from mvsdk.generation import Step, Timings
+    from mvsdk.manifest import Task
+    from mvsdk.pipeline import Pipeline
+    from mvsdk.video import Video
+
+    Make = Callable[[Pipeline, Callable[[Step], object]], Video]
+    """(pipeline, what to call after every step) -> the clip."""
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what runs: bundle, variant, steps, seed, memory."""
+    add = parser.add_argument
+    add("--bundle", metavar="DIR", help="default: $MVSDK_BUNDLE, else the one *.mvbundle here")
+    add("--target", metavar="T", help="onnx or snapdragon; default: what runs here")
+    add("--chip", metavar="C", help="variant for this chip (mvsdk devices)")
+    add("--precision", metavar="P", help="such as fp32 or w8a16; default: the first that runs")
+    add("--steps", type=whole_number, metavar="N", help="one of the bundle's numbers of steps")
+    add("--seed", type=whole_number, default=0, metavar="N", help="0 to 2**64-1; default 0")
+    add("--memory", choices=("fast", "low"), default="fast", help="low: one graph at a time")
+
+
+def add_file_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what becomes of the clip: file, rate, size, report."""
+    add = parser.add_argument
+    add("-o", "--output", type=Path, metavar="FILE", help=".mp4 .webp .gif .png .npy")
+    add("--fps", type=float, metavar="R", help="frames per second; default: the bundle's")
+    add("--scale", type=whole_number, metavar="N", help="enlarge every pixel to N x N")
+    add("--overwrite", action="store_true", help="replace the output file if it exists")
+    add("--json", action="store_true", help="print the result as JSON")
+
+
+def make_clip(
+    options: argparse.Namespace, *, task: Task, stem: str, make: Make, origin: Mapping[str, object]
+) -> int:
+    """Make a clip, write it and say what was done.
+
+    Args:
+        options: Values of `add_model_arguments` and `add_file_arguments`.
+        task: What the bundle has to be for.
+        stem: What a clip without a name of its own is called after.
+        make: Makes the clip.
+        origin: What it is made of, for the JSON.
+
+    Returns:
+        Exit status.
+    """
+    import mvsdk
+    from mvsdk.video import check_scale
+
+    bundle = find_bundle(options.bundle, task)
+    path: Path = options.output or _free_name(stem, options.seed)
+    _check_output(path, overwrite=options.overwrite)
+    if options.scale is not None:
+        check_scale(options.scale)
+    with mvsdk.load(
+        bundle,
+        target=options.target,
+        chip=options.chip,
+        precision=options.precision,
+        memory=options.memory,
+    ) as pipeline:
+        pipeline.check_task(task)
+        video = _make_with_progress(pipeline, make)
+        video.save(path, fps=options.fps, scale=options.scale)
+        if video.timings is not None:
+            fps = video.fps if options.fps is None else options.fps
+            if options.json:
+                document = {"path": str(path), "bundle": str(pipeline.bundle.path), **origin}
+                show_json(document | _facts(pipeline, video, video.timings) | {"fps": fps})
+            else:
+                show(str(path))
+                say(_summary(pipeline, video, video.timings))
+    return 0
+
+
+def find_bundle(chosen: str | None, task: Task) -> Path:
+    """Return the bundle that is named, or the only one in the working folder for a task.
+
+    Args:
+        chosen: Value of `--bundle`; None looks at `$MVSDK_BUNDLE`, then into the folder.
+        task: Decides between several bundles of the folder.
+
+    Raises:
+        InputError: If the name is empty, or nothing decides.
+    """
+    named = os.environ.get("MVSDK_BUNDLE") if chosen is None else chosen
+    if named == "":
+        raise InputError("the bundle's name is empty; give its folder with --bundle")
+    if named is not None:
+        return Path(named)
+    found = sorted(path for path in Path().glob("*.mvbundle") if path.is_dir())
+    fitting = found if len(found) == 1 else [path for path in found if _task(path) in (task, None)]
+    if len(fitting) == 1:
+        return fitting[0]
+    names = ", ".join(path.name for path in fitting or found)
+    if fitting:
+        raise InputError(f"this folder holds several bundles: {names}; choose one with --bundle")
+    if found:
+        raise InputError(f"no bundle in this folder is for {task}: {names}; choose with --bundle")
+    raise InputError(
+        "no *.mvbundle in this folder, and neither --bundle nor $MVSDK_BUNDLE is given; "
+        "make one with: mvsdk export --target onnx"
+    )
+
+
+def _task(path: Path) -> Task | None:
+    """Return what a bundle is for; None where it does not open, which its user is to hear of."""
+    from mvsdk.bundle import Bundle
+
+    try:
+        return Bundle.open(path).manifest.task
+    except BundleError:
+        return None
+
+
+def _make_with_progress(pipeline: Pipeline, make: Make) -> Video:
+    progress = Progress()
+
+    def on_step(step: Step) -> None:
+        bar = "#" * (20 * step.index // step.count)
+        elapsed = format_seconds(step.elapsed_s)
+        progress.update(f"[{bar:<20}] step {step.index}/{step.count}, {elapsed}")
+
+    progress.update("loading")
+    try:
+        return make(pipeline, on_step)
+    finally:
+        progress.clear()
+
+
+def _summary(pipeline: Pipeline, video: Video, timings: Timings) -> str:
+    choice = pipeline.selection
+    kind = "/".join(part for part in (choice.target, choice.precision, choice.chip) if part)
+    steps = len(timings.denoise_s)
+    stages = {
+        "load": timings.load_s,
+        "encode": timings.encode_s,
+        "denoise": sum(timings.denoise_s),
+        "decode": timings.vae_decoder_s,
+        "host": timings.host_s,
+    }
+    times = ", ".join(f"{name} {format_seconds(value)}" for name, value in stages.items())
+    motion = "" if video.conditioning is None else f"motion {video.conditioning.motion}, "
+    return (
+        f"seed {video.seed}, {motion}{steps} step{'s' if steps > 1 else ''}, "
+        f"{format_seconds(timings.total_s)} ({times}), {kind} on {timings.backend}"
+    )
+
+
+def _facts(pipeline: Pipeline, video: Video, timings: Timings) -> dict[str, object]:
+    stages = asdict(timings)
+    backend = stages.pop("backend")
+    count, height, width, _ = video.frames.shape
+    told = {} if video.conditioning is None else {"conditioning": asdict(video.conditioning)}
+    return {
+        "seed": video.seed,
+        **told,
+        "num_inference_steps": len(timings.denoise_s),
+        "frames": count,
+        "height": height,
+        "width": width,
+        "target": pipeline.selection.target,
+        "precision": pipeline.selection.precision,
+        "chip": pipeline.selection.chip,
+        "backend": backend,
+        "timings": stages,
+    }
+
+
+def _check_output(path: Path, *, overwrite: bool) -> None:
+    """Refuse an output file before anything is computed."""
+    from mvsdk.video import check_folder, check_suffix
+
+    check_suffix(path)
+    check_folder(path)
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path} exists; choose another name, or pass --overwrite")
+
+
+def _free_name(stem: str, seed: int) -> Path:
+    """Name a clip after what it is made of and its seed; count on where that name is taken."""
+    words = re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")[:48].strip("-")
+    stem = f"{words or 'clip'}-seed{seed}"
+    path, count = Path(f"{stem}.mp4"), 1
+    while path.exists():
+        count += 1
+        path = Path(f"{stem}-{count}.mp4")
+    return path
