@@ -16,8 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from mvsdk.conditioning import ADDED_TIME_IDS
 from mvsdk.manifest import Sampler
-from mvsdk.noise import initial_latents
+from mvsdk.noise import initial_latents, picture_noise
 from mvsdk.pipeline import build_sampler
 from mvsdk.tokenizer import WordPiece
 from mvsdk_export.recipes import Recipe

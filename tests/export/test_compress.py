@@ -38,6 +38,7 @@ from mvsdk_export.compress.recipe import (  # noqa: E402
     read_compression_steps,
 )
 from mvsdk_export.compress.reports import (  # noqa: E402
+    list_temporal_blocks,
     measure_costs,
     measure_temporal_blocks,
 )
@@ -489,7 +490,7 @@ def test_adaptors_are_merged_before_anything_else(unet: SVDUNet) -> None:
 
 
 def _importance(keep: int = 5, spread: float = 2.0) -> TemporalImportance:
-    importance = TemporalImportance(list(SVDUNet(SMALL).temporal_blocks()), keep)
+    importance = TemporalImportance(list_temporal_blocks(SMALL), keep)
     draw = torch.Generator().manual_seed(3)
     importance.scores.data = torch.randn(BLOCKS, generator=draw) * spread
     return importance
@@ -682,6 +683,7 @@ def test_a_plan_says_what_a_compression_does(unet: SVDUNet) -> None:
     assert torch.isfinite(_run(compressed)).all()
 
 
+@pytest.mark.slow
 def test_the_chain_of_the_paper_has_its_figures() -> None:
     """FLOPs of one evaluation at 14 x 32 x 64, TFLOPs: see docs/mobilevd.md for all of them."""
     reports = plan_compression(SVDUNetConfig(), MOBILEVD)

@@ -164,6 +164,10 @@ def test_settings_are_those_of_the_command_line(
     assert json.loads(done.out)["importance"] == asdict(load_importance(file))
     done = toolchain(*arguments, "--only", "prune", "--importance", file, "--keep", "1")
     assert json.loads(done.out)["config"]["temporal_blocks"] == "0" * 23 + "1"
+    Importance(recipe="animator", keep=3, scores=scores).save(file)
+    done = toolchain(*arguments, "--importance", file)
+    assert done.status == 2
+    assert "was learned by animator, the checkpoint is one of mobilevd; give scores" in done.err
     done = toolchain(*arguments, "--only", "prune", "--keep", "0")
     assert json.loads(done.out)["config"]["temporal_blocks"] == "0" * 24
 

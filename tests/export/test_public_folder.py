@@ -31,6 +31,7 @@ from mvsdk_export.checkpoints import (  # noqa: E402
     load_configs,
     open_model,
 )
+from mvsdk_export.errors import CheckpointError  # noqa: E402
 from mvsdk_export.networks.svd.clip_vision import ClipVisionConfig  # noqa: E402
 from mvsdk_export.networks.svd.unet import SVDUNetConfig  # noqa: E402
 from mvsdk_export.networks.svd.vae import TemporalAutoencoderConfig  # noqa: E402
@@ -133,6 +134,14 @@ def test_half_precision_shards_are_read(
     for component, theirs in (("unet", pipeline.unet), ("image_encoder", pipeline.image_encoder)):
         for name, value in folder.load(component).state_dict().items():
             assert torch.equal(value, theirs.state_dict()[name].half().float())
+
+
+def test_a_picture_that_is_too_small_is_refused(tiny_svd_folder: Path) -> None:
+    message = (
+        "no graph of image_encoder for height 1, width 64: .*; choose other values, or correct"
+    )
+    with pytest.raises(CheckpointError, match=message):
+        open_model(tiny_svd_folder).load_graph("image_encoder", height=1, width=64)
 
 
 @pytest.mark.parametrize(

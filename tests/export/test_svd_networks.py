@@ -116,9 +116,15 @@ def _relative_error(got: Tensor, want: Tensor) -> float:
 # Parity
 
 
-@pytest.mark.parametrize("fields", [SMALL, MEDIUM], ids=["small", "medium"])
 @pytest.mark.parametrize(
-    ("clips", "size", "tokens"), [(1, (16, 24), 1), (2, (8, 8), 1), (2, (12, 20), 3)]
+    ("fields", "clips", "size", "tokens"),
+    [
+        (SMALL, 1, (16, 24), 1),
+        (SMALL, 2, (8, 8), 1),
+        (SMALL, 2, (12, 20), 3),
+        (MEDIUM, 1, (16, 24), 1),
+        (MEDIUM, 2, (12, 20), 3),
+    ],
 )
 @torch.no_grad()
 def test_unet_is_the_public_one(

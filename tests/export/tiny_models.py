@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from mvsdk_export.checkpoints import ModelFolder, FlowScheduler, save_model_folder
+from mvsdk_export.checkpoints import FlowScheduler, ModelFolder, save_model_folder
 from mvsdk_export.networks.text_encoder import TextEncoder, TextEncoderConfig
 from mvsdk_export.networks.transformer import SpatioTemporalTransformer, TransformerConfig
 from mvsdk_export.networks.vae import Autoencoder, AutoencoderConfig

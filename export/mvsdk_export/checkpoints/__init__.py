@@ -35,8 +35,6 @@ from mvsdk_export.checkpoints.scheduler import (
 )
 from mvsdk_export.checkpoints.writer import save_model_folder
 
-open_model_folder = open_model
-
 __all__ = [
     "INDEX_FILE",
     "MODEL_CARD",
@@ -50,6 +48,5 @@ __all__ = [
     "default_model_folder",
     "load_configs",
     "open_model",
-    "open_model_folder",
     "save_model_folder",
 ]

@@ -33,20 +33,10 @@ def resolve(reference: str) -> Any:
 
 
 def with_frames(config: Any, num_frames: int | None) -> Any:
-    """Return a configuration for another clip length; the same if it has no clip length.
-
-    Raises:
-        CheckpointError: If the network cannot make such clips.
-    """
+    """Return a configuration for another clip length; the same if it has no clip length."""
     if num_frames is None or all(item.name != "num_frames" for item in fields(config)):
         return config
-    try:
-        return replace(config, num_frames=num_frames)
-    except ValueError as exc:
-        raise CheckpointError(
-            f"no {type(config).__name__} of {num_frames} frames: {one_line(exc)}; choose another "
-            "number of frames"
-        ) from exc
+    return replace(config, num_frames=num_frames)
 
 
 def build_on_meta(component: ComponentRecipe, config: Any) -> nn.Module:
@@ -65,7 +55,7 @@ def build_on_meta(component: ComponentRecipe, config: Any) -> nn.Module:
         name = component.network.partition(":")[2]
         raise CheckpointError(
             f"{component.folder}/config.json describes no {name} that can be built: "
-            f"{one_line(exc)}; correct the file"
+            f"{_one_line(exc)}; correct the file"
         ) from exc
     return network.eval()
 
@@ -81,7 +71,7 @@ def wrap(
         options: None for the defaults, which have no size.
 
     Raises:
-        CheckpointError: If the wrapper does not fit the network, or not the options.
+        CheckpointError: If there is no such graph, for example because a picture is too small.
     """
     if component.wrapper is None:
         return network
@@ -89,13 +79,13 @@ def wrap(
     arguments = {name: getattr(chosen, name) for name in component.wrapper_options}
     try:
         return resolve(component.wrapper)(network, **arguments).eval()
-    except ValueError as exc:
+    except (ValueError, RuntimeError) as exc:
+        asked = ", ".join(f"{name} {value}" for name, value in arguments.items())
         raise CheckpointError(
-            f"{component.folder}/config.json describes no {component.name} that phones can run: "
-            f"{one_line(exc)}; correct the file"
+            f"there is no graph of {component.name} for {asked or 'this network'}: "
+            f"{_one_line(exc)}; choose other values, or correct {component.folder}/config.json"
         ) from exc
 
 
-def one_line(exc: Exception) -> str:
-    """Return an exception's message without line breaks."""
+def _one_line(exc: Exception) -> str:
     return " ".join(str(exc).split())

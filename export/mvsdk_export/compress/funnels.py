@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -130,7 +130,7 @@ def add_funnels(
     generator = torch.Generator().manual_seed(seed)
     fidelity: list[Fidelity] = []
     for name, attention in _find_attentions(network, layers).items():
-        inner = narrow.get_submodule(f"{name}.to_q").weight.shape[0] // attention.heads
+        inner = narrow.get_parameter(f"{name}.to_q.weight").shape[0] // attention.heads
         fidelity += _add_(attention, name, inner, factor, init, generator)
     return network, replace(report, fidelity=tuple(fidelity))
 
@@ -222,7 +222,7 @@ def _add_(
     generator: torch.Generator,
 ) -> list[Fidelity]:
     """Put funnels into one attention; return how well its two products are kept."""
-    heads, out = attention.heads, attention.to_out[0]
+    heads, out = attention.heads, cast("nn.Linear", attention.to_out[0])
 
     def rows(weight: Tensor) -> Tensor:
         return weight.detach().reshape(heads, -1, weight.shape[1]).double()  # (heads, d, C)

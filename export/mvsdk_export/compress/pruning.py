@@ -14,10 +14,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from mvsdk_export.compress.importance import Importance
-from mvsdk_export.compress.rebuilding import build_empty, rebuild
+from mvsdk_export.compress.rebuilding import rebuild
 from mvsdk_export.compress.reports import (
     LATENT_SIZE,
     Report,
+    list_temporal_blocks,
     list_weights,
     measure_temporal_blocks,
 )
@@ -66,7 +67,7 @@ def report_pruning(
             "temporal blocks are pruned already; leave the step prune out, or start from the "
             "uncompressed network"
         )
-    names = list(build_empty(config).temporal_blocks())
+    names = list_temporal_blocks(config)
     if isinstance(keep, int):
         keep = _costliest(keep, measure_temporal_blocks(config, latent_size))
     kept = set(_check_names(keep, names))

@@ -128,6 +128,12 @@ def list_weights(config: SVDUNetConfig) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=32)
+def list_temporal_blocks(config: SVDUNetConfig) -> tuple[str, ...]:
+    """Return the module paths of the temporal blocks, pruned ones too, in order of execution."""
+    return tuple(build_empty(config).temporal_blocks())
+
+
+@lru_cache(maxsize=32)
 def _measure(
     config: SVDUNetConfig, latent_size: tuple[int, int]
 ) -> tuple[Costs, Mapping[str, int]]:

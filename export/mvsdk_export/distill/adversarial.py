@@ -25,7 +25,7 @@ Backbone = Callable[[Tensor, Tensor], Sequence[Tensor]]
 channels, places."""
 
 Renoise = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(clean latents `(B, ...)`, standard normal noise like them, noise levels `(B,)`) -> noisy ones."""
+"""(clean latents `(B, ...)`, unit noise like them, noise levels `(B,)`) -> noisy latents."""
 
 RECONSTRUCTION_WEIGHT = 10.0
 """Weight of the pseudo-Huber distance beside the judgement. SF-V has 0.1 where clips are free; here

@@ -38,10 +38,10 @@ def write_model_card(facts: CardFacts) -> str:
         _training(facts),
         _data(facts),
     )
-    return "\n\n".join(_wrap(section.strip()) for section in sections) + "\n"
+    return "\n\n".join(wrap_section(section.strip()) for section in sections) + "\n"
 
 
-def _wrap(section: str) -> str:
+def wrap_section(section: str) -> str:
     """Fill paragraphs and list items to 100 columns; leave headings, tables and commands alone."""
     blocks: list[str] = []
     for block in section.split("\n\n"):

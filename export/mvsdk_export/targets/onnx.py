@@ -157,7 +157,24 @@ def convert_float16(model: onnx.ModelProto) -> onnx.ModelProto:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it reports every weight below float16's smallest number
-        return cast("onnx.ModelProto", convert_float_to_float16(model, keep_io_types=True))
+        converted = cast("onnx.ModelProto", convert_float_to_float16(model, keep_io_types=True))
+    _drop_doubles(converted.graph)
+    return converted
+
+
+def _drop_doubles(graph: onnx.GraphProto) -> None:
+    """Remove nodes that are there twice: a value that two operators need in float32 is cast twice.
+
+    The converter gives both casts one name and one result, which ONNX forbids.
+    """
+    seen: set[bytes] = set()
+    nodes = list(graph.node)
+    del graph.node[:]
+    for node in nodes:
+        content = node.SerializeToString(deterministic=True)
+        if content not in seen:
+            graph.node.append(node)
+        seen.add(content)
 
 
 def prepend_byte_input(model: onnx.ModelProto, name: str) -> None:

@@ -205,7 +205,7 @@ class AnimatedClips:
         drawing = StickerClips(sprites=self.sprites, options=self.options)
         size, count = self.options.size, self.options.frames
         frames = np.empty((len(starts), count, size, size, 3), np.uint8)
-        chosen = [self.move(start) for start in starts] if moves is None else moves
+        chosen: Sequence[Move] = [self.move(x) for x in starts] if moves is None else moves
         for index, (start, move) in enumerate(zip(starts, chosen, strict=True)):
             frames[index] = drawing.composite(start.colour, [self.layer(start, move)])
         return frames
@@ -238,9 +238,7 @@ class AnimatedClips:
         )
 
 
-def _way(
-    move: Move, time: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _way(move: Move, time: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the ways `(F, 2)` right and down, and the growth `(F,)`, at the ordinary bucket."""
     still = np.zeros_like(time)
     match move:

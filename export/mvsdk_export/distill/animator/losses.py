@@ -39,7 +39,7 @@ GENERATOR_LEVELS = 4
 
 GENERATOR_SHARES = (0.6, 0.2, 0.2)
 """How often it predicts from each of them, the noisiest first: that is what a clip is made from.
-SF-V has even shares; a training of minutes cannot spend two thirds on levels that are never used."""
+SF-V has even shares; a training of minutes cannot spend two thirds on what is never used."""
 
 LOOK_SPREAD = (-1.0, 1.0)
 """Mean and deviation of the logarithm of the noise level at which the discriminator looks. SF-V
@@ -118,9 +118,7 @@ def one_step_loss(
 
 def generator_levels(scheduler: EDMScheduler) -> Tensor:
     """Return the noise levels from which a student predicts in training, the highest first."""
-    grid = karras_sigmas(
-        GENERATOR_LEVELS, scheduler.sigma_min, scheduler.sigma_max, scheduler.rho
-    )
+    grid = karras_sigmas(GENERATOR_LEVELS, scheduler.sigma_min, scheduler.sigma_max, scheduler.rho)
     return torch.from_numpy(grid[: len(GENERATOR_SHARES)].astype(np.float32))
 
 

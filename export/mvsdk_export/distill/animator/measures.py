@@ -11,7 +11,6 @@ from typing import get_args
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from mvsdk.noise import initial_latents
@@ -49,7 +48,7 @@ PICTURE_STREAM = 65536
 BATCH = 16
 """Clips that are made together."""
 
-BUCKETS = (0, 127, 255)
+BUCKETS: tuple[int, ...] = (0, 127, 255)
 """Motion buckets at which ways are measured."""
 
 
@@ -176,7 +175,9 @@ def measure_ways(
     for bucket in BUCKETS:
         frames = animate(pictures, [bucket] * len(chosen), [seed for _, seed in chosen])
         ways[bucket] = float(
-            np.mean([_way_ahead(x, clips.move(s)) for x, (s, _) in zip(frames, chosen, strict=True)])
+            np.mean(
+                [_way_ahead(x, clips.move(s)) for x, (s, _) in zip(frames, chosen, strict=True)]
+            )
         )
     return ways
 

@@ -163,7 +163,9 @@ def predict_with(unet: SVDUNet, conditions: Conditions) -> Network:
     """Return a denoiser under its conditions, as a function of scaled noisy latents and times."""
 
     def predict(scaled: Tensor, times: Tensor) -> Tensor:
-        output = unet(_beside(scaled, conditions), times, conditions.features, conditions.added_time_ids)
+        output = unet(
+            _beside(scaled, conditions), times, conditions.features, conditions.added_time_ids
+        )
         return output.float().reshape(scaled.shape)
 
     return predict
@@ -176,9 +178,7 @@ def look_with(unet: SVDUNet, conditions: Conditions) -> Backbone:
         c = coefficients_of(sigmas)
         sample = _beside(like(c.into, noisy) * noisy, conditions)
         found = unet.features(sample, c.time, conditions.features, conditions.added_time_ids)
-        return [
-            x.float().reshape(len(noisy), frames, x.shape[1], -1) for x, frames in found
-        ]
+        return [x.float().reshape(len(noisy), frames, x.shape[1], -1) for x, frames in found]
 
     return look
 

@@ -173,7 +173,7 @@ class AnimatorMeasuring:
         return kernel_distance(clip_features(self._features(frames)), self._real)
 
     def starts(self, held_out: HeldOut) -> list[Start]:
-        """Return what the clips of a row begin with, all at the ordinary bucket; always the same."""
+        """Return what the clips of a row begin with, all at the ordinary bucket."""
         rng = np.random.default_rng([_STARTS_SEED, len(held_out)])
         return [self._start(rng, held_out) for _ in range(self.pictures)]
 
@@ -226,4 +226,3 @@ class AnimatorMeasuring:
         )
         logger.info("measured %s", row.to_json())
         return row
-

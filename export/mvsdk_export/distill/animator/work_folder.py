@@ -27,9 +27,7 @@ from mvsdk_export.networks.svd.unet import SVDUNet
 from mvsdk_export.networks.vae import PATCH, Autoencoder
 from mvsdk_export.recipes import find_recipe
 
-FOLDERS: Mapping[AnimatorStage, str] = {
-    stage: f"animator/{stage}" for stage in ("base", *CHAIN)
-}
+FOLDERS: Mapping[AnimatorStage, str] = {stage: f"animator/{stage}" for stage in ("base", *CHAIN)}
 """Where the state of a network lies in the work folder."""
 
 
@@ -139,9 +137,7 @@ def load_unet(stage: AnimatorStage, recipe: AnimatorTraining, work: Path) -> SVD
     return merge_funnels(unet) if stage == "funnels" else unet
 
 
-def build_student(
-    stage: AnimatorStage, unet: SVDUNet, recipe: AnimatorTraining
-) -> OneStepStudent:
+def build_student(stage: AnimatorStage, unet: SVDUNet, recipe: AnimatorTraining) -> OneStepStudent:
     """Build what a stage of the chain trains, around its denoiser.
 
     The denoiser is copied: transforms share weights with the network that they were given.

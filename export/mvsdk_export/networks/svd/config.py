@@ -39,7 +39,10 @@ class SVDUNetConfig:
     folded_cross_attention: bool = False
     """True if cross-attention is one vector per layer, which is exact for one image feature."""
     frame_levels: int = 0
-    """k: frames are halved between levels k - 1 and k, and restored on the way up; 0: never."""
+    """k: frames are halved between levels k - 1 and k, and restored on the way up; 0: never.
+
+    Attention between the frames that are left numbers them as it does those of a shorter clip.
+    """
     frame_down: str = "mean"
     """Operator that halves frames, of `FRAME_DOWN`."""
     frame_up: str = "repeat"
