@@ -61,7 +61,7 @@ class Clip:
             if index < self.steps:
                 yield self._step(index, latents, work.watch.pause())
                 work.watch.resume()
-        frames = _as_frames(work.call("vae_decoder", {"latents": latents})["frames"])
+        frames = self._decode(work, latents)
         describe = self.selection.backend.describe
         timings = work.timings(describe, denoiser=self.manifest.denoiser)
         video = Video(
@@ -73,6 +73,15 @@ class Clip:
             timings=timings,
         )
         yield self._step(self.steps, latents, timings.total_s, video)
+
+    def _decode(self, work: Work, latents: Latents) -> NDArray[np.uint8]:
+        """Decode as many frames at a time as the graph takes."""
+        at_once = self.manifest.decode_frames
+        decoded = [
+            work.call("vae_decoder", {"latents": latents[start : start + at_once]})["frames"]
+            for start in range(0, len(latents), at_once)
+        ]
+        return _as_frames(decoded[0] if len(decoded) == 1 else np.concatenate(decoded))
 
     def _noise(self, stream: int) -> Latents:
         return initial_latents(self.seed, self.manifest.latents.shape, stream=stream)

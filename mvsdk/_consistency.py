@@ -180,14 +180,30 @@ def _check_shape(
 
 
 def _check_latents(manifest: Manifest) -> None:
-    video, latents = manifest.video, manifest.latents.shape
-    denoiser = manifest.denoiser
+    latents, denoiser = manifest.latents.shape, manifest.denoiser
     _check_shape(manifest, denoiser, "inputs", "sample", latents, "latents.shape")
     if _has_timestep(manifest) or max(manifest.sampler.schedules) > 1:
         _check_one_element(manifest, denoiser, "timestep")
     _check_shape(manifest, denoiser, "outputs", "model_output", latents, "latents.shape")
-    _check_shape(manifest, VAE_DECODER, "inputs", "latents", latents, "latents.shape")
-    frames = (video.frames, video.height, video.width, 3)
+    _check_decoder(manifest)
+
+
+def _check_decoder(manifest: Manifest) -> None:
+    """Check that the decoder makes a clip, or equal parts of one."""
+    video, latents = manifest.video, manifest.latents.shape
+    shape = _tensor(manifest, VAE_DECODER, "inputs", "latents").shape
+    if shape[1:] != latents[1:] or latents[0] % shape[0]:
+        raise _refuse(
+            f"{VAE_DECODER}/latents has shape {shape}, latents.shape says {latents}, "
+            "or fewer frames that divide its own"
+        )
+    parts = latents[0] // shape[0]
+    if video.frames % parts:
+        raise _refuse(
+            f"{VAE_DECODER}/latents has shape {shape}, so a clip is decoded in {parts} equal "
+            f"parts, which the {video.frames} frames of video do not have"
+        )
+    frames = (video.frames // parts, video.height, video.width, 3)
     _check_pixels(manifest, VAE_DECODER, "outputs", "frames", frames)
 
 

@@ -302,6 +302,16 @@ class Manifest:
         """Name of the component that the sampler calls: `unet` or `transformer`."""
         return next(name for name in ("unet", "transformer") if name in self.components)
 
+    @property
+    def decode_frames(self) -> int:
+        """Frames of latents that the decoder takes at once; they divide those of a clip."""
+        (latents,) = (
+            tensor.shape
+            for tensor in self.components["vae_decoder"].variants[0].inputs
+            if tensor.name == "latents"
+        )
+        return latents[0]
+
     def component(self, name: str) -> Component:
         """Return a component by name.
 

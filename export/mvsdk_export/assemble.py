@@ -111,7 +111,7 @@ def _manifest(
     recipe = folder.recipe
     configs = folder.configs()
     sizes = graph_sizes(configs, **request.size)
-    costs = measure_recipe(recipe, configs, **request.size)
+    costs = measure_recipe(recipe, configs, **request.size, guidance=request.guidance)
     sampler = make_sampler(
         folder.scheduler, request.steps, request.default_steps, conditioning=recipe.conditioning
     )

@@ -12,7 +12,7 @@ place and tile, so a phone needs less. Constants that a graph computes are folde
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any
 
@@ -25,7 +25,7 @@ from mvsdk.manifest import PRECISIONS, Precision
 from mvsdk_export.checkpoints.building import GraphOptions, build_on_meta, with_frames, wrap
 from mvsdk_export.errors import ExportError
 from mvsdk_export.networks.blocks import set_forms_
-from mvsdk_export.recipes import DENOISERS, ComponentRecipe, Recipe
+from mvsdk_export.recipes import DECODER, DENOISERS, ComponentRecipe, Recipe
 from mvsdk_export.shapes import graph_sizes, input_shapes
 
 KERNEL_BYTES: Mapping[Precision, int] = {"fp32": 4, "fp16": 2, "w8a16": 1}
@@ -51,10 +51,12 @@ class ComponentCosts:
     working_set_bytes: Mapping[Precision, int]
     """Activations that the hungriest single operator reads and writes."""
     hungriest_operator: str
+    parts: int = 1
+    """Evaluations that one pass over a clip takes."""
 
     def evaluations(self, steps: int) -> int:
         """Return how often the graph runs in a clip of `steps` steps."""
-        return steps if self.component in DENOISERS else 1
+        return self.parts * (steps if self.component in DENOISERS else 1)
 
     def to_numbers(self) -> dict[str, float]:
         """Return the costs as a bundle's manifest keeps them, units in the names."""
@@ -73,6 +75,7 @@ def measure_recipe(
     height: int,
     width: int,
     guidance: tuple[float, float] | None = None,
+    decode_frames: int | None = None,
 ) -> tuple[ComponentCosts, ...]:
     """Return the costs of every component for clips of a size.
 
@@ -84,17 +87,25 @@ def measure_recipe(
         width: Pixels.
         guidance: Classifier-free guidance that the denoiser's graph holds, which makes it run the
             network twice; None for none.
+        decode_frames: Frames that the decoder takes at once, a divisor of `num_frames`; None for
+            all.
 
     Raises:
         CheckpointError: If a configuration describes no network that can be built.
         ExportError: If a graph cannot run at this size.
     """
-    sizes = graph_sizes(configs, num_frames=num_frames, height=height, width=width)
+    sizes = graph_sizes(
+        configs, num_frames=num_frames, height=height, width=width, decode_frames=decode_frames
+    )
     # No cost depends on the noise level, which is a constant of the graph.
     options = GraphOptions(height=height, width=width, guidance=guidance, sigma=1.0)
-    return tuple(
+    measured = (
         measure_component(part, with_frames(configs[part.name], num_frames), sizes, options)
         for part in recipe.components
+    )
+    return tuple(
+        replace(item, parts=sizes["F"] // sizes["f"]) if item.component == DECODER else item
+        for item in measured
     )
 
 

@@ -75,7 +75,9 @@ def check_request(request: ExportRequest) -> None:
     make_sampler(folder.scheduler, request.steps, request.default_steps)
     if request.pictures is not None:
         find_pictures(request.pictures)
-    costs = measure_recipe(folder.recipe, folder.configs(), **request.size)
+    costs = measure_recipe(
+        folder.recipe, folder.configs(), **request.size, guidance=request.guidance
+    )
     check_findings(
         preflight_costs(costs, precisions=request.precisions, chips=request.chips)
         if request.chips
@@ -120,7 +122,7 @@ def _make_graphs(
 ) -> tuple[dict[Key, Stage], dict[Key, Stage]]:
     """Return the ONNX models by precision, and the artefacts by variant."""
     folder = request.folder
-    outside: dict[str, Any] = {"paths": {"model": folder.path}, "fingerprint": hash_of(folder)}
+    outside: dict[str, Any] = {"paths": folder.paths, "fingerprint": hash_of(folder)}
     traced: dict[str, Stage] = {}
 
     def run(name: str, function: str, **options: Any) -> Stage:
@@ -261,7 +263,12 @@ def _verification(manifest: Manifest, folder: ModelFolder, pictures: Path | None
     video, sampler = manifest.video, manifest.sampler
     return _Recording(
         folder=folder,
-        size={"num_frames": video.frames, "height": video.height, "width": video.width},
+        size={
+            "num_frames": video.frames,
+            "height": video.height,
+            "width": video.width,
+            "decode_frames": manifest.decode_frames,
+        },
         guidance=read_guidance(manifest),
         steps=sorted(sampler.schedules),
         default_steps=sampler.default_steps,
@@ -293,7 +300,7 @@ def _record(run: Run, name: str, recording: _Recording) -> Stage:
             "first_seed": recording.first_seed,
         },
         needs=needs,
-        paths={"model": folder.path},
+        paths=folder.paths,
         fingerprint=hash_of(folder),
     )
 

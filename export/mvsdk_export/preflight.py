@@ -15,7 +15,7 @@ from mvsdk.cli.output import format_bytes
 from mvsdk.devices import HTP_PROCESS_LIMIT_BYTES, Chipset
 from mvsdk.manifest import Precision
 from mvsdk_export.errors import ExportError
-from mvsdk_export.recipes import Recipe
+from mvsdk_export.recipes import DECODER, Recipe
 
 if TYPE_CHECKING:
     from mvsdk_export.costs import ComponentCosts
@@ -72,6 +72,7 @@ def preflight_request(
     width: int,
     steps: Sequence[int],
     chips: Sequence[Chipset],
+    decode_frames: int | None = None,
 ) -> tuple[Finding, ...]:
     """Check what was asked for against the recipe and the chip table.
 
@@ -82,9 +83,15 @@ def preflight_request(
         width: Pixels.
         steps: Step counts whose schedules are wanted.
         chips: Wanted chips.
+        decode_frames: Frames that the decoder shall take at once; None for all.
     """
+    frames = _frames(recipe, num_frames)
+    decoded: tuple[Finding, ...] = ()
+    if decode_frames is not None and frames.severity == "ok":
+        decoded = (_decode_frames(num_frames, decode_frames),)
     return (
-        _frames(recipe, num_frames),
+        frames,
+        *decoded,
         _side(recipe, "height", height),
         _side(recipe, "width", width),
         _steps(recipe, steps),
@@ -126,6 +133,18 @@ def _frames(recipe: Recipe, num_frames: int) -> Finding:
         value=str(num_frames),
         limit=f"{least} to {most}",
         next_step="" if good else f"use --frames {min(max(num_frames, least), most)}",
+    )
+
+
+def _decode_frames(num_frames: int, at_once: int) -> Finding:
+    allowed = [count for count in range(1, num_frames + 1) if num_frames % count == 0]
+    nearest = max((count for count in allowed if count <= at_once), default=1)
+    return Finding(
+        severity="ok" if at_once in allowed else "error",
+        what="frames decoded at once",
+        value=str(at_once),
+        limit=f"{', '.join(map(str, allowed))}: equal parts of {num_frames}",
+        next_step="" if at_once in allowed else f"use --decode-frames {nearest}",
     )
 
 
@@ -200,7 +219,7 @@ def _process(costs: Sequence[ComponentCosts], precision: Precision) -> Finding:
     advice = ""
     if _resident(largest, precision) > HTP_PROCESS_LIMIT_BYTES:
         severity = "error"
-        advice = f"{largest.component} alone is too large: fewer frames, a smaller size, or w8a16"
+        advice = f"{largest.component} alone is too large; try {_smaller(largest)}, w8a16"
     elif total > HTP_PROCESS_LIMIT_BYTES:
         severity = "warning"
         advice = 'load one component at a time: memory="low", or mvsdk generate --memory low'
@@ -222,8 +241,15 @@ def _graph(costs: Sequence[ComponentCosts], precision: Precision) -> Finding:
         what=f"largest graph, {largest.component} at {precision}",
         value=format_bytes(size),
         limit=f"{format_bytes(GRAPH_LIMIT_BYTES)} (QNN)",
-        next_step="" if good else "the compiler may refuse it: fewer frames or a smaller size",
+        next_step="" if good else f"the compiler may refuse it; try {_smaller(largest)}",
     )
+
+
+def _smaller(item: ComponentCosts) -> str:
+    """Return what makes a graph smaller."""
+    if item.component == DECODER:
+        return "fewer --decode-frames, a light --decoder, a smaller size"
+    return "fewer frames, a smaller size"
 
 
 def _vtcm(

@@ -21,7 +21,7 @@ from mvsdk.manifest import Sampler
 from mvsdk.noise import initial_latents, picture_noise
 from mvsdk.pipeline import build_sampler
 from mvsdk.tokenizer import WordPiece
-from mvsdk_export.recipes import Recipe
+from mvsdk_export.recipes import DECODER, Recipe
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -65,15 +65,26 @@ class Reference:
         networks: Mapping[str, nn.Module],
         sampler: Sampler,
         tokenizer: WordPiece | None = None,
+        *,
+        decode_frames: int | None = None,
     ) -> None:
-        """Take the graphs' networks (evaluation mode, wrappers included) by component name."""
+        """Put the pipeline together.
+
+        Args:
+            recipe: The model.
+            networks: The graphs' networks (evaluation mode, wrappers included) by component name.
+            sampler: Schedules and constants.
+            tokenizer: Of models that take text.
+            decode_frames: Frames that the decoder takes at once, as in the bundle; None for all.
+        """
         self._recipe = recipe
         self._networks = networks
         self._sampler = sampler
         self._tokenizer = tokenizer
+        self._decode_frames = decode_frames
 
     def run(self, case: Case, latent_shape: Sequence[int]) -> list[Evaluation]:
-        """Make one clip; return every network call in order, the decoder's last.
+        """Make one clip; return every network call in order, those of the decoder last.
 
         Args:
             case: Prompt or picture, seed and steps.
@@ -97,7 +108,9 @@ class Reference:
         *_, latents = sampler(
             denoise, start, lambda k: initial_latents(case.seed, latent_shape, stream=k)
         )
-        self._call(calls, case, "vae_decoder", {"latents": latents})
+        at_once = self._decode_frames or len(latents)
+        for start in range(0, len(latents), at_once):
+            self._call(calls, case, DECODER, {"latents": latents[start : start + at_once]})
         return calls
 
     def _encode_prompt(self, calls: list[Evaluation], case: Case) -> Arrays:
@@ -140,7 +153,7 @@ class Reference:
 
 
 def as_real(inputs: Mapping[str, NDArray[Any]]) -> Arrays:
-    """Return inputs as a traced network takes them: bytes, which phones get, as numbers in [0, 1]."""
+    """Return inputs as a traced network takes them: bytes as numbers in [0, 1]."""
     return {
         name: value.astype(np.float32) / np.float32(255) if value.dtype == np.uint8 else value
         for name, value in inputs.items()

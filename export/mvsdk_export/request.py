@@ -24,6 +24,9 @@ class ExportRequest:
     width: int
     steps: tuple[int, ...]
     out: Path
+    decode_frames: int | None = None
+    """Frames that the decoder's graph takes at once, a divisor of `num_frames`: each such part is
+    decoded as a clip of its own. None for all."""
     guidance: tuple[float, float] | None = None
     """Classifier-free guidance of the first and the last frame, folded into the denoiser's graph;
     None for one evaluation of the network without it."""
@@ -51,7 +54,12 @@ class ExportRequest:
     @property
     def size(self) -> dict[str, int]:
         """Frames, height and width, as functions of the toolchain take them."""
-        return {"num_frames": self.num_frames, "height": self.height, "width": self.width}
+        return {
+            "num_frames": self.num_frames,
+            "height": self.height,
+            "width": self.width,
+            "decode_frames": self.decode_frames or self.num_frames,
+        }
 
     @property
     def default_steps(self) -> int:

@@ -28,23 +28,30 @@ def config_sizes(configs: Mapping[str, Any]) -> dict[str, dict[str, int]]:
 
 
 def graph_sizes(
-    configs: Mapping[str, Any], *, num_frames: int, height: int, width: int
+    configs: Mapping[str, Any],
+    *,
+    num_frames: int,
+    height: int,
+    width: int,
+    decode_frames: int | None = None,
 ) -> dict[str, int]:
     """Return the size of every symbol.
 
-    F, C, h, w (latents), H, W (pixels), L (tokens), D (features that the denoiser attends to), K, T
-    (pictures of a memory and their tokens), S (what the denoiser attends to: L, or L + K T with a
-    memory).
+    F, C, h, w (latents), f (frames that are decoded at once), H, W (pixels), L (tokens), D
+    (features that the denoiser attends to), K, T (pictures of a memory and their tokens), S (what
+    the denoiser attends to: L, or L + K T with a memory).
 
     Args:
         configs: Component name -> configuration of its network.
         num_frames: Frames of a clip.
         height: Pixels; must be a multiple of the autoencoder's patch.
         width: Likewise.
+        decode_frames: Frames that the decoder takes at once; None for all.
     """
     from mvsdk_export.networks.vae import PATCH
 
     sizes = {"F": num_frames, "H": height, "W": width, "h": height // PATCH, "w": width // PATCH}
+    sizes["f"] = num_frames if decode_frames is None else decode_frames
     for symbol, fields in config_sizes(configs).items():
         sizes[symbol] = next(iter(fields.values()))
     if "L" in sizes:

@@ -24,7 +24,7 @@ import mvsdk
 from mvsdk.backends.qnn import is_emulated
 from mvsdk.manifest import END_TO_END, Variant, Verification
 from mvsdk_export.errors import ParityError
-from mvsdk_export.recipes import Recipe
+from mvsdk_export.recipes import DECODER, Recipe
 from mvsdk_export.reference import Evaluation, unique
 
 REFERENCE = "PyTorch float32"
@@ -143,9 +143,12 @@ def parse_case(case: str) -> tuple[str, int, int]:
 
 def _clips(calls: Sequence[Evaluation], steps: int) -> Iterator[tuple[str, NDArray[np.float64]]]:
     """Yield the cases of the default step count with their unrounded frames, 0 to 255."""
+    decoded: dict[str, list[NDArray[Any]]] = {}
     for call in calls:
-        if call.component == "vae_decoder" and parse_case(call.case)[2] == steps:
-            yield call.case, call.output.astype(np.float64) * 255.0
+        if call.component == DECODER and parse_case(call.case)[2] == steps:
+            decoded.setdefault(call.case, []).append(call.output)
+    for case, parts in decoded.items():
+        yield case, np.concatenate(parts).astype(np.float64) * 255.0
 
 
 def _ratio_db(signal: float, noise: float) -> float | None:

@@ -51,14 +51,16 @@ def trace(
     num_frames: int,
     height: int,
     width: int,
+    decode_frames: int,
     guidance: Sequence[float] | None,
     output: Path,
+    decoder: str | None = None,
 ) -> dict[str, Any]:
     """Lower one component to float32 ONNX in its NPU forms."""
-    folder = open_model(Path(model))
+    folder = _open(model, decoder)
     graph = _load_graph(folder, component, num_frames, height, width, guidance)
     part = folder.recipe.component(component)
-    shapes = input_shapes(part, _sizes(folder, num_frames, height, width))
+    shapes = input_shapes(part, _sizes(folder, num_frames, height, width, decode_frames))
     inputs = {
         tensor.name: torch.zeros(shapes[tensor.name], dtype=_real_type(tensor))
         for tensor in part.inputs
@@ -89,6 +91,7 @@ def record(
     num_frames: int,
     height: int,
     width: int,
+    decode_frames: int,
     guidance: Sequence[float] | None,
     steps: Sequence[int],
     default_steps: int,
@@ -96,14 +99,15 @@ def record(
     first_seed: int,
     output: Path,
     pictures: str | None = None,
+    decoder: str | None = None,
 ) -> dict[str, Any]:
     """Run the float32 reference over prompts and step counts and keep every network call.
 
     Prompt number i gets the seed `first_seed + i`. Where a picture says what a clip shows, prompts
     are the names of the pictures.
     """
-    folder = open_model(Path(model))
-    sizes = _sizes(folder, num_frames, height, width)
+    folder = _open(model, decoder)
+    sizes = _sizes(folder, num_frames, height, width, decode_frames)
     recipe = folder.recipe
     tokenizer = folder.tokenizer_file
     reference = Reference(
@@ -114,6 +118,7 @@ def record(
         },
         make_sampler(folder.scheduler, steps, default_steps, conditioning=recipe.conditioning),
         WordPiece.from_file(tokenizer, sizes["L"]) if tokenizer else None,
+        decode_frames=decode_frames,
     )
     shape = tuple(sizes[symbol] for symbol in ("F", "C", "h", "w"))
     shown = _load_pictures(Path(pictures)) if pictures else [None] * len(prompts)
@@ -202,8 +207,20 @@ def verify(
     return {"records": [asdict(record) for record in records]}
 
 
-def _sizes(folder: ModelFolder, num_frames: int, height: int, width: int) -> dict[str, int]:
-    return graph_sizes(folder.configs(), num_frames=num_frames, height=height, width=width)
+def _open(model: str, decoder: str | None) -> ModelFolder:
+    return open_model(Path(model), decoder=None if decoder is None else Path(decoder))
+
+
+def _sizes(
+    folder: ModelFolder, num_frames: int, height: int, width: int, decode_frames: int
+) -> dict[str, int]:
+    return graph_sizes(
+        folder.configs(),
+        num_frames=num_frames,
+        height=height,
+        width=width,
+        decode_frames=decode_frames,
+    )
 
 
 def _load_graph(

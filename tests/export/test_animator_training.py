@@ -1,4 +1,4 @@
-"""The image-to-video model: what follows from a picture, how it is learned, how it is made small."""
+"""The image-to-video model: what follows from a picture, how it is learned and made small."""
 
 from __future__ import annotations
 
@@ -415,8 +415,8 @@ def test_other_options_and_missing_stages_are_refused(
     trained: tuple[Path, dict[str, list[TrainStep]]], tmp_path: Path
 ) -> None:
     work, _ = trained
+    other = replace(TINY.frames_options, learning_rate=0.5)
     with pytest.raises(TrainingError, match="learning_rate"):
-        other = replace(TINY.frames_options, learning_rate=0.5)
         run("frames", work, replace(TINY, frames_options=other))
     with pytest.raises(TrainingError, match="--stage data --work"):
         run("base", tmp_path)

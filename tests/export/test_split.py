@@ -506,3 +506,21 @@ def test_stitched_quantised_parts_run_on_the_emulator_as_the_whole_does(
         found.append((output.astype(np.float32) - zero_point) * np.float32(scale))
     assert all(sqnr_db(x, wanted) > 30 for x in found)
     assert sqnr_db(found[1], found[0]) > 30
+
+
+@pytest.mark.qnn
+@needs_emulator
+def test_compiler_takes_a_requantisation(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Sigmoid", ["x"], ["y"], "gate")]
+    source = save_graph(tmp_path / "m.onnx", nodes, {}, {"y": (1, 8)})
+    values = {"x": np.linspace(-4, 4, 8, dtype=np.float32)[None]}
+    quantize_w8a16(source, tmp_path / "q.onnx", [values])
+    model = onnx.load(tmp_path / "q.onnx")
+    made = {"x": (0.001, 5000)}
+    agree_quantized(model, made)
+    scale, zero_point = quantize_borders(model)["y"]
+    save_model(model, tmp_path / "q.onnx")
+    taken = as_integers(values, made)
+    output = compile_and_run([tmp_path / "q.onnx"], tmp_path / "npu", taken, float16=False)["y"]
+    found = (output.astype(np.float32) - zero_point) * np.float32(scale)
+    assert found == pytest.approx(1 / (1 + np.exp(-values["x"])), abs=1e-3)

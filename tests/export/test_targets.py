@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 pytest.importorskip("torch")
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from mvsdk.devices import find_chipset
@@ -27,6 +28,7 @@ from mvsdk_export.targets.onnx import (
     append_byte_output,
     convert_float16,
     export_onnx,
+    prepend_byte_input,
     quantize_borders,
     save_model,
     strip_metadata,
@@ -170,6 +172,35 @@ def test_float16_model_keeps_float32_borders(tmp_path: Path) -> None:
     found = run(half, np.ones(SHAPE, np.float32))
     assert found.dtype == np.float32
     assert found == pytest.approx(0.8, rel=1e-2)
+
+
+@pytest.mark.slow
+def test_float16_model_casts_a_value_once_for_all_that_need_it_in_float32(tmp_path: Path) -> None:
+    """Two resizes that share their factors got two casts of one name, which no runtime loads."""
+
+    class Twice(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = x.reshape(1, 1, 2, 4)
+            larger = F.interpolate(x, scale_factor=2.0) * F.interpolate(x * x, scale_factor=2.0)
+            return larger.mean(dim=(1, 2))
+
+    x = torch.linspace(-1, 1, 8).reshape(SHAPE)
+    export_onnx(Twice(), {"x": x}, ["y"], tmp_path / "model.onnx")
+    half = convert_float16(onnx.load(tmp_path / "model.onnx"))
+    names = [node.name for node in half.graph.node]
+    assert len(set(names)) == len(names)
+    assert run(half, x.numpy()) == pytest.approx(Twice()(x).numpy(), abs=1e-3)
+
+
+def test_bytes_are_read_as_numbers_from_0_to_1() -> None:
+    model = make_model([helper.make_node("Mul", ["x", "x"], ["y"])], {})
+    prepend_byte_input(model, "x")
+    onnx.checker.check_model(model, full_check=True)
+    x = np.array([[0, 1, 51, 102, 127, 128, 254, 255]], np.uint8)
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    assert session.get_inputs()[0].type == "tensor(uint8)"
+    found = np.asarray(session.run(None, {"x": x})[0])
+    assert found == pytest.approx((x / 255.0) ** 2, rel=1e-6)
 
 
 @pytest.mark.slow

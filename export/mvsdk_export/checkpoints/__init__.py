@@ -8,7 +8,8 @@
     scheduler/scheduler_config.json      how the denoiser was trained to be sampled
     README.md                            model card
 
-Public folders of Stable Video Diffusion (public.py) are read as well.
+Public folders of Stable Video Diffusion (public.py) and of a light decoder (decoder.py) are read as
+well.
 
 A folder may come from anywhere. Nothing in it is executed: pickles are refused, JSON is bounded and
 strict, weights are compared with the network before they are read. Importing this needs no torch;
@@ -18,6 +19,7 @@ strict, weights are compared with the network before they are read. Importing th
 from __future__ import annotations
 
 from mvsdk_export.checkpoints.building import GraphOptions
+from mvsdk_export.checkpoints.decoder import DecoderFolder, open_decoder
 from mvsdk_export.checkpoints.folder import (
     MODEL_CARD,
     QUALITY_FILE,
@@ -39,6 +41,7 @@ __all__ = [
     "INDEX_FILE",
     "MODEL_CARD",
     "QUALITY_FILE",
+    "DecoderFolder",
     "EDMScheduler",
     "FlowScheduler",
     "GraphOptions",
@@ -47,6 +50,7 @@ __all__ = [
     "Scheduler",
     "default_model_folder",
     "load_configs",
+    "open_decoder",
     "open_model",
     "save_model_folder",
 ]

@@ -64,6 +64,7 @@ def _value(document: Document, key: str, hint: Any, *, off: bool = False) -> obj
 
 
 def _largest(key: str) -> int:
+    key = key.partition("[")[0]  # an item of a list
     if key.endswith("layers_per_block"):
         return MAX_PER_BLOCK
     return MAX_BLOCKS if key.endswith(("blocks", "layers")) else MAX_SIZE

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mvsdk.bundle import sha256_file
 from mvsdk.manifest import FileRef
 from mvsdk_export.checkpoints.building import GraphOptions, build_on_meta, with_frames, wrap
+from mvsdk_export.checkpoints.decoder import CONFIG_FILE, DecoderFolder, open_decoder
 from mvsdk_export.checkpoints.documents import Document, read_document
 from mvsdk_export.checkpoints.layouts import LAYOUTS, Layout
 from mvsdk_export.checkpoints.locations import INDEX_FILE, find_folder, locate
@@ -17,7 +18,7 @@ from mvsdk_export.checkpoints.scheduler import OneStepScheduler, Scheduler
 from mvsdk_export.checkpoints.vocabulary import check_vocabulary
 from mvsdk_export.checkpoints.weight_files import WeightFiles, find_weights
 from mvsdk_export.errors import CheckpointError, ExportError
-from mvsdk_export.recipes import Recipe, find_recipe
+from mvsdk_export.recipes import DECODER, Recipe, find_recipe
 from mvsdk_export.shapes import config_sizes
 
 if TYPE_CHECKING:
@@ -43,6 +44,13 @@ class ModelFolder:
     weights: Mapping[str, WeightFiles]
     """Subfolder -> its weights."""
     _layout: Layout
+    decoder: DecoderFolder | None = None
+    """Where the decoder comes from; None for the model folder itself."""
+
+    @property
+    def paths(self) -> dict[str, Path]:
+        """Folders of the model: `model`, and `decoder` if that comes from elsewhere."""
+        return {"model": self.path} | ({"decoder": self.decoder.path} if self.decoder else {})
 
     @property
     def tokenizer_file(self) -> Path | None:
@@ -55,7 +63,7 @@ class ModelFolder:
         Raises:
             CheckpointError: If a config.json is wrong, or the components do not fit together.
         """
-        configs = _parse_configs(self.path, self.recipe, self._layout)
+        configs = _parse_configs(self.path, self.recipe, self._layout, self.decoder)
         for name, config in configs.items():
             wanted = getattr(config, "vocabulary_size", self.vocabulary_size)
             if wanted != self.vocabulary_size:
@@ -92,7 +100,8 @@ class ModelFolder:
 
         part = self.recipe.component(component)
         config = with_frames(self.load_config(component), num_frames)
-        return load_weights_(build_on_meta(part, config), self.weights[part.folder].files)
+        network, files = build_on_meta(part, config), self.weights[part.folder].files
+        return load_weights_(network, files, unused=part.unused_weights)
 
     def load_graph(
         self,
@@ -142,7 +151,28 @@ class ModelFolder:
         configs = self.configs()
         for folder, part in {part.folder: part for part in self.recipe.components}.items():
             config = with_frames(configs[part.name], num_frames)
-            check_headers(build_on_meta(part, config), self.weights[folder].files)
+            network, files = build_on_meta(part, config), self.weights[folder].files
+            check_headers(network, files, unused=part.unused_weights)
+
+    def with_decoder(self, path: Path) -> ModelFolder:
+        """Return the model with another decoder, which the recipe knows as its light one.
+
+        The decoder's files are then among those of the model, in the subfolder of that name.
+
+        Args:
+            path: Public folder of that decoder.
+
+        Raises:
+            CheckpointError: If the recipe knows none, or a file of it is missing, damaged, a
+                pickle or outside the folder.
+        """
+        decoder = open_decoder(path, self.recipe)
+        return replace(
+            self,
+            recipe=self.recipe.for_decoder(decoder.variant),
+            weights={**self.weights, decoder.folder: decoder.find_weights()},
+            decoder=decoder,
+        )
 
     def files_with_hashes(self) -> tuple[FileRef, ...]:
         """Return every file that the model consists of, sorted by path."""
@@ -151,14 +181,21 @@ class ModelFolder:
             paths.add(TOKENIZER_FILE)
         if (self.path / MODEL_CARD).is_file():
             paths.add(MODEL_CARD)
+        located: dict[str, Path] = {}
         for folder, weights in self.weights.items():
-            paths.add(f"{folder}/config.json")
             indices = () if weights.index is None else (weights.index,)
-            paths |= {file.relative_to(self.path).as_posix() for file in (*weights.files, *indices)}
-        located = {path: locate(self.path, path) for path in sorted(paths)}
+            files = (*weights.files, *indices)
+            if self.decoder is not None and folder == self.decoder.folder:
+                root = self.decoder.path
+                names = (CONFIG_FILE, *(file.relative_to(root).as_posix() for file in files))
+                located |= {f"{folder}/{name}": locate(root, name) for name in names}
+            else:
+                paths.add(f"{folder}/{CONFIG_FILE}")
+                paths |= {file.relative_to(self.path).as_posix() for file in files}
+        located |= {path: locate(self.path, path) for path in paths}
         return tuple(
             FileRef(path=path, bytes=file.stat().st_size, sha256=sha256_file(file))
-            for path, file in located.items()
+            for path, file in sorted(located.items())
         )
 
 
@@ -176,12 +213,15 @@ def default_model_folder(recipe_name: str) -> Path:
     return Path(__file__).parents[1] / "models" / recipe.name
 
 
-def open_model(path: Path, recipe: Recipe | None = None) -> ModelFolder:
+def open_model(
+    path: Path, recipe: Recipe | None = None, *, decoder: Path | None = None
+) -> ModelFolder:
     """Open a model folder and check its structure, without torch and without reading weights.
 
     Args:
         path: The folder: one of ours, or a public one of Stable Video Diffusion.
         recipe: What it must be a checkpoint of; None for any recipe.
+        decoder: Folder of another decoder (`ModelFolder.with_decoder`); None for the model's own.
 
     Raises:
         CheckpointError: If a file is missing, damaged, a pickle, outside the folder, or the folder
@@ -194,7 +234,7 @@ def open_model(path: Path, recipe: Recipe | None = None) -> ModelFolder:
     for relative, check in layout.further.items():
         check(read_document(locate(root, relative)))
     parts = {part.folder: part for part in found.components}
-    return ModelFolder(
+    model = ModelFolder(
         path=root,
         recipe=found.for_scheduler(scheduler),
         scheduler=scheduler,
@@ -206,10 +246,18 @@ def open_model(path: Path, recipe: Recipe | None = None) -> ModelFolder:
         },
         _layout=layout,
     )
+    return model if decoder is None else model.with_decoder(decoder)
 
 
-def load_configs(path: Path, recipe: Recipe) -> dict[str, Any]:
+def load_configs(
+    path: Path, recipe: Recipe, decoder: DecoderFolder | None = None
+) -> dict[str, Any]:
     """Read the configurations of all components; weights need not be there.
+
+    Args:
+        path: The model folder.
+        recipe: What it must be a checkpoint of.
+        decoder: Where the decoder comes from; None for the model folder itself.
 
     Returns:
         Component name -> configuration dataclass of its network.
@@ -219,7 +267,7 @@ def load_configs(path: Path, recipe: Recipe) -> dict[str, Any]:
     """
     root = find_folder(path)
     layout, found = _read_index(root, recipe)
-    return _parse_configs(root, found, layout)
+    return _parse_configs(root, found, layout, decoder)
 
 
 def _read_index(root: Path, recipe: Recipe | None) -> tuple[Layout, Recipe]:
@@ -238,11 +286,16 @@ def _read_index(root: Path, recipe: Recipe | None) -> tuple[Layout, Recipe]:
 def _read_documents(root: Path, recipe: Recipe) -> dict[str, Document]:
     """Return the config.json of every subfolder of a component."""
     folders = dict.fromkeys(part.folder for part in recipe.components)
-    return {name: read_document(locate(root, f"{name}/config.json")) for name in folders}
+    return {name: read_document(locate(root, f"{name}/{CONFIG_FILE}")) for name in folders}
 
 
-def _parse_configs(root: Path, recipe: Recipe, layout: Layout) -> dict[str, Any]:
-    configs = layout.parse_configs(_read_documents(root, recipe), recipe)
+def _parse_configs(
+    root: Path, recipe: Recipe, layout: Layout, decoder: DecoderFolder | None
+) -> dict[str, Any]:
+    elsewhere = {} if decoder is None else {DECODER: decoder.load_config()}
+    own = tuple(part for part in recipe.components if part.name not in elsewhere)
+    inside = replace(recipe, components=own)
+    configs = layout.parse_configs(_read_documents(root, inside), inside) | elsewhere
     _check_agreement(root, configs)
     if recipe.task == "image_to_video":
         _check_picture(root, recipe.denoiser, configs[recipe.denoiser])

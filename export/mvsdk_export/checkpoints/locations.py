@@ -10,13 +10,17 @@ from mvsdk_export.errors import CheckpointError
 INDEX_FILE = "model_index.json"
 
 
-def find_folder(path: Path) -> Path:
+def find_folder(path: Path, *, holds: str = INDEX_FILE) -> Path:
     """Return the absolute path of a folder, symbolic links resolved.
+
+    Args:
+        path: The folder.
+        holds: A file of every such folder, named in errors.
 
     Raises:
         CheckpointError: If it is none.
     """
-    name, advice = repr(str(path)), f"give a folder that holds {INDEX_FILE}"
+    name, advice = repr(str(path)), f"give a folder that holds {holds}"
     try:
         if path.is_dir():
             return path.resolve()

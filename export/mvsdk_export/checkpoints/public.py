@@ -1,10 +1,11 @@
-"""Public folders of Stable Video Diffusion, as diffusers writes them.
+"""Public folders of Stable Video Diffusion and of its light decoder, as diffusers writes them.
 
     model_index.json                            StableVideoDiffusionPipeline
     unet/ vae/ image_encoder/                   config.json, weights
     scheduler/scheduler_config.json             read by scheduler.py
     feature_extractor/preprocessor_config.json  how the image encoder wants its pictures
 
+The folder of a light decoder holds one network, so config.json and weights lie in it directly.
 A key either is a field of ours of the same name, or has the one value that our networks implement,
 or changes nothing when clips are made. Every other key is an error.
 """
@@ -12,13 +13,13 @@ or changes nothing when clips are made. Every other key is an error.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mvsdk_export.checkpoints.building import resolve, with_frames
 from mvsdk_export.checkpoints.configs import parse_config
 from mvsdk_export.checkpoints.documents import Document
-from mvsdk_export.recipes import Recipe
+from mvsdk_export.recipes import ComponentRecipe, Recipe
 
 CLASS_NAME = "StableVideoDiffusionPipeline"
 RECIPE = "mobilevd"
@@ -35,6 +36,8 @@ class PublicConfig:
     """Key -> the one value that our network implements."""
     unused: tuple[str, ...]
     """Keys that change nothing: sizes of training pictures, dropout, who wrote the file."""
+    absent: Mapping[str, object] = field(default_factory=dict)
+    """Keys that older files lack -> as `fixed`."""
 
 
 PUBLIC_CONFIGS: dict[str, PublicConfig] = {
@@ -111,8 +114,29 @@ PUBLIC_CONFIGS: dict[str, PublicConfig] = {
             "transformers_version",
         ),
     ),
+    "decoder": PublicConfig(
+        fields=("latent_channels", "decoder_block_out_channels", "num_decoder_blocks"),
+        fixed={
+            "_class_name": "AutoencoderTiny",
+            "act_fn": "relu",
+            "out_channels": 3,
+            "upsampling_scaling_factor": 2,
+        },
+        unused=(
+            "_diffusers_version",
+            "_name_or_path",
+            "block_out_channels",
+            "encoder_block_out_channels",
+            "force_upcast",
+            "in_channels",
+            "latent_magnitude",
+            "latent_shift",
+            "num_encoder_blocks",
+        ),
+        absent={"scaling_factor": 1.0, "shift_factor": 0.0, "upsample_fn": "nearest"},
+    ),
 }
-"""Subfolder -> meaning of its config.json."""
+"""Subfolder, as recipes call it -> meaning of its config.json."""
 
 _PARTS: dict[str, object] = {
     "image_encoder": ["transformers", "CLIPVisionModelWithProjection"],
@@ -168,15 +192,20 @@ def parse_public_configs(documents: Mapping[str, Document], recipe: Recipe) -> d
         CheckpointError: With the first key that is unknown, missing, or of a wrong value.
     """
     configs = {
-        part.name: _parse(documents[part.folder], PUBLIC_CONFIGS[part.folder], resolve(part.config))
-        for part in recipe.components
+        part.name: parse_public_config(documents[part.folder], part) for part in recipe.components
     }
     num_frames = configs[recipe.denoiser].num_frames
     return {name: with_frames(config, num_frames) for name, config in configs.items()}
 
 
-def _parse(document: Document, public: PublicConfig, config_class: type) -> Any:
-    document.check_fixed(public.fixed)  # first: another class has other keys
-    document.check_keys((*public.fixed, *public.fields), public.unused)
+def parse_public_config(document: Document, part: ComponentRecipe) -> Any:
+    """Build the configuration of one component from its public config.json.
+
+    Raises:
+        CheckpointError: As `parse_public_configs`.
+    """
+    public = PUBLIC_CONFIGS[part.folder]
+    document.check_fixed({**public.fixed, **public.absent})  # first: another class has other keys
+    document.check_keys((*public.fixed, *public.fields), (*public.absent, *public.unused))
     values = {key: document.values[key] for key in public.fields}
-    return parse_config(Document(document.path, values), config_class)
+    return parse_config(Document(document.path, values), resolve(part.config))

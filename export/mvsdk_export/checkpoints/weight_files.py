@@ -37,7 +37,7 @@ def find_weights(root: Path, part: ComponentRecipe, variants: Sequence[str] = ()
 
     Args:
         root: The model folder.
-        part: Names the subfolder and the file.
+        part: Names the subfolder, "" for the folder itself, and the file.
         variants: Names of variants ("fp16") that do where the plain file is missing.
 
     Raises:
@@ -47,7 +47,7 @@ def find_weights(root: Path, part: ComponentRecipe, variants: Sequence[str] = ()
     folder = root / part.folder
     for file, indices in _names(part.weights, variants):
         if (folder / file).exists():
-            path = locate(root, f"{part.folder}/{file}")
+            path = locate(root, _inside(part.folder, file))
             read_header(path)
             return WeightFiles(files=(path,))
         for index in indices:
@@ -55,12 +55,16 @@ def find_weights(root: Path, part: ComponentRecipe, variants: Sequence[str] = ()
                 return _find_shards(root, part.folder, index)
     if not (folder / part.weights).is_symlink() and (pickle := find_pickle(folder)):
         raise pickle_error(pickle, part.weights)
-    return WeightFiles(files=(locate(root, f"{part.folder}/{part.weights}"),))  # raises
+    return WeightFiles(files=(locate(root, _inside(part.folder, part.weights)),))  # raises
 
 
 def shard_index(weights: str) -> str:
     """Return the name of the index of a sharded file."""
     return f"{weights}.index.json"
+
+
+def _inside(folder: str, name: str) -> str:
+    return f"{folder}/{name}" if folder else name
 
 
 def _names(weights: str, variants: Sequence[str]) -> list[tuple[str, tuple[str, ...]]]:
@@ -85,7 +89,7 @@ def _names(weights: str, variants: Sequence[str]) -> list[tuple[str, tuple[str, 
 
 def _find_shards(root: Path, folder: str, index: str) -> WeightFiles:
     """Read the index of sharded weights and check that it says what the shards hold."""
-    path = locate(root, f"{folder}/{index}")
+    path = locate(root, _inside(folder, index))
     document = read_document(path, most_bytes=MAX_HEADER_BYTES)
     document.check_keys(("weight_map",), ("metadata",))
     weight_map = document.values["weight_map"]
@@ -97,7 +101,7 @@ def _find_shards(root: Path, folder: str, index: str) -> WeightFiles:
                 f"{str(path)!r} names the shard {describe(name)}, want a plain name that ends "
                 "with .safetensors; download the weights again"
             )
-    files = {n: locate(root, f"{folder}/{n}") for n in sorted(set(weight_map.values()))}
+    files = {n: locate(root, _inside(folder, n)) for n in sorted(set(weight_map.values()))}
     held = {tensor: name for name, file in files.items() for tensor in read_header(file)}
     if held != weight_map:
         tensor = min(set(held.items()) ^ set(weight_map.items()))[0]

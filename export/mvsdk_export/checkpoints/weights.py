@@ -23,12 +23,15 @@ SHOWN = 3
 """Names that a message lists before it only counts."""
 
 
-def load_weights_(network: nn.Module, files: Sequence[Path]) -> nn.Module:
+def load_weights_(
+    network: nn.Module, files: Sequence[Path], *, unused: tuple[str, ...] = ()
+) -> nn.Module:
     """Fill a network that was built on the meta device.
 
     Args:
         network: Its state dict says which tensors, of which shape, must be there; no others may.
         files: safetensors files, one or the shards of one.
+        unused: How the names of tensors begin that may be there and are not read.
 
     Returns:
         The network, float32 on the CPU.
@@ -37,7 +40,7 @@ def load_weights_(network: nn.Module, files: Sequence[Path]) -> nn.Module:
         CheckpointError: If tensors are missing, unexpected, of a wrong shape or type, or not
             finite.
     """
-    headers = check_headers(network, files)
+    headers = check_headers(network, files, unused=unused)
     tensors: dict[str, Tensor] = {}
     for path, entries in headers.items():
         tensors.update(read_tensors(path, entries))
@@ -46,17 +49,27 @@ def load_weights_(network: nn.Module, files: Sequence[Path]) -> nn.Module:
 
 
 def check_headers(
-    network: nn.Module, files: Sequence[Path]
+    network: nn.Module, files: Sequence[Path], *, unused: tuple[str, ...] = ()
 ) -> Mapping[Path, Mapping[str, TensorEntry]]:
     """Compare what files say they hold with what a network needs; no weight is read.
 
+    Args:
+        network: As `load_weights_` takes it.
+        files: Likewise.
+        unused: Likewise.
+
     Returns:
-        File -> tensor name -> entry.
+        File -> tensor name -> entry, without those that are not used.
 
     Raises:
         CheckpointError: If tensors are missing, unexpected, or of a wrong shape or type.
     """
-    headers = {path: read_header(path) for path in files}
+    headers = {
+        path: {
+            name: entry for name, entry in read_header(path).items() if not name.startswith(unused)
+        }
+        for path in files
+    }
     _check_entries(headers, network.state_dict())
     return headers
 

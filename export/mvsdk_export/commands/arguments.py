@@ -30,17 +30,19 @@ def add_model_arguments(parser: argparse.ArgumentParser, checkpoint: str) -> Non
     parser.add_argument("--checkpoint", metavar="DIR", type=Path, help=checkpoint)
 
 
-def open_chosen_model(model: str | None, checkpoint: Path | None) -> ModelFolder:
-    """Open the model folder that --model and --checkpoint mean.
+def open_chosen_model(
+    model: str | None, checkpoint: Path | None, decoder: Path | None = None
+) -> ModelFolder:
+    """Open the model folder that --model, --checkpoint and --decoder mean.
 
     Raises:
         ExportError: If no recipe has that name, or its weights are not shipped.
-        CheckpointError: If the folder is none of that recipe, or damaged.
+        CheckpointError: If the folder is none of that recipe, or damaged, or the decoder's is.
     """
     recipe = None if model is None else find_recipe(model)
     if checkpoint is None:
         checkpoint = default_model_folder(model or DEFAULT_MODEL)
-    return open_model(checkpoint, recipe)
+    return open_model(checkpoint, recipe, decoder=decoder)
 
 
 def read_guidance(text: str | None, recipe: Recipe) -> tuple[float, float] | None:
@@ -70,9 +72,23 @@ def read_guidance(text: str | None, recipe: Recipe) -> tuple[float, float] | Non
 def add_size_arguments(parser: argparse.ArgumentParser) -> None:
     """Add --frames, --height, --width and --steps."""
     parser.add_argument("--frames", metavar="N", type=whole_number, help="frames of a clip")
-    parser.add_argument("--height", metavar="N", type=whole_number, help="pixels")
-    parser.add_argument("--width", metavar="N", type=whole_number, help="pixels")
+    parser.add_argument("--height", metavar="N", type=whole_number, help="pixels; so --width N")
+    # Told in the line above: the help of a verb fits a screen.
+    parser.add_argument("--width", metavar="N", type=whole_number, help=argparse.SUPPRESS)
     parser.add_argument("--steps", metavar="N,...", help="step counts, such as 1,2,4")
+
+
+def add_decoder_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add --decoder and --decode-frames."""
+    parser.add_argument(
+        "--decoder", metavar="DIR", type=Path, help="light decoder: an AutoencoderTiny folder"
+    )
+    parser.add_argument(
+        "--decode-frames",
+        metavar="N",
+        type=whole_number,
+        help="frames decoded at once (default: all)",
+    )
 
 
 def read_steps(text: str) -> tuple[int, ...]:

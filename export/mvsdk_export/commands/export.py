@@ -18,6 +18,7 @@ from mvsdk.errors import InputError
 from mvsdk.manifest import END_TO_END, Manifest, Precision, Target, Variant, Verification
 from mvsdk_export.commands import Extra, require_toolchain
 from mvsdk_export.commands.arguments import (
+    add_decoder_arguments,
     add_model_arguments,
     add_size_arguments,
     open_chosen_model,
@@ -61,6 +62,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         help="fp32, fp16, w8a16 or all; default by target",
     )
     add_size_arguments(parser)
+    add_decoder_arguments(parser)
     parser.add_argument(
         "--guidance", metavar="A,B", help="of the first and last frame, such as 1,3"
     )
@@ -147,7 +149,7 @@ class _Bar:
 
 def _read_request(options: argparse.Namespace) -> ExportRequest:
     target = _read_target(options.target)
-    folder = open_chosen_model(options.model, options.checkpoint)
+    folder = open_chosen_model(options.model, options.checkpoint, options.decoder)
     recipe = folder.recipe
     precisions = _DEFAULTS[target]
     if options.precision is not None:
@@ -165,6 +167,7 @@ def _read_request(options: argparse.Namespace) -> ExportRequest:
         )
     }
     chipsets = tuple(dict.fromkeys(find_chipset(name) for name in chips))
+    size["decode_frames"] = options.decode_frames
     check_findings(preflight_request(recipe, **size, steps=steps, chips=chipsets))
     extra = _EXTRAS[target]
     require_toolchain(*_MODULES[extra], command="export", extra=extra)
@@ -214,7 +217,9 @@ def _show_plan(request: ExportRequest, *, as_json: bool) -> None:
         "model": request.folder.recipe.name,
         "checkpoint": str(request.folder.path),
         "components": [part.name for part in request.folder.recipe.components],
+        "decoder": str(request.folder.decoder.path) if request.folder.decoder else None,
         "frames": request.num_frames,
+        "decode_frames": request.size["decode_frames"],
         "height": request.height,
         "width": request.width,
         "steps": list(request.steps),

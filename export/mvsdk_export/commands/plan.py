@@ -13,7 +13,12 @@ from mvsdk.cli.output import format_bytes, say, show, show_json, table
 from mvsdk.devices import find_chipset
 from mvsdk.errors import InputError
 from mvsdk.manifest import PRECISIONS, Precision
-from mvsdk_export.checkpoints import default_model_folder, load_configs
+from mvsdk_export.checkpoints import (
+    DecoderFolder,
+    default_model_folder,
+    load_configs,
+    open_decoder,
+)
 from mvsdk_export.checkpoints.building import resolve
 from mvsdk_export.checkpoints.documents import read_document
 from mvsdk_export.checkpoints.folder import SCHEDULER_FILE
@@ -22,6 +27,7 @@ from mvsdk_export.checkpoints.locations import INDEX_FILE, find_folder, locate
 from mvsdk_export.commands import require_toolchain
 from mvsdk_export.commands.arguments import (
     DEFAULT_MODEL,
+    add_decoder_arguments,
     add_size_arguments,
     read_chips,
     read_guidance,
@@ -31,7 +37,7 @@ from mvsdk_export.commands.arguments import (
 from mvsdk_export.commands.plan_table import cost_table_to_json, cost_table_to_text
 from mvsdk_export.errors import CheckpointError
 from mvsdk_export.preflight import Finding, preflight_costs, preflight_request
-from mvsdk_export.recipes import Recipe, find_recipe
+from mvsdk_export.recipes import DECODER, Recipe, find_recipe
 
 if TYPE_CHECKING:
     from mvsdk_export.costs import ComponentCosts
@@ -41,6 +47,7 @@ TABLE_RECIPE = "mobilevd"
 """The recipe of a paper whose cost table can be counted."""
 _NOT_OF_A_TABLE = (
     *("checkpoint", "frames", "height", "width", "steps", "guidance", "precision", "chip"),
+    *("decoder", "decode_frames"),
 )
 
 
@@ -51,7 +58,11 @@ class _Request:
     recipe: Recipe
     folder: Path | None
     """None to plan by the defaults of the networks' configurations."""
+    decoder: DecoderFolder | None
+    """Where the decoder comes from; None for `folder`."""
     num_frames: int
+    decode_frames: int | None
+    """Frames that are decoded at once; None for all."""
     height: int
     width: int
     steps: tuple[int, ...]
@@ -73,6 +84,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         help="model folder whose config.json files to read (default: the one shipped, if any)",
     )
     add_size_arguments(parser)
+    add_decoder_arguments(parser)
     parser.add_argument(
         "--guidance", metavar="A,B", help="of the first and last frame, such as 1,3"
     )
@@ -103,6 +115,7 @@ def _run(options: argparse.Namespace) -> int:
         width=request.width,
         steps=request.steps,
         chips=chips,
+        decode_frames=request.decode_frames,
     )
     source, costs = "not read", ()
     if _possible(findings):  # a size that does not fit has no costs
@@ -127,7 +140,8 @@ def _run_table(options: argparse.Namespace) -> int:
         )
     for option in _NOT_OF_A_TABLE:
         if getattr(options, option) is not None:
-            raise InputError(f"--table takes no --{option}: its rows are those of the paper")
+            name = option.replace("_", "-")
+            raise InputError(f"--table takes no --{name}: its rows are those of the paper")
     require_toolchain("torch", command="plan")
     from mvsdk_export.compress.cost_table import build_cost_table
 
@@ -153,9 +167,14 @@ def _possible(findings: Sequence[Finding]) -> bool:
 
 def _read_request(options: argparse.Namespace) -> _Request:
     recipe, folder = _find_model(options.model, options.checkpoint)
+    decoder = None if options.decoder is None else open_decoder(options.decoder, recipe)
+    if decoder is not None:
+        recipe = recipe.for_decoder(decoder.variant)
     return _Request(
         recipe=recipe,
         folder=folder,
+        decoder=decoder,
+        decode_frames=options.decode_frames,
         num_frames=recipe.num_frames if options.frames is None else options.frames,
         height=recipe.height if options.height is None else options.height,
         width=recipe.width if options.width is None else options.width,
@@ -207,16 +226,18 @@ def _measure(request: _Request) -> tuple[str, tuple[ComponentCosts, ...]]:
         height=request.height,
         width=request.width,
         guidance=request.guidance,
+        decode_frames=request.decode_frames,
     )
     return source, costs
 
 
 def _read_configs(request: _Request) -> tuple[str, Mapping[str, Any]]:
     """Return where the configurations come from, and those of all components."""
-    recipe, folder = request.recipe, request.folder
-    if folder is None:
-        return "defaults", {part.name: resolve(part.config)() for part in recipe.components}
-    return str(folder), load_configs(folder, recipe)
+    recipe, folder, decoder = request.recipe, request.folder, request.decoder
+    if folder is not None:
+        return str(folder), load_configs(folder, recipe, decoder)
+    configs = {part.name: resolve(part.config)() for part in recipe.components}
+    return "defaults", configs if decoder is None else {**configs, DECODER: decoder.load_config()}
 
 
 def _totals(costs: Sequence[ComponentCosts], steps: Sequence[int]) -> dict[int, int]:
@@ -231,6 +252,8 @@ def _to_json(
     return {
         "model": request.recipe.name,
         "configuration": source,
+        "decoder": None if request.decoder is None else str(request.decoder.path),
+        "decode_frames": request.decode_frames or request.num_frames,
         "video": {
             "frames": request.num_frames,
             "height": request.height,
@@ -258,7 +281,10 @@ def _to_text(
     request: _Request, source: str, costs: Sequence[ComponentCosts], findings: Sequence[Finding]
 ) -> str:
     size = f"{request.num_frames} frames of {request.width} x {request.height}"
-    lines = [f"{request.recipe.name}: {size}; configuration: {source}", ""]
+    lines = [f"{request.recipe.name}: {size}; configuration: {source}"]
+    if request.decoder is not None:
+        lines.append(f"decoder: {request.decoder.path}")
+    lines.append("")
     if costs:
         lines += [_cost_table(request, costs), "", _clip_line(request, costs), ""]
     lines.append(_limit_table(findings))

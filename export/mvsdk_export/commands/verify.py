@@ -31,6 +31,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         help="model folder that the bundle was made of (default: the weights shipped with mvsdk)",
     )
     parser.add_argument(
+        "--decoder", metavar="DIR", type=Path, help="light decoder that the bundle was made with"
+    )
+    parser.add_argument(
         "--pictures", metavar="DIR", type=Path, help="pictures to verify image-to-video with"
     )
     parser.add_argument("--json", action="store_true", help="print the records as JSON")
@@ -50,7 +53,7 @@ def _run(options: argparse.Namespace) -> int:
         require_toolchain(*needed, "onnxruntime_qnn", command="verify", extra="snapdragon")
     require_toolchain(*needed, command="verify")
     path = options.checkpoint or default_model_folder(recipe.name)
-    folder = open_model(path, recipe)
+    folder = open_model(path, recipe, decoder=options.decoder)
     _check_source(bundle, folder)
     from mvsdk_export.export import verify_bundle
     from mvsdk_export.stages import StageRunner
@@ -94,12 +97,22 @@ def _check_source(bundle: Bundle, folder: ModelFolder) -> None:
     """Check that the bundle was made of these weights.
 
     Raises:
-        InputError: If a file is another one; the model card is no matter.
+        InputError: If a file is another one, or one side lacks it; the model card is no matter.
     """
     made_of = {ref.path: ref.sha256 for ref in bundle.manifest.source.checkpoint}
-    for ref in folder.files_with_hashes():
-        if ref.path != MODEL_CARD and made_of.get(ref.path) != ref.sha256:
-            raise InputError(
-                f"{bundle.path.name} was not made of {ref.path} in {str(folder.path)!r}; "
-                "give the model folder that it was made of with --checkpoint"
-            )
+    given = {ref.path: ref.sha256 for ref in folder.files_with_hashes()}
+    light = folder.recipe.light_decoder
+    for path in sorted((made_of.keys() | given.keys()) - {MODEL_CARD}):
+        if made_of.get(path) == given.get(path):
+            continue
+        name, option, place = bundle.path.name, "--checkpoint", folder.path
+        if light is not None and path.startswith(f"{light.decoder.folder}/"):
+            option, place = "--decoder", folder.paths.get("decoder")
+        if path not in given:
+            raise InputError(f"{name} was made of {path} too; give its folder with {option}")
+        if option == "--decoder" and path not in made_of:
+            raise InputError(f"{name} was made with the model's own decoder; leave --decoder out")
+        raise InputError(
+            f"{name} was not made of {path} in {str(place)!r}; give the model folder that it was "
+            f"made of with {option}"
+        )

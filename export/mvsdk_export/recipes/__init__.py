@@ -10,8 +10,10 @@ from mvsdk_export.errors import ExportError
 from mvsdk_export.recipes.animator import ANIMATOR
 from mvsdk_export.recipes.mobilevd import MOBILEVD
 from mvsdk_export.recipes.spec import (
+    DECODER,
     DENOISERS,
     ComponentRecipe,
+    DecoderVariant,
     Recipe,
     SchedulerVariant,
     TensorRecipe,
@@ -33,9 +35,11 @@ def find_recipe(name: str) -> Recipe:
 
 
 __all__ = [
+    "DECODER",
     "DENOISERS",
     "RECIPES",
     "ComponentRecipe",
+    "DecoderVariant",
     "Recipe",
     "SchedulerVariant",
     "TensorRecipe",

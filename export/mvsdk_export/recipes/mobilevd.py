@@ -8,7 +8,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mvsdk_export.recipes.spec import ComponentRecipe, Recipe, SchedulerVariant, TensorRecipe
+from mvsdk_export.recipes.spec import (
+    ComponentRecipe,
+    DecoderVariant,
+    Recipe,
+    SchedulerVariant,
+    TensorRecipe,
+)
 
 _IMAGE = TensorRecipe(name="image", shape=(1, "H", "W", 3), dtype="uint8")
 _FEATURES = TensorRecipe(name="encoder_hidden_states", shape=(1, 1, "D"), dtype="float32")
@@ -16,6 +22,8 @@ _IMAGE_LATENTS = TensorRecipe(name="image_latents", shape=(1, "C", "h", "w"), dt
 _SAMPLE = TensorRecipe(name="sample", shape=("F", "C", "h", "w"), dtype="float32")
 _TIMESTEP = TensorRecipe(name="timestep", shape=(1,), dtype="float32")
 _TIME_IDS = TensorRecipe(name="added_time_ids", shape=(1, 3), dtype="float32")
+_LATENTS = TensorRecipe(name="latents", shape=("f", "C", "h", "w"), dtype="float32")
+_FRAMES = TensorRecipe(name="frames", shape=("f", "H", "W", 3), dtype="uint8")
 
 _VAE = "mvsdk_export.networks.svd.vae:TemporalAutoencoder"
 _VAE_CONFIG = "mvsdk_export.networks.svd.vae:TemporalAutoencoderConfig"
@@ -37,6 +45,17 @@ _ONE_STEP = replace(
     wrapper="mvsdk_export.networks.svd.graphs:OneStepGraph",
     wrapper_options=("sigma",),
     inputs=(_SAMPLE, _FEATURES, _IMAGE_LATENTS, _TIME_IDS),
+)
+_LIGHT_DECODER = ComponentRecipe(
+    name="vae_decoder",
+    network="mvsdk_export.networks.svd.light_decoder:LightDecoder",
+    config="mvsdk_export.networks.svd.light_decoder:LightDecoderConfig",
+    folder="decoder",
+    weights=_WEIGHTS,
+    wrapper="mvsdk_export.networks.svd.light_decoder:LightDecoderGraph",
+    unused_weights=("encoder.",),
+    inputs=(_LATENTS,),
+    outputs=(_FRAMES,),
 )
 
 MOBILEVD = Recipe(
@@ -76,8 +95,8 @@ MOBILEVD = Recipe(
             folder="vae",
             weights=_WEIGHTS,
             wrapper="mvsdk_export.networks.svd.graphs:DecoderGraph",
-            inputs=(TensorRecipe(name="latents", shape=("F", "C", "h", "w"), dtype="float32"),),
-            outputs=(TensorRecipe(name="frames", shape=("F", "H", "W", 3), dtype="uint8"),),
+            inputs=(_LATENTS,),
+            outputs=(_FRAMES,),
         ),
     ),
     schedulers={
@@ -133,4 +152,11 @@ MOBILEVD = Recipe(
         "terms of its model card apply",
     },
     ships_weights=False,
+    light_decoder=DecoderVariant(
+        decoder=_LIGHT_DECODER,
+        licences={
+            "LicenseRef-Light-Decoder": "the weights of the light decoder: the terms of its own "
+            "model card apply",
+        },
+    ),
 )

@@ -11,6 +11,9 @@ Shape = tuple[int, ...]
 DENOISERS = ("unet", "transformer")
 """Components that run once per step; the others run once per clip."""
 
+DECODER = "vae_decoder"
+"""Component that makes frames: it may take a clip in parts, and then runs once for each."""
+
 WrapperOption = Literal["height", "width", "guidance", "sigma"]
 
 
@@ -52,6 +55,8 @@ class ComponentRecipe:
     """`"module:class"` of a module around the network that is what phones get; None for none."""
     wrapper_options: tuple[WrapperOption, ...] = ()
     """Keyword arguments that the wrapper takes beside the network."""
+    unused_weights: tuple[str, ...] = ()
+    """How the names of tensors begin that the file may hold and this network has not."""
     inputs: tuple[TensorRecipe, ...]
     outputs: tuple[TensorRecipe, ...]
 
@@ -64,6 +69,16 @@ class SchedulerVariant:
     """Takes the place of the component of the same name."""
     steps: tuple[int, ...]
     default_steps: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecoderVariant:
+    """How a recipe differs where another decoder takes the place of its own."""
+
+    decoder: ComponentRecipe
+    """Its `folder` is what bundles call the folder of that decoder, which lies anywhere."""
+    licences: Mapping[str, str]
+    """Further ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +116,8 @@ class Recipe:
     """Licence -> what it applies to."""
     ships_weights: bool = True
     """Whether this package holds a checkpoint."""
+    light_decoder: DecoderVariant | None = None
+    """A decoder that takes less, of weights that are no part of a checkpoint; None for none."""
 
     @property
     def denoiser(self) -> str:
@@ -132,10 +149,22 @@ class Recipe:
             return self
         return replace(
             self,
-            components=tuple(
-                variant.denoiser if part.name == variant.denoiser.name else part
-                for part in self.components
-            ),
+            components=self._components_with(variant.denoiser),
             steps=variant.steps,
             default_steps=variant.default_steps,
         )
+
+    def for_decoder(self, variant: DecoderVariant) -> Recipe:
+        """Return the recipe with another decoder.
+
+        Args:
+            variant: Such as `light_decoder`.
+        """
+        return replace(
+            self,
+            components=self._components_with(variant.decoder),
+            licences={**self.licences, **variant.licences},
+        )
+
+    def _components_with(self, other: ComponentRecipe) -> tuple[ComponentRecipe, ...]:
+        return tuple(other if part.name == other.name else part for part in self.components)

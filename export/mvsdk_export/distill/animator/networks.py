@@ -15,10 +15,15 @@ from mvsdk_export.distill.adversarial import Backbone, Heads
 from mvsdk_export.distill.animator.bank import ClipBank
 from mvsdk_export.distill.animator.edm import Network, coefficients_of, like
 from mvsdk_export.distill.autoencoder import to_network
+from mvsdk_export.networks.svd.blocks import ResBlock, TemporalResBlock
 from mvsdk_export.networks.svd.clip_vision import ClipVisionConfig, ClipVisionEncoder
 from mvsdk_export.networks.svd.config import SVDUNetConfig
 from mvsdk_export.networks.svd.graphs import CLIP_MEAN, CLIP_STD
-from mvsdk_export.networks.svd.transformer import SelfAttention, SingleTokenCrossAttention
+from mvsdk_export.networks.svd.transformer import (
+    SelfAttention,
+    SingleTokenCrossAttention,
+    TransformerSpatioTemporal,
+)
 from mvsdk_export.networks.svd.unet import SVDUNet
 from mvsdk_export.networks.vae import Autoencoder
 
@@ -41,7 +46,7 @@ class AnimatorBase(nn.Module):
     def __init__(self, unet: SVDUNetConfig, image_encoder: ClipVisionConfig) -> None:
         super().__init__()
         self.image_encoder = ClipVisionEncoder(image_encoder)
-        self.unet = use_training_forms_(SVDUNet(unet))
+        self.unet = zero_branches_(use_training_forms_(SVDUNet(unet)))
 
 
 class OneStepStudent(nn.Module):
@@ -75,6 +80,22 @@ def use_training_forms_(unet: SVDUNet) -> SVDUNet:
     for module in unet.modules():
         if isinstance(module, SelfAttention | SingleTokenCrossAttention):
             module.form = "batched"
+    return unet
+
+
+@torch.no_grad()
+def zero_branches_(unet: SVDUNet) -> SVDUNet:
+    """Let every residual branch of a fresh denoiser begin as nothing, and its output as zero.
+
+    Reference:
+        Dhariwal and Nichol 2021, arXiv:2105.05233 (their code does it).
+    """
+    unet.conv_out.weight.zero_()
+    for module in unet.modules():
+        if isinstance(module, ResBlock | TemporalResBlock):
+            module.conv2.weight.zero_()
+        if isinstance(module, TransformerSpatioTemporal):
+            module.proj_out.weight.zero_()
     return unet
 
 

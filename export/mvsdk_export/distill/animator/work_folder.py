@@ -1,21 +1,20 @@
 """The work folder of the image-to-video model: where its stages leave what they make.
 
-Every network of the chain is built from the one before it, as its training began, and takes the
-averaged weights of its own stage.
+A network of the chain begins as that of the stage before, compressed by one step, and ends with
+the averaged weights of its own stage.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from pathlib import Path
 
 from mvsdk_export.checkpoints import default_model_folder, open_model
-from mvsdk_export.compress.folding import fold_cross_attention
-from mvsdk_export.compress.frames import halve_frames
+from mvsdk_export.compress.folding import fold_cross_attention, report_folding
+from mvsdk_export.compress.frames import halve_frames, report_frames
 from mvsdk_export.compress.funnels import add_funnels, merge_funnels
 from mvsdk_export.compress.importance import Importance, load_importance
-from mvsdk_export.compress.pruning import prune_temporal
+from mvsdk_export.compress.pruning import prune_temporal, report_pruning
 from mvsdk_export.distill.animator.bank import ClipBank, check_clip_bank, read_clip_bank
 from mvsdk_export.distill.animator.clips import AnimatedClips
 from mvsdk_export.distill.animator.networks import AnimatorBase, OneStepStudent
@@ -23,6 +22,7 @@ from mvsdk_export.distill.animator.options import CHAIN, AnimatorStage
 from mvsdk_export.distill.animator.recipe import AnimatorTraining
 from mvsdk_export.distill.loop import load_average_, read_saved_run
 from mvsdk_export.distill.sprites import Sprites, load_sprites, sprite_cache
+from mvsdk_export.networks.svd.config import SVDUNetConfig
 from mvsdk_export.networks.svd.unet import SVDUNet
 from mvsdk_export.networks.vae import PATCH, Autoencoder
 from mvsdk_export.recipes import find_recipe
@@ -107,23 +107,21 @@ def load_base(recipe: AnimatorTraining, work: Path) -> AnimatorBase:
 def begin_unet(stage: AnimatorStage, recipe: AnimatorTraining, work: Path) -> SVDUNet:
     """Return the denoiser as the training of a stage of the chain begins with it.
 
-    It is compressed by one step, and not yet finetuned; funnels are adaptors.
+    It is compressed by one step, and not yet finetuned; funnels are adaptors. No other network
+    shares its weights.
     """
-    size = latent_size_of(recipe)
-    if stage == "one_step":
-        unet, _ = fold_cross_attention(load_base(recipe, work).unet, latent_size=size)
-        return unet
-    settings = recipe.compression
-    before = load_unet(CHAIN[CHAIN.index(stage) - 1], recipe, work)
+    before = load_unet("base" if stage == CHAIN[0] else CHAIN[CHAIN.index(stage) - 1], recipe, work)
+    settings, size = recipe.compression, latent_size_of(recipe)
     match stage:
+        case "one_step":
+            unet, _ = fold_cross_attention(before, latent_size=size)
         case "frames":
             levels, down, up = settings.frame_levels, settings.frame_down, settings.frame_up
             unet, _ = halve_frames(before, levels, down=down, up=up, latent_size=size)
         case "prune":
             unet, _ = prune_temporal(before, read_importance(work), latent_size=size)
         case "funnels":
-            factor, layers = settings.funnel_factor, settings.funnel_layers
-            unet, _ = add_funnels(before, factor, layers, latent_size=size)
+            unet = _with_funnels(before, recipe)
         case _:
             unet = before
     return unet
@@ -138,12 +136,9 @@ def load_unet(stage: AnimatorStage, recipe: AnimatorTraining, work: Path) -> SVD
 
 
 def build_student(stage: AnimatorStage, unet: SVDUNet, recipe: AnimatorTraining) -> OneStepStudent:
-    """Build what a stage of the chain trains, around its denoiser.
-
-    The denoiser is copied: transforms share weights with the network that they were given.
-    """
+    """Build what a stage of the chain trains, around its denoiser, which it takes over."""
     return OneStepStudent(
-        copy.deepcopy(unet).requires_grad_(True),
+        unet.requires_grad_(True),
         recipe.unet.block_out_channels,
         recipe.image_encoder.projection_dim,
         keep=recipe.kept_blocks if stage == "importance" else None,
@@ -152,9 +147,39 @@ def build_student(stage: AnimatorStage, unet: SVDUNet, recipe: AnimatorTraining)
 
 def load_student(stage: AnimatorStage, recipe: AnimatorTraining, work: Path) -> OneStepStudent:
     """Load the averaged weights of a stage of the chain, finished or not."""
-    network = build_student(stage, begin_unet(stage, recipe, work), recipe)
+    unet = SVDUNet(_trained_config(stage, recipe, work))
+    if stage == "funnels":
+        unet = _with_funnels(unet, recipe)
+    network = build_student(stage, unet, recipe)
     load_average_(network, work / FOLDERS[stage])
     return network
+
+
+def _trained_config(stage: AnimatorStage, recipe: AnimatorTraining, work: Path) -> SVDUNetConfig:
+    """Return the configuration of the denoiser that a stage of the chain trains.
+
+    That of the network with funnels as adaptors is the one without.
+    """
+    settings, size = recipe.compression, latent_size_of(recipe)
+    config = report_folding(recipe.unet, latent_size=size).config
+    if stage == "one_step":
+        return config
+    levels, down, up = settings.frame_levels, settings.frame_down, settings.frame_up
+    config = report_frames(config, levels, down=down, up=up, latent_size=size).config
+    if stage in ("frames", "importance"):
+        return config
+    return report_pruning(config, read_importance(work), latent_size=size).config
+
+
+def _with_funnels(unet: SVDUNet, recipe: AnimatorTraining) -> SVDUNet:
+    settings = recipe.compression
+    unet, _ = add_funnels(
+        unet,
+        settings.funnel_factor,
+        settings.funnel_layers,
+        latent_size=latent_size_of(recipe),
+    )
+    return unet
 
 
 def read_importance(work: Path) -> Importance:

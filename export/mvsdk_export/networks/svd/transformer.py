@@ -48,7 +48,6 @@ class SelfAttention(nn.Module):
         return self.to_out[0](self._attend(q, k, v, num_frames))
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, num_frames: int) -> Tensor:
-        del num_frames
         return TOKEN_ATTENTION_FORMS[self.form](q, k, v, self.heads, self.scale)
 
 

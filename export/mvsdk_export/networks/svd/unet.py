@@ -42,7 +42,7 @@ class Stage(nn.Module):
         level: Resolution, 0 is the finest.
         in_channels: Channels of the input of each residual block.
         eps: Added to the variance in the residual blocks.
-        attentions: Transformers: 0, or one behind each residual block (the first few of them).
+        attentions: Transformers, one behind each of the first residual blocks.
         sampler: Where the stage hands to: "down", "up" or None.
     """
 

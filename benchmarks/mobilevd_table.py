@@ -1,0 +1,130 @@
+"""Records of `benchmarks.mobilevd` and the tables drawn from them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+PRECISIONS = ("fp16", "w8a16")
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What one phase of a trial took. None: it did not get so far, or makes no such thing."""
+
+    command: str
+    subject: str
+    precision: str
+    phase: str
+    part: int | None = None
+    wall_s: float
+    cpu_s: float
+    """Processor seconds of the child, all threads together: what a busy machine changes least."""
+    peak_bytes: int
+    """Largest resident memory of the child."""
+    context_bytes: int | None = None
+    npu_nodes: int | None = None
+    """EPContext nodes: 1 if the compiler took the part whole."""
+    left_outside: tuple[str, ...] = ()
+    """Operators that would run on the phone's CPU."""
+    weight_bytes: int | None = None
+    """Of the float32 model."""
+    nodes: int | None = None
+    crossing_bytes: int | None = None
+    """Of the values that a part hands on, as they cross."""
+    failure: str | None = None
+    chip: str
+    machine: str
+    versions: Mapping[str, str]
+    date: str
+
+    @property
+    def trial(self) -> tuple[Any, ...]:
+        """What a later record of the same replaces."""
+        return (self.command, self.subject, self.precision, self.phase, self.part, self.chip)
+
+
+def read_records(path: Path) -> list[Record]:
+    """Return the records of a file; none if it is not there."""
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    return [
+        Record(**item | {"left_outside": tuple(item.get("left_outside", ()))}) for item in found
+    ]
+
+
+def keep(record: Record, path: Path) -> None:
+    """Add a record to a file, in place of one of the same trial."""
+    others = [x for x in read_records(path) if x.trial != record.trial]
+    told = [asdict(x) for x in [*others, record]]
+    lines = ",\n".join(
+        json.dumps({k: v for k, v in x.items() if v not in (None, ())}) for x in told
+    )
+    path.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+
+
+def draw(records: Sequence[Record]) -> str:
+    """Return Markdown: a table of the blocks, and one of every denoiser at every precision."""
+    lines: list[str] = []
+    subjects = dict.fromkeys(x.subject for x in records if x.command == "blocks")
+    for precision in PRECISIONS:
+        rows = [_sum(_of(records, "blocks", subject, precision)) for subject in subjects]
+        lines += ["", f"### Blocks, {precision}", "", *_table(list(subjects), rows)]
+    for subject in dict.fromkeys(x.subject for x in records if x.command == "full"):
+        for precision in PRECISIONS:
+            found = _of(records, "full", subject, precision)
+            if not found:
+                continue
+            parts = sorted({x.part for x in found if x.part is not None})
+            rows = [_sum([x for x in found if x.part == part]) for part in parts]
+            labels = [f"part {part}" for part in parts]
+            whole = _sum([x for x in found if x.part is not None])
+            lines += ["", f"### {subject}, {precision}", ""]
+            lines += _table([*labels, "in all"], [*rows, whole])
+    return "\n".join(lines).strip()
+
+
+def _of(records: Sequence[Record], command: str, subject: str, precision: str) -> list[Record]:
+    """Return the records of a trial, its tracing included, which all precisions share."""
+    found = [x for x in records if (x.command, x.subject) == (command, subject)]
+    return [x for x in found if x.precision in (precision, "fp32")]
+
+
+def _sum(records: Sequence[Record]) -> list[str]:
+    """Return the cells of a row: what its phases took together."""
+    compiled = [x for x in records if x.phase == "compile"]
+    failures = [f"{x.phase}: {x.failure}" for x in records if x.failure]
+    made = [x for x in compiled if x.failure is None]
+    before = sum(x.cpu_s for x in records if x.phase != "compile")
+    return [
+        f"{before:.1f}",
+        f"{sum(x.cpu_s for x in compiled):.1f}" if compiled else "",
+        f"{max(x.peak_bytes for x in compiled) / 2**30:.2f}" if compiled else "",
+        f"{sum(x.context_bytes or 0 for x in made) / _MIB:.1f}" if made else "",
+        str(sum(x.npu_nodes or 0 for x in made)) if made else "",
+        ", ".join(y for x in made for y in x.left_outside) or ("none" if made else ""),
+        f"{sum(x.crossing_bytes or 0 for x in made) / _MIB:.1f}" if made else "",
+        "; ".join(failures),
+    ]
+
+
+_HEADINGS = (
+    "",
+    "before s",
+    "compile s",
+    "compile GiB",
+    "context MiB",
+    "contexts",
+    "left to the CPU",
+    "crossing MiB",
+    "failure",
+)
+
+
+def _table(labels: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    rules = ["---", *["---:"] * 5, "---", "---:", "---"]
+    body = [[label, *row] for label, row in zip(labels, rows, strict=True)]
+    return [f"| {' | '.join(cells)} |" for cells in [_HEADINGS, rules, *body]]

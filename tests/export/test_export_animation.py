@@ -1,0 +1,152 @@
+"""Exports of image-to-video models, end to end, on tiny networks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+from exporting import Toolchain
+from PIL import Image
+from tiny_mobilevd import write_tiny_animator_folder
+
+import mvsdk
+from mvsdk.bundle import Bundle
+from mvsdk.manifest import END_TO_END, Manifest
+from mvsdk_export.assemble import read_guidance
+
+pytestmark = [pytest.mark.torch, pytest.mark.slow]
+
+SIZE = ("--frames", "4", "--height", "64", "--width", "64")
+
+
+@pytest.fixture(scope="module")
+def one_step_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a model folder whose denoiser is compressed and takes one step."""
+    return write_tiny_animator_folder(tmp_path_factory.mktemp("model") / "one").path
+
+
+@pytest.fixture(scope="module")
+def many_steps_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a model folder whose denoiser is that of SVD, small."""
+    return write_tiny_animator_folder(
+        tmp_path_factory.mktemp("model") / "many", one_step=False
+    ).path
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with three pictures, and a file that is none."""
+    folder = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    for name, shape in (("a.png", (90, 60)), ("b.jpg", (64, 64)), ("c.png", (40, 100))):
+        coarse = rng.integers(0, 256, (4, 4, 3)).astype(np.uint8)
+        Image.fromarray(coarse).resize(shape[::-1]).save(folder / name)
+    (folder / "notes.txt").write_text("none of them\n")
+    return folder
+
+
+def _records(manifest: Manifest, component: str) -> list[float]:
+    found = [r.value_db for r in manifest.verification if r.component == component]
+    return [200.0 if value is None else value for value in found]
+
+
+def _is_verified(manifest: Manifest) -> bool:
+    return bool(manifest.verification) and all(r.passed for r in manifest.verification)
+
+
+def test_model_of_many_steps_keeps_its_guidance_and_its_pictures(
+    toolchain: Toolchain, many_steps_folder: Path, pictures: Path, tmp_path: Path
+) -> None:
+    """Two steps of EDM with guidance folded in, verified on pictures of the user's own."""
+    out = tmp_path / "many.mvbundle"
+    done = toolchain(
+        *("export", "--target", "onnx", "--precision", "fp32", *SIZE, "--steps", "2"),
+        *("--checkpoint", many_steps_folder, "--guidance", "1,3", "--pictures", pictures),
+        *("--out", out, "--json"),
+    )
+    assert done.status == 0, done.err
+    manifest = Bundle.open(out, verify=True).manifest
+    assert manifest.task == "image_to_video"
+    assert (manifest.sampler.kind, manifest.sampler.prediction_type) == (
+        "edm_euler",
+        "v_prediction",
+    )
+    assert manifest.sampler.guidance_scale == 3.0
+    assert read_guidance(manifest) == (1.0, 3.0)
+    assert _is_verified(manifest)
+    assert min(_records(manifest, "unet")) > 90
+    assert {r.case.split(",")[0] for r in manifest.verification} == {"a.png"}
+    with mvsdk.load(out) as pipeline:
+        video = pipeline.animate(pictures / "c.png", seed=3)
+        again = pipeline.animate(pictures / "c.png", seed=3)
+    assert video.frames.shape == (4, 64, 64, 3)
+    assert (video.frames == again.frames).all()
+
+
+def test_one_step_model_runs_on_the_emulator_with_a_picture_of_bytes(
+    toolchain: Toolchain, one_step_folder: Path, tmp_path: Path
+) -> None:
+    """Every component is one context with nothing on the CPU, and the clip is that of PyTorch."""
+    pytest.importorskip("onnxruntime_qnn")
+    out = tmp_path / "one.mvbundle"
+    done = toolchain(
+        *("export", "--target", "snapdragon", "--chip", "sm8650", "--precision", "w8a16", *SIZE),
+        *("--checkpoint", one_step_folder, "--out", out, "--json"),
+    )
+    assert done.status == 0, done.err
+    report = json.loads(done.out)
+    assert [row["residency"]["cpu_nodes"] for row in report["variants"]] == [0, 0, 0, 0]
+    manifest = Bundle.open(out, verify=True).manifest
+    assert _is_verified(manifest)
+    assert sorted(manifest.sampler.schedules) == [1]
+    (unet,) = manifest.components["unet"].variants
+    assert "timestep" not in {spec.name for spec in unet.inputs}
+    for component in ("image_encoder", "vae_encoder"):
+        (variant,) = manifest.components[component].variants
+        image = next(spec for spec in variant.inputs if spec.name == "image")
+        assert (image.dtype, image.shape) == ("uint8", (1, 64, 64, 3))
+    assert _records(manifest, END_TO_END)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (("--steps", "4"), "makes a clip in 1 step, asked is 4; use --steps 1"),
+        (("--guidance", "1,3"), "its denoiser is trained to do without"),
+        (("--pictures", "nowhere"), "which is no folder"),
+        (("--height", "100"), "allowed: 64 to 1024, a multiple of 64"),
+    ],
+)
+def test_wrong_request_is_one_line(
+    toolchain: Toolchain,
+    one_step_folder: Path,
+    tmp_path: Path,
+    arguments: tuple[str, ...],
+    wanted: str,
+) -> None:
+    out = tmp_path / "x.mvbundle"
+    done = toolchain(
+        *("export", "--target", "onnx", "--frames", "4", "--width", "64"),
+        *(() if "--height" in arguments else ("--height", "64")),
+        *("--checkpoint", one_step_folder, "--out", out, *arguments),
+    )
+    assert done.status == 2
+    assert wanted in done.err
+    assert done.err.count("\n") == 1
+    assert not out.exists()
+
+
+def test_pictures_do_not_go_with_a_model_that_takes_prompts(
+    toolchain: Toolchain, tiny_model_folder: Path, pictures: Path
+) -> None:
+    done = toolchain(
+        *("export", "--target", "onnx", "--checkpoint", tiny_model_folder),
+        *("--pictures", pictures, "--dry-run"),
+    )
+    assert done.status == 2
+    assert "--pictures goes with image-to-video models, sticker takes prompts" in done.err
