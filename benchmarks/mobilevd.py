@@ -33,12 +33,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.mobilevd_phases import FRAMES, LEVELS
-from benchmarks.mobilevd_table import PRECISIONS, Record, draw, keep, read_records
+from benchmarks.mobilevd_table import FORMS, PRECISIONS, Record, draw, keep, read_records
 from mvsdk_export.stages import tool_versions
 
 RECORDS = Path(__file__).with_suffix(".json")
 BLOCKS = ("resnet", "transformer")
-FORMS = ("diffusers", "npu")
 LIMIT_S, LIMIT_GIB = 600.0, 16.0
 _POLL_S = 0.2
 
@@ -74,6 +73,7 @@ class Bench:
         arguments: Mapping[str, Any],
         *,
         part: int | None = None,
+        forms: str = "npu",
     ) -> Record:
         """Run one phase in a child and keep its record; a failure is a record too."""
         found, usage = run_child(phase, arguments, self.limits)
@@ -83,6 +83,7 @@ class Bench:
             precision=precision,
             phase=phase,
             part=part,
+            forms=forms,
             chip=self.chip,
             machine=f"{platform.system()} {platform.machine()}",
             versions=self.versions,
@@ -179,17 +180,14 @@ def _measure_block(
     channels, _, height, width = LEVELS[level]
     subject = f"{block} {FRAMES}x{channels}x{height}x{width} {form}"
     place = {"folder": str(folder)}
-    traced = bench.run(
-        "trace block", subject, "fp32", {**place, "block": block, "level": level, "form": form}
-    )
-    if traced.failure:
+    what = {**place, "block": block, "level": level, "form": form}
+    if bench.run("trace block", subject, "fp32", what, forms=form).failure:
         return
     for precision in precisions:
         part = {**place, "part": 0}
-        made = bench.run(_MAKERS[precision], subject, precision, part)
-        if not made.failure:
+        if not bench.run(_MAKERS[precision], subject, precision, part, forms=form).failure:
             arguments = {**part, "precision": precision, "chip": bench.chip}
-            bench.run("compile", subject, precision, arguments)
+            bench.run("compile", subject, precision, arguments, forms=form)
 
 
 _MAKERS = {"fp16": "halve", "w8a16": "quantise"}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 PRECISIONS = ("fp16", "w8a16")
+FORMS = ("diffusers", "npu")
 _MIB = 1 << 20
 
 
@@ -29,6 +30,8 @@ class Record:
     context_bytes: int | None = None
     npu_nodes: int | None = None
     """EPContext nodes: 1 if the compiler took the part whole."""
+    forms: str = "npu"
+    """How layers were written: diffusers' own way, ours for NPUs, or what differed from these."""
     left_outside: tuple[str, ...] = ()
     """Operators that would run on the phone's CPU."""
     weight_bytes: int | None = None
@@ -68,23 +71,36 @@ def keep(record: Record, path: Path) -> None:
 
 def draw(records: Sequence[Record]) -> str:
     """Return Markdown: a table of the blocks, and one of every denoiser at every precision."""
-    lines: list[str] = []
-    subjects = dict.fromkeys(x.subject for x in records if x.command == "blocks")
+    lines = _circumstances(records)
+    blocks = [x for x in records if x.command == "blocks"]
     for precision in PRECISIONS:
+        subjects = list(dict.fromkeys(x.subject for x in blocks if x.precision == precision))
         rows = [_sum(_of(records, "blocks", subject, precision)) for subject in subjects]
-        lines += ["", f"### Blocks, {precision}", "", *_table(list(subjects), rows)]
+        if rows:
+            lines += ["", f"### Blocks, {precision}", "", *_table(subjects, rows)]
     for subject in dict.fromkeys(x.subject for x in records if x.command == "full"):
         for precision in PRECISIONS:
             found = _of(records, "full", subject, precision)
-            if not found:
-                continue
             parts = sorted({x.part for x in found if x.part is not None})
+            if not parts:
+                continue
             rows = [_sum([x for x in found if x.part == part]) for part in parts]
             labels = [f"part {part}" for part in parts]
             whole = _sum([x for x in found if x.part is not None])
             lines += ["", f"### {subject}, {precision}", ""]
             lines += _table([*labels, "in all"], [*rows, whole])
     return "\n".join(lines).strip()
+
+
+def _circumstances(records: Sequence[Record]) -> list[str]:
+    """Return what was measured with what; one line for every chip, machine and set of tools."""
+    lines: dict[str, None] = {}
+    for record in records:
+        versions = ", ".join(f"{name} {version}" for name, version in record.versions.items())
+        told = f"Measured {record.date} for {record.chip} on {record.machine}; {versions}."
+        lines[told] = None
+    lines |= dict.fromkeys(f"Forms: {x.forms}." for x in records if x.forms not in FORMS)
+    return list(lines)
 
 
 def _of(records: Sequence[Record], command: str, subject: str, precision: str) -> list[Record]:
@@ -98,9 +114,10 @@ def _sum(records: Sequence[Record]) -> list[str]:
     compiled = [x for x in records if x.phase == "compile"]
     failures = [f"{x.phase}: {x.failure}" for x in records if x.failure]
     made = [x for x in compiled if x.failure is None]
-    before = sum(x.cpu_s for x in records if x.phase != "compile")
+    before = [x for x in records if x.phase not in ("compile", "stitch")]
     return [
-        f"{before:.1f}",
+        f"{sum(x.cpu_s for x in before):.1f}",
+        f"{max((x.peak_bytes for x in before), default=0) / 2**30:.2f}",
         f"{sum(x.cpu_s for x in compiled):.1f}" if compiled else "",
         f"{max(x.peak_bytes for x in compiled) / 2**30:.2f}" if compiled else "",
         f"{sum(x.context_bytes or 0 for x in made) / _MIB:.1f}" if made else "",
@@ -114,6 +131,7 @@ def _sum(records: Sequence[Record]) -> list[str]:
 _HEADINGS = (
     "",
     "before s",
+    "before GiB",
     "compile s",
     "compile GiB",
     "context MiB",
@@ -125,6 +143,6 @@ _HEADINGS = (
 
 
 def _table(labels: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    rules = ["---", *["---:"] * 5, "---", "---:", "---"]
+    rules = ["---", *["---:"] * 6, "---", "---:", "---"]
     body = [[label, *row] for label, row in zip(labels, rows, strict=True)]
     return [f"| {' | '.join(cells)} |" for cells in [_HEADINGS, rules, *body]]

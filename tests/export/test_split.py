@@ -375,6 +375,20 @@ def test_float16_parts_hand_over_float16(
     assert sqnr_db(values["model_output"], run(hourglass, feeds[0])["model_output"]) > 45
 
 
+def test_part_that_computes_in_float32_at_its_border_casts_what_crosses(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Relu", ["x"], ["h"], "first"),
+        helper.make_node("Neg", ["h"], ["y"], "second"),
+    ]
+    model = onnx.load(save_graph(tmp_path / "m.onnx", nodes, {}, {"h": (1, 8), "y": (1, 8)}))
+    agree_float16(model, {"x", "h"})
+    save_model(model, tmp_path / "m.onnx")
+    found = run(tmp_path / "m.onnx", {"x": np.arange(-4, 4, dtype=np.float16)[None]})
+    assert (found["h"].dtype, found["y"].dtype) == (np.float16, np.float32)
+    assert found["h"].tolist() == [[0, 0, 0, 0, 0, 1, 2, 3]]
+    assert (found["y"] == -found["h"]).all()
+
+
 def make_context(
     folder: Path, name: str, takes: Mapping[str, int], gives: Mapping[str, int], kind: int
 ) -> Path:

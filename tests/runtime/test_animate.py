@@ -22,6 +22,7 @@ from tiny_animators import (
     one_step,
     with_timestep,
 )
+from tiny_bundles import decoding
 
 import mvsdk
 from mvsdk import Fake, InputError, Step
@@ -77,6 +78,14 @@ def test_one_step_lands_on_the_answer_of_the_denoiser(
     clean = goal(encode(_picture()[None], picture_noise(3, HEIGHT, WIDE), 0.0), 127)
     assert (step.index, step.count, step.sigma) == (1, 1, 0.0)
     np.testing.assert_allclose(step.latents, clean, atol=1e-6)
+
+
+def test_a_clip_that_is_decoded_in_parts_is_the_same(
+    animator_bundle: Bundle, animator: Fake, tmp_path: Path
+) -> None:
+    parts = build_animator(tmp_path / "parts.mvbundle", tensors=decoding(2))
+    clips = [_load(bundle, animator).animate(_picture()) for bundle in (animator_bundle, parts)]
+    assert clips[0].frames.tobytes() == clips[1].frames.tobytes()
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4])

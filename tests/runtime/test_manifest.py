@@ -151,6 +151,11 @@ def _reshape(doc: dict[str, Any], name: str, shape: list[int]) -> None:
                     tensor["shape"] = shape
 
 
+def _decode_one_of_six(doc: dict[str, Any]) -> None:
+    doc["video"]["frames"] = 6
+    _reshape(doc, "latents", [1, 16, 8, 8])
+
+
 def _condition_motion(doc: dict[str, Any], values: list[float]) -> None:
     _add_input(doc, "motion")
     doc["sampler"]["conditioning"] = {"motion": values}
@@ -251,6 +256,26 @@ INCONSISTENT: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "video against decoder": (
         lambda doc: doc["video"].update(width=128),
         "vae_decoder/frames has shape (8, 64, 64, 3), video says (8, 64, 128, 3)",
+    ),
+    "decoder of three frames of eight": (
+        lambda doc: _reshape(doc, "latents", [3, 16, 8, 8]),
+        "vae_decoder/latents has shape (3, 16, 8, 8), latents.shape says (8, 16, 8, 8), or fewer",
+    ),
+    "decoder of more frames than there are": (
+        lambda doc: _reshape(doc, "latents", [16, 16, 8, 8]),
+        "vae_decoder/latents has shape (16, 16, 8, 8), latents.shape says (8, 16, 8, 8), or fewer",
+    ),
+    "decoder of no frames": (
+        lambda doc: _reshape(doc, "latents", []),
+        "vae_decoder/latents has shape (), latents.shape says (8, 16, 8, 8), or fewer",
+    ),
+    "part of the latents, all of the clip": (
+        lambda doc: _reshape(doc, "latents", [2, 16, 8, 8]),
+        "vae_decoder/frames has shape (8, 64, 64, 3), video says (2, 64, 64, 3)",
+    ),
+    "parts that a clip does not have": (
+        _decode_one_of_six,
+        "so a clip is decoded in 8 equal parts, which the 6 frames of video do not have",
     ),
     "tokens against encoder": (
         lambda doc: doc["tokenizer"].update(max_length=77),
@@ -384,6 +409,15 @@ def test_schema_refuses_the_disagreements_that_it_can_express(case: str) -> None
     broken = document()
     INCONSISTENT[case][0](broken)
     assert not SCHEMA.is_valid(broken)
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 4, 8])
+def test_a_decoder_may_take_equal_parts_of_a_clip(at_once: int) -> None:
+    doc = document()
+    _reshape(doc, "latents", [at_once, 16, 8, 8])
+    _reshape(doc, "frames", [at_once, 64, 64, 3])
+    SCHEMA.validate(doc)
+    assert Manifest.from_json(encode(doc)).decode_frames == at_once
 
 
 def test_a_task_that_is_not_laid_down_may_have_inputs_of_its_own_and_no_text() -> None:

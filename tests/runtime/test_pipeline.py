@@ -13,7 +13,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_bundles import FRAMES, LATENTS, build_bundle, fake_functions, goal, straight_flow
+from tiny_bundles import (
+    FRAMES,
+    LATENTS,
+    build_bundle,
+    decoding,
+    fake_functions,
+    goal,
+    straight_flow,
+)
 
 import mvsdk
 from mvsdk import BackendError, BundleError, Fake, InputError, Step, Video
@@ -46,6 +54,27 @@ def test_a_video_says_what_it_is(fake_bundle: Bundle, fake: Fake) -> None:
     video = _load(fake_bundle, fake).generate(PROMPT, seed=2**64 - 1)
     assert (video.frames.dtype, video.frames.shape) == (np.uint8, FRAMES)
     assert (video.prompt, video.seed, video.fps) == (PROMPT, 2**64 - 1, 8.0)
+
+
+@pytest.mark.parametrize("at_once", [1, 4, 8])
+def test_a_decoder_of_fewer_frames_gets_a_clip_in_parts(
+    fake_bundle: Bundle, tmp_path: Path, at_once: int
+) -> None:
+    decode, parts = fake_functions()["vae_decoder"], list[np.ndarray]()
+
+    def watched(feeds: Any) -> dict[str, np.ndarray]:
+        parts.append(feeds["latents"])
+        return decode(feeds)
+
+    fake = Fake({**fake_functions(), "vae_decoder": watched})
+    bundle = build_bundle(tmp_path / "parts.mvbundle", tensors=decoding(at_once))
+    *_, last = _load(bundle, fake, memory="low").stream(PROMPT, seed=3)
+    assert {part.shape for part in parts} == {(at_once, *LATENTS[1:])}
+    assert np.array_equal(np.concatenate(parts), last.latents)
+    assert fake.events.count(("load", "vae_decoder")) == 1
+    whole = _load(fake_bundle, Fake(fake_functions())).generate(PROMPT, seed=3)
+    assert last.video is not None
+    assert last.video.frames.tobytes() == whole.frames.tobytes()
 
 
 def test_first_step_starts_from_the_portable_noise_of_the_seed(

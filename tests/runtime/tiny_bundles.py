@@ -129,6 +129,17 @@ def build_bundle(
         return writer.commit(replace(manifest, **changes))
 
 
+def decoding(at_once: int) -> Callable[[str, TensorSpec], TensorSpec]:
+    """Return `tensors` of a bundle whose decoder takes fewer frames than a clip has."""
+
+    def tensors(component: str, spec: TensorSpec) -> TensorSpec:
+        return (
+            replace(spec, shape=(at_once, *spec.shape[1:])) if component == "vae_decoder" else spec
+        )
+
+    return tensors
+
+
 def _tokenizer(writer: BundleWriter) -> TokenizerSpec:
     vocabulary = writer.directory / "tokenizer" / "vocab.json"
     vocabulary.parent.mkdir()

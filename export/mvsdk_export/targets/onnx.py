@@ -53,11 +53,13 @@ RULES = (
     rules.max_min_rule,
     rules.fuse_pad_into_conv_rule,
     rules.normalize_pad_format_conv_rule,
+    rules.remove_optional_bias_from_conv_rule,
+    rules.remove_optional_bias_from_gemm_rule,
 )
 """What simplifies a traced graph. Two rules that onnxscript 0.7.2 has beside them are left out: one
 takes reshapes around a product away where shapes fit without them, whatever their numbers mean;
-another looks at every pair of slices for every node, which takes minutes where attention over frames
-is unrolled."""
+another looks at every pair of slices for every node, minutes where attention over frames is
+unrolled."""
 
 _DTYPES: dict[int, DType] = {
     onnx.TensorProto.FLOAT: "float32",

@@ -123,17 +123,32 @@ def agree_float16(model: onnx.ModelProto, names: Collection[str]) -> None:
         names: Values that go from part to part.
     """
     graph = model.graph
-    for value in [*graph.input, *graph.output]:
-        if value.name not in names:
+    crossing = [x for x in [*graph.input, *graph.output] if x.name in names]
+    for value in crossing:
+        if value.type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
             continue
-        casts = [node for node in graph.node if node.op_type == "Cast"]
-        maker = next((node for node in casts if value.name in node.output), None)
-        readers = [node for node in casts if value.name in node.input]
-        for cast in [*readers, *([maker] if maker is not None else [])]:
-            inner = cast.input[0] if cast is maker else cast.output[0]
-            graph.node.remove(cast)
-            _rename(graph.node, inner, value.name)
         value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+        makers = [node for node in graph.node if value.name in node.output]
+        readers = [node for node in graph.node if value.name in node.input]
+        if makers and not readers and _casts_to(makers[0], onnx.TensorProto.FLOAT):
+            graph.node.remove(makers[0])
+            _rename(graph.node, makers[0].input[0], value.name)
+        elif not makers and all(_casts_to(x, onnx.TensorProto.FLOAT16) for x in readers):
+            for reader in readers:
+                graph.node.remove(reader)
+                _rename(graph.node, reader.output[0], value.name)
+        else:
+            inner = f"{value.name}/float32"
+            _rename([*makers, *readers], value.name, inner)
+            names_of = [inner, value.name] if makers else [value.name, inner]
+            kind = onnx.TensorProto.FLOAT16 if makers else onnx.TensorProto.FLOAT
+            graph.node.append(
+                helper.make_node("Cast", names_of[:1], names_of[1:], f"{inner}_cast", to=kind)
+            )
+
+
+def _casts_to(node: onnx.NodeProto, kind: int) -> bool:
+    return node.op_type == "Cast" and any(x.name == "to" and x.i == kind for x in node.attribute)
 
 
 def _set_apart(graph: onnx.GraphProto, output: str) -> None:

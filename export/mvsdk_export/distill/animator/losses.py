@@ -30,7 +30,7 @@ from mvsdk_export.distill.animator.networks import (
 from mvsdk_export.distill.loop import LossFunction
 from mvsdk_export.networks.vae import Autoencoder
 
-BASE_SPREAD = (1.4, 2.0)
+BASE_SPREAD = (2.0, 2.0)
 """Mean and deviation of the logarithm of noise levels in the base's training. Stable Video
 Diffusion has (0.7, 1.6); here more of them hide the clip whole, since one step is to be enough."""
 

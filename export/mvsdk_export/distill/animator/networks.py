@@ -15,6 +15,7 @@ from mvsdk_export.distill.adversarial import Backbone, Heads
 from mvsdk_export.distill.animator.bank import ClipBank
 from mvsdk_export.distill.animator.edm import Network, coefficients_of, like
 from mvsdk_export.distill.autoencoder import to_network
+from mvsdk_export.networks.blocks import PointwiseConv
 from mvsdk_export.networks.svd.blocks import ResBlock, TemporalResBlock
 from mvsdk_export.networks.svd.clip_vision import ClipVisionConfig, ClipVisionEncoder
 from mvsdk_export.networks.svd.config import SVDUNetConfig
@@ -30,7 +31,7 @@ from mvsdk_export.networks.vae import Autoencoder
 FPS = 8
 """Frames per second of every clip; the network is given one less, as Stable Video Diffusion is."""
 
-NOISE_AUGMENTATION = 0.1
+NOISE_AUGMENTATION = 0.05
 """Most noise on the picture in training: standard deviation on pixels in [-1, 1]."""
 
 ORDINARY_AUGMENTATION = 0.02
@@ -46,7 +47,7 @@ class AnimatorBase(nn.Module):
     def __init__(self, unet: SVDUNetConfig, image_encoder: ClipVisionConfig) -> None:
         super().__init__()
         self.image_encoder = ClipVisionEncoder(image_encoder)
-        self.unet = zero_branches_(use_training_forms_(SVDUNet(unet)))
+        self.unet = begin_simply_(use_training_forms_(SVDUNet(unet)))
 
 
 class OneStepStudent(nn.Module):
@@ -84,18 +85,26 @@ def use_training_forms_(unet: SVDUNet) -> SVDUNet:
 
 
 @torch.no_grad()
-def zero_branches_(unet: SVDUNet) -> SVDUNet:
-    """Let every residual branch of a fresh denoiser begin as nothing, and its output as zero.
+def begin_simply_(unet: SVDUNet) -> SVDUNet:
+    """Let a fresh denoiser begin as one whose last layer sees its input.
+
+    Residual branches begin as nothing, the output as zero. What comes in is handed on as it is, and
+    over the skips to the last layer, so that the picture need not first find its way.
 
     Reference:
-        Dhariwal and Nichol 2021, arXiv:2105.05233 (their code does it).
+        Dhariwal and Nichol 2021, arXiv:2105.05233 (branches that begin as zero).
     """
+    nn.init.dirac_(unet.conv_in.weight)
     unet.conv_out.weight.zero_()
-    for module in unet.modules():
+    for name, module in unet.named_modules():
         if isinstance(module, ResBlock | TemporalResBlock):
             module.conv2.weight.zero_()
         if isinstance(module, TransformerSpatioTemporal):
             module.proj_out.weight.zero_()
+        if name.startswith("up_blocks.") and name.endswith(".conv_shortcut"):
+            assert isinstance(module, PointwiseConv)
+            width = module.out_channels
+            module.weight[:, -width:, 0, 0] = torch.eye(width)  # the skip comes last
     return unet
 
 
