@@ -38,7 +38,8 @@ from mvsdk_export.stages import tool_versions
 
 RECORDS = Path(__file__).with_suffix(".json")
 BLOCKS = ("resnet", "transformer")
-LIMIT_S, LIMIT_GIB = 600.0, 16.0
+LIMITS_S = {"blocks": 600.0, "full": 7200.0}
+LIMIT_GIB = 16.0
 _POLL_S = 0.2
 
 
@@ -215,23 +216,27 @@ def measure_full(options: argparse.Namespace) -> None:
 
 
 def _measure_parts(bench: Bench, folder: Path, subject: str, precision: str, count: int) -> None:
-    for part in range(count):
+    contexts = [folder / f"{precision}_{part}_ctx.onnx" for part in range(count)]
+    for part, context in enumerate(contexts):
+        if context.exists():  # an earlier run came so far
+            continue
         place = {"folder": str(folder), "part": part}
-        made = bench.run(_MAKERS[precision], subject, precision, place, part=part)
-        if made.failure:
+        if bench.run(_MAKERS[precision], subject, precision, place, part=part).failure:
             return
+        if precision == "w8a16" and part + 1 < count:
+            bench.run("evaluate", subject, precision, place, part=part)
         arguments = {**place, "precision": precision, "chip": bench.chip}
         bench.run("compile", subject, precision, arguments, part=part)
         for path in folder.glob(f"{precision}_{part}.*"):
             path.unlink()
-        if precision == "w8a16" and part + 1 < count:
-            bench.run("evaluate", subject, precision, place, part=part)
-    arguments = {"folder": str(folder), "precision": precision, "parts": count}
-    bench.run("stitch", subject, precision, arguments)
+    if all(context.exists() for context in contexts):
+        arguments = {"folder": str(folder), "precision": precision, "parts": count}
+        bench.run("stitch", subject, precision, arguments)
 
 
 def _limits(options: argparse.Namespace) -> Limits:
-    return Limits(cpu_s=options.limit, peak_bytes=int(options.memory * 2**30))
+    limit_s = options.limit or LIMITS_S[options.command]
+    return Limits(cpu_s=limit_s, peak_bytes=int(options.memory * 2**30))
 
 
 @contextlib.contextmanager
@@ -283,9 +288,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--parts", type=int, help="default: the fewest that memory allows")
     parser.add_argument("--uncompressed", action="store_true", help="SVD itself")
     parser.add_argument("--chip", default="sm8650")
-    parser.add_argument("--limit", type=float, default=LIMIT_S, help="processor seconds of a phase")
+    parser.add_argument(
+        "--limit", type=float, help=f"processor seconds of a phase, default: {LIMITS_S}"
+    )
     parser.add_argument("--memory", type=float, default=LIMIT_GIB, help="GiB that a phase may take")
-    parser.add_argument("--folder", type=Path, help="keep models here; finished cuts are taken up")
+    parser.add_argument(
+        "--folder", type=Path, help="keep models here, and go on where a run stopped"
+    )
     parser.add_argument("--records", type=Path, default=RECORDS)
     return parser
 

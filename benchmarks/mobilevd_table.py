@@ -39,6 +39,8 @@ class Record:
     nodes: int | None = None
     crossing_bytes: int | None = None
     """Of the values that a part hands on, as they cross."""
+    requantised: int | None = None
+    """Values that a part takes with another scale than it has for them inside."""
     failure: str | None = None
     chip: str
     machine: str
@@ -88,7 +90,8 @@ def draw(records: Sequence[Record]) -> str:
             labels = [f"part {part}" for part in parts]
             whole = _sum([x for x in found if x.part is not None])
             lines += ["", f"### {subject}, {precision}", ""]
-            lines += _table([*labels, "in all"], [*rows, whole])
+            done = any(x.phase == "stitch" and not x.failure for x in found)
+            lines += _table([*labels, "in all" if done else "so far"], [*rows, whole])
     return "\n".join(lines).strip()
 
 

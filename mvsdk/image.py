@@ -195,7 +195,11 @@ def _to_rgb(name: str, image: Image) -> Image:
     if image.mode == "F":
         raise InputError(f"{name} holds floating-point pixels; allowed: 8 or 16 bits; convert it")
     if image.mode[0] == "I":
-        return image_module.fromarray(_from_16_bits(name, np.array(image))).convert("RGB")
+        values = np.array(image)
+        grey = _from_16_bits(name, values)
+        if image.has_transparency_data:  # one value of 16 bits, which stands for nothing
+            grey[values == image.info["transparency"]] = 255
+        return image_module.fromarray(grey).convert("RGB")
     if not image.has_transparency_data:
         return image.convert("RGB")
     white = image_module.new("RGBA", image.size, "white")

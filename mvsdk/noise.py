@@ -132,7 +132,8 @@ def initial_latents(seed: int, shape: Sequence[int], *, stream: int = 0) -> NDAr
     Args:
         seed: Key of the generator, 0 <= seed < 2**64.
         shape: Sizes of the latents, each >= 1.
-        stream: 0 for the noise that sampling starts from, k >= 1 for the noise added before step k.
+        stream: 0 for the noise that sampling starts from, k >= 1 for the noise added before step k,
+            `PICTURE_STREAM` for that on a picture.
 
     Returns:
         The first normals of the stream in C order, rounded to nearest even. Float32, `shape`.

@@ -15,6 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from mvsdk.bundle import Bundle, BundleWriter, sha256_file
+from mvsdk.conditioning import (
+    ADDED_TIME_IDS,
+    MAX_FPS,
+    MAX_MOTION,
+    MAX_NOISE,
+    MIN_FPS,
+    MicroConditioning,
+)
 from mvsdk.manifest import Manifest, Precision, Verification
 from mvsdk_export.assemble import Key, add_files, read_guidance
 from mvsdk_export.checkpoints import ModelFolder, default_model_folder, open_model
@@ -29,6 +37,11 @@ from mvsdk_export.verify import check_parity
 
 CALIBRATION_SEED = 1000
 VERIFICATION_SEED = 7
+
+LEAST_CONDITIONING = MicroConditioning(fps=MIN_FPS, motion=0, noise_aug_strength=0.0)
+MOST_CONDITIONING = MicroConditioning(fps=MAX_FPS, motion=MAX_MOTION, noise_aug_strength=MAX_NOISE)
+"""Ends of what may be said beside a picture. Calibration sees both: beyond the range that it saw,
+an option would do nothing in a quantised graph."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,6 +254,8 @@ class _Recording:
     prompts: Sequence[str]
     pictures: Path | None
     """Folder of the pictures that the prompts name; None if they are to be painted."""
+    conditioning: Sequence[MicroConditioning]
+    """What is said beside each picture in turn; empty for models that take prompts."""
     first_seed: int
 
 
@@ -254,6 +269,11 @@ def _calibration(request: ExportRequest) -> _Recording:
         default_steps=request.default_steps,
         prompts=files.calibration if files else request.folder.recipe.calibration_prompts,
         pictures=request.pictures,
+        conditioning=[
+            changed
+            for usual in _conditioning(request.folder.recipe.conditioning)
+            for changed in (usual, LEAST_CONDITIONING, usual, MOST_CONDITIONING)
+        ],
         first_seed=CALIBRATION_SEED,
     )
 
@@ -274,8 +294,19 @@ def _verification(manifest: Manifest, folder: ModelFolder, pictures: Path | None
         default_steps=sampler.default_steps,
         prompts=files.verification if files else folder.recipe.verification_prompts,
         pictures=pictures,
+        conditioning=[
+            changed
+            for usual in _conditioning(sampler.conditioning)
+            for changed in (usual, usual.changed(motion=MAX_MOTION))
+        ],
         first_seed=VERIFICATION_SEED,
     )
+
+
+def _conditioning(numbers: Mapping[str, Sequence[float]]) -> list[MicroConditioning]:
+    """Return what is said beside a picture by default; none for models that take prompts."""
+    values = numbers.get(ADDED_TIME_IDS)
+    return [] if values is None else [MicroConditioning.from_added_time_ids(values)]
 
 
 def _find_pictures(folder: Path | None) -> PictureFiles | None:
@@ -298,6 +329,7 @@ def _record(run: Run, name: str, recording: _Recording) -> Stage:
             "default_steps": recording.default_steps,
             "prompts": list(recording.prompts),
             "first_seed": recording.first_seed,
+            "conditioning": [x.to_added_time_ids() for x in recording.conditioning],
         },
         needs=needs,
         paths=folder.paths,

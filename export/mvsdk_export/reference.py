@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from mvsdk.conditioning import ADDED_TIME_IDS
+from mvsdk.conditioning import ADDED_TIME_IDS, MicroConditioning
 from mvsdk.manifest import Sampler
 from mvsdk.noise import initial_latents, picture_noise
 from mvsdk.pipeline import build_sampler
@@ -49,6 +49,8 @@ class Case:
     num_inference_steps: int
     picture: NDArray[np.uint8] | None = None
     """First frame (H, W, 3), RGB."""
+    conditioning: MicroConditioning | None = None
+    """What is said beside a picture; None for what the sampler says by default."""
 
     @property
     def label(self) -> str:
@@ -123,7 +125,10 @@ class Reference:
         assert case.picture is not None
         image = case.picture[None]
         noise = picture_noise(case.seed, *case.picture.shape[:2])
-        conditioning = np.array([self._sampler.conditioning[ADDED_TIME_IDS]], np.float32)
+        said = self._sampler.conditioning[ADDED_TIME_IDS]
+        if case.conditioning is not None:
+            said = case.conditioning.to_added_time_ids()
+        conditioning = np.array([said], np.float32)
         encoded = {"image": image, "noise": noise, "noise_aug_strength": conditioning[0, -1:]}
         return {
             "encoder_hidden_states": self._call(calls, case, "image_encoder", {"image": image}),

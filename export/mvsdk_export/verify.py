@@ -14,6 +14,7 @@ from __future__ import annotations
 import importlib.metadata
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 
 import mvsdk
 from mvsdk.backends.qnn import is_emulated
+from mvsdk.conditioning import ADDED_TIME_IDS, MicroConditioning
 from mvsdk.manifest import END_TO_END, Variant, Verification
 from mvsdk_export.errors import ParityError
 from mvsdk_export.recipes import DECODER, Recipe
@@ -77,10 +79,14 @@ def _clip_records(
 ) -> Iterator[Verification]:
     floor = recipe.floors_db[chosen.precision][END_TO_END]
     pictures = {call.case: call.inputs["image"][0] for call in calls if "image" in call.inputs}
+    said = {c.case: c.inputs[ADDED_TIME_IDS][0] for c in calls if ADDED_TIME_IDS in c.inputs}
     for case, frames in _clips(calls, pipeline.manifest.sampler.default_steps):
         prompt, seed, steps = parse_case(case)
         if case in pictures:
-            video = pipeline.animate(pictures[case], seed=seed, num_inference_steps=steps)
+            conditioning = MicroConditioning.from_added_time_ids(said[case].tolist())
+            video = pipeline.animate(
+                pictures[case], seed=seed, num_inference_steps=steps, **asdict(conditioning)
+            )
         else:
             video = pipeline.generate(prompt, seed=seed, num_inference_steps=steps)
         value = psnr_db(video.frames, frames)

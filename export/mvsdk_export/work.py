@@ -16,6 +16,7 @@ import onnx
 import torch
 
 from mvsdk.bundle import Bundle
+from mvsdk.conditioning import MicroConditioning
 from mvsdk.devices import find_chipset
 from mvsdk.manifest import TensorSpec
 from mvsdk.tokenizer import WordPiece
@@ -97,6 +98,7 @@ def record(
     default_steps: int,
     prompts: Sequence[str],
     first_seed: int,
+    conditioning: Sequence[Sequence[float]],
     output: Path,
     pictures: str | None = None,
     decoder: str | None = None,
@@ -104,7 +106,7 @@ def record(
     """Run the float32 reference over prompts and step counts and keep every network call.
 
     Prompt number i gets the seed `first_seed + i`. Where a picture says what a clip shows, prompts
-    are the names of the pictures.
+    are the names of the pictures, and each is made under the next of `conditioning` in turn.
     """
     folder = _open(model, decoder)
     sizes = _sizes(folder, num_frames, height, width, decode_frames)
@@ -122,6 +124,7 @@ def record(
     )
     shape = tuple(sizes[symbol] for symbol in ("F", "C", "h", "w"))
     shown = _load_pictures(Path(pictures)) if pictures else [None] * len(prompts)
+    said = [MicroConditioning.from_added_time_ids(x) for x in conditioning]
     calls = [
         call
         for index, (prompt, picture) in enumerate(zip(prompts, shown, strict=True))
@@ -132,6 +135,7 @@ def record(
                 seed=first_seed + index,
                 num_inference_steps=count,
                 picture=picture,
+                conditioning=said[index % len(said)] if picture is not None else None,
             ),
             shape,
         )

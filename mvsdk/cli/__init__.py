@@ -37,7 +37,7 @@ _TOOLCHAIN_HELP = {
     "verify": "measure a bundle against float32 PyTorch",
     "plan": "sizes, costs and limits of an export, without weights",
     "compress": "make the denoiser of an image-to-video model smaller",
-    "train": "train the small model of this SDK",
+    "train": "train a small model of this SDK",
 }
 _INSTALL = "pip install 'mvsdk[export]'"
 

@@ -90,6 +90,13 @@ def make_clip(
     return 0
 
 
+_MAKE: Mapping[Task, str] = {
+    "text_to_video": "mvsdk export --target onnx",
+    "image_to_video": "mvsdk export --model animator --target onnx",
+    "video_to_video": "mvsdk export --target onnx --checkpoint DIR",
+}
+
+
 def find_bundle(chosen: str | None, task: Task) -> Path:
     """Return the bundle that is named, or the only one in the working folder for a task.
 
@@ -113,10 +120,13 @@ def find_bundle(chosen: str | None, task: Task) -> Path:
     if fitting:
         raise InputError(f"this folder holds several bundles: {names}; choose one with --bundle")
     if found:
-        raise InputError(f"no bundle in this folder is for {task}: {names}; choose with --bundle")
+        raise InputError(
+            f"no bundle in this folder is for {task}: {names}; choose with --bundle, or make one "
+            f"with: {_MAKE[task]}"
+        )
     raise InputError(
         "no *.mvbundle in this folder, and neither --bundle nor $MVSDK_BUNDLE is given; "
-        "make one with: mvsdk export --target onnx"
+        f"make one with: {_MAKE[task]}"
     )
 
 

@@ -23,7 +23,7 @@ from mvsdk.cli.output import show, show_json, table
 _EXTRAS = {
     "export": "make bundles: mvsdk export, verify, plan, compress",
     "snapdragon": "compile for Snapdragon, and run it on the emulator",
-    "train": "train the model of the SDK again: mvsdk train",
+    "train": "train the SDK's models again: mvsdk train",
     "dev": "tests and checks of mvsdk itself",
 }
 _CORE = {

@@ -307,15 +307,24 @@ def test_frames_mix_where_temporal_blocks_stay(unet: SVDUNet) -> None:
 
 
 def test_a_number_keeps_the_costliest_blocks(unet: SVDUNet) -> None:
-    costs = measure_temporal_blocks(SMALL, SIZE)
+    costs = measure_temporal_blocks(SMALL)
     assert list(costs) == list(unet.temporal_blocks())
     _, report = prune_temporal(unet, 5, latent_size=SIZE)
     kept = costs.keys() - set(report.dropped)
     assert len(kept) == 5
     assert min(costs[name] for name in kept) >= max(costs[name] for name in report.dropped)
+    costs = measure_temporal_blocks(SMALL, SIZE)
     saved = sum(costs[name] for name in report.dropped)
     assert report.before.flops - report.after.flops == saved
     assert report.what == f"5 of {BLOCKS} temporal blocks stay"
+
+
+@pytest.mark.parametrize("keep", range(1, BLOCKS, 5))
+def test_which_blocks_stay_does_not_depend_on_the_size(keep: int) -> None:
+    dropped = {
+        report_pruning(SMALL, keep, latent_size=size).dropped for size in (SIZE, (4, 4), (72, 128))
+    }
+    assert len(dropped) == 1
 
 
 def test_pruning_by_importance_keeps_the_highest_scores(unet: SVDUNet) -> None:
@@ -668,6 +677,12 @@ def test_costs_are_those_of_running_the_network(unet: SVDUNet) -> None:
     temporal = sum(measure_temporal_blocks(SMALL, SIZE).values())
     assert temporal == costs.flops - _flops(image)
     assert set(measure_temporal_blocks(image.config, SIZE).values()) == {0}
+
+
+def test_a_network_that_cannot_run_is_one_line() -> None:
+    with pytest.raises(CompressionError, match="cannot run on 4 frames of latents 0 x 0: ") as info:
+        measure_costs(SMALL, (0, 0))
+    assert "\n" not in str(info.value)
 
 
 def test_a_plan_says_what_a_compression_does(unet: SVDUNet) -> None:

@@ -86,12 +86,13 @@ def test_float32_clip_is_that_of_pytorch_within_one_level(
     manifest = Bundle.open(onnx_bundle).manifest
     steps = manifest.sampler.default_steps
     reference = Reference(
+        RECIPE,
         {
             part.name: folder.load_graph(part.name, num_frames=manifest.video.frames)
             for part in RECIPE.components
         },
-        WordPiece.from_file(folder.tokenizer_file, 16),
         manifest.sampler,
+        WordPiece.from_file(folder.tokenizer_file, 16),
     )
     case = Case(prompt=PROMPT, seed=11, num_inference_steps=steps)
     wanted = reference.run(case, manifest.latents.shape)[-1].output * 255

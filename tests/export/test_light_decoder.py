@@ -160,7 +160,7 @@ def _only_a_pickle(root: Path) -> None:
         (edit_json(CONFIG, num_decoder_blocks=[1 << 19] + [1] * 3), "an integer from 1 to 256"),
         (edit_json(CONFIG, num_decoder_blocks=[1, 1, 1]), "want a list of 4"),
         (edit_json(CONFIG, decoder_block_out_channels=[8, 8, 8, 4]), "describes no LightDecoder"),
-        (edit_json(CONFIG, num_decoder_blocks=[2, 1, 1, 2]), "lacks 7 of"),
+        (edit_json(CONFIG, num_decoder_blocks=[2, 1, 1, 2]), "lacks 8 of"),
         (_rename("decoder.layers.0.bias", "decoder.layers.0.offset"), "lacks 1 of"),
         (_rename("encoder.layers.0.bias", "head.bias"), "holds 1 unexpected tensors: 'head.bias'"),
         (_only_a_pickle, "is a pickle, which can run any code"),

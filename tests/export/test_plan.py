@@ -74,6 +74,33 @@ def test_json_adds_up(run: Run, configs_only: Path) -> None:
     assert [item["what"] for item in plan["limits"] if item["severity"] == "warning"] == ["steps"]
 
 
+def test_decoder_in_parts_runs_more_often_and_takes_less(run: Run, configs_only: Path) -> None:
+    size = ("--height", "32", "--width", "32", "--steps", "1", "--json")
+    whole, parts = (
+        json.loads(run("--checkpoint", configs_only, *size, *further)[1])
+        for further in ((), ("--decode-frames", "2"))
+    )
+    before, after = (plan["components"]["vae_decoder"] for plan in (whole, parts))
+    assert (before["evaluations"], after["evaluations"]) == ({"1": 1}, {"1": 4})
+    assert after["flops"] * 4 == before["flops"]
+    assert parts["clip_flops"] == whole["clip_flops"]
+    for precision, peak in after["activation_peak_bytes"].items():
+        assert peak * 4 == before["activation_peak_bytes"][precision]
+
+
+def test_light_decoder_is_counted_in_the_place_of_the_models_own(run: Run, tmp_path: Path) -> None:
+    fields = {"latent_channels": 4, "decoder_block_out_channels": [64] * 4}
+    fixed = {"act_fn": "relu", "out_channels": 3, "upsampling_scaling_factor": 2}
+    config = {"_class_name": "AutoencoderTiny", **fields, "num_decoder_blocks": [3, 3, 3, 1]}
+    (tmp_path / "config.json").write_text(json.dumps(config | fixed), "utf-8")
+    size = ("--frames", "2", "--height", "64", "--width", "64", "--steps", "25")
+    status, out, _ = run("--model", "mobilevd", *size, "--decoder", tmp_path, "--json")
+    plan = json.loads(out)
+    assert (status, plan["decoder"]) == (0, str(tmp_path))
+    assert plan["components"]["vae_decoder"]["parameters"] == 1_222_531
+    assert plan["components"]["unet"]["parameters"] == 1_524_623_082
+
+
 def test_impossible_export_says_why_and_fails(run: Run, configs_only: Path) -> None:
     status, out, err = run("--checkpoint", configs_only, "--frames", "99")
     assert status == 1
@@ -148,6 +175,9 @@ def test_scheduler_of_a_checkpoint_decides_the_steps(run: Run, svd_copy: Path) -
         (["--steps", ""], "--steps is '', want step counts"),
         (["--frames", "x"], "argument --frames: 'x' is not a whole number"),
         (["--target", "qnn"], "unrecognized arguments: --target"),
+        (["--decoder", "/nowhere"], "sticker has no light decoder, so '/nowhere' cannot"),
+        (["--model", "mobilevd", "--decoder", "/nowhere"], "give a folder that holds config.json"),
+        (["--table", "--recipe", "mobilevd", "--decode-frames", "7"], "takes no --decode-frames:"),
     ],
 )
 def test_wrong_arguments_are_one_line(run: Run, arguments: list[str], message: str) -> None:

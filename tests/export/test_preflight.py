@@ -84,6 +84,10 @@ def test_recipes_own_request_is_fine() -> None:
         ({"steps": (4, 0)}, "steps", "use --steps 1,2,4"),
         ({"steps": (1001,)}, "steps", "use --steps 1,2,4"),
         ({"steps": ()}, "steps", "use --steps 1,2,4"),
+        ({"decode_frames": 3}, "frames decoded at once", "use --decode-frames 2"),
+        ({"decode_frames": 0}, "frames decoded at once", "use --decode-frames 1"),
+        ({"decode_frames": 16}, "frames decoded at once", "use --decode-frames 8"),
+        ({"num_frames": 10**20, "decode_frames": 7}, "frames", "use --frames 8"),
         ({"steps": tuple(range(1, 66))}, "steps", "use --steps 1,2,4"),
     ],
 )
@@ -95,6 +99,12 @@ def test_impossible_request_is_an_error_with_a_way_out(
     assert advice in found[what].next_step
     with pytest.raises(ExportError, match=f"^{what} is .*, allowed: .*; "):
         check_findings(list(found.values()))
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 4, 8])
+def test_clips_are_decoded_in_equal_parts(at_once: int) -> None:
+    finding = _request(decode_frames=at_once)["frames decoded at once"]
+    assert (finding.severity, finding.limit) == ("ok", "1, 2, 4, 8: equal parts of 8")
 
 
 def test_unusual_request_is_a_warning() -> None:
@@ -130,6 +140,14 @@ def test_graph_beyond_the_process_limit_alone_is_an_error() -> None:
     assert found["all graphs in one process at fp16"].severity == "error"
     assert "transformer alone is too large" in found["all graphs in one process at fp16"].next_step
     assert found["all graphs in one process at w8a16"].severity == "ok"
+
+
+def test_decoder_that_is_too_large_can_be_called_more_often_or_replaced() -> None:
+    found = _limits(_Costs(component="vae_decoder", parameters=1_800_000_000), precisions=("fp16",))
+    for what in ("all graphs in one process at fp16", "largest graph, vae_decoder at fp16"):
+        assert found[what].severity != "ok"
+        assert "--decode-frames" in found[what].next_step
+        assert "--decoder" in found[what].next_step
 
 
 def test_activations_count_towards_the_limits() -> None:

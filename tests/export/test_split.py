@@ -260,9 +260,9 @@ def test_damaged_weights_are_an_error(hourglass: Path, tmp_path: Path) -> None:
 
 
 def quantize_parts(parts: list[Part], feeds: list[Arrays], folder: Path) -> tuple[list[Path], Any]:
-    """Quantise parts one after the other; return their models and the borders of the whole."""
+    """Quantise parts one after the other; return their models and what all borders mean."""
     folder.mkdir(exist_ok=True)
-    inner, made, borders = crossing_values(parts), {}, {}
+    made: dict[str, tuple[float, int]] = {}
     models: list[Path] = []
     for part in parts:
         needed = [{name: feed[name] for name in part.inputs} for feed in feeds]
@@ -270,13 +270,11 @@ def quantize_parts(parts: list[Part], feeds: list[Arrays], folder: Path) -> tupl
         quantize_w8a16(part.path, target, needed)
         model = onnx.load(target)
         agree_quantized(model, made)
-        found = quantize_borders(model)
-        made |= {name: terms for name, terms in found.items() if name in part.outputs}
-        borders |= {name: terms for name, terms in found.items() if name not in inner}
+        made |= quantize_borders(model)
         save_model(model, target)
         models.append(target)
         feeds = [feed | run(part.path, feed) for feed in feeds]
-    return models, borders
+    return models, made
 
 
 def as_integers(values: Arrays, borders: Mapping[str, tuple[float, int]]) -> Arrays:
@@ -435,6 +433,30 @@ def test_compiled_parts_become_one_model_with_their_binaries_beside_it(tmp_path:
     assert sorted(x.name for x in target.parent.iterdir()) == ["model_ctx.onnx", *files]
 
 
+def add_constant_output(path: Path, name: str) -> None:
+    """Give a model what the compiler left outside: a constant that becomes an output."""
+    model = onnx.load(path)
+    model.graph.initializer.append(numpy_helper.from_array(np.ones((1, 2), np.float32), "w"))
+    model.graph.node.append(helper.make_node("Neg", ["w"], ["negative"], "constant"))
+    model.graph.node.append(helper.make_node("Abs", ["negative"], [name], f"outside_{name}"))
+    model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, (1, 2)))
+    onnx.save(model, path)
+
+
+def test_constants_that_parts_share_are_joined_once(tmp_path: Path) -> None:
+    parts = [
+        make_context(tmp_path, "a", {"x": 8}, {"h": 2}, TensorProto.FLOAT),
+        make_context(tmp_path, "b", {"h": 2}, {"y": 2}, TensorProto.FLOAT),
+    ]
+    for part, name in zip(parts, "pq", strict=True):
+        add_constant_output(part, name)
+    found = stitch_contexts(parts, tmp_path / "model_ctx.onnx")
+    graph = onnx.load(tmp_path / "model_ctx.onnx").graph
+    assert [x.name for x in graph.initializer] == ["w"]
+    assert (found.npu_nodes, found.cpu_nodes) == (2, 3)
+    assert {x.name for x in graph.output} == {"p", "q", "y"}
+
+
 def test_output_of_the_whole_may_be_read_by_a_part(tmp_path: Path) -> None:
     parts = [
         make_context(tmp_path, "a", {"x": 8}, {"h": 2}, TensorProto.FLOAT),
@@ -452,7 +474,7 @@ def test_parts_that_disagree_on_a_value_are_refused(tmp_path: Path) -> None:
     shaped = make_context(tmp_path, "c", {"h": 4}, {"y": 8}, TensorProto.UINT16)
     with pytest.raises(ExportError, match=r"as uint16 \[1, 4\], an earlier part gives uint16 \[1,"):
         stitch_contexts([first, shaped], tmp_path / "model_ctx.onnx")
-    with pytest.raises(ExportError, match=r"'context_a' is in an earlier part too"):
+    with pytest.raises(ExportError, match=r"an earlier part has another 'context_a'"):
         stitch_contexts([first, first], tmp_path / "model_ctx.onnx")
 
 

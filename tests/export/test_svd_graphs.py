@@ -48,6 +48,11 @@ from mvsdk_export.networks.svd.graphs import (  # noqa: E402
     OneStepGraph,
     resize_matrix,
 )
+from mvsdk_export.networks.svd.light_decoder import (  # noqa: E402
+    LightDecoder,
+    LightDecoderConfig,
+    LightDecoderGraph,
+)
 from mvsdk_export.networks.svd.unet import SVDUNet, SVDUNetConfig  # noqa: E402
 from mvsdk_export.networks.svd.vae import (  # noqa: E402
     TemporalAutoencoder,
@@ -340,12 +345,18 @@ def _vae_decoder() -> tuple[nn.Module, dict[str, Tensor]]:
     return DecoderGraph(_vae()), {"latents": torch.randn(FRAMES, 4, 4, 3)}
 
 
+def _light_decoder() -> tuple[nn.Module, dict[str, Tensor]]:
+    config = LightDecoderConfig(decoder_block_out_channels=(16,) * 4)
+    return LightDecoderGraph(LightDecoder(config)), {"latents": torch.randn(FRAMES, 4, 4, 3)}
+
+
 @pytest.mark.parametrize(
     "build",
     [
         _image_encoder,
         _vae_encoder,
         _vae_decoder,
+        _light_decoder,
         pytest.param(_one_step, marks=pytest.mark.slow),
         pytest.param(_guided, marks=pytest.mark.slow),
     ],

@@ -518,6 +518,10 @@ def test_funnels_narrow_heads_and_keep_the_scale_of_the_logits() -> None:
         ({"funnel_factor": 1.5}, "funnel_factor is 1.5; it is above 0 and at most 1"),
         ({"temporal_blocks": "0110"}, "temporal_blocks is '0110'; it is 'all' or 24 characters"),
         ({"addition_time_embed_dim": 16}, "it is three times addition_time_embed_dim, 48"),
+        (
+            {"addition_time_embed_dim": 7, "projection_class_embeddings_input_dim": 21},
+            "addition_time_embed_dim is 7; 2 divides it",
+        ),
         ({"norm_groups": 24}, r"block_out_channels\[0\] is 32; norm_groups \(24\) divides it"),
         ({"num_attention_heads": (2, 3, 2, 4)}, r"block_out_channels\[1\] is 64; heads \(3\)"),
     ],
@@ -532,6 +536,8 @@ def test_impossible_image_encoders_are_refused() -> None:
         ({"hidden_act": "relu"}, "hidden_act is 'relu'; known: gelu, quick_gelu"),
         ({"num_attention_heads": 5}, r"hidden_size is 32; num_attention_heads \(5\) divides it"),
         ({"patch_size": 8}, r"image_size is 28; patch_size \(8\) divides it"),
+        ({"image_size": 1 << 20, "patch_size": 1 << 14}, "image_size is 1048576; it is at most"),
+        ({"image_size": 1024, "patch_size": 8}, "patch_size is 8; at most 64 patches lie along"),
     ):
         with pytest.raises(ValueError, match=message):
             ClipVisionEncoder(ClipVisionConfig(**(_clip() | fields)))

@@ -191,10 +191,11 @@ def test_floor_that_is_missed_makes_a_failed_record(
     video, default = bundle.manifest.video, bundle.manifest.sampler.default_steps
     record(
         model=str(tiny_model_folder),
-        recipe=RECIPE.name,
         num_frames=video.frames,
         height=video.height,
         width=video.width,
+        decode_frames=video.frames,
+        guidance=None,
         steps=[default],
         default_steps=default,
         prompts=RECIPE.verification_prompts[:1],
@@ -243,6 +244,15 @@ def test_verify_refuses_weights_that_the_bundle_was_not_made_of(
     message = refused(toolchain("verify", onnx_bundle, "--checkpoint", other))
     assert "was not made of text_encoder/model.safetensors in " in message
     assert "--checkpoint" in message
+
+
+def test_verify_takes_no_pictures_for_a_model_of_prompts(
+    toolchain: Toolchain, onnx_bundle: Path, tiny_model_folder: Path, tmp_path: Path
+) -> None:
+    message = refused(
+        toolchain("verify", onnx_bundle, "--checkpoint", tiny_model_folder, "--pictures", tmp_path)
+    )
+    assert "--pictures goes with image-to-video models, sticker takes prompts" in message
 
 
 def flip(path: Path) -> None:

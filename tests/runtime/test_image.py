@@ -97,6 +97,13 @@ def test_grey_of_16_bits_is_read_in_any_order_of_bytes(mode: str, order: str) ->
     assert read_image(image)[0, :, 0].tolist() == [0, 255, 2]
 
 
+def test_transparent_grey_of_16_bits_stands_on_white(tmp_path: Path) -> None:
+    grey = np.array([[0, 0, 257], [65535, 0, 514]], np.uint16)
+    Image.fromarray(grey).save(tmp_path / "grey.png", transparency=0)
+    found = read_image(tmp_path / "grey.png")[..., 0]
+    assert found.tolist() == [[255, 255, 1], [255, 255, 2]]
+
+
 def test_grey_that_is_wider_than_16_bits_is_refused(tmp_path: Path) -> None:
     for value in (70_000, -1):
         image = Image.fromarray(np.full((2, 2), value, np.int32))

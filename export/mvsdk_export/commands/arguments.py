@@ -69,6 +69,17 @@ def read_guidance(text: str | None, recipe: Recipe) -> tuple[float, float] | Non
     return first, last
 
 
+def read_picture_folder(folder: Path | None, recipe: Recipe) -> Path | None:
+    """Return the folder of --pictures; None for the pictures that the recipe names.
+
+    Raises:
+        InputError: If clips of the model do not begin with a picture.
+    """
+    if folder is None or recipe.task == "image_to_video":
+        return folder
+    raise InputError(f"--pictures goes with image-to-video models, {recipe.name} takes prompts")
+
+
 def add_size_arguments(parser: argparse.ArgumentParser) -> None:
     """Add --frames, --height, --width and --steps."""
     parser.add_argument("--frames", metavar="N", type=whole_number, help="frames of a clip")

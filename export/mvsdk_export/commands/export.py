@@ -24,11 +24,11 @@ from mvsdk_export.commands.arguments import (
     open_chosen_model,
     read_chips,
     read_guidance,
+    read_picture_folder,
     read_precisions,
     read_steps,
 )
 from mvsdk_export.preflight import check_findings, preflight_request
-from mvsdk_export.recipes import Recipe
 
 if TYPE_CHECKING:
     from mvsdk_export.export import ExportReport
@@ -181,7 +181,7 @@ def _read_request(options: argparse.Namespace) -> ExportRequest:
         **size,
         steps=tuple(sorted(steps)),
         guidance=read_guidance(options.guidance, recipe),
-        pictures=_read_pictures(options.pictures, recipe),
+        pictures=read_picture_folder(options.pictures, recipe),
         out=options.out or Path(recipe.name + SUFFIX),
         overwrite=options.overwrite,
         verify=not options.no_verify,
@@ -193,12 +193,6 @@ def _read_target(text: str) -> Target:
         if text == target:
             return target
     raise InputError(f"unknown target {text[:64]!a}; known: {', '.join(TARGETS)}")
-
-
-def _read_pictures(folder: Path | None, recipe: Recipe) -> Path | None:
-    if folder is None or recipe.task == "image_to_video":
-        return folder
-    raise InputError(f"--pictures goes with image-to-video models, {recipe.name} takes prompts")
 
 
 def _show_plan(request: ExportRequest, *, as_json: bool) -> None:

@@ -15,6 +15,7 @@ from mvsdk.cli.output import say, show, show_json
 from mvsdk.errors import InputError, MvsdkError, OutputError
 from mvsdk_export.checkpoints import MODEL_CARD, default_model_folder, open_model
 from mvsdk_export.commands import require_toolchain
+from mvsdk_export.commands.arguments import read_picture_folder
 from mvsdk_export.commands.export import variant_table
 from mvsdk_export.recipes import Recipe, find_recipe
 
@@ -42,6 +43,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace) -> int:
     bundle = Bundle.open(options.bundle, verify=True)
     recipe = _find_recipe(bundle)
+    pictures = read_picture_folder(options.pictures, recipe)
     if not os.access(bundle.path, os.W_OK):
         raise OutputError(
             f"cannot write the results into {bundle.path.name}: the folder is not writable; "
@@ -61,7 +63,7 @@ def _run(options: argparse.Namespace) -> int:
 
     with StageRunner(cache_folder() / "verify") as runner:
         try:
-            records = verify_bundle(bundle, folder, runner, say, pictures=options.pictures)
+            records = verify_bundle(bundle, folder, runner, say, pictures=pictures)
         finally:
             runner.forget()
     manifest = replace(bundle.manifest, verification=tuple(records))

@@ -38,8 +38,9 @@ def prune_temporal(
     Args:
         unet: The network; it stays as it is, and shares the weights that are kept.
         keep: Learned importance: as many of the highest scores as it says. Names: these blocks. A
-            number: so many of the costliest blocks. The last is no measure of what a block is good
-            for; it gives the FLOPs of the paper, whose own list is not published.
+            number: so many of the blocks that are costliest at `reports.LATENT_SIZE`. The last is
+            no measure of what a block is good for; it gives the FLOPs of the paper, whose own list
+            is not published.
         latent_size: Height and width of latents for which costs are counted.
 
     Raises:
@@ -69,7 +70,8 @@ def report_pruning(
         )
     names = list_temporal_blocks(config)
     if isinstance(keep, int):
-        keep = _costliest(keep, measure_temporal_blocks(config, latent_size))
+        # One size for all: which blocks stay is no matter of where FLOPs are counted.
+        keep = _costliest(keep, measure_temporal_blocks(config, LATENT_SIZE))
     kept = set(_check_names(keep, names))
     flags = "".join("01"[name in kept] for name in names)
     return Report(

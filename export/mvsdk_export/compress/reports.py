@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mvsdk_export.compress.rebuilding import build_empty
+from mvsdk_export.errors import CompressionError
 from mvsdk_export.networks.svd.config import SVDUNetConfig
 
 if TYPE_CHECKING:
@@ -106,6 +107,9 @@ def measure_costs(config: SVDUNetConfig, latent_size: tuple[int, int] = LATENT_S
     Args:
         config: The network; its `num_frames` is the length of the clip.
         latent_size: Height and width of the latents.
+
+    Raises:
+        CompressionError: If there is no such network, or it cannot run on such latents.
     """
     return _measure(config, latent_size)[0]
 
@@ -117,6 +121,9 @@ def measure_temporal_blocks(
 
     Returns:
         Module path, in the order of execution, to FLOPs of the temporal parts; 0 where pruned.
+
+    Raises:
+        CompressionError: As `measure_costs`.
     """
     return _measure(config, latent_size)[1]
 
@@ -143,8 +150,15 @@ def _measure(
     for name, block in unet.temporal_blocks().items():
         for part in _temporal_parts(block):
             _count_(part, name, spent, counter)
-    with torch.no_grad(), counter:
-        unet(*_inputs(config, latent_size))
+    try:
+        with torch.no_grad(), counter:
+            unet(*_inputs(config, latent_size))
+    except (ValueError, RuntimeError, ArithmeticError) as exc:
+        raise CompressionError(
+            f"the network cannot run on {config.num_frames} frames of latents "
+            f"{latent_size[0]} x {latent_size[1]}: {' '.join(str(exc).split())}; "
+            "choose another size, or correct its config.json"
+        ) from exc
     parameters = sum(parameter.numel() for parameter in unet.parameters())
     costs = Costs(parameters=parameters, flops=counter.get_total_flops())
     return costs, MappingProxyType(spent)

@@ -51,7 +51,13 @@ def linear_matmul(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 def linear_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Use a 1x1 convolution, whose int8 weights have a scale per output."""
     rows = x.transpose(1, 2)[:, :, :, None]
-    return F.conv2d(rows, weight[:, :, None, None], bias).squeeze(3).transpose(1, 2)
+    return F.conv2d(rows, weight[:, :, None, None], bias)[:, :, :, 0].transpose(1, 2)
+
+
+def linear_map(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Use a 1x1 convolution over one map of sequences by tokens: the HTP cannot tile width 1."""
+    rows = x.permute(2, 0, 1)[None]  # (1, C, B, N)
+    return F.conv2d(rows, weight[:, :, None, None], bias).squeeze(0).permute(1, 2, 0)
 
 
 def linear_two_terms(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -303,6 +309,7 @@ POINTWISE_FORMS: dict[str, Callable[[Tensor, Tensor, Tensor | None], Tensor]] = 
 LINEAR_FORMS: dict[str, Callable[[Tensor, Tensor, Tensor | None], Tensor]] = {
     "matmul": linear_matmul,
     "conv2d": linear_conv2d,
+    "map": linear_map,
     "two_terms": linear_two_terms,
 }
 GROUP_NORM_FORMS: dict[str, Callable[[Tensor, int, Tensor, Tensor, float], Tensor]] = {

@@ -128,8 +128,11 @@ def _optimize(model: ir.Model) -> None:
 
 
 def strip_metadata(path: Path) -> None:
-    """Remove what the tracer notes about the machine: stack traces with file paths."""
-    model = onnx.load(path)
+    """Remove what the tracer notes about the machine: stack traces with file paths.
+
+    Weights in a file beside the model stay there, unread.
+    """
+    model = onnx.load(path, load_external_data=False)
     del model.metadata_props[:]
     for node in model.graph.node:
         del node.metadata_props[:]
@@ -139,7 +142,7 @@ def strip_metadata(path: Path) -> None:
     for tensor in model.graph.initializer:
         del tensor.metadata_props[:]
     del model.graph.metadata_props[:]
-    save_model(model, path)
+    onnx.save(model, path)
 
 
 def save_model(model: onnx.ModelProto, path: Path) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,7 @@ def stitch_contexts(
         outputs: Outputs of the whole; None takes what parts give and no part takes.
 
     Returns:
-        Where the nodes run.
+        Where the nodes run; why some are left outside is known to the compilation of their part.
 
     Raises:
         ExportError: If parts do not fit: a value is given in another type or shape than it is
@@ -97,12 +97,11 @@ def stitch_contexts(
         whole.graph.ClearField(field)
     taken: dict[str, onnx.ValueInfoProto] = {}
     made: dict[str, onnx.ValueInfoProto] = {}
-    names: set[str] = set()
+    known: dict[str, bytes] = {}
     read: set[str] = set()
     binaries = count()
     for part in parts:
         graph = onnx.load(part, load_external_data=False).graph
-        _check_names(graph, names, part)
         for value in graph.input:
             _check_border(made.get(value.name) or taken.setdefault(value.name, value), value, part)
             read.add(value.name)
@@ -112,8 +111,8 @@ def stitch_contexts(
                 binary = target.with_name(f"{target.stem}_{next(binaries)}.bin")
                 _link(part.parent / place.s.decode(), binary)
                 place.s = binary.name.encode()
-        whole.graph.node.extend(graph.node)
-        whole.graph.initializer.extend(graph.initializer)
+        whole.graph.node.extend(_unknown(graph.node, known, part))
+        whole.graph.initializer.extend(_unknown(graph.initializer, known, part))
         whole.graph.value_info.extend(graph.value_info)
     last = list(outputs) if outputs is not None else [name for name in made if name not in read]
     whole.graph.input.extend(taken.values())
@@ -141,16 +140,22 @@ def read_residency(path: Path, log: Sequence[str] = ()) -> Residency:
     )
 
 
-def _check_names(graph: onnx.GraphProto, known: set[str], part: Path) -> None:
-    """Check that no value inside a part has the name of one in an earlier part."""
-    inner = {x for node in graph.node for x in [node.name, *node.output]}
-    inner |= {tensor.name for tensor in graph.initializer}
-    if clash := inner & known:
-        raise ExportError(
-            f"{part.name} cannot be joined: {min(clash)!r} is in an earlier part too; "
-            "export again: parts of one network have names of their own"
-        )
-    known |= inner
+def _unknown(items: Iterable[Any], known: dict[str, bytes], part: Path) -> Iterator[Any]:
+    """Return what no earlier part has. What is constant may be in several parts, equal in all."""
+    for item in items:
+        said: bytes = item.SerializeToString(deterministic=True)
+        names = [item.name]
+        if isinstance(item, onnx.NodeProto):
+            names = [f"node {item.name}", *item.output]
+        if all(known.get(name) == said for name in names):
+            continue
+        if any(name in known for name in names):
+            raise ExportError(
+                f"{part.name} cannot be joined: an earlier part has another {item.name!r}; "
+                "export again: parts of one network have names of their own"
+            )
+        known.update(dict.fromkeys(names, said))
+        yield item
 
 
 def _check_border(made: onnx.ValueInfoProto, taken: onnx.ValueInfoProto, part: Path) -> None:

@@ -87,7 +87,8 @@ def agree_quantized(model: onnx.ModelProto, made: Mapping[str, tuple[float, int]
 
     Args:
         model: QDQ model with float borders, before `quantize_borders`; changed in place.
-        made: Name -> (scale, zero point) of the uint16 outputs of earlier parts.
+        made: Name -> (scale, zero point) of what `quantize_borders` changed in earlier parts:
+            their outputs, and inputs of the whole that they read too.
     """
     graph = model.graph
     for value in graph.output:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mvsdk_export.networks.blocks import GroupNorm, PointwiseConv, SiLU
+from mvsdk_export.networks.blocks import GroupNorm, PointwiseConv, Projection, SiLU
 
 PERIOD = 10_000.0
 """Longest period of a sinusoid, in units of 2 pi."""
@@ -31,6 +32,12 @@ def sinusoids(values: Tensor, dim: int) -> Tensor:
     exponents = torch.arange(half, dtype=torch.float32, device=values.device) / half
     angles = values[:, None] * torch.exp(exponents * -math.log(PERIOD))[None]
     return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+class TokenProjection(Projection):
+    """Linear layer over the tokens of every frame."""
+
+    NPU_FORM: ClassVar[str] = "map"
 
 
 class Mlp(nn.Module):

@@ -9,8 +9,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from mvsdk_export.networks.blocks import Projection
+from mvsdk_export.networks.svd.blocks import TokenProjection
 from mvsdk_export.networks.svd.forms import QUICK_GELU_FORMS, TOKEN_ATTENTION_FORMS
+
+MAX_IMAGE_SIZE = 1024
+"""Largest side of an image: matrices that resize to it are made when a graph is."""
+MAX_PATCHES = 64
+"""Most patches along a side: attention is between all of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +66,7 @@ class ClipVisionEncoder(nn.Module):
 
     Raises:
         ValueError: If the activation is unknown, the heads do not divide the width, or patches the
-            image.
+            image, or the image has too many pixels or patches.
 
     Reference:
         Radford et al. 2021, arXiv:2103.00020; Dosovitskiy et al. 2020, arXiv:2010.11929.
@@ -134,10 +139,10 @@ class ClipAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.scale = (width // heads) ** -0.5
-        self.q_proj = Projection(width, width)
-        self.k_proj = Projection(width, width)
-        self.v_proj = Projection(width, width)
-        self.out_proj = Projection(width, width)
+        self.q_proj = TokenProjection(width, width)
+        self.k_proj = TokenProjection(width, width)
+        self.v_proj = TokenProjection(width, width)
+        self.out_proj = TokenProjection(width, width)
         self.form = "fused"
 
     def forward(self, x: Tensor) -> Tensor:
@@ -149,9 +154,9 @@ class ClipAttention(nn.Module):
 class _FeedForward(nn.Module):
     def __init__(self, config: ClipVisionConfig) -> None:
         super().__init__()
-        self.fc1 = Projection(config.hidden_size, config.intermediate_size)
+        self.fc1 = TokenProjection(config.hidden_size, config.intermediate_size)
         self.activation = ACTIVATIONS[config.hidden_act]()
-        self.fc2 = Projection(config.intermediate_size, config.hidden_size)
+        self.fc2 = TokenProjection(config.intermediate_size, config.hidden_size)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(self.activation(self.fc1(x)))
@@ -168,3 +173,10 @@ def _check(config: ClipVisionConfig) -> None:
         if value % divisor:
             msg = f"{name} is {value}; {divisor_name} ({divisor}) divides it"
             raise ValueError(msg)
+    size, patch = config.image_size, config.patch_size
+    if size > MAX_IMAGE_SIZE:
+        msg = f"image_size is {size}; it is at most {MAX_IMAGE_SIZE}"
+        raise ValueError(msg)
+    if size // patch > MAX_PATCHES:
+        msg = f"patch_size is {patch}; at most {MAX_PATCHES} patches lie along a side of {size}"
+        raise ValueError(msg)

@@ -104,6 +104,9 @@ def check_svd_unet_config(config: SVDUNetConfig) -> None:
             f"addition_time_embed_dim, {3 * config.addition_time_embed_dim}"
         )
         raise ValueError(msg)
+    if config.addition_time_embed_dim % 2:
+        msg = f"addition_time_embed_dim is {config.addition_time_embed_dim}; 2 divides it"
+        raise ValueError(msg)
     for level, (width, heads) in enumerate(
         zip(config.block_out_channels, config.num_attention_heads, strict=True)
     ):

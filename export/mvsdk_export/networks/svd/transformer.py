@@ -7,9 +7,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from mvsdk_export.networks.blocks import GroupNorm, Projection
+from mvsdk_export.networks.blocks import GroupNorm
 from mvsdk_export.networks.forms import LINEAR_FORMS
-from mvsdk_export.networks.svd.blocks import Mlp, TimeMixer, per_frame, sinusoids
+from mvsdk_export.networks.svd.blocks import (
+    Mlp,
+    TimeMixer,
+    TokenProjection,
+    per_frame,
+    sinusoids,
+)
 from mvsdk_export.networks.svd.forms import (
     FRAME_ATTENTION_FORMS,
     GEGLU_FORMS,
@@ -36,10 +42,10 @@ class SelfAttention(nn.Module):
         self.heads = heads
         self.scale = (width // heads) ** -0.5
         inner_width = heads * (width // heads if inner is None else inner)
-        self.to_q = Projection(width, inner_width, bias=bias)
-        self.to_k = Projection(width, inner_width, bias=bias)
-        self.to_v = Projection(width, inner_width, bias=bias)
-        self.to_out = nn.ModuleList([Projection(inner_width, width)])
+        self.to_q = TokenProjection(width, inner_width, bias=bias)
+        self.to_k = TokenProjection(width, inner_width, bias=bias)
+        self.to_v = TokenProjection(width, inner_width, bias=bias)
+        self.to_out = nn.ModuleList([TokenProjection(inner_width, width)])
         self.form = "fused"
 
     def forward(self, x: Tensor, num_frames: int) -> Tensor:
@@ -73,10 +79,10 @@ class SingleTokenCrossAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.scale = (width // heads) ** -0.5
-        self.to_q = Projection(width, width, bias=False)
+        self.to_q = TokenProjection(width, width, bias=False)
         self.to_k = nn.Linear(context_width, width, bias=False)
         self.to_v = nn.Linear(context_width, width, bias=False)
-        self.to_out = nn.ModuleList([Projection(width, width)])
+        self.to_out = nn.ModuleList([TokenProjection(width, width)])
         self.form = "fused"
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
@@ -121,7 +127,7 @@ class GatedUnit(nn.Module):
 
     def __init__(self, width: int, inner: int) -> None:
         super().__init__()
-        self.proj = Projection(width, 2 * inner)
+        self.proj = TokenProjection(width, 2 * inner)
         self.form = "one_product"
 
     def forward(self, x: Tensor) -> Tensor:
@@ -139,7 +145,7 @@ class FeedForward(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.net = nn.Sequential(
-            GatedUnit(width, 4 * width), nn.Identity(), Projection(4 * width, width)
+            GatedUnit(width, 4 * width), nn.Identity(), TokenProjection(4 * width, width)
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -236,7 +242,7 @@ class TransformerSpatioTemporal(nn.Module):
     ) -> None:
         super().__init__()
         self.norm = GroupNorm(groups, channels, 1e-6)
-        self.proj_in = Projection(channels, channels)
+        self.proj_in = TokenProjection(channels, channels)
         self.transformer_blocks = nn.ModuleList(
             TransformerLayer(channels, context_width, heads, inner=inner, folded=folded)
             for _ in range(layers)
@@ -249,7 +255,7 @@ class TransformerSpatioTemporal(nn.Module):
         )
         self.time_pos_embed: Mlp | None = Mlp(channels, 4 * channels, channels)
         self.time_mixer: TimeMixer | None = TimeMixer(0.5, of_spatial=True)
-        self.proj_out = Projection(channels, channels)
+        self.proj_out = TokenProjection(channels, channels)
         self.gate: Tensor | None = None
 
     @property
