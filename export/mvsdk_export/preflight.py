@@ -31,6 +31,10 @@ Reference: pytorch/executorch #17782.
 """
 PROTOBUF_LIMIT_BYTES = (2 << 30) - 1
 """Largest protobuf message, so the largest .onnx with its weights inside."""
+PART_BYTES = 3 << 29
+"""Float32 weights from which on a graph is cut into parts: 1.5 GiB, so that parts that are not quite
+equal stay below protobuf's 2 GiB, and what quantises or compiles one of them below 8 GiB of memory
+(docs/npu_forms.md)."""
 MAX_STEPS = 1000
 MAX_SCHEDULES = 64
 """Numbers of steps that one bundle may have schedules for (docs/bundle_format.md)."""
@@ -104,24 +108,35 @@ def preflight_costs(
     *,
     precisions: Sequence[Precision],
     chips: Sequence[Chipset],
+    part_bytes: int = PART_BYTES,
 ) -> tuple[Finding, ...]:
     """Check sizes against what the HTP and the file format can hold.
 
     Args:
         costs: Of every component.
-        precisions: Planned precisions; float32 is not checked against the HTP.
+        precisions: Planned precisions; float32 is not checked against the HTP, and never cut.
         chips: Planned chips.
+        part_bytes: Float32 weights from which on a graph is cut.
     """
     findings: list[Finding] = [_protobuf(costs)]
+    if not set(precisions).isdisjoint(HTP_PRECISIONS):
+        findings += [
+            _parts(item, part_bytes) for item in costs if count_parts(item, part_bytes) > 1
+        ]
     for precision in HTP_PRECISIONS:
         if precision not in precisions:
             continue
-        findings += [_process(costs, precision), _graph(costs, precision)]
+        findings += [_process(costs, precision), _graph(costs, precision, part_bytes)]
         findings += [
             _vtcm(costs, precision, mib, [c.slug for c in chips if c.vtcm_mib == mib])
             for mib in dict.fromkeys(chip.vtcm_mib for chip in chips)
         ]
     return tuple(findings)
+
+
+def count_parts(item: ComponentCosts, part_bytes: int = PART_BYTES) -> int:
+    """Return into how many parts of about equal weight a component's graph is cut; 1: it is not."""
+    return max(1, -(-item.weight_bytes["fp32"] // part_bytes))
 
 
 def _frames(recipe: Recipe, num_frames: int) -> Finding:
@@ -207,8 +222,18 @@ def _protobuf(costs: Sequence[ComponentCosts]) -> Finding:
     )
 
 
-def _resident(item: ComponentCosts, precision: Precision) -> int:
-    return item.weight_bytes[precision] + item.activation_peak_bytes[precision]
+def _parts(item: ComponentCosts, part_bytes: int) -> Finding:
+    count, size = count_parts(item, part_bytes), item.weight_bytes["fp32"]
+    return Finding(
+        severity="ok",
+        what=f"parts that {item.component} is cut into",
+        value=f"{count}, for {format_bytes(size)} of float32 weights",
+        limit=f"{format_bytes(part_bytes)} each",
+    )
+
+
+def _resident(item: ComponentCosts, precision: Precision, parts: int = 1) -> int:
+    return item.weight_bytes[precision] // parts + item.activation_peak_bytes[precision]
 
 
 def _process(costs: Sequence[ComponentCosts], precision: Precision) -> Finding:
@@ -232,13 +257,19 @@ def _process(costs: Sequence[ComponentCosts], precision: Precision) -> Finding:
     )
 
 
-def _graph(costs: Sequence[ComponentCosts], precision: Precision) -> Finding:
-    largest = max(costs, key=lambda item: _resident(item, precision))
-    size = _resident(largest, precision)
+def _graph(costs: Sequence[ComponentCosts], precision: Precision, part_bytes: int) -> Finding:
+    """Compare the largest graph, or part of one, with what the compiler allocates."""
+
+    def size_of(item: ComponentCosts) -> int:
+        return _resident(item, precision, count_parts(item, part_bytes))
+
+    largest = max(costs, key=size_of)
+    size = size_of(largest)
+    part = "a part of " if count_parts(largest, part_bytes) > 1 else ""
     good = size <= GRAPH_LIMIT_BYTES
     return Finding(
         severity="ok" if good else "warning",
-        what=f"largest graph, {largest.component} at {precision}",
+        what=f"largest graph, {part}{largest.component} at {precision}",
         value=format_bytes(size),
         limit=f"{format_bytes(GRAPH_LIMIT_BYTES)} (QNN)",
         next_step="" if good else f"the compiler may refuse it; try {_smaller(largest)}",

@@ -8,6 +8,7 @@ from pathlib import Path
 from mvsdk.devices import Chipset
 from mvsdk.manifest import Precision, Target
 from mvsdk_export.checkpoints import ModelFolder
+from mvsdk_export.preflight import PART_BYTES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +33,8 @@ class ExportRequest:
     None for one evaluation of the network without it."""
     pictures: Path | None = None
     """Folder of pictures that calibrate and verify; None for those that the recipe names."""
+    part_bytes: int = PART_BYTES
+    """Float32 weights from which on a component's graph is cut into parts."""
     overwrite: bool = False
     verify: bool = True
 

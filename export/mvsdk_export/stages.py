@@ -21,7 +21,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -61,6 +61,10 @@ class Stage:
     """Whether an earlier run had finished it."""
 
 
+Run = Callable[..., Stage]
+"""`StageRunner.run`, or what tells the progress first."""
+
+
 class StageRunner:
     """Runs stages and remembers them in a cache folder; close it to let go of them."""
 
@@ -84,7 +88,7 @@ class StageRunner:
         function: str,
         arguments: Mapping[str, Any],
         *,
-        needs: Mapping[str, Stage] | None = None,
+        needs: Mapping[str, Stage | Sequence[Stage]] | None = None,
         paths: Mapping[str, Path] | None = None,
         fingerprint: str = "",
     ) -> Stage:
@@ -94,7 +98,8 @@ class StageRunner:
             name: What people call it, such as "compile unet sm8650".
             function: Name of the function in `mvsdk_export.work`.
             arguments: JSON values for it.
-            needs: Keyword -> finished stage, whose folder the function gets as a path.
+            needs: Keyword -> finished stage, whose folder the function gets as a path; or several
+                of them, for a list of paths.
             paths: Keyword -> file or folder outside the cache; where it lies decides nothing.
             fingerprint: Hash of what lies at `paths`.
 
@@ -102,12 +107,13 @@ class StageRunner:
             ExportError: If the function raises, or its process dies.
         """
         needs = needs or {}
-        key = _key(function, arguments, {k: s.key for k, s in needs.items()}, fingerprint)
+        keys = {word: _of_each(found, lambda s: s.key) for word, found in needs.items()}
+        key = _key(function, arguments, keys, fingerprint)
         folder = self.cache_folder / f"{function}-{key[:24]}"
         reused = self._hold(folder)
         if not reused:
-            places = {**(paths or {}), **{word: stage.folder for word, stage in needs.items()}}
-            told = {word: str(path) for word, path in places.items()}
+            told = {word: str(path) for word, path in (paths or {}).items()}
+            told |= {w: _of_each(found, lambda s: str(s.folder)) for w, found in needs.items()}
             while not self._hold(folder):  # another runner may forget it as soon as it is there
                 self._make(name, function, {**arguments, **told}, folder)
         report = json.loads((folder / RESULT).read_text(encoding="utf-8"))
@@ -178,6 +184,11 @@ class StageRunner:
             # Another export finished the same stage meanwhile; by its key, it is as good as ours.
 
 
+def read_result(folder: Path) -> Mapping[str, Any]:
+    """Return what the function of a finished stage returned."""
+    return json.loads((folder / RESULT).read_text(encoding="utf-8"))["result"]
+
+
 def tool_versions() -> dict[str, str]:
     """Return the version of every installed tool that takes part in an export."""
     found: dict[str, str] = {}
@@ -240,8 +251,12 @@ def _failure(name: str, status: int, log: Path) -> MvsdkError:
     return ExportError(f"{name} failed: {told}")
 
 
+def _of_each(found: Stage | Sequence[Stage], value: Callable[[Stage], str]) -> str | list[str]:
+    return value(found) if isinstance(found, Stage) else [value(stage) for stage in found]
+
+
 def _key(
-    function: str, arguments: Mapping[str, Any], needs: Mapping[str, str], fingerprint: str
+    function: str, arguments: Mapping[str, Any], needs: Mapping[str, Any], fingerprint: str
 ) -> str:
     parts = {
         "function": function,

@@ -108,8 +108,30 @@ def test_the_report_fits_a_screen_and_says_what_comes_next(
     assert max(map(len, lines[:-1])) <= 100
     assert "funnels lose " in done.out
     assert "finetune before use: frames, prune, funnels change what the network says" in lines
-    assert lines[-1].endswith(f"--checkpoint {out}")
+    export = f"mvsdk export --target snapdragon --checkpoint {out} --height 64 --width 128"
+    assert lines[-1] == f"next: finetune it (docs/mobilevd.md), then {export}"
     assert "writing" in done.err
+
+
+def test_what_is_exact_needs_no_finetuning(
+    toolchain: Toolchain, tiny_svd_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "folded"
+    done = toolchain("compress", tiny_svd_folder, "--only", "fold", "--out", out)
+    assert "finetune" not in done.out
+    export = f"mvsdk export --target snapdragon --checkpoint {out}"
+    assert done.out.splitlines()[-1] == f"next: {export}"
+
+
+@pytest.mark.parametrize("frames", [1, 26, 1 << 20])
+def test_clips_of_a_checkpoint_have_a_length_that_can_be_made(
+    toolchain: Toolchain, svd_copy: Path, frames: int
+) -> None:
+    config = svd_copy / "unet" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"num_frames": frames}))
+    done = toolchain("compress", svd_copy, "--dry-run")
+    assert (done.status, done.err.count("\n")) == (2, 1)
+    assert f"makes clips of {frames} frames, allowed: 2 to 25; correct num_frames in" in done.err
 
 
 def test_a_dry_run_writes_nothing(

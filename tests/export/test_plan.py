@@ -125,19 +125,30 @@ def test_checkpoint_says_which_model_it_is_of(run: Run, svd_copy: Path) -> None:
     for weights in svd_copy.rglob("*.safetensors"):
         weights.unlink()
     size = ("--frames", "4", "--height", "64", "--width", "64")
-    status, out, _ = run("--checkpoint", svd_copy, *size, "--steps", "2", "--json")
+    status, out, _ = run(
+        *("--checkpoint", svd_copy, *size, "--steps", "2", "--guidance", "none", "--json")
+    )
     plan = json.loads(out)
     unet = plan["components"]["unet"]["flops"]
-    assert (status, plan["model"]) == (0, "mobilevd")
+    assert (status, plan["model"], plan["guidance"]) == (0, "mobilevd", None)
 
-    status, out, _ = run(
-        *("--checkpoint", svd_copy, *size, "--steps", "2", "--guidance", "1,3", "--json")
-    )
+    status, out, _ = run("--checkpoint", svd_copy, *size, "--steps", "2", "--json")
     guided = json.loads(out)
-    assert status == 0
+    assert (status, guided["guidance"]) == (0, [1.0, 3.0])  # as the public pipeline
     assert guided["components"]["unet"]["flops"] == pytest.approx(2 * unet, rel=0.01)
     added = guided["components"]["unet"]["flops"] - unet
     assert guided["clip_flops"]["2"] - plan["clip_flops"]["2"] == 2 * added
+
+
+@pytest.mark.parametrize(("trained", "planned"), [(4, 4), (25, 25), (26, 14), (1, 14)])
+def test_clips_are_as_long_as_those_that_a_checkpoint_was_trained_for(
+    run: Run, svd_copy: Path, trained: int, planned: int
+) -> None:
+    config = svd_copy / "unet" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"num_frames": trained}))
+    size = ("--height", "64", "--width", "64", "--precision", "fp16", "--chip", "sm8650")
+    status, out, _ = run("--checkpoint", svd_copy, *size, "--json")
+    assert (status, json.loads(out)["video"]["frames"]) == (0, planned)
 
 
 def test_scheduler_of_a_checkpoint_decides_the_steps(run: Run, svd_copy: Path) -> None:
@@ -157,6 +168,7 @@ def test_scheduler_of_a_checkpoint_decides_the_steps(run: Run, svd_copy: Path) -
     plan = json.loads(out)
     assert status == 0
     assert plan["components"]["unet"]["evaluations"] == {"1": 1}
+    assert plan["guidance"] is None
 
     status, out, err = run("--checkpoint", svd_copy, *size, "--guidance", "1,3")
     assert (status, out) == (2, "")

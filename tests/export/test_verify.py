@@ -119,7 +119,8 @@ def test_worst_miss_is_named_with_what_to_try() -> None:
         check_parity([a_record(40.0), *records])
     assert str(caught.value) == (
         "parity failed for text_encoder of onnx-w8a16: sqnr 21.3 dB < 35.0 dB on "
-        "'a cat, seed 7, 4 steps' (and 1 more); try --precision fp16, or more calibration prompts"
+        "'a cat, seed 7, 4 steps' (and 1 more); try --precision fp16, or more calibration prompts or "
+        "pictures"
     )
 
 
@@ -195,6 +196,7 @@ def test_floor_that_is_missed_makes_a_failed_record(
         height=video.height,
         width=video.width,
         decode_frames=video.frames,
+        conditioning=[],
         guidance=None,
         steps=[default],
         default_steps=default,

@@ -27,6 +27,7 @@ from mvsdk_export.checkpoints.folder import (
     default_model_folder,
     load_configs,
     open_model,
+    read_recipe,
 )
 from mvsdk_export.checkpoints.locations import INDEX_FILE
 from mvsdk_export.checkpoints.scheduler import (
@@ -52,5 +53,6 @@ __all__ = [
     "load_configs",
     "open_decoder",
     "open_model",
+    "read_recipe",
     "save_model_folder",
 ]

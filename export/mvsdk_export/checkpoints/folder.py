@@ -229,7 +229,7 @@ def open_model(
     """
     root = find_folder(path)
     layout, found = _read_index(root, recipe)
-    scheduler = layout.read_scheduler(locate(root, SCHEDULER_FILE), tuple(found.schedulers))
+    scheduler = _read_scheduler(root, layout, found)
     _read_documents(root, found)
     for relative, check in layout.further.items():
         check(read_document(locate(root, relative)))
@@ -247,6 +247,23 @@ def open_model(
         _layout=layout,
     )
     return model if decoder is None else model.with_decoder(decoder)
+
+
+def read_recipe(path: Path, recipe: Recipe | None = None) -> Recipe:
+    """Return the recipe that a folder is a checkpoint of, as its scheduler wants it.
+
+    Weights need not be there.
+
+    Args:
+        path: The model folder.
+        recipe: What it must be a checkpoint of; None for any recipe.
+
+    Raises:
+        CheckpointError: If it is no such folder, or its scheduler is none of the recipe's.
+    """
+    root = find_folder(path)
+    layout, found = _read_index(root, recipe)
+    return found.for_scheduler(_read_scheduler(root, layout, found))
 
 
 def load_configs(
@@ -281,6 +298,10 @@ def _read_index(root: Path, recipe: Recipe | None) -> tuple[Layout, Recipe]:
             "choose that model, or another folder"
         )
     return layout, find_recipe(name)
+
+
+def _read_scheduler(root: Path, layout: Layout, recipe: Recipe) -> Scheduler:
+    return layout.read_scheduler(locate(root, SCHEDULER_FILE), tuple(recipe.schedulers))
 
 
 def _read_documents(root: Path, recipe: Recipe) -> dict[str, Document]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from mvsdk.cli.command import whole_number
 from mvsdk.devices import CHIPSETS, DEFAULT_CHIPSETS, find_chipset
@@ -45,13 +45,42 @@ def open_chosen_model(
     return open_model(checkpoint, recipe, decoder=decoder)
 
 
+def default_frames(recipe: Recipe, configs: Mapping[str, Any]) -> int:
+    """Return the frames of a clip unless told otherwise.
+
+    Args:
+        recipe: The model.
+        configs: Component name -> configuration of its network.
+
+    Returns:
+        What the checkpoint's denoiser was trained for, or the recipe's number where that is out of
+        its range.
+    """
+    num_frames: int = configs[recipe.denoiser].num_frames
+    least, most = recipe.frame_range
+    return num_frames if least <= num_frames <= most else recipe.num_frames
+
+
+def add_guidance_argument(parser: argparse.ArgumentParser) -> None:
+    """Add --guidance."""
+    parser.add_argument(
+        "--guidance", metavar="A,B", help="of the first and last frame, or none (SVD: 1,3)"
+    )
+
+
 def read_guidance(text: str | None, recipe: Recipe) -> tuple[float, float] | None:
     """Read the guidance of the first and the last frame; None for none.
+
+    Args:
+        text: A pair of numbers, or "none"; None means what the recipe says.
+        recipe: The model.
 
     Raises:
         InputError: If it is no pair of numbers, or the model's graph holds no guidance.
     """
     if text is None:
+        return recipe.default_guidance
+    if text == "none":
         return None
     if not recipe.takes_guidance:
         raise InputError(
@@ -62,7 +91,8 @@ def read_guidance(text: str | None, recipe: Recipe) -> tuple[float, float] | Non
         first, last = (float(word) for word in text.split(","))
     except ValueError as exc:
         raise InputError(
-            f"--guidance is {text[:64]!a}, want those of the first and the last frame, such as 1,3"
+            f"--guidance is {text[:64]!a}, want those of the first and the last frame, such as "
+            "1,3, or none"
         ) from exc
     if not all(math.isfinite(x) and 0.0 <= x <= MAX_GUIDANCE for x in (first, last)):
         raise InputError(f"--guidance is {text[:64]!a}, allowed: 0 to {MAX_GUIDANCE:g} each")

@@ -118,7 +118,7 @@ def _read_request(options: argparse.Namespace) -> _Request:
     out: Path | None = None if options.dry_run else options.out
     if out is None and not options.dry_run:
         raise InputError("no output is given; say with --out which folder to write, or --dry-run")
-    require_toolchain("torch", "safetensors", command="compress")
+    require_toolchain("torch", command="compress")
     folder = open_model(options.checkpoint)
     if folder.recipe.component(folder.recipe.denoiser).network != _NETWORK:
         raise CompressionError(
@@ -133,7 +133,7 @@ def _read_request(options: argparse.Namespace) -> _Request:
     width = folder.recipe.width if options.width is None else options.width
     return _Request(
         folder=folder,
-        config=folder.load_config(folder.recipe.denoiser),
+        config=_read_config(folder),
         compression=compression,
         importance=_read_importance(options.importance, folder),
         height=height,
@@ -142,6 +142,18 @@ def _read_request(options: argparse.Namespace) -> _Request:
         out=out,
         overwrite=options.overwrite,
     )
+
+
+def _read_config(folder: ModelFolder) -> SVDUNetConfig:
+    """Return the configuration of the denoiser, whose clips have a length that can be made."""
+    name, (least, most) = folder.recipe.denoiser, folder.recipe.frame_range
+    config: SVDUNetConfig = folder.load_config(name)
+    if not least <= config.num_frames <= most:
+        raise CompressionError(
+            f"{name} of {str(folder.path)!r} makes clips of {config.num_frames} frames, allowed: "
+            f"{least} to {most}; correct num_frames in its config.json"
+        )
+    return config
 
 
 def _read_compression(options: argparse.Namespace) -> CompressionRecipe:
@@ -226,7 +238,6 @@ def _compress(request: _Request, out: Path) -> tuple[Report, ...]:
         {name: unet},
         scheduler=folder.scheduler,
         rest=folder,
-        vocabulary_file=folder.tokenizer_file,
         model_card=_model_card(request, reports),
         documents={COMPRESSION_FILE: json.dumps(_to_document(request, reports), indent=2) + "\n"},
         overwrite=request.overwrite,
@@ -272,8 +283,16 @@ def _to_text(request: _Request, reports: Sequence[Report]) -> str:
     if request.out is None:
         lines.append("nothing was written")
     else:
-        lines.append(f"next: mvsdk export --target snapdragon --checkpoint {request.out}")
+        finetune = "finetune it (docs/mobilevd.md), then " if changed else ""
+        lines.append(f"next: {finetune}{_export_command(request)}")
     return "\n".join(lines)
+
+
+def _export_command(request: _Request) -> str:
+    recipe, size = request.folder.recipe, ""
+    if (request.height, request.width) != (recipe.height, recipe.width):
+        size = f" --height {request.height} --width {request.width}"
+    return f"mvsdk export --target snapdragon --checkpoint {request.out}{size}"
 
 
 def _size_line(request: _Request) -> str:
@@ -336,8 +355,8 @@ def _model_card(request: _Request, reports: Sequence[Report]) -> str:
     return f"""# {recipe.name}, compressed
 
 Made by `mvsdk compress --recipe {request.compression.name}` from a checkpoint of {recipe.name}.
-The denoiser is another one; all else is a copy. Nothing was trained: where outputs are others,
-finetune the network before it is used.
+The denoiser is another one; the other networks have the weights of the checkpoint, rounded to
+float16. Nothing was trained: where outputs are others, finetune the denoiser before it is used.
 
 {_size_line(request)}; {COMPRESSION_FILE} says more.
 

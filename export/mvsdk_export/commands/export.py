@@ -19,8 +19,10 @@ from mvsdk.manifest import END_TO_END, Manifest, Precision, Target, Variant, Ver
 from mvsdk_export.commands import Extra, require_toolchain
 from mvsdk_export.commands.arguments import (
     add_decoder_arguments,
+    add_guidance_argument,
     add_model_arguments,
     add_size_arguments,
+    default_frames,
     open_chosen_model,
     read_chips,
     read_guidance,
@@ -45,8 +47,8 @@ _DEFAULTS: Mapping[Target, tuple[Precision, ...]] = {
 }
 _EXTRAS: Mapping[Target, Extra] = {"onnx": "export", "snapdragon": "snapdragon"}
 _MODULES: Mapping[Extra, tuple[str, ...]] = {
-    "export": ("torch", "onnx", "onnxscript", "safetensors", "tqdm"),
-    "snapdragon": ("torch", "onnx", "onnxscript", "safetensors", "tqdm", "onnxruntime_qnn"),
+    "export": ("torch", "onnx", "onnxscript", "tqdm"),
+    "snapdragon": ("torch", "onnx", "onnxscript", "tqdm", "onnxruntime_qnn"),
 }
 
 
@@ -63,9 +65,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_size_arguments(parser)
     add_decoder_arguments(parser)
-    parser.add_argument(
-        "--guidance", metavar="A,B", help="of the first and last frame, such as 1,3"
-    )
+    add_guidance_argument(parser)
     parser.add_argument(
         "--pictures", metavar="DIR", type=Path, help="pictures that calibrate and verify"
     )
@@ -158,19 +158,20 @@ def _read_request(options: argparse.Namespace) -> ExportRequest:
         raise InputError(f"--chip goes with --target snapdragon, not {target}; leave it out")
     chips = read_chips(options.chip, every=False) if target == "snapdragon" else ()
     steps = recipe.steps if options.steps is None else read_steps(options.steps)
-    size = {
-        name: getattr(recipe, field) if given is None else given
-        for name, field, given in (
-            ("num_frames", "num_frames", options.frames),
-            ("height", "height", options.height),
-            ("width", "width", options.width),
-        )
-    }
-    chipsets = tuple(dict.fromkeys(find_chipset(name) for name in chips))
-    size["decode_frames"] = options.decode_frames
-    check_findings(preflight_request(recipe, **size, steps=steps, chips=chipsets))
+    guidance = read_guidance(options.guidance, recipe)
+    pictures = read_picture_folder(options.pictures, recipe)
     extra = _EXTRAS[target]
     require_toolchain(*_MODULES[extra], command="export", extra=extra)
+    size = {
+        "num_frames": default_frames(recipe, folder.configs())
+        if options.frames is None
+        else options.frames,
+        "height": recipe.height if options.height is None else options.height,
+        "width": recipe.width if options.width is None else options.width,
+        "decode_frames": options.decode_frames,
+    }
+    chipsets = tuple(dict.fromkeys(find_chipset(name) for name in chips))
+    check_findings(preflight_request(recipe, **size, steps=steps, chips=chipsets))
     from mvsdk_export.request import ExportRequest
 
     return ExportRequest(
@@ -180,8 +181,8 @@ def _read_request(options: argparse.Namespace) -> ExportRequest:
         chips=chipsets,
         **size,
         steps=tuple(sorted(steps)),
-        guidance=read_guidance(options.guidance, recipe),
-        pictures=read_picture_folder(options.pictures, recipe),
+        guidance=guidance,
+        pictures=pictures,
         out=options.out or Path(recipe.name + SUFFIX),
         overwrite=options.overwrite,
         verify=not options.no_verify,
@@ -217,6 +218,7 @@ def _show_plan(request: ExportRequest, *, as_json: bool) -> None:
         "height": request.height,
         "width": request.width,
         "steps": list(request.steps),
+        "guidance": request.guidance,
         "variants": plans,
         "stages": count_stages(request),
         "out": str(request.out),

@@ -18,24 +18,22 @@ from mvsdk_export.checkpoints import (
     default_model_folder,
     load_configs,
     open_decoder,
+    read_recipe,
 )
 from mvsdk_export.checkpoints.building import resolve
-from mvsdk_export.checkpoints.documents import read_document
-from mvsdk_export.checkpoints.folder import SCHEDULER_FILE
-from mvsdk_export.checkpoints.layouts import LAYOUTS
-from mvsdk_export.checkpoints.locations import INDEX_FILE, find_folder, locate
 from mvsdk_export.commands import require_toolchain
 from mvsdk_export.commands.arguments import (
     DEFAULT_MODEL,
     add_decoder_arguments,
+    add_guidance_argument,
     add_size_arguments,
+    default_frames,
     read_chips,
     read_guidance,
     read_precisions,
     read_steps,
 )
 from mvsdk_export.commands.plan_table import cost_table_to_json, cost_table_to_text
-from mvsdk_export.errors import CheckpointError
 from mvsdk_export.preflight import Finding, preflight_costs, preflight_request
 from mvsdk_export.recipes import DECODER, Recipe, find_recipe
 
@@ -56,10 +54,12 @@ class _Request:
     """What is planned, every default filled in."""
 
     recipe: Recipe
-    folder: Path | None
-    """None to plan by the defaults of the networks' configurations."""
+    source: str
+    """Where the configurations come from."""
+    configs: Mapping[str, Any]
+    """Component -> configuration of its network."""
     decoder: DecoderFolder | None
-    """Where the decoder comes from; None for `folder`."""
+    """Where the decoder comes from; None for where the others do."""
     num_frames: int
     decode_frames: int | None
     """Frames that are decoded at once; None for all."""
@@ -85,9 +85,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_size_arguments(parser)
     add_decoder_arguments(parser)
-    parser.add_argument(
-        "--guidance", metavar="A,B", help="of the first and last frame, such as 1,3"
-    )
+    add_guidance_argument(parser)
     parser.add_argument(
         "--precision", metavar="P,...", help=f"of {', '.join(PRECISIONS)} (default: all)"
     )
@@ -106,7 +104,6 @@ def _run(options: argparse.Namespace) -> int:
     if options.table:
         return _run_table(options)
     request = _read_request(options)
-    require_toolchain("torch", command="plan")
     chips = [find_chipset(name) for name in request.chips]
     findings = preflight_request(
         request.recipe,
@@ -117,14 +114,14 @@ def _run(options: argparse.Namespace) -> int:
         chips=chips,
         decode_frames=request.decode_frames,
     )
-    source, costs = "not read", ()
+    costs: tuple[ComponentCosts, ...] = ()
     if _possible(findings):  # a size that does not fit has no costs
-        source, costs = _measure(request)
+        costs = _measure(request)
         findings += preflight_costs(costs, precisions=request.precisions, chips=chips)
     if options.json:
-        show_json(_to_json(request, source, costs, findings))
+        show_json(_to_json(request, costs, findings))
     else:
-        show(_to_text(request, source, costs, findings))
+        show(_to_text(request, costs, findings))
     if not _possible(findings):
         say("this export is not possible; see the errors among the limits")
     return 0 if _possible(findings) else 1
@@ -170,18 +167,25 @@ def _read_request(options: argparse.Namespace) -> _Request:
     decoder = None if options.decoder is None else open_decoder(options.decoder, recipe)
     if decoder is not None:
         recipe = recipe.for_decoder(decoder.variant)
+    steps = read_steps(options.steps) if options.steps is not None else recipe.steps
+    guidance = read_guidance(options.guidance, recipe)
+    precisions = read_precisions(options.precision or "all")
+    chips = read_chips(options.chip)
+    require_toolchain("torch", command="plan")
+    configs = _read_configs(recipe, folder, decoder)
     return _Request(
         recipe=recipe,
-        folder=folder,
+        source="defaults" if folder is None else str(folder),
+        configs=configs,
         decoder=decoder,
         decode_frames=options.decode_frames,
-        num_frames=recipe.num_frames if options.frames is None else options.frames,
+        num_frames=default_frames(recipe, configs) if options.frames is None else options.frames,
         height=recipe.height if options.height is None else options.height,
         width=recipe.width if options.width is None else options.width,
-        steps=read_steps(options.steps) if options.steps is not None else recipe.steps,
-        guidance=read_guidance(options.guidance, recipe),
-        precisions=read_precisions(options.precision or "all"),
-        chips=read_chips(options.chip),
+        steps=steps,
+        guidance=guidance,
+        precisions=precisions,
+        chips=chips,
     )
 
 
@@ -196,48 +200,31 @@ def _find_model(model: str | None, checkpoint: Path | None) -> tuple[Recipe, Pat
         if not recipe.ships_weights:
             return recipe, None
         checkpoint = default_model_folder(recipe.name)
-    return _read_recipe(checkpoint, recipe), checkpoint
+    return read_recipe(checkpoint, recipe), checkpoint
 
 
-def _read_recipe(folder: Path, wanted: Recipe | None) -> Recipe:
-    """Return the recipe that a folder is a checkpoint of, as its scheduler wants it."""
-    root = find_folder(folder)
-    index = read_document(locate(root, INDEX_FILE))
-    layout = LAYOUTS[index.choice("_class_name", tuple(LAYOUTS))]
-    recipe = find_recipe(layout.read_index(index))
-    if wanted is not None and recipe.name != wanted.name:
-        raise CheckpointError(
-            f"model folder {str(root)!r} is a checkpoint of {recipe.name}, want {wanted.name}; "
-            "choose that model, or another folder"
-        )
-    scheduler = layout.read_scheduler(locate(root, SCHEDULER_FILE), tuple(recipe.schedulers))
-    return recipe.for_scheduler(scheduler)
+def _read_configs(
+    recipe: Recipe, folder: Path | None, decoder: DecoderFolder | None
+) -> Mapping[str, Any]:
+    """Return the configurations of all components; without a folder, those of the defaults."""
+    if folder is not None:
+        return load_configs(folder, recipe, decoder)
+    configs = {part.name: resolve(part.config)() for part in recipe.components}
+    return configs if decoder is None else {**configs, DECODER: decoder.load_config()}
 
 
-def _measure(request: _Request) -> tuple[str, tuple[ComponentCosts, ...]]:
-    """Return where the configurations come from, and the costs."""
+def _measure(request: _Request) -> tuple[ComponentCosts, ...]:
     from mvsdk_export.costs import measure_recipe
 
-    source, configs = _read_configs(request)
-    costs = measure_recipe(
+    return measure_recipe(
         request.recipe,
-        configs,
+        request.configs,
         num_frames=request.num_frames,
         height=request.height,
         width=request.width,
         guidance=request.guidance,
         decode_frames=request.decode_frames,
     )
-    return source, costs
-
-
-def _read_configs(request: _Request) -> tuple[str, Mapping[str, Any]]:
-    """Return where the configurations come from, and those of all components."""
-    recipe, folder, decoder = request.recipe, request.folder, request.decoder
-    if folder is not None:
-        return str(folder), load_configs(folder, recipe, decoder)
-    configs = {part.name: resolve(part.config)() for part in recipe.components}
-    return "defaults", configs if decoder is None else {**configs, DECODER: decoder.load_config()}
 
 
 def _totals(costs: Sequence[ComponentCosts], steps: Sequence[int]) -> dict[int, int]:
@@ -246,14 +233,15 @@ def _totals(costs: Sequence[ComponentCosts], steps: Sequence[int]) -> dict[int, 
 
 
 def _to_json(
-    request: _Request, source: str, costs: Sequence[ComponentCosts], findings: Sequence[Finding]
+    request: _Request, costs: Sequence[ComponentCosts], findings: Sequence[Finding]
 ) -> Mapping[str, object]:
     precisions = request.precisions
     return {
         "model": request.recipe.name,
-        "configuration": source,
+        "configuration": request.source,
         "decoder": None if request.decoder is None else str(request.decoder.path),
         "decode_frames": request.decode_frames or request.num_frames,
+        "guidance": request.guidance,
         "video": {
             "frames": request.num_frames,
             "height": request.height,
@@ -278,12 +266,17 @@ def _to_json(
 
 
 def _to_text(
-    request: _Request, source: str, costs: Sequence[ComponentCosts], findings: Sequence[Finding]
+    request: _Request, costs: Sequence[ComponentCosts], findings: Sequence[Finding]
 ) -> str:
     size = f"{request.num_frames} frames of {request.width} x {request.height}"
-    lines = [f"{request.recipe.name}: {size}; configuration: {source}"]
+    lines = [f"{request.recipe.name}: {size}; configuration: {request.source}"]
     if request.decoder is not None:
         lines.append(f"decoder: {request.decoder.path}")
+    if request.guidance is not None:
+        first, last = request.guidance
+        lines.append(
+            f"guidance {first:g} to {last:g}: each run of the denoiser evaluates its network twice"
+        )
     lines.append("")
     if costs:
         lines += [_cost_table(request, costs), "", _clip_line(request, costs), ""]

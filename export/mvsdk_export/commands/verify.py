@@ -49,7 +49,7 @@ def _run(options: argparse.Namespace) -> int:
             f"cannot write the results into {bundle.path.name}: the folder is not writable; "
             "copy the bundle to a folder that you may write to"
         )
-    needed = ["torch", "onnx", "safetensors"]
+    needed = ["torch", "onnx"]
     targets = {v.target for part in bundle.manifest.components.values() for v in part.variants}
     if "snapdragon" in targets:
         require_toolchain(*needed, "onnxruntime_qnn", command="verify", extra="snapdragon")

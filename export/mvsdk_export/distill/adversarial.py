@@ -29,7 +29,8 @@ Renoise = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 RECONSTRUCTION_WEIGHT = 10.0
 """Weight of the pseudo-Huber distance beside the judgement. SF-V has 0.1 where clips are free; here
-a caption and the noise leave next to nothing free, and the distance is what keeps them."""
+a caption and the noise, or a picture and its motion bucket, leave next to nothing free, and the
+distance is what keeps the clip."""
 
 PENALTY_WEIGHT = 0.1
 """Weight of the gradient penalty (R1) on what real clips look like to the heads."""
@@ -113,7 +114,6 @@ def judge(
     times: Tensor,
     condition: Tensor,
     renoise: Renoise = flow_noise,
-    reconstruction_weight: float = RECONSTRUCTION_WEIGHT,
 ) -> Judged:
     """Return the losses of a student and of the heads that judge it, from one look at both.
 
@@ -126,7 +126,6 @@ def judge(
         times: Noise levels at which the backbone looks, `(B,)`.
         condition: What both shall show, `(B, D)`.
         renoise: Makes both noisy.
-        reconstruction_weight: Weight of the distance beside the judgement.
 
     Reference:
         Lim and Ye 2017, arXiv:1705.02894 (hinge); Mescheder et al. 2018, arXiv:1801.04406 (R1).
@@ -140,7 +139,7 @@ def judge(
     seen_fake = look(fake)
     frozen = {name: value.detach() for name, value in heads.named_parameters()}
     believed = functional_call(heads, frozen, (seen_fake, condition))
-    generator = reconstruction_weight * pseudo_huber(fake, real) - believed.mean()
+    generator = RECONSTRUCTION_WEIGHT * pseudo_huber(fake, real) - believed.mean()
 
     inputs = [x.detach().requires_grad_() for x in seen_real]
     judged_real = heads(inputs, condition)

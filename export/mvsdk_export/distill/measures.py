@@ -278,10 +278,15 @@ def way_of(frames: Frames) -> tuple[float, float] | None:
     return float(right), float(down)
 
 
-def direction_of(frames: Frames) -> str:
-    """Return where the subject of a clip goes: one of `captions.DIRECTIONS`, or "still"."""
+def direction_of(frames: Frames, still_way: float = STILL_WAY) -> str:
+    """Return where the subject of a clip goes: one of `captions.DIRECTIONS`, or "still".
+
+    Args:
+        frames: The clip.
+        still_way: A shorter way is none, as a fraction of the frame.
+    """
     way = way_of(frames)
-    if way is None or max(map(abs, way)) < STILL_WAY:
+    if way is None or max(map(abs, way)) < still_way:
         return "still"
     right, down = way
     if abs(right) > abs(down):

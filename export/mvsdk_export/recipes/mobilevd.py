@@ -112,6 +112,7 @@ MOBILEVD = Recipe(
     size_range=(64, 1024),
     steps=(4, 25),
     default_steps=25,
+    default_guidance=(1.0, 3.0),
     conditioning={"added_time_ids": (6.0, 127.0, 0.02)},  # fps - 1, motion bucket, noise added
     calibration_prompts=(
         "a rocket flying up on a blue background",

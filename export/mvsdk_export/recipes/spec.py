@@ -69,6 +69,8 @@ class SchedulerVariant:
     """Takes the place of the component of the same name."""
     steps: tuple[int, ...]
     default_steps: int
+    default_guidance: tuple[float, float] | None = None
+    """As in `Recipe`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +105,9 @@ class Recipe:
     steps: tuple[int, ...]
     """Step counts whose schedules go into the bundle."""
     default_steps: int
+    default_guidance: tuple[float, float] | None = None
+    """Classifier-free guidance of the first and the last frame unless told otherwise; None for
+    none."""
     conditioning: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     """Inputs of the denoiser that are numbers of the user's choice -> what they are by default."""
     calibration_prompts: tuple[str, ...]
@@ -152,6 +157,7 @@ class Recipe:
             components=self._components_with(variant.denoiser),
             steps=variant.steps,
             default_steps=variant.default_steps,
+            default_guidance=variant.default_guidance,
         )
 
     def for_decoder(self, variant: DecoderVariant) -> Recipe:

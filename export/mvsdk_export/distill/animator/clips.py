@@ -24,6 +24,7 @@ from mvsdk_export.distill.captions import BACKGROUNDS, held_out_background
 from mvsdk_export.distill.clips import CHANCES, ClipOptions, Layer, StickerClips
 from mvsdk_export.distill.sources import DataError
 from mvsdk_export.distill.sprites import Sprites, Subject
+from mvsdk_export.recipes.animator import ANIMATOR
 
 Move = Literal["left", "right", "rise", "hop", "sway", "approach"]
 
@@ -46,20 +47,20 @@ MOVES: Mapping[str, Move] = {
 }
 """Kind of subject -> how it moves if it looks nowhere."""
 
-ORDINARY_BUCKET = 127
+ORDINARY_BUCKET = int(ANIMATOR.conditioning["added_time_ids"][1])
 MAX_BUCKET = 255
 
-TRAVEL = 14 / 64
-"""Way of a subject that travels or rises, over the side of the frame, at the ordinary bucket: two
-pixels a frame at 8 frames of 64."""
+TRAVEL = 0.125
+"""Way of a subject that travels or rises, over the side of the frame, at the ordinary bucket: one
+position of the latents. Half as far again, and a training of minutes leaves what moves a blur."""
 
-HEIGHT = 0.14
+HEIGHT = 0.08
 """Height of a hop, likewise."""
 
-SWING = 0.1
+SWING = 0.06
 """Way to either side of one that sways, likewise."""
 
-GROWTH = 0.3
+GROWTH = 0.15
 """Growth of one that comes closer, over its own size, likewise."""
 
 JITTER = 24
@@ -68,7 +69,7 @@ JITTER = 24
 FACING_SHARE = 0.5
 """Share of training's clips that show a subject which looks to a side: there are few of them."""
 
-BUCKET_SHARES = (0.3, 0.1)
+BUCKET_SHARES = (0.5, 0.1)
 """Share of training's clips with the ordinary bucket, and with 0; all others are even."""
 
 MOST_HELD_OUT = 12
@@ -138,7 +139,7 @@ class AnimatedClips:
 
     sprites: Sprites
     options: ClipOptions = field(
-        default_factory=lambda: ClipOptions(scale=0.62, scale_spread=0.15, place_spread=0.1)
+        default_factory=lambda: ClipOptions(scale=0.62, scale_spread=0.1, place_spread=0.06)
     )
 
     def __post_init__(self) -> None:
@@ -159,7 +160,8 @@ class AnimatedClips:
 
         Args:
             rng: Source of every choice.
-            kind: "training" never gives what the other two give.
+            kind: "training" never gives what the other two give. Of "combinations", all subjects
+                that look to a side are mirrored ones that training never mirrors, if there are any.
         """
         index = self._sample_subject(rng, kind)
         subject = self.sprites.subjects[index]
@@ -188,6 +190,8 @@ class AnimatedClips:
         pool = [i for i in range(len(subjects)) if (i in self.held_out) == (kind == "subjects")]
         pool = pool or list(range(len(subjects)))
         group = [i for i in pool if (subjects[i].facing != "none") == wanted] or pool
+        if kind == "combinations" and wanted:
+            group = [i for i in group if is_never_mirrored(subjects[i])] or group
         return group[int(rng.integers(len(group)))]
 
     def render(

@@ -6,29 +6,38 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mvsdk.schedules import karras_sigmas
 from mvsdk_export.checkpoints.scheduler import EDMScheduler
 from mvsdk_export.distill.adversarial import judge
 from mvsdk_export.distill.animator.bank import ClipBank
+from mvsdk_export.distill.animator.clips import AnimatedClips, move_of
 from mvsdk_export.distill.animator.edm import (
     denoise,
     denoising_loss,
     draw_sigmas,
     edm_noise,
+    like,
 )
 from mvsdk_export.distill.animator.networks import (
+    MOVE_NAMES,
     AnimatorBase,
     ClipBatch,
     OneStepStudent,
+    PictureNames,
     draw_clip_batch,
     encode_pictures,
     look_with,
     predict_with,
 )
+from mvsdk_export.distill.autoencoder import to_network
 from mvsdk_export.distill.loop import LossFunction
 from mvsdk_export.networks.vae import Autoencoder
+
+NAMES_NOISE = 0.3
+"""Most noise on the pictures from which the encoder learns to name them."""
 
 BASE_SPREAD = (2.0, 2.0)
 """Mean and deviation of the logarithm of noise levels in the base's training. Stable Video
@@ -45,9 +54,37 @@ LOOK_SPREAD = (-1.0, 1.0)
 """Mean and deviation of the logarithm of the noise level at which the discriminator looks. SF-V
 prints a deviation of -1, which is read as 1."""
 
-RECONSTRUCTION_WEIGHT = 10.0
-"""Weight of the distance beside the judgement. SF-V has 0.1, where a picture leaves the clip free;
-here it leaves next to nothing free, and the distance is what keeps the clip."""
+
+def names_loss(bank: ClipBank, clips: AnimatedClips, batch_size: int) -> LossFunction:
+    """Return the loss of `PictureNames`: cross-entropy of subjects and of moves.
+
+    Public models begin with an encoder that knows what pictures show. This is what ours has instead
+    of millions of captions: a denoiser's own loss would be hours in teaching it where a cat looks.
+
+    Args:
+        bank: Pictures.
+        clips: Say how their subjects move.
+        batch_size: Pictures of a step.
+    """
+    subjects = torch.from_numpy(bank.starts[:, 0].astype(np.int64))
+    moves = [
+        move_of(clips.sprites.subjects[int(subject)], mirrored=bool(mirrored))
+        for subject, mirrored in zip(subjects, bank.starts[:, 2], strict=True)
+    ]
+    wanted = torch.tensor([MOVE_NAMES.index(move) for move in moves])
+
+    def loss(network: nn.Module, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
+        assert isinstance(network, PictureNames)
+        chosen = rng.integers(len(bank.starts), size=batch_size)
+        pictures = to_network(bank.pictures[chosen])
+        strengths = NAMES_NOISE * torch.rand(batch_size, generator=noise)
+        added = like(strengths, pictures) * torch.randn(pictures.shape, generator=noise)
+        features = encode_pictures(network.image_encoder, pictures + added)
+        return F.cross_entropy(network.subject(features), subjects[chosen]) + F.cross_entropy(
+            network.move(features), wanted[chosen]
+        )
+
+    return loss
 
 
 def base_loss(bank: ClipBank, autoencoder: Autoencoder, batch_size: int) -> LossFunction:
@@ -84,6 +121,12 @@ def one_step_loss(
         scheduler: Gives the noise levels.
         batch_size: Clips of a step.
 
+    Where it differs from SF-V: levels at which the discriminator looks are drawn from a continuous
+    distribution, not from a grid of a thousand; all heads are given the image's feature, that level
+    and the motion bucket, the spatial ones no index of their frame; students predict from the
+    levels in uneven shares (`GENERATOR_SHARES`); the distance has another weight
+    (`adversarial.RECONSTRUCTION_WEIGHT`).
+
     Reference:
         Zhang et al. 2024, arXiv:2406.04324 (SF-V).
     """
@@ -109,7 +152,6 @@ def one_step_loss(
             times=looked,
             condition=_what_heads_know(features, looked, batch),
             renoise=edm_noise,
-            reconstruction_weight=RECONSTRUCTION_WEIGHT,
         )
         return judged.total
 

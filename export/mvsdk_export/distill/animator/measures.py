@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mvsdk.noise import initial_latents
-from mvsdk_export.distill.animator.clips import AnimatedClips, Move, Start
+from mvsdk.noise import PICTURE_STREAM, initial_latents
+from mvsdk_export.distill.animator.clips import TRAVEL, AnimatedClips, Move, Start
 from mvsdk_export.distill.animator.edm import Network
 from mvsdk_export.distill.animator.networks import (
     ORDINARY_AUGMENTATION,
@@ -30,6 +30,7 @@ from mvsdk_export.distill.measures import (
     decode_latents,
     direction_of,
     psnr_db_of,
+    reconstruct,
     way_of,
 )
 from mvsdk_export.networks.svd.clip_vision import ClipVisionEncoder
@@ -42,11 +43,11 @@ Animate = Callable[[Frames, Sequence[int], Sequence[int]], Frames]
 Sample = Callable[[Network, Tensor], Tensor]
 """(network under its conditions, unit noise `(B, F, C, h, w)`) -> clean latents like it."""
 
-PICTURE_STREAM = 65536
-"""Stream of the portable noise that is put on a picture, as the runtime does it."""
-
 BATCH = 16
 """Clips that are made together."""
+
+STILL_WAY = TRAVEL / 4
+"""A subject that goes less than this, as a fraction of the frame, stays where it is."""
 
 BUCKETS: tuple[int, ...] = (0, 127, 255)
 """Motion buckets at which ways are measured."""
@@ -65,14 +66,17 @@ class ClipQuality:
     """Of the differences between neighbouring frames against those of the drawn clips; median."""
     first_frame_psnr_db: float
     """Of first frames against the pictures; median."""
-    facing_accuracy: float
-    """Share of subjects that look to a side and go there."""
+    facing_accuracy: float | None
+    """Share of subjects that go where they look, of those that look to a side; None if none does."""
     move_accuracy: float
     """Share of clips that are nearest to the drawn clip with their own move, of all moves."""
 
-    def to_json(self) -> dict[str, float]:
+    def to_json(self) -> dict[str, float | None]:
         """Return the fields, rounded to what they mean."""
-        return {name: round(value, 4) for name, value in asdict(self).items()}
+        return {
+            name: None if value is None else round(value, 4)
+            for name, value in asdict(self).items()
+        }
 
 
 def animate_with(
@@ -127,7 +131,7 @@ def measure_animation(
     pairs = list(zip(generated, drawn, strict=True))
     psnr_db = [psnr_db_of(x, y) for x, y in pairs]
     facing = [
-        direction_of(x) == clips.move(start)
+        direction_of(x, STILL_WAY) == clips.move(start)
         for x, start in zip(generated, starts, strict=True)
         if clips.faces(start)
     ]
@@ -138,7 +142,7 @@ def measure_animation(
         psnr_db_p10=float(np.percentile(psnr_db, 10)),
         change_psnr_db=float(np.median([change_psnr_db_of(x, y) for x, y in pairs])),
         first_frame_psnr_db=float(np.median([psnr_db_of(x[:1], y[:1]) for x, y in pairs])),
-        facing_accuracy=float(np.mean(facing)) if facing else 1.0,
+        facing_accuracy=float(np.mean(facing)) if facing else None,
         move_accuracy=float(
             np.mean([m == clips.move(s) for m, s in zip(moved, starts, strict=True)])
         ),
@@ -165,11 +169,12 @@ def measure_ways(
         seeds: One per start.
 
     Returns:
-        Motion bucket -> mean way in pixels, from the first frame to the last.
+        Motion bucket -> mean way in pixels, from the first frame to the last; empty if all look
+        nowhere.
     """
     chosen = [(s, seed) for s, seed in zip(starts, seeds, strict=True) if clips.faces(s)]
     if not chosen:
-        return dict.fromkeys(BUCKETS, 0.0)
+        return {}
     pictures = clips.render([start for start, _ in chosen])[:, 0]
     ways: dict[int, float] = {}
     for bucket in BUCKETS:
@@ -182,13 +187,15 @@ def measure_ways(
     return ways
 
 
-def drawn_ways(starts: Sequence[Start], clips: AnimatedClips) -> dict[int, float]:
-    """Measure the same of drawn clips."""
+def drawn_ways(
+    starts: Sequence[Start], clips: AnimatedClips, autoencoder: Autoencoder
+) -> dict[int, float]:
+    """Measure the same of drawn clips, through the autoencoder."""
 
     def draw(pictures: Frames, buckets: Sequence[int], seeds: Sequence[int]) -> Frames:
         del pictures
-        chosen = [starts[i] for i in seeds]
-        return clips.render([replace(s, bucket=b) for s, b in zip(chosen, buckets, strict=True)])
+        chosen = [replace(starts[i], bucket=b) for i, b in zip(seeds, buckets, strict=True)]
+        return reconstruct(autoencoder, clips.render(chosen))
 
     return measure_ways(draw, starts, clips, range(len(starts)))
 

@@ -5,14 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mvsdk_export.distill.animator.clips import MOVES, held_out_subjects, is_never_mirrored
-from mvsdk_export.distill.animator.losses import GENERATOR_SHARES, RECONSTRUCTION_WEIGHT
+from mvsdk_export.distill.adversarial import RECONSTRUCTION_WEIGHT
+from mvsdk_export.distill.animator.clips import (
+    BUCKET_SHARES,
+    MAX_BUCKET,
+    MOVES,
+    ORDINARY_BUCKET,
+    held_out_subjects,
+    is_never_mirrored,
+)
+from mvsdk_export.distill.animator.losses import GENERATOR_SHARES
+from mvsdk_export.distill.animator.networks import (
+    FPS,
+    NOISE_AUGMENTATION,
+    ORDINARY_AUGMENTATION,
+)
 from mvsdk_export.distill.animator.options import ANIMATOR_TRAINED, AnimatorStage
 from mvsdk_export.distill.animator.quality import AnimatorQuality, ChainRow
 from mvsdk_export.distill.animator.recipe import AnimatorTraining
+from mvsdk_export.distill.animator.work_folder import IMPORTANCE_FILE
 from mvsdk_export.distill.model_card import wrap_section
 from mvsdk_export.distill.options import TrainOptions
 from mvsdk_export.distill.sources import FLUENT_EMOJI
+from mvsdk_export.distill.work_folder import UNSEEN_EVERY
 from mvsdk_export.networks.svd.config import SVDUNetConfig
 from mvsdk_export.recipes import find_recipe
 
@@ -64,13 +79,20 @@ def _abilities(facts: AnimatorFacts) -> str:
     for kind, move in MOVES.items():
         moves.setdefault(move, []).append(kind)
     listed = "; ".join(f"{', '.join(kinds)}: {move}" for move, kinds in moves.items())
+    ordinary, none = BUCKET_SHARES
     return f"""
 ## What it does
 
 A subject that looks to the left or to the right travels there: a picture and its mirror image go
 different ways. One that looks nowhere moves as its kind does ({listed}). On the way it is animated
-as the emoji is. The motion bucket (0 to 255, ordinarily 127) says how far: at 0 it stays in its
-place.
+as the emoji is. The motion bucket (0 to {MAX_BUCKET}, ordinarily {ORDINARY_BUCKET}) says how far:
+at 0 it stays in its place.
+
+What it was trained on: motion buckets from 0 to {MAX_BUCKET} ({ordinary:.0%} of the clips at
+{ORDINARY_BUCKET}, {none:.0%} at 0, the others even); noise on the picture from 0 to
+{NOISE_AUGMENTATION:g} (ordinarily {ORDINARY_AUGMENTATION:g}), and nothing above; {FPS} frames a
+second. What the denoiser is told of the frame rate is therefore folded into a bias: `--fps` says
+how fast frames are played, and changes none of them.
 """
 
 
@@ -82,8 +104,8 @@ def _limits(facts: AnimatorFacts) -> str:
 * It knows stickers: one subject of middle size near the centre, before one colour. Of a photograph
   it makes something blurred.
 * {clips.frames} frames of {clips.size} x {clips.size} pixels, one second; no other length or size.
-* Subjects that it never saw it moves, if less surely: see the lines "subjects" below. How they are
-  animated it cannot know.
+* How surely it moves subjects that its denoiser never saw, the lines "subjects" below say. How they
+  are animated it cannot know.
 * It decides from the picture alone: a seed changes next to nothing.
 * It has no safety filter, and no need of one for these subjects.
 """
@@ -99,7 +121,7 @@ def _chain(facts: AnimatorFacts) -> str:
     quality = facts.quality
     lines = "\n".join(_row(row) for row in quality.rows)
     others = ", ".join(f"{name} {kvd:.3f}" for name, kvd in quality.kvd_references.items())
-    kept = ", ".join(quality.kept_blocks)
+    kept, shipped = ", ".join(quality.kept_blocks), quality.rows[-1].source
     return f"""
 ## Quality, step by step
 
@@ -107,8 +129,11 @@ The steps are those of MobileVD, in its order: low resolution ({facts.recipe.cli
 which the base is trained at), folded cross-attention, adversarial finetuning to one step, half the
 frames inside, temporal blocks pruned by learned importance, channel funnels. "Begun" is a network
 that was changed and not yet finetuned. {quality.pictures} pictures a line: "combinations" have a
-background or a mirroring that training never showed with their subject; "subjects" were never seen
-at all. The last lines are the float16 weights of this folder.
+background that training never showed with their subject, or, if it looks to a side, a mirroring:
+where those go was never shown. "Subjects" were never shown to the denoiser or the image encoder;
+the autoencoder, which is sticker's, learned from {UNSEEN_EVERY - 1} in {UNSEEN_EVERY} of all
+subjects, whether they are held out here or not. The last lines, "{shipped}", are the float16
+weights of this folder.
 
 PSNR: against the drawn clip, peak 255 (median, and what a tenth of the clips stays below); of
 changes: of the differences between neighbouring frames; of the first frame: against the picture.
@@ -123,7 +148,8 @@ of the denoiser for a clip.
 |---|---|---|---|---|---|---|---|---|---|---|---|---|
 {lines}
 
-Temporal blocks that are left: {kept}.
+Temporal blocks that are left: {kept}. The scores by which they were chosen are in
+{IMPORTANCE_FILE}.
 """
 
 
@@ -141,7 +167,7 @@ def _row(row: ChainRow) -> str:
         f"{value.psnr_db_p10:.1f}",
         f"{value.change_psnr_db:.1f}",
         f"{value.first_frame_psnr_db:.1f}",
-        f"{value.facing_accuracy:.0%}",
+        "-" if value.facing_accuracy is None else f"{value.facing_accuracy:.0%}",
         f"{value.move_accuracy:.0%}",
         ways,
         f"{row.kvd:.3f}",
@@ -187,9 +213,13 @@ levels, together with the encoder of its picture, which is frozen from then on. 
 adversarial finetuning as in SF-V: predictions from the three noisy levels of a grid of four
 ({shares} of the time, the noisiest first), judged by spatial and temporal heads on the levels of
 the frozen base; hinge loss, penalty on gradients, and {RECONSTRUCTION_WEIGHT:g} times a
-pseudo-Huber distance to the clip. SF-V gives that distance a weight of 0.1: a picture leaves its
-clips more freedom. Which temporal blocks matter is learned by gates that let
+pseudo-Huber distance to the clip. Which temporal blocks matter is learned by gates that let
 {recipe.kept_blocks} of {recipe.unet.temporal_block_count} through in every step.
+
+What differs from SF-V: it has even shares; its heads look at a grid of a thousand noise levels,
+these at continuous ones; its heads are told the image's feature, the level and the index of the
+frame, these the feature, the level and the motion bucket; it gives the distance a weight of 0.1,
+because its pictures leave their clips more freedom.
 """
 
 
@@ -208,9 +238,10 @@ def _options_line(stage: AnimatorStage, options: TrainOptions) -> str:
 
 def _data(facts: AnimatorFacts) -> str:
     subjects = facts.recipe.chosen_subjects()
-    held = ", ".join(subjects[i].noun for i in sorted(held_out_subjects(subjects)))
+    held = held_out_subjects(subjects)
+    never = ", ".join(subjects[i].noun for i in sorted(held)) or "none"
     facing = sum(x.facing != "none" for x in subjects)
-    unmirrored = sum(map(is_never_mirrored, subjects))
+    unmirrored = sum(is_never_mirrored(x) for i, x in enumerate(subjects) if i not in held)
     packages = ", ".join(package.spec for package in FLUENT_EMOJI)
     licences = "\n".join(
         f"* {licence}: {what}." for licence, what in find_recipe(facts.recipe.name).licences.items()
@@ -219,9 +250,9 @@ def _data(facts: AnimatorFacts) -> str:
 ## Data and licences
 
 Microsoft's Fluent emoji (MIT), {len(subjects)} of them, animated and still; {facing} look to a
-side. Never seen in training: {held}. Every other one has a background on which it was never seen,
-and {unmirrored} that look to a side were never seen mirrored. npm packages, pinned by SHA-256:
-{packages}.
+side. Never shown to the denoiser: {never}. Every other one has a background on which it was never
+shown, and {unmirrored} that look to a side were never shown mirrored. npm packages, pinned by
+SHA-256: {packages}.
 
 {licences}
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 import torch
@@ -13,10 +14,11 @@ from torch import Tensor, nn
 from mvsdk_export.compress.importance import TemporalImportance
 from mvsdk_export.distill.adversarial import Backbone, Heads
 from mvsdk_export.distill.animator.bank import ClipBank
+from mvsdk_export.distill.animator.clips import Move
 from mvsdk_export.distill.animator.edm import Network, coefficients_of, like
 from mvsdk_export.distill.autoencoder import to_network
 from mvsdk_export.networks.blocks import PointwiseConv
-from mvsdk_export.networks.svd.blocks import ResBlock, TemporalResBlock
+from mvsdk_export.networks.svd.blocks import ResBlock, TemporalResBlock, sinusoids
 from mvsdk_export.networks.svd.clip_vision import ClipVisionConfig, ClipVisionEncoder
 from mvsdk_export.networks.svd.config import SVDUNetConfig
 from mvsdk_export.networks.svd.graphs import CLIP_MEAN, CLIP_STD
@@ -27,18 +29,36 @@ from mvsdk_export.networks.svd.transformer import (
 )
 from mvsdk_export.networks.svd.unet import SVDUNet
 from mvsdk_export.networks.vae import Autoencoder
+from mvsdk_export.recipes.animator import ANIMATOR
 
-FPS = 8
+MOVE_NAMES: tuple[Move, ...] = get_args(Move)
+
+FPS = ANIMATOR.fps
 """Frames per second of every clip; the network is given one less, as Stable Video Diffusion is."""
 
 NOISE_AUGMENTATION = 0.05
 """Most noise on the picture in training: standard deviation on pixels in [-1, 1]."""
 
-ORDINARY_AUGMENTATION = 0.02
+ORDINARY_AUGMENTATION = ANIMATOR.conditioning["added_time_ids"][2]
 """Noise on the picture when clips are made, unless told otherwise: that of the public pipeline."""
 
 LOOKS_WIDTH = 2
 """Numbers beside the image feature that the heads are given: noise level and motion bucket."""
+
+
+class PictureNames(nn.Module):
+    """The encoder of pictures, and what reads from its feature what they show and how it moves.
+
+    Args:
+        image_encoder: Shape of the encoder.
+        subjects: Number of subjects that pictures show.
+    """
+
+    def __init__(self, image_encoder: ClipVisionConfig, subjects: int) -> None:
+        super().__init__()
+        self.image_encoder = ClipVisionEncoder(image_encoder)
+        self.subject = nn.Linear(image_encoder.projection_dim, subjects)
+        self.move = nn.Linear(image_encoder.projection_dim, len(MOVE_NAMES))
 
 
 class AnimatorBase(nn.Module):
@@ -89,7 +109,9 @@ def begin_simply_(unet: SVDUNet) -> SVDUNet:
     """Let a fresh denoiser begin as one whose last layer sees its input.
 
     Residual branches begin as nothing, the output as zero. What comes in is handed on as it is, and
-    over the skips to the last layer, so that the picture need not first find its way.
+    over the skips to the last layer, so that the picture need not first find its way. Only the half
+    of a shortcut that reads the skip is set; the half that reads what comes from below keeps its
+    random weights.
 
     Reference:
         Dhariwal and Nichol 2021, arXiv:2105.05233 (branches that begin as zero).
@@ -105,6 +127,20 @@ def begin_simply_(unet: SVDUNet) -> SVDUNet:
             assert isinstance(module, PointwiseConv)
             width = module.out_channels
             module.weight[:, -width:, 0, 0] = torch.eye(width)  # the skip comes last
+    return unet
+
+
+@torch.no_grad()
+def fold_frame_rate_(unet: SVDUNet) -> SVDUNet:
+    """Put what a denoiser is told of the frame rate into a bias, and let it hear nothing else.
+
+    Every clip of training has the same rate, so that at any other the network would do what it
+    never learned. At that rate this is exact.
+    """
+    linear, width = unet.add_embedding.linear_1, unet.config.addition_time_embed_dim
+    heard = linear.weight[:, :width]  # the rate comes first
+    linear.bias += heard @ sinusoids(torch.tensor([FPS - 1.0]), width)[0]
+    heard.zero_()
     return unet
 
 

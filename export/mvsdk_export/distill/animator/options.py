@@ -7,6 +7,7 @@ from typing import Literal, get_args
 AnimatorStage = Literal[
     "data",
     "latents",
+    "image_encoder",
     "base",
     "one_step",
     "frames",
@@ -20,6 +21,7 @@ ANIMATOR_STAGES: tuple[AnimatorStage, ...] = get_args(AnimatorStage)
 """In the order in which they can be run."""
 
 ANIMATOR_TRAINED: tuple[AnimatorStage, ...] = (
+    "image_encoder",
     "base",
     "one_step",
     "frames",
@@ -29,5 +31,5 @@ ANIMATOR_TRAINED: tuple[AnimatorStage, ...] = (
 )
 """Those that train a network."""
 
-CHAIN: tuple[AnimatorStage, ...] = ANIMATOR_TRAINED[1:]
+CHAIN: tuple[AnimatorStage, ...] = ANIMATOR_TRAINED[2:]
 """Those that compress the base's network, or finetune what was compressed: one step each."""

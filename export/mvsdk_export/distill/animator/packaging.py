@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -22,8 +22,9 @@ from mvsdk_export.checkpoints import (
 from mvsdk_export.compress.funnels import merge_funnels
 from mvsdk_export.compress.reports import measure_costs
 from mvsdk_export.distill.animator.edm import jump_down, walk_down
-from mvsdk_export.distill.animator.measures import Sample, animate_with
+from mvsdk_export.distill.animator.measures import Animate, Sample, animate_with
 from mvsdk_export.distill.animator.model_card import AnimatorFacts, write_animator_card
+from mvsdk_export.distill.animator.networks import fold_frame_rate_
 from mvsdk_export.distill.animator.options import CHAIN, AnimatorStage
 from mvsdk_export.distill.animator.quality import (
     AnimatorMeasuring,
@@ -34,7 +35,9 @@ from mvsdk_export.distill.animator.quality import (
 from mvsdk_export.distill.animator.recipe import AnimatorTraining
 from mvsdk_export.distill.animator.stages import check_needs, is_finished, needs_of
 from mvsdk_export.distill.animator.work_folder import (
+    IMPORTANCE_FILE,
     begin_unet,
+    importance_file,
     latent_size_of,
     load_autoencoder,
     load_base,
@@ -70,6 +73,10 @@ class AnimatorNetworks:
             "unet": self.unet,
             "vae_decoder": self.autoencoder,
         }
+
+    def animate_with(self, sample: Sample) -> Animate:
+        """Return what makes clips with them and a sampler."""
+        return animate_with(self.image_encoder, self.unet, self.autoencoder, sample)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,9 +114,7 @@ def package_animator(
     check_needs("package", work, recipe)
     for stage in needs_of("package"):
         is_finished(stage, recipe, work)  # refuses what was made with other options
-    networks = load_networks(recipe, work)
-    for network in networks.components().values():
-        round_to_half_(network)
+    networks = finish_(load_networks(recipe, work))
     quality = measure_chain(recipe, work, networks, pictures=pictures, features=features)
     components = networks.components()
     folder = save_model_folder(
@@ -125,7 +130,10 @@ def package_animator(
                 quality=quality,
             )
         ),
-        documents={QUALITY_FILE: json.dumps(quality.to_json(), indent=1) + "\n"},
+        documents={
+            QUALITY_FILE: json.dumps(quality.to_json(), indent=1) + "\n",
+            IMPORTANCE_FILE: importance_file(work).read_text(encoding="utf-8"),
+        },
         overwrite=overwrite,
     )
     return PackagedAnimator(folder=folder, quality=quality)
@@ -138,6 +146,14 @@ def load_networks(recipe: AnimatorTraining, work: Path) -> AnimatorNetworks:
         unet=load_unet(CHAIN[-1], recipe, work),
         autoencoder=load_autoencoder(recipe),
     )
+
+
+def finish_(networks: AnimatorNetworks) -> AnimatorNetworks:
+    """Make what is shipped of trained networks: one frame rate, and weights that float16 holds."""
+    fold_frame_rate_(networks.unet)
+    for network in networks.components().values():
+        round_to_half_(network)
+    return networks
 
 
 def measure_chain(
@@ -159,17 +175,12 @@ def measure_chain(
     """
     measuring = AnimatorMeasuring(read_clips(recipe, work), pictures=pictures, features=features)
     rows: list[ChainRow] = []
-    for held_out in ("combinations", "subjects"):
+    for held_out in measuring.unseen:
         rows += measuring.reference_rows(networks.autoencoder, held_out)
-    base = load_base(recipe, work)
-    encoder, autoencoder = base.image_encoder, networks.autoencoder
-    for source, unet, sample in _sources(recipe, work, networks):
-        animate = animate_with(encoder, unet, autoencoder, sample)
-        for held_out in ("combinations", "subjects"):
-            rows.append(measuring.row(source, animate, held_out))
-    shipped = _source(recipe, CHAIN[-1], networks.unet)
-    animate = animate_with(networks.image_encoder, networks.unet, autoencoder, _one_step(recipe))
-    rows.append(measuring.row(shipped, animate, "training"))
+    for source, measured, sample in _sources(recipe, work, networks):
+        animate = measured.animate_with(sample)
+        asked = (*measuring.unseen, "training") if measured is networks else measuring.unseen
+        rows += [measuring.row(source, animate, held_out) for held_out in asked]
     return AnimatorQuality(
         pictures=pictures,
         kvd_references=measuring.kvd_references,
@@ -180,15 +191,20 @@ def measure_chain(
 
 def _sources(
     recipe: AnimatorTraining, work: Path, networks: AnimatorNetworks
-) -> Iterator[tuple[Source, SVDUNet, Sample]]:
-    """Yield every network that is measured, with its sampler, in the order of the table."""
-    base = load_base(recipe, work).unet
+) -> Iterator[tuple[Source, AnimatorNetworks, Sample]]:
+    """Yield all networks that are measured, with their sampler, in the order of the table.
+
+    The last ones are those that are shipped; all others are as they were trained, float32.
+    """
+    base = load_base(recipe, work)
+    trained = replace(networks, image_encoder=base.image_encoder, unet=base.unet)
     for steps in BASE_STEPS:
         walk = partial(walk_down, scheduler=recipe.scheduler, steps=steps)
-        yield _source(recipe, "base", base, steps=steps), base, walk
+        yield _source(recipe, "base", base.unet, steps=steps), trained, walk
     folded = begin_unet(CHAIN[0], recipe, work)
     walk = partial(walk_down, scheduler=recipe.scheduler, steps=BASE_STEPS[0])
-    yield _source(recipe, "fold", folded, steps=BASE_STEPS[0]), folded, walk
+    source = _source(recipe, "fold", folded, steps=BASE_STEPS[0])
+    yield source, replace(trained, unet=folded), walk
     for stage in CHAIN:
         if stage == "importance":  # no step of its own: it says what to prune
             continue
@@ -196,9 +212,11 @@ def _sources(
             begun = begin_unet(stage, recipe, work)
             begun = merge_funnels(begun) if stage == "funnels" else begun
             source = _source(recipe, stage, begun, is_finetuned=False)
-            yield source, begun, _one_step(recipe)
-        done = networks.unet if stage == CHAIN[-1] else load_unet(stage, recipe, work)
-        yield _source(recipe, stage, done), done, _one_step(recipe)
+            yield source, replace(trained, unet=begun), _one_step(recipe)
+        if stage != CHAIN[-1]:
+            done = load_unet(stage, recipe, work)
+            yield _source(recipe, stage, done), replace(trained, unet=done), _one_step(recipe)
+    yield _source(recipe, CHAIN[-1], networks.unet), networks, _one_step(recipe)
 
 
 def _one_step(recipe: AnimatorTraining) -> Sample:
@@ -243,9 +261,10 @@ def is_animator_packaged(recipe: AnimatorTraining, work: Path, out: Path) -> boo
     try:
         check_needs("package", work, recipe)
         folder = open_model(out, find_recipe(recipe.name))
+        networks = finish_(load_networks(recipe, work))
         return all(
-            _is_same(round_to_half_(network).state_dict(), folder.load(name).state_dict())
-            for name, network in load_networks(recipe, work).components().items()
+            _is_same(network.state_dict(), folder.load(name).state_dict())
+            for name, network in networks.components().items()
         )
     except MvsdkError:  # another model, a damaged one, or runs that are not finished
         return False

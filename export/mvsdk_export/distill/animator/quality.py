@@ -9,13 +9,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from mvsdk_export.distill.animator.clips import ORDINARY_BUCKET, AnimatedClips, HeldOut, Start
 from mvsdk_export.distill.animator.measures import (
-    BUCKETS,
     Animate,
     ClipQuality,
     drawn_ways,
@@ -45,7 +44,7 @@ class Source:
     """What makes clips, and what it takes to make one."""
 
     name: str
-    """ "drawn", "frozen", or the stage whose network it is."""
+    """ "drawn"; "frozen"; "fold": the base, folded; or the stage that trained the network."""
     is_finetuned: bool = True
     """False for a network that was compressed and not trained since."""
     steps: int | None = None
@@ -71,7 +70,7 @@ class ChainRow:
     kvd: float
     """Kernel distance of features to other drawn clips (`features.py`)."""
     ways: Mapping[int, float] = field(default_factory=dict)
-    """Motion bucket -> mean way of subjects to where they look, pixels; empty if not measured."""
+    """Motion bucket -> mean way of subjects to where they look, pixels; empty if none does."""
     quality: ClipQuality
 
     def to_json(self) -> dict[str, object]:
@@ -130,8 +129,11 @@ class AnimatorQuality:
         """
         try:
             rows = tuple(ChainRow.from_json(row) for row in document["rows"])
-            return AnimatorQuality(**{**document, "rows": rows})
-        except (KeyError, TypeError, ValueError) as exc:
+            quality = AnimatorQuality(**{**document, "rows": rows})
+            if quality.to_json() != document:
+                raise ValueError("they are not what was written")
+            return quality
+        except (AttributeError, KeyError, TypeError, ValueError) as exc:
             raise TrainingError(
                 f"these are no figures of a model ({exc!r}); measure it again: "
                 "mvsdk train --model animator --stage package --overwrite"
@@ -166,6 +168,11 @@ class AnimatorMeasuring:
         frozen = np.repeat(others[:, :1], others.shape[1], axis=1)
         self.kvd_references = {"drawn": self._kvd(others), "frozen": self._kvd(frozen)}
 
+    @property
+    def unseen(self) -> tuple[HeldOut, ...]:
+        """What training never shows, of what there is: of few subjects, none is held out."""
+        return ("combinations", "subjects") if self.clips.held_out else ("combinations",)
+
     def _start(self, rng: np.random.Generator, held_out: HeldOut) -> Start:
         return replace(self.clips.sample_start(rng, held_out), bucket=ORDINARY_BUCKET)
 
@@ -174,25 +181,22 @@ class AnimatorMeasuring:
 
     def starts(self, held_out: HeldOut) -> list[Start]:
         """Return what the clips of a row begin with, all at the ordinary bucket."""
-        rng = np.random.default_rng([_STARTS_SEED, len(held_out)])
+        rng = np.random.default_rng([_STARTS_SEED, get_args(HeldOut).index(held_out)])
         return [self._start(rng, held_out) for _ in range(self.pictures)]
 
-    def row(
-        self, source: Source, animate: Animate, held_out: HeldOut, *, with_ways: bool = True
-    ) -> ChainRow:
-        """Measure clips that are source.
+    def row(self, source: Source, animate: Animate, held_out: HeldOut) -> ChainRow:
+        """Measure the clips that a source makes, and on further ones ways by motion bucket.
 
         Args:
             source: Says what makes them.
             animate: Makes them.
             held_out: Which pictures they begin with.
-            with_ways: Whether to measure ways by motion bucket too, on further clips.
         """
         starts = self.starts(held_out)
         seeds = [_CLIP_SEED + index for index in range(len(starts))]
         pictures = self.clips.render(starts)[:, 0]
         frames = animate(pictures, [start.bucket for start in starts], seeds)
-        ways = measure_ways(animate, starts, self.clips, seeds) if with_ways else {}
+        ways = measure_ways(animate, starts, self.clips, seeds)
         return self._row(source, held_out, frames, starts, ways)
 
     def reference_rows(self, autoencoder: Autoencoder, held_out: HeldOut) -> Iterator[ChainRow]:
@@ -200,8 +204,8 @@ class AnimatorMeasuring:
         starts = self.starts(held_out)
         drawn = reconstruct(autoencoder, self.clips.render(starts))
         frozen = np.repeat(drawn[:, :1], drawn.shape[1], axis=1)
-        ways = drawn_ways(starts, self.clips)
-        still = dict.fromkeys(BUCKETS, 0.0)
+        ways = drawn_ways(starts, self.clips, autoencoder)
+        still = dict.fromkeys(ways, 0.0)
         yield self._row(Source(name="drawn"), held_out, drawn, starts, ways)
         yield self._row(Source(name="frozen"), held_out, frozen, starts, still)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mvsdk_export.checkpoints.scheduler import EDMScheduler, OneStepScheduler
 from mvsdk_export.compress.recipe import MOBILEVD, CompressionRecipe
+from mvsdk_export.distill.animator.clips import move_of
 from mvsdk_export.distill.animator.options import ANIMATOR_TRAINED, AnimatorStage
 from mvsdk_export.distill.clips import ClipOptions
 from mvsdk_export.distill.options import Precision, TrainingError, TrainOptions
@@ -25,7 +26,8 @@ class AnimatorTraining:
     seed: int = 0
     """Seed of the initial weights."""
     subjects: tuple[Subject, ...] | None = None
-    """What there is to show, best known first; None for all of `subjects.json`."""
+    """What there is to show, best known first; None for all of `subjects.json`, those first that do
+    not merely hop."""
     subject_count: int | None = None
     """How many of them there are, from the first; None for all."""
     sprite_size: int = 64
@@ -46,6 +48,7 @@ class AnimatorTraining:
     bank_clips: int
     """Clips that are seen, over and over."""
     bank_seed: int = 1
+    image_encoder_options: TrainOptions
     base_options: TrainOptions
     one_step_options: TrainOptions
     frames_options: TrainOptions
@@ -74,7 +77,9 @@ class AnimatorTraining:
         Raises:
             TrainingError: There are not so many.
         """
-        known = load_subjects() if self.subjects is None else self.subjects
+        known = self.subjects
+        if known is None:
+            known = tuple(sorted(load_subjects(), key=_merely_hops))
         count = len(known) if self.subject_count is None else self.subject_count
         if not 1 <= count <= len(known):
             raise TrainingError(f"asked for {count} subjects; allowed: 1 to {len(known)}")
@@ -83,6 +88,7 @@ class AnimatorTraining:
     def options(self, stage: AnimatorStage) -> TrainOptions:
         """Return how the network of a stage is trained."""
         options: dict[AnimatorStage, TrainOptions] = {
+            "image_encoder": self.image_encoder_options,
             "base": self.base_options,
             "one_step": self.one_step_options,
             "frames": self.frames_options,
@@ -142,6 +148,10 @@ class AnimatorTraining:
         return " ".join(flags)
 
 
+def _merely_hops(subject: Subject) -> bool:
+    return move_of(subject, mirrored=False) == "hop"
+
+
 def _finetuned(steps: int) -> TrainOptions:
     return TrainOptions(
         steps=steps,
@@ -154,7 +164,8 @@ def _finetuned(steps: int) -> TrainOptions:
 
 
 ANIMATOR_TRAINING = AnimatorTraining(
-    clips=ClipOptions(scale=0.62, scale_spread=0.15, place_spread=0.1),
+    subject_count=256,
+    clips=ClipOptions(scale=0.62, scale_spread=0.1, place_spread=0.06),
     unet=SVDUNetConfig(
         in_channels=64,
         out_channels=32,
@@ -177,8 +188,11 @@ ANIMATOR_TRAINING = AnimatorTraining(
         projection_dim=64,
     ),
     bank_clips=20_000,
+    image_encoder_options=TrainOptions(
+        steps=1500, batch_size=128, learning_rate=2e-3, ema_decay=0.99, precision="bfloat16"
+    ),
     base_options=TrainOptions(
-        steps=2400, batch_size=16, learning_rate=2e-3, ema_decay=0.995, precision="bfloat16"
+        steps=3000, batch_size=16, learning_rate=2e-3, ema_decay=0.995, precision="bfloat16"
     ),
     one_step_options=_finetuned(280),
     frames_options=_finetuned(280),

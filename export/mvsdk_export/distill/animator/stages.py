@@ -2,7 +2,8 @@
 
     data        npm packages              -> data/sprites-*.npz
     latents     data, sticker's vae       -> animator/latents/bank.safetensors
-    base        latents                   -> animator/base/state.safetensors, with image encoder
+    image_encoder  latents                -> animator/image_encoder/state.safetensors
+    base        image_encoder, latents    -> animator/base/state.safetensors, with image encoder
     one_step    base                      folded, finetuned to one step against the frozen base
     frames      one_step                  half the frames inside, finetuned likewise
     importance  frames                    which temporal blocks matter -> importance.json
@@ -27,8 +28,8 @@ import torch
 from torch import nn
 
 from mvsdk_export.distill.animator.bank import ClipBank, draw_clip_bank, save_clip_bank
-from mvsdk_export.distill.animator.losses import base_loss, one_step_loss
-from mvsdk_export.distill.animator.networks import AnimatorBase
+from mvsdk_export.distill.animator.losses import base_loss, names_loss, one_step_loss
+from mvsdk_export.distill.animator.networks import AnimatorBase, PictureNames
 from mvsdk_export.distill.animator.options import ANIMATOR_STAGES, CHAIN, AnimatorStage
 from mvsdk_export.distill.animator.recipe import AnimatorTraining
 from mvsdk_export.distill.animator.work_folder import (
@@ -42,6 +43,7 @@ from mvsdk_export.distill.animator.work_folder import (
     load_autoencoder,
     load_base,
     load_clip_bank,
+    load_named_encoder,
     load_student,
     read_clips,
 )
@@ -59,9 +61,10 @@ from mvsdk_export.distill.workers import Workers
 ALONE = Workers()
 """One process that trains by itself."""
 
-RATES: Mapping[str, float] = {"heads.": 5.0, "importance.": 100.0}
-"""Parameters that learn faster than their stage says, by so much: the judging heads, and the scores
-of temporal blocks, which have to order themselves within one stage."""
+RATES: Mapping[str, float] = {"image_encoder.": 0.2, "heads.": 5.0, "importance.": 100.0}
+"""Parameters that learn faster or slower than their stage says, by so much: the image encoder, which
+knows already what pictures show; the judging heads; and the scores of temporal blocks, which have
+to order themselves within one stage."""
 
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
@@ -159,10 +162,23 @@ def build_latents(recipe: AnimatorTraining, work: Path, workers: Workers) -> Ite
         yield TrainStep(step=done, steps=count, loss=None, elapsed_s=time.monotonic() - started)
 
 
+def train_image_encoder(
+    recipe: AnimatorTraining, work: Path, workers: Workers
+) -> Iterator[TrainStep]:
+    """Teach the encoder of pictures what they show."""
+    bank, clips = load_clip_bank(recipe, work), read_clips(recipe, work)
+    subjects = len(clips.sprites.subjects)
+    network = _build(lambda: PictureNames(recipe.image_encoder, subjects), recipe.seed)
+    loss = names_loss(bank, clips, workers.share(recipe.options("image_encoder").batch_size))
+    yield from _train("image_encoder", network, loss, recipe, work, workers)
+
+
 def train_base(recipe: AnimatorTraining, work: Path, workers: Workers) -> Iterator[TrainStep]:
     """Train the uncompressed denoiser and the encoder of its picture."""
     bank = load_clip_bank(recipe, work)
     network = _build(lambda: AnimatorBase(recipe.unet, recipe.image_encoder), recipe.seed)
+    encoder = load_named_encoder(recipe, work)
+    network.image_encoder.load_state_dict(encoder.state_dict())
     batch_size = workers.share(recipe.options("base").batch_size)
     loss = base_loss(bank, load_autoencoder(recipe), batch_size)
     yield from _train("base", network, loss, recipe, work, workers)
@@ -202,6 +218,7 @@ RUNNERS: Mapping[
 ] = {
     "data": build_data,
     "latents": build_latents,
+    "image_encoder": train_image_encoder,
     "base": train_base,
     **{stage: finetune(stage) for stage in CHAIN},
 }
@@ -222,7 +239,7 @@ def _train(
         work / FOLDERS[stage],
         data=data_name(recipe, work),
         workers=workers,
-        rates=RATES,
+        rates=None if stage == "image_encoder" else RATES,
     )
 
 

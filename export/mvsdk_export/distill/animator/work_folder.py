@@ -17,18 +17,23 @@ from mvsdk_export.compress.importance import Importance, load_importance
 from mvsdk_export.compress.pruning import prune_temporal, report_pruning
 from mvsdk_export.distill.animator.bank import ClipBank, check_clip_bank, read_clip_bank
 from mvsdk_export.distill.animator.clips import AnimatedClips
-from mvsdk_export.distill.animator.networks import AnimatorBase, OneStepStudent
-from mvsdk_export.distill.animator.options import CHAIN, AnimatorStage
+from mvsdk_export.distill.animator.networks import AnimatorBase, OneStepStudent, PictureNames
+from mvsdk_export.distill.animator.options import ANIMATOR_TRAINED, CHAIN, AnimatorStage
 from mvsdk_export.distill.animator.recipe import AnimatorTraining
 from mvsdk_export.distill.loop import load_average_, read_saved_run
 from mvsdk_export.distill.sprites import Sprites, load_sprites, sprite_cache
+from mvsdk_export.networks.svd.clip_vision import ClipVisionEncoder
 from mvsdk_export.networks.svd.config import SVDUNetConfig
 from mvsdk_export.networks.svd.unet import SVDUNet
 from mvsdk_export.networks.vae import PATCH, Autoencoder
 from mvsdk_export.recipes import find_recipe
 
-FOLDERS: Mapping[AnimatorStage, str] = {stage: f"animator/{stage}" for stage in ("base", *CHAIN)}
+FOLDERS: Mapping[AnimatorStage, str] = {stage: f"animator/{stage}" for stage in ANIMATOR_TRAINED}
 """Where the state of a network lies in the work folder."""
+
+
+IMPORTANCE_FILE = "importance.json"
+"""Scores of temporal blocks: which to keep."""
 
 
 def is_there(stage: AnimatorStage, recipe: AnimatorTraining, work: Path) -> bool:
@@ -54,7 +59,7 @@ def bank_file(work: Path) -> Path:
 
 def importance_file(work: Path) -> Path:
     """Return where the learned importance of temporal blocks lies."""
-    return work / FOLDERS["importance"] / "importance.json"
+    return work / FOLDERS["importance"] / IMPORTANCE_FILE
 
 
 def read_sprites(recipe: AnimatorTraining, work: Path) -> Sprites:
@@ -95,6 +100,13 @@ def load_autoencoder(recipe: AnimatorTraining) -> Autoencoder:
 def latent_size_of(recipe: AnimatorTraining) -> tuple[int, int]:
     """Return height and width of latents."""
     return recipe.clips.size // PATCH, recipe.clips.size // PATCH
+
+
+def load_named_encoder(recipe: AnimatorTraining, work: Path) -> ClipVisionEncoder:
+    """Load the image encoder as the training of the base begins with it."""
+    network = PictureNames(recipe.image_encoder, len(recipe.chosen_subjects()))
+    load_average_(network, work / FOLDERS["image_encoder"])
+    return network.image_encoder
 
 
 def load_base(recipe: AnimatorTraining, work: Path) -> AnimatorBase:
