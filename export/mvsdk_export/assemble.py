@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from mvsdk.bundle import BundleWriter
+from mvsdk.errors import BundleError
 from mvsdk.manifest import (
     Component,
     FileRef,
@@ -24,8 +26,8 @@ from mvsdk.manifest import (
 )
 from mvsdk.tokenizer import WordPiece
 from mvsdk_export.checkpoints import ModelFolder
-from mvsdk_export.costs import measure_recipe
-from mvsdk_export.request import ExportRequest, VariantPlan, source_precision
+from mvsdk_export.costs import ComponentCosts
+from mvsdk_export.request import ExportRequest, VariantPlan
 from mvsdk_export.schedule import make_sampler
 from mvsdk_export.shapes import graph_sizes
 from mvsdk_export.stages import Stage, tool_versions
@@ -34,15 +36,17 @@ from mvsdk_export.work import CONTEXT, MODEL
 VOCABULARY = "tokenizer/vocab.json"
 GUIDANCE = "x-guidance"
 """Key of a manifest: guidance of the first and the last frame, which the denoiser's graph holds."""
+MAX_GUIDANCE = 1000.0
+"""As `guidance_scale` in docs/bundle_format.md."""
 
 Key = tuple[str, str]
-"""(component, variant id), or (component, precision) for the models that variants are made of."""
+"""(component, variant id)"""
 
 
 def add_files(
     writer: BundleWriter,
     request: ExportRequest,
-    models: Mapping[Key, Stage],
+    costs: Sequence[ComponentCosts],
     artefacts: Mapping[Key, Stage],
 ) -> Manifest:
     """Put the files of a bundle together.
@@ -50,7 +54,7 @@ def add_files(
     Args:
         writer: Takes the files.
         request: What was asked for.
-        models: (component, precision) -> the ONNX model that variants are made of.
+        costs: Of every component.
         artefacts: (component, variant id) -> what is shipped.
 
     Returns:
@@ -63,24 +67,16 @@ def add_files(
     components = {
         part.name: Component(
             variants=tuple(
-                _variant(
-                    writer,
-                    part.name,
-                    plan,
-                    models[part.name, source_precision(plan)],
-                    artefacts[part.name, plan.id],
-                )
+                _variant(writer, part.name, plan, artefacts[part.name, plan.id])
                 for plan in request.variants
             )
         )
         for part in folder.recipe.components
     }
-    return _manifest(request, components, vocabulary)
+    return _manifest(request, costs, components, vocabulary)
 
 
-def _variant(
-    writer: BundleWriter, component: str, plan: VariantPlan, model: Stage, artefact: Stage
-) -> Variant:
+def _variant(writer: BundleWriter, component: str, plan: VariantPlan, artefact: Stage) -> Variant:
     root = f"components/{component}/{plan.id}"
     kept = {".onnx", ".bin", ".data"}
     files = [
@@ -96,8 +92,8 @@ def _variant(
         chip=plan.chipset.chip if plan.chipset else None,
         model=f"{root}/{CONTEXT if plan.chipset else MODEL}",
         files=tuple(files),
-        inputs=_specs(model.result["inputs"]),
-        outputs=_specs(model.result["outputs"]),
+        inputs=_specs(artefact.result["inputs"]),
+        outputs=_specs(artefact.result["outputs"]),
         compute_unit="NPU" if plan.chipset else "CPU",
         tools=tool_versions(),
         residency=_residency(residency) if residency else None,
@@ -105,13 +101,15 @@ def _variant(
 
 
 def _manifest(
-    request: ExportRequest, components: Mapping[str, Component], vocabulary: FileRef | None
+    request: ExportRequest,
+    costs: Sequence[ComponentCosts],
+    components: Mapping[str, Component],
+    vocabulary: FileRef | None,
 ) -> Manifest:
     folder = request.folder
     recipe = folder.recipe
     configs = folder.configs()
     sizes = graph_sizes(configs, **request.size)
-    costs = measure_recipe(recipe, configs, **request.size, guidance=request.guidance)
     sampler = make_sampler(
         folder.scheduler, request.steps, request.default_steps, conditioning=recipe.conditioning
     )
@@ -139,12 +137,26 @@ def _manifest(
 
 
 def read_guidance(manifest: Manifest) -> tuple[float, float] | None:
-    """Return the guidance that a bundle of ours holds; None for none."""
-    value = manifest.extensions.get(GUIDANCE)
-    if not isinstance(value, list) or len(value) != 2:
+    """Return the guidance that a bundle of ours holds; None for none.
+
+    Raises:
+        BundleError: If the manifest says something else under its key.
+    """
+    if GUIDANCE not in manifest.extensions:
         return None
-    first, last = (float(x) if isinstance(x, int | float) else 1.0 for x in value)
-    return first, last
+    match manifest.extensions[GUIDANCE]:
+        case [int() | float() as first, int() | float() as last] if _is_scale(first, last):
+            return float(first), float(last)
+        case other:
+            raise BundleError(
+                f"{GUIDANCE} of the manifest is {json.dumps(other)[:64]}; allowed: the guidance of "
+                f"the first and the last frame, 0 to {MAX_GUIDANCE:g} each, such as [1, 3]; export "
+                "the bundle again"
+            )
+
+
+def _is_scale(*values: float) -> bool:
+    return all(not isinstance(x, bool) and 0 <= x <= MAX_GUIDANCE for x in values)
 
 
 def _tokenizer(

@@ -23,16 +23,16 @@ from mvsdk.conditioning import (
     MIN_FPS,
     MicroConditioning,
 )
-from mvsdk.manifest import Manifest, Precision, Verification
+from mvsdk.manifest import Manifest, Verification
 from mvsdk_export.assemble import Key, add_files, read_guidance
 from mvsdk_export.checkpoints import ModelFolder, default_model_folder, open_model
-from mvsdk_export.costs import measure_recipe
-from mvsdk_export.pictures import PAINTER, PictureFiles, find_pictures
-from mvsdk_export.preflight import check_findings, preflight_costs
-from mvsdk_export.recipes import ComponentRecipe
-from mvsdk_export.request import ExportRequest, source_precision
+from mvsdk_export.costs import ComponentCosts, measure_recipe
+from mvsdk_export.lowering import Lowering, lower
+from mvsdk_export.pictures import PAINTER, PictureFiles, check_pictures, find_pictures
+from mvsdk_export.preflight import check_findings, count_parts, preflight_costs
+from mvsdk_export.request import ExportRequest
 from mvsdk_export.schedule import make_sampler
-from mvsdk_export.stages import Stage, StageRunner
+from mvsdk_export.stages import Run, Stage, StageRunner
 from mvsdk_export.verify import check_parity
 
 CALIBRATION_SEED = 1000
@@ -55,30 +55,42 @@ class ExportReport:
 OnStage = Callable[[str], None]
 """Told the name of every stage before it starts, and "" after the last."""
 
-Run = Callable[..., Stage]
-"""`StageRunner.run`, which tells the progress first."""
-
 
 def count_stages(request: ExportRequest) -> int:
     """Return how many stages an export has, for progress bars."""
     recipe = request.folder.recipe
-    components = len(recipe.components)
-    sources = len({source_precision(plan) for plan in request.variants})
-    compiled = sum(plan.target == "snapdragon" for plan in request.variants)
+    made = sum(
+        1 + lowering.count_stages() for lowering in plan_lowerings(request, _measure(request))
+    )
     quantised = any(plan.precision == "w8a16" for plan in request.variants)
-    per_component = 1 + sources + compiled
     pictures = int(recipe.task == "image_to_video")
     recorded = (1 + pictures) * (int(quantised) + int(request.verify))
     verified = len(request.variants) if request.verify else 0
-    return components * per_component + recorded + verified + 1
+    return made + recorded + verified + 1
 
 
-def check_request(request: ExportRequest) -> None:
+def plan_lowerings(request: ExportRequest, costs: Sequence[ComponentCosts]) -> list[Lowering]:
+    """Return what is made of each component; those with too many weights are cut into parts."""
+    return [
+        Lowering(
+            component=request.folder.recipe.component(item.component),
+            plans=request.variants,
+            parts=count_parts(item, request.part_bytes),
+        )
+        for item in costs
+    ]
+
+
+def check_request(request: ExportRequest) -> tuple[ComponentCosts, ...]:
     """Refuse before any work, and before any weight is read, what cannot end well.
+
+    Returns:
+        What the components will cost.
 
     Raises:
         OutputError: If the output exists, or is no place for a bundle.
         CheckpointError: If configuration, weights and vocabulary do not fit.
+        InputError: If there are too few pictures in a folder of them, or one cannot be read.
         ScheduleError: If the scheduler has no noise levels for a wanted number of steps.
         ExportError: If a graph is too large for the target.
     """
@@ -87,14 +99,24 @@ def check_request(request: ExportRequest) -> None:
     folder.check(num_frames=request.num_frames)
     make_sampler(folder.scheduler, request.steps, request.default_steps)
     if request.pictures is not None:
-        find_pictures(request.pictures)
-    costs = measure_recipe(
+        check_pictures(request.pictures)
+    costs = _measure(request)
+    if request.chips:
+        check_findings(
+            preflight_costs(
+                costs,
+                precisions=request.precisions,
+                chips=request.chips,
+                part_bytes=request.part_bytes,
+            )
+        )
+    return costs
+
+
+def _measure(request: ExportRequest) -> tuple[ComponentCosts, ...]:
+    folder = request.folder
+    return measure_recipe(
         folder.recipe, folder.configs(), **request.size, guidance=request.guidance
-    )
-    check_findings(
-        preflight_costs(costs, precisions=request.precisions, chips=request.chips)
-        if request.chips
-        else ()
     )
 
 
@@ -113,11 +135,11 @@ def export(request: ExportRequest, runner: StageRunner, on_stage: OnStage) -> Ex
         ExportError: If a stage fails.
         ParityError: If a variant misses a floor; nothing is written then.
     """
-    check_request(request)
+    costs = check_request(request)
     with BundleWriter(request.out, overwrite=request.overwrite) as writer:
-        sources, stages = _make_graphs(request, runner, on_stage)
+        artefacts = _make_graphs(request, plan_lowerings(request, costs), runner, on_stage)
         on_stage("put the bundle together")
-        manifest = add_files(writer, request, sources, stages)
+        manifest = add_files(writer, request, costs, artefacts)
         if request.verify:
             unnamed = writer.preview(manifest)
             records = verify_bundle(
@@ -131,9 +153,12 @@ def export(request: ExportRequest, runner: StageRunner, on_stage: OnStage) -> Ex
 
 
 def _make_graphs(
-    request: ExportRequest, runner: StageRunner, on_stage: OnStage
-) -> tuple[dict[Key, Stage], dict[Key, Stage]]:
-    """Return the ONNX models by precision, and the artefacts by variant."""
+    request: ExportRequest,
+    lowerings: Sequence[Lowering],
+    runner: StageRunner,
+    on_stage: OnStage,
+) -> dict[Key, Stage]:
+    """Return what is shipped, by component and variant."""
     folder = request.folder
     outside: dict[str, Any] = {"paths": folder.paths, "fingerprint": hash_of(folder)}
     traced: dict[str, Stage] = {}
@@ -148,51 +173,13 @@ def _make_graphs(
     recorded: Stage | None = None
     if any(plan.precision == "w8a16" for plan in request.variants):
         recorded = _record(run, "calibrate", _calibration(request))
-    models: dict[Key, Stage] = {}
-    artefacts: dict[Key, Stage] = {}
-    for part in folder.recipe.components:
-        for plan in request.variants:
-            precision = source_precision(plan)
-            if (part.name, precision) not in models:
-                models[part.name, precision] = _make_model(
-                    run, part, precision, traced[part.name], recorded
-                )
-            source = models[part.name, precision]
-            if plan.chipset is not None:
-                source = run(
-                    f"compile {part.name} {plan.precision} for {plan.chipset.slug}",
-                    "compile_chip",
-                    arguments={
-                        "chip": plan.chipset.slug,
-                        "float16": plan.precision == "fp16",
-                    },
-                    needs={"source": source},
-                )
-            artefacts[part.name, plan.id] = source
-    return models, artefacts
-
-
-def _make_model(
-    run: Run,
-    part: ComponentRecipe,
-    precision: Precision,
-    traced: Stage,
-    recorded: Stage | None,
-) -> Stage:
-    arguments = {
-        "byte_inputs": [x.name for x in part.inputs if x.dtype == "uint8"],
-        "byte_outputs": [x.name for x in part.outputs if x.dtype == "uint8"],
+    return {
+        (lowering.component.name, variant): stage
+        for lowering in lowerings
+        for variant, stage in lower(
+            run, lowering, traced[lowering.component.name], recorded
+        ).items()
     }
-    if precision == "w8a16":
-        needs = {"traced": traced, "recorded": recorded}
-        arguments["component"] = part.name
-        return run(f"quantise {part.name}", "quantize", arguments=arguments, needs=needs)
-    return run(
-        f"finish {part.name} {precision}",
-        "finish",
-        arguments={**arguments, "precision": precision},
-        needs={"traced": traced},
-    )
 
 
 def verify_bundle(

@@ -27,7 +27,7 @@ PAINTER = "sticker"
 PAINTER_STEPS = 4
 
 MOST = 32
-"""Pictures of a folder that calibrate; as many as the recipes have prompts."""
+"""Most pictures of a folder that calibrate."""
 VERIFIED = 4
 """Pictures of a folder that verify; they calibrate nothing."""
 
@@ -47,14 +47,24 @@ class PictureFiles:
 def find_pictures(folder: Path) -> PictureFiles:
     """List the pictures of a folder by name: the first verify, those after them calibrate.
 
+    Pictures are regular files, or links to some, with a suffix of a picture; they are not opened.
+
     Raises:
-        InputError: If there is no such folder, or too little in it for both.
+        InputError: If there is no such folder, it cannot be listed, or too little is in it for
+            both.
     """
     if not folder.is_dir():
         raise InputError(
             f"--pictures is {str(folder)!r}, which is no folder; give one with at least 2 pictures"
         )
-    names = sorted(x.name for x in folder.iterdir() if x.suffix.lower() in SUFFIXES)
+    try:
+        found = [x for x in folder.iterdir() if x.suffix.lower() in SUFFIXES and x.is_file()]
+    except OSError as exc:
+        reason = (exc.strerror or str(exc)).lower()
+        raise InputError(
+            f"{str(folder)!r} cannot be listed: {reason}; give a folder that you may read"
+        ) from exc
+    names = sorted(x.name for x in found)
     if len(names) < 2:
         raise InputError(
             f"{str(folder)!r} holds {len(names)} pictures ({', '.join(sorted(SUFFIXES))}), want "
@@ -66,6 +76,17 @@ def find_pictures(folder: Path) -> PictureFiles:
         calibration=tuple(names[split : split + MOST]),
         verification=tuple(names[:split]),
     )
+
+
+def check_pictures(folder: Path) -> None:
+    """Read the pictures of a folder that will be used, and keep none.
+
+    Raises:
+        InputError: As `find_pictures`, or if one cannot be read.
+    """
+    files = find_pictures(folder)
+    for name in (*files.verification, *files.calibration):
+        read_image(folder / name)
 
 
 def read_pictures(folder: Path, names: Sequence[str], height: int, width: int) -> list[Picture]:

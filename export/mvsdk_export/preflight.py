@@ -32,9 +32,9 @@ Reference: pytorch/executorch #17782.
 PROTOBUF_LIMIT_BYTES = (2 << 30) - 1
 """Largest protobuf message, so the largest .onnx with its weights inside."""
 PART_BYTES = 3 << 29
-"""Float32 weights from which on a graph is cut into parts: 1.5 GiB, so that parts that are not quite
-equal stay below protobuf's 2 GiB, and what quantises or compiles one of them below 8 GiB of memory
-(docs/npu_forms.md)."""
+"""Float32 weights above which a graph is cut into parts: 1.5 GiB. Parts that are not quite equal
+then stay below protobuf's 2 GiB, and what converts, quantises or compiles one of them took less
+than 8 GiB of memory (docs/npu_forms.md)."""
 MAX_STEPS = 1000
 MAX_SCHEDULES = 64
 """Numbers of steps that one bundle may have schedules for (docs/bundle_format.md)."""
@@ -116,7 +116,7 @@ def preflight_costs(
         costs: Of every component.
         precisions: Planned precisions; float32 is not checked against the HTP, and never cut.
         chips: Planned chips.
-        part_bytes: Float32 weights from which on a graph is cut.
+        part_bytes: Float32 weights above which a graph is cut.
     """
     findings: list[Finding] = [_protobuf(costs)]
     if not set(precisions).isdisjoint(HTP_PRECISIONS):

@@ -34,7 +34,7 @@ class ExportRequest:
     pictures: Path | None = None
     """Folder of pictures that calibrate and verify; None for those that the recipe names."""
     part_bytes: int = PART_BYTES
-    """Float32 weights from which on a component's graph is cut into parts."""
+    """Float32 weights above which a component's graph is cut into parts."""
     overwrite: bool = False
     verify: bool = True
 

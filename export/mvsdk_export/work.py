@@ -21,14 +21,19 @@ from mvsdk.devices import find_chipset
 from mvsdk.manifest import TensorSpec
 from mvsdk.tokenizer import WordPiece
 from mvsdk_export.checkpoints import ModelFolder, open_model
+from mvsdk_export.errors import ExportError
 from mvsdk_export.networks.blocks import set_forms_
 from mvsdk_export.pictures import Picture, paint_pictures, read_pictures
-from mvsdk_export.quantize.qdq import quantize_w8a16
+from mvsdk_export.preflight import PROTOBUF_LIMIT_BYTES
+from mvsdk_export.quantize.part_feeds import PartFeeds, evaluate_parts
+from mvsdk_export.quantize.qdq import Feed, quantize_w8a16
 from mvsdk_export.recipes import DENOISERS, find_recipe
 from mvsdk_export.recipes.spec import TensorRecipe
 from mvsdk_export.reference import Case, Reference, as_real, load_calls, save_calls, unique
 from mvsdk_export.schedule import make_sampler
 from mvsdk_export.shapes import graph_sizes, input_shapes
+from mvsdk_export.stages import read_result
+from mvsdk_export.targets.join import join_models
 from mvsdk_export.targets.onnx import (
     append_byte_output,
     convert_float16,
@@ -37,6 +42,13 @@ from mvsdk_export.targets.onnx import (
     quantize_borders,
     save_model,
     tensor_specs,
+)
+from mvsdk_export.targets.split import (
+    Part,
+    agree_float16,
+    agree_quantized,
+    crossing_values,
+    split_model,
 )
 
 MODEL = "model.onnx"
@@ -171,28 +183,130 @@ def quantize(
     output: Path,
 ) -> dict[str, Any]:
     """Quantise a component to w8a16 on the recorded trajectories."""
-    calls = unique(load_calls(Path(recorded) / CALLS, component))
-    quantize_w8a16(
-        Path(traced) / MODEL,
-        output / MODEL,
-        [as_real(call.inputs) for call in calls],
-        split_last=component in DENOISERS,
-    )
+    feeds = _feeds(recorded, component)
+    quantize_w8a16(Path(traced) / MODEL, output / MODEL, feeds, split_last=component in DENOISERS)
     model = onnx.load(output / MODEL)
     _cross_as_bytes(model, byte_inputs, byte_outputs)
     borders = quantize_borders(model)
     save_model(model, output / MODEL)
-    return {**_borders(output / MODEL, borders), "calibration_inputs": len(calls)}
+    return {**_borders(output / MODEL, borders), "calibration_inputs": len(feeds)}
+
+
+def split(*, traced: str, parts: int, output: Path) -> dict[str, Any]:
+    """Cut the graph of a component into parts of about equal weight."""
+    found = split_model(Path(traced) / MODEL, output, parts=parts, most_bytes=PROTOBUF_LIMIT_BYTES)
+    return {"parts": [asdict(part) | {"path": part.path.name} for part in found]}
+
+
+def evaluate(*, split: str, recorded: str, component: str, output: Path) -> dict[str, Any]:
+    """Run the parts of a component on its recorded calls, one part after the other, in float32."""
+    parts, feeds = _parts_of(split), _feeds(recorded, component)
+    evaluate_parts(parts, feeds, output)
+    return {"calls": len(feeds)}
+
+
+def finish_part(
+    *,
+    split: str,
+    part: int,
+    byte_inputs: Sequence[str],
+    byte_outputs: Sequence[str],
+    precision: str,
+    output: Path,
+) -> dict[str, Any]:
+    """Make a float32 or float16 part of a component; other parts take and give float16."""
+    parts = _parts_of(split)
+    model = onnx.load(parts[part].path)
+    _cross_as_bytes(model, byte_inputs, byte_outputs)
+    if precision == "fp16":
+        model = convert_float16(model)
+    agree_float16(model, crossing_values(parts))
+    save_model(model, output / MODEL)
+    return _borders(output / MODEL, {})
+
+
+def quantize_part(
+    *,
+    split: str,
+    evaluated: str,
+    recorded: str,
+    component: str,
+    part: int,
+    agreed: Mapping[str, tuple[float | None, int | None]],
+    byte_inputs: Sequence[str],
+    byte_outputs: Sequence[str],
+    output: Path,
+) -> dict[str, Any]:
+    """Quantise a part of a component to w8a16.
+
+    `agreed` has scale and zero point of what earlier parts give and take, None for what they left
+    in floating point.
+    """
+    parts = _parts_of(split)
+    feeds = PartFeeds(parts, part, _feeds(recorded, component), Path(evaluated))
+    is_last = not crossing_values(parts).issuperset(parts[part].outputs)
+    quantize_w8a16(
+        parts[part].path,
+        output / MODEL,
+        feeds,
+        split_last=is_last and component in DENOISERS,
+    )
+    model = onnx.load(output / MODEL)
+    _cross_as_bytes(model, byte_inputs, byte_outputs)
+    made = {
+        name: (scale, zero_point)
+        for name, (scale, zero_point) in agreed.items()
+        if scale is not None and zero_point is not None
+    }
+    agree_quantized(model, made)
+    borders = made | quantize_borders(model, keep=agreed.keys() - made.keys())
+    save_model(model, output / MODEL)
+    return {**_borders(output / MODEL, borders), "calibration_inputs": len(feeds)}
 
 
 def compile_chip(*, source: str, chip: str, float16: bool, output: Path) -> dict[str, Any]:
-    """Compile a finished or quantised model for one Snapdragon chip."""
+    """Compile a finished or quantised model, or a part of one, for one Snapdragon chip."""
     from mvsdk_export.targets.snapdragon import compile_context
 
     residency = compile_context(
         Path(source) / MODEL, output / CONTEXT, find_chipset(chip).chip, float16=float16
     )
-    return {"residency": asdict(residency)}
+    found = read_result(Path(source))
+    return {
+        "inputs": found["inputs"],
+        "outputs": found["outputs"],
+        "residency": asdict(residency),
+    }
+
+
+def join(
+    *, pieces: Sequence[str], inputs: Sequence[str], outputs: Sequence[str], output: Path
+) -> dict[str, Any]:
+    """Join the finished or quantised parts of a component."""
+    join_models([Path(piece) / MODEL for piece in pieces], output / MODEL, outputs=outputs)
+    return _borders_of_whole(pieces, inputs, outputs)
+
+
+def stitch(
+    *, pieces: Sequence[str], inputs: Sequence[str], outputs: Sequence[str], output: Path
+) -> dict[str, Any]:
+    """Join the compiled parts of a component."""
+    from mvsdk_export.targets.snapdragon import stitch_contexts
+
+    residency = asdict(
+        stitch_contexts(
+            [Path(piece) / CONTEXT for piece in pieces], output / CONTEXT, outputs=outputs
+        )
+    )
+    known = {
+        (node["operator"], node["name"]): node
+        for piece in pieces
+        for node in read_result(Path(piece))["residency"]["left_outside"]
+    }
+    residency["left_outside"] = [
+        known.get((node["operator"], node["name"]), node) for node in residency["left_outside"]
+    ]
+    return {**_borders_of_whole(pieces, inputs, outputs), "residency": residency}
 
 
 def verify(
@@ -256,11 +370,33 @@ def _load_pictures(folder: Path) -> list[Picture]:
         return [file[f"arr_{index}"] for index in range(len(file.files))]
 
 
+def _feeds(recorded: str, component: str) -> list[Feed]:
+    """Return what a component was called with, each once."""
+    calls = unique(load_calls(Path(recorded) / CALLS, component))
+    return [as_real(call.inputs) for call in calls]
+
+
+def _parts_of(split: str) -> list[Part]:
+    return [
+        Part(
+            path=Path(split) / row["path"],
+            inputs=tuple(row["inputs"]),
+            outputs=tuple(row["outputs"]),
+            nodes=row["nodes"],
+            weight_bytes=row["weight_bytes"],
+        )
+        for row in read_result(Path(split))["parts"]
+    ]
+
+
 def _cross_as_bytes(model: onnx.ModelProto, inputs: Sequence[str], outputs: Sequence[str]) -> None:
-    for name in inputs:
-        prepend_byte_input(model, name)
-    for name in outputs:
-        append_byte_output(model, name)
+    """Let those of the inputs and outputs be bytes that the model has; it may be a part of one."""
+    for value in model.graph.input:
+        if value.name in inputs:
+            prepend_byte_input(model, value.name)
+    for value in model.graph.output:
+        if value.name in outputs:
+            append_byte_output(model, value.name)
 
 
 def _borders(path: Path, quantized: Mapping[str, tuple[float, int]]) -> dict[str, Any]:
@@ -269,6 +405,22 @@ def _borders(path: Path, quantized: Mapping[str, tuple[float, int]]) -> dict[str
         "inputs": _plain(tensor_specs(graph.input, quantized)),
         "outputs": _plain(tensor_specs(graph.output, quantized)),
     }
+
+
+def _borders_of_whole(
+    pieces: Sequence[str], inputs: Sequence[str], outputs: Sequence[str]
+) -> dict[str, Any]:
+    """Return the borders of what was cut, as its parts have them."""
+    found: dict[str, Any] = {}
+    for side, names in (("inputs", inputs), ("outputs", outputs)):
+        rows = {row["name"]: row for piece in pieces for row in read_result(Path(piece))[side]}
+        if missing := [name for name in names if name not in rows]:
+            raise ExportError(
+                f"{missing[0]!r} is among the {side} of no part; a network that does not use it "
+                "cannot be cut: raise part_bytes"
+            )
+        found[side] = [rows[name] for name in names]
+    return found
 
 
 def _plain(specs: Sequence[TensorSpec]) -> list[dict[str, Any]]:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,8 +20,10 @@ from tiny_mobilevd import write_tiny_animator_folder
 
 import mvsdk
 from mvsdk.bundle import Bundle
+from mvsdk.errors import BundleError
 from mvsdk.manifest import END_TO_END, Manifest
 from mvsdk_export.assemble import read_guidance
+from mvsdk_export.pictures import find_pictures
 
 pytestmark = [pytest.mark.torch, pytest.mark.slow]
 
@@ -113,11 +119,61 @@ def test_one_step_model_runs_on_the_emulator_with_a_picture_of_bytes(
     assert _records(manifest, END_TO_END)
 
 
+def test_what_is_not_asked_for_is_as_the_checkpoint_was_trained(
+    toolchain: Toolchain, many_steps_folder: Path, one_step_folder: Path, tmp_path: Path
+) -> None:
+    """Frames of its configuration; guidance of the public pipeline, unless it takes one step."""
+
+    def plan(folder: Path, *arguments: str) -> dict[str, Any]:
+        done = toolchain(
+            *("export", "--target", "onnx", "--checkpoint", folder, "--out", tmp_path / "x"),
+            *("--height", "64", "--width", "64", "--dry-run", "--json", *arguments),
+        )
+        assert done.status == 0, done.err
+        return json.loads(done.out)
+
+    many, one = plan(many_steps_folder), plan(one_step_folder)
+    assert (many["frames"], many["guidance"]) == (4, [1.0, 3.0])
+    assert (one["frames"], one["guidance"]) == (4, None)
+    other = plan(many_steps_folder, "--frames", "6", "--guidance", "none")
+    assert (other["frames"], other["guidance"]) == (6, None)
+
+
+@pytest.mark.parametrize(
+    "value", [None, 3, [], [1.0], [1.0, 2.0, 3.0], ["1", 3], [True, 3], [1, -0.5], [1, 1e9], {}]
+)
+def test_guidance_of_a_bundle_is_read_strictly(value: Any) -> None:
+    extensions = {"x-guidance": value}
+    with pytest.raises(BundleError, match="x-guidance of the manifest is .*; export the bundle ag"):
+        read_guidance(SimpleNamespace(extensions=extensions))  # pyright: ignore
+    assert read_guidance(SimpleNamespace(extensions={})) is None  # pyright: ignore
+
+
+def test_pictures_are_regular_files_that_can_be_read(
+    toolchain: Toolchain, one_step_folder: Path, pictures: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(pictures, tmp_path / "pictures"))
+    (folder / "0.png").mkdir()
+    os.mkfifo(folder / "1.png")
+    files = find_pictures(folder)
+    assert files.verification + files.calibration == ("a.png", "b.jpg", "c.png")
+    damaged = folder / "b.jpg"
+    damaged.write_bytes(damaged.read_bytes()[:200])
+    done = toolchain(
+        *("export", "--target", "onnx", *SIZE, "--checkpoint", one_step_folder, "--dry-run"),
+        *("--pictures", folder),
+    )
+    assert (done.status, done.out) == (2, "")
+    assert "b.jpg' is damaged: " in done.err
+    assert done.err.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "wanted"),
     [
         (("--steps", "4"), "makes a clip in 1 step, asked is 4; use --steps 1"),
         (("--guidance", "1,3"), "its denoiser is trained to do without"),
+        (("--guidance", "off"), "its denoiser is trained to do without"),
         (("--pictures", "nowhere"), "which is no folder"),
         (("--height", "100"), "allowed: 64 to 1024, a multiple of 64"),
     ],

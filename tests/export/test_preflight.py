@@ -143,7 +143,9 @@ def test_graph_beyond_the_process_limit_alone_is_an_error() -> None:
 
 
 def test_decoder_that_is_too_large_can_be_called_more_often_or_replaced() -> None:
-    found = _limits(_Costs(component="vae_decoder", parameters=1_800_000_000), precisions=("fp16",))
+    peaks: dict[Precision, int] = {"fp32": 0, "fp16": 4 * GIB, "w8a16": 0}
+    part = _Costs(component="vae_decoder", parameters=1, activation_peak_bytes=peaks)
+    found = _limits(part, precisions=("fp16",))
     for what in ("all graphs in one process at fp16", "largest graph, vae_decoder at fp16"):
         assert found[what].severity != "ok"
         assert "--decode-frames" in found[what].next_step
@@ -160,7 +162,8 @@ def test_activations_count_towards_the_limits() -> None:
 
 
 def test_graph_above_two_gib_may_be_refused() -> None:
-    finding = _limits(_Costs(component="transformer", parameters=2 * GIB + 1))
+    peaks: dict[Precision, int] = {"fp32": 0, "fp16": 0, "w8a16": 2 * GIB}
+    finding = _limits(_Costs(component="transformer", parameters=1, activation_peak_bytes=peaks))
     assert finding["largest graph, transformer at w8a16"].severity == "warning"
 
 

@@ -40,6 +40,21 @@ def test_edm_gets_the_levels_of_karras_and_quarter_logarithms() -> None:
     assert sampler.conditioning == {ADDED_TIME_IDS: (6.0, 127.0, 0.0)}
 
 
+@pytest.mark.parametrize("steps", [4, 25])
+def test_edm_gets_the_levels_and_times_of_the_public_scheduler(steps: int) -> None:
+    pytest.importorskip("diffusers")
+    from tiny_svd import public_scheduler, quiet
+
+    scheduler = public_scheduler()
+    with quiet():
+        scheduler.set_timesteps(steps)
+    sampler = make_sampler(EDMScheduler(), [steps], steps)
+    schedule = sampler.schedules[steps]
+    assert schedule.sigmas == pytest.approx(scheduler.sigmas.tolist(), rel=1e-6)
+    assert schedule.timesteps == pytest.approx(scheduler.timesteps.tolist(), rel=1e-6)
+    assert sampler.init_noise_sigma == pytest.approx(float(scheduler.init_noise_sigma), rel=1e-6)
+
+
 def test_one_step_maps_unit_noise_to_the_clip() -> None:
     sampler = make_sampler(OneStepScheduler(), [1], 1)
     assert (sampler.kind, sampler.prediction_type) == ("flow_euler", "sample")

@@ -88,6 +88,18 @@ def test_stage_is_made_again_by_another_toolchain(
     assert len(jobs) == 2
 
 
+def test_stage_that_needs_several_gets_a_list_of_their_folders(
+    jobs: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    runner = StageRunner(tmp_path)
+    first, second = (runner.run("x", "trace", {"component": name}) for name in "ab")
+    orders = ([first, second], [second, first], (first, second))
+    made = [runner.run("y", "join", {}, needs={"pieces": order}) for order in orders]
+    assert jobs[2]["arguments"] == {"pieces": [str(first.folder), str(second.folder)]}
+    assert [stage.reused for stage in made] == [False, False, True]
+    assert stages.read_result(made[0].folder) == made[0].result
+
+
 def test_stage_gets_the_folders_of_those_it_needs_and_changes_with_them(
     jobs: list[dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -162,7 +174,8 @@ def request_of(path: Path, out: Path) -> ExportRequest:
 def make_graphs(request: ExportRequest, cache: Path) -> list[Stage]:
     runner = StageRunner(cache)
     names: list[str] = []
-    export._make_graphs(request, runner, names.append)
+    lowerings = export.plan_lowerings(request, export.check_request(request))
+    export._make_graphs(request, lowerings, runner, names.append)
     assert names == [stage.name for stage in runner.finished]
     return runner.finished
 

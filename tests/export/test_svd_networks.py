@@ -167,13 +167,35 @@ def test_autoencoder_is_the_public_one(layers: int) -> None:
 @pytest.mark.parametrize("activation", list(clip_vision.ACTIVATIONS))
 @torch.no_grad()
 def test_image_encoder_is_the_public_one(activation: str) -> None:
-    reference = CLIPVisionModelWithProjection(CLIPVisionConfig(**_clip(activation)))
+    assert _error_of_image_encoder(_clip(activation), std=0.2) < 1e-5
+
+
+@torch.no_grad()
+def test_image_encoder_of_medium_size_is_the_public_one() -> None:
+    assert _error_of_image_encoder(MEDIUM_CLIP, std=0.05) < 1e-4
+
+
+MEDIUM_CLIP: dict[str, Any] = {
+    "hidden_size": 320,
+    "intermediate_size": 1280,
+    "num_hidden_layers": 8,
+    "num_attention_heads": 4,  # 80 channels each, as in the public model
+    "image_size": 112,
+    "patch_size": 14,
+    "projection_dim": 256,
+    "hidden_act": "gelu",
+}
+
+
+def _error_of_image_encoder(fields: dict[str, Any], std: float) -> float:
+    """Return the relative error to the public encoder with the same random weights."""
+    reference = CLIPVisionModelWithProjection(CLIPVisionConfig(**fields))
     for parameter in reference.parameters():
-        nn.init.normal_(parameter, std=0.2)
-    network = ClipVisionEncoder(ClipVisionConfig(**_clip(activation))).eval()
+        nn.init.normal_(parameter, std=std)
+    network = ClipVisionEncoder(ClipVisionConfig(**fields)).eval()
     network.load_state_dict(reference.eval().state_dict())
-    pixels = torch.randn(2, 3, 28, 28)
-    assert _relative_error(network(pixels), reference(pixels).image_embeds) < 1e-5
+    pixels = torch.randn(2, 3, fields["image_size"], fields["image_size"])
+    return _relative_error(network(pixels), reference(pixels).image_embeds)
 
 
 def _clip(activation: str = "gelu") -> dict[str, Any]:

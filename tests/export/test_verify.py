@@ -119,8 +119,8 @@ def test_worst_miss_is_named_with_what_to_try() -> None:
         check_parity([a_record(40.0), *records])
     assert str(caught.value) == (
         "parity failed for text_encoder of onnx-w8a16: sqnr 21.3 dB < 35.0 dB on "
-        "'a cat, seed 7, 4 steps' (and 1 more); try --precision fp16, or more calibration prompts or "
-        "pictures"
+        "'a cat, seed 7, 4 steps' (and 1 more); try --precision fp16, or more calibration prompts "
+        "or pictures"
     )
 
 

@@ -33,12 +33,30 @@ def quiet() -> Iterator[None]:
             logging.disable(logging.NOTSET)
 
 
+def public_scheduler() -> Any:
+    """Return the `EulerDiscreteScheduler` of Stable Video Diffusion."""
+    with quiet():
+        from diffusers import EulerDiscreteScheduler
+
+        return EulerDiscreteScheduler(
+            beta_start=0.00085,
+            beta_end=0.012,
+            beta_schedule="scaled_linear",
+            prediction_type="v_prediction",
+            use_karras_sigmas=True,
+            sigma_min=0.002,
+            sigma_max=700.0,
+            timestep_spacing="leading",
+            timestep_type="continuous",
+            steps_offset=1,
+        )
+
+
 def tiny_pipeline(seed: int = 0) -> Any:
     """Return a `StableVideoDiffusionPipeline` of four frames."""
     with quiet():
         from diffusers import (
             AutoencoderKLTemporalDecoder,
-            EulerDiscreteScheduler,
             StableVideoDiffusionPipeline,
             UNetSpatioTemporalConditionModel,
         )
@@ -73,18 +91,7 @@ def tiny_pipeline(seed: int = 0) -> Any:
                     hidden_act="gelu",
                 )
             ),
-            scheduler=EulerDiscreteScheduler(
-                beta_start=0.00085,
-                beta_end=0.012,
-                beta_schedule="scaled_linear",
-                prediction_type="v_prediction",
-                use_karras_sigmas=True,
-                sigma_min=0.002,
-                sigma_max=700.0,
-                timestep_spacing="leading",
-                timestep_type="continuous",
-                steps_offset=1,
-            ),
+            scheduler=public_scheduler(),
             feature_extractor=CLIPImageProcessor(),
         )
     for part in (pipeline.unet, pipeline.vae, pipeline.image_encoder):

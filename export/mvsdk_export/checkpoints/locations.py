@@ -54,7 +54,7 @@ def locate(root: Path, relative: str) -> Path:
     if not target.is_relative_to(root):
         raise CheckpointError(
             f"{relative} of model folder {str(root)!r} is a link out of the folder; "
-            "copy the file into it"
+            "copy the file into it, or download with hf download --local-dir"
         )
     if not target.is_file():
         raise CheckpointError(f"{relative} of model folder {str(root)!r} is not a regular file")

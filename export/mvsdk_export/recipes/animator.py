@@ -6,73 +6,19 @@ latents of sticker's autoencoder. One evaluation makes a clip.
 
 from __future__ import annotations
 
-from mvsdk_export.recipes.spec import ComponentRecipe, Recipe, TensorRecipe
+from mvsdk_export.recipes.spec import Recipe
+from mvsdk_export.recipes.svd_parts import IMAGE_ENCODER, ONE_STEP_DENOISER, vae_components
 
-_IMAGE = TensorRecipe(name="image", shape=(1, "H", "W", 3), dtype="uint8")
-_FEATURES = TensorRecipe(name="encoder_hidden_states", shape=(1, 1, "D"), dtype="float32")
-_IMAGE_LATENTS = TensorRecipe(name="image_latents", shape=(1, "C", "h", "w"), dtype="float32")
-_LATENTS = ("F", "C", "h", "w")
-
-_VAE = "mvsdk_export.networks.vae:Autoencoder"
-_VAE_CONFIG = "mvsdk_export.networks.vae:AutoencoderConfig"
-_WEIGHTS = "diffusion_pytorch_model.safetensors"
+_VAE_ENCODER, _VAE_DECODER = vae_components(
+    "mvsdk_export.networks.vae:Autoencoder",
+    "mvsdk_export.networks.vae:AutoencoderConfig",
+    "mvsdk_export.networks.vae:FrameDecoder",
+)
 
 ANIMATOR = Recipe(
     name="animator",
     task="image_to_video",
-    components=(
-        ComponentRecipe(
-            name="image_encoder",
-            network="mvsdk_export.networks.svd.clip_vision:ClipVisionEncoder",
-            config="mvsdk_export.networks.svd.clip_vision:ClipVisionConfig",
-            folder="image_encoder",
-            weights="model.safetensors",
-            wrapper="mvsdk_export.networks.svd.graphs:ImageEncoderGraph",
-            wrapper_options=("height", "width"),
-            inputs=(_IMAGE,),
-            outputs=(_FEATURES,),
-        ),
-        ComponentRecipe(
-            name="vae_encoder",
-            network=_VAE,
-            config=_VAE_CONFIG,
-            folder="vae",
-            weights=_WEIGHTS,
-            wrapper="mvsdk_export.networks.svd.graphs:FirstFrameGraph",
-            inputs=(
-                _IMAGE,
-                TensorRecipe(name="noise", shape=(1, 3, "H", "W"), dtype="float32"),
-                TensorRecipe(name="noise_aug_strength", shape=(1,), dtype="float32"),
-            ),
-            outputs=(_IMAGE_LATENTS,),
-        ),
-        ComponentRecipe(
-            name="unet",
-            network="mvsdk_export.networks.svd.unet:SVDUNet",
-            config="mvsdk_export.networks.svd.unet:SVDUNetConfig",
-            folder="unet",
-            weights=_WEIGHTS,
-            wrapper="mvsdk_export.networks.svd.graphs:OneStepGraph",
-            wrapper_options=("sigma",),
-            inputs=(
-                TensorRecipe(name="sample", shape=_LATENTS, dtype="float32"),
-                _FEATURES,
-                _IMAGE_LATENTS,
-                TensorRecipe(name="added_time_ids", shape=(1, 3), dtype="float32"),
-            ),
-            outputs=(TensorRecipe(name="model_output", shape=_LATENTS, dtype="float32"),),
-        ),
-        ComponentRecipe(
-            name="vae_decoder",
-            network=_VAE,
-            config=_VAE_CONFIG,
-            folder="vae",
-            weights=_WEIGHTS,
-            wrapper="mvsdk_export.networks.vae:FrameDecoder",
-            inputs=(TensorRecipe(name="latents", shape=("f", "C", "h", "w"), dtype="float32"),),
-            outputs=(TensorRecipe(name="frames", shape=("f", "H", "W", 3), dtype="uint8"),),
-        ),
-    ),
+    components=(IMAGE_ENCODER, _VAE_ENCODER, ONE_STEP_DENOISER, _VAE_DECODER),
     schedulers={"one_step": None},
     num_frames=8,
     height=64,

@@ -6,102 +6,41 @@ Checkpoints are public ones of Stable Video Diffusion (14 or 25 frames), and wha
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from mvsdk_export.recipes.spec import (
-    ComponentRecipe,
-    DecoderVariant,
-    Recipe,
-    SchedulerVariant,
-    TensorRecipe,
+from mvsdk_export.recipes.spec import ComponentRecipe, DecoderVariant, Recipe, SchedulerVariant
+from mvsdk_export.recipes.svd_parts import (
+    DENOISER,
+    FRAMES,
+    IMAGE_ENCODER,
+    LATENTS,
+    ONE_STEP_DENOISER,
+    WEIGHTS,
+    vae_components,
 )
 
-_IMAGE = TensorRecipe(name="image", shape=(1, "H", "W", 3), dtype="uint8")
-_FEATURES = TensorRecipe(name="encoder_hidden_states", shape=(1, 1, "D"), dtype="float32")
-_IMAGE_LATENTS = TensorRecipe(name="image_latents", shape=(1, "C", "h", "w"), dtype="float32")
-_SAMPLE = TensorRecipe(name="sample", shape=("F", "C", "h", "w"), dtype="float32")
-_TIMESTEP = TensorRecipe(name="timestep", shape=(1,), dtype="float32")
-_TIME_IDS = TensorRecipe(name="added_time_ids", shape=(1, 3), dtype="float32")
-_LATENTS = TensorRecipe(name="latents", shape=("f", "C", "h", "w"), dtype="float32")
-_FRAMES = TensorRecipe(name="frames", shape=("f", "H", "W", 3), dtype="uint8")
-
-_VAE = "mvsdk_export.networks.svd.vae:TemporalAutoencoder"
-_VAE_CONFIG = "mvsdk_export.networks.svd.vae:TemporalAutoencoderConfig"
-_WEIGHTS = "diffusion_pytorch_model.safetensors"
-
-_MANY_STEPS = ComponentRecipe(
-    name="unet",
-    network="mvsdk_export.networks.svd.unet:SVDUNet",
-    config="mvsdk_export.networks.svd.unet:SVDUNetConfig",
-    folder="unet",
-    weights=_WEIGHTS,
-    wrapper="mvsdk_export.networks.svd.graphs:DenoiserGraph",
-    wrapper_options=("guidance",),
-    inputs=(_SAMPLE, _TIMESTEP, _FEATURES, _IMAGE_LATENTS, _TIME_IDS),
-    outputs=(TensorRecipe(name="model_output", shape=("F", "C", "h", "w"), dtype="float32"),),
-)
-_ONE_STEP = replace(
-    _MANY_STEPS,
-    wrapper="mvsdk_export.networks.svd.graphs:OneStepGraph",
-    wrapper_options=("sigma",),
-    inputs=(_SAMPLE, _FEATURES, _IMAGE_LATENTS, _TIME_IDS),
+_VAE_ENCODER, _VAE_DECODER = vae_components(
+    "mvsdk_export.networks.svd.vae:TemporalAutoencoder",
+    "mvsdk_export.networks.svd.vae:TemporalAutoencoderConfig",
+    "mvsdk_export.networks.svd.graphs:DecoderGraph",
 )
 _LIGHT_DECODER = ComponentRecipe(
     name="vae_decoder",
     network="mvsdk_export.networks.svd.light_decoder:LightDecoder",
     config="mvsdk_export.networks.svd.light_decoder:LightDecoderConfig",
     folder="decoder",
-    weights=_WEIGHTS,
+    weights=WEIGHTS,
     wrapper="mvsdk_export.networks.svd.light_decoder:LightDecoderGraph",
     unused_weights=("encoder.",),
-    inputs=(_LATENTS,),
-    outputs=(_FRAMES,),
+    inputs=(LATENTS,),
+    outputs=(FRAMES,),
 )
 
 MOBILEVD = Recipe(
     name="mobilevd",
     task="image_to_video",
-    components=(
-        ComponentRecipe(
-            name="image_encoder",
-            network="mvsdk_export.networks.svd.clip_vision:ClipVisionEncoder",
-            config="mvsdk_export.networks.svd.clip_vision:ClipVisionConfig",
-            folder="image_encoder",
-            weights="model.safetensors",
-            wrapper="mvsdk_export.networks.svd.graphs:ImageEncoderGraph",
-            wrapper_options=("height", "width"),
-            inputs=(_IMAGE,),
-            outputs=(_FEATURES,),
-        ),
-        ComponentRecipe(
-            name="vae_encoder",
-            network=_VAE,
-            config=_VAE_CONFIG,
-            folder="vae",
-            weights=_WEIGHTS,
-            wrapper="mvsdk_export.networks.svd.graphs:FirstFrameGraph",
-            inputs=(
-                _IMAGE,
-                TensorRecipe(name="noise", shape=(1, 3, "H", "W"), dtype="float32"),
-                TensorRecipe(name="noise_aug_strength", shape=(1,), dtype="float32"),
-            ),
-            outputs=(_IMAGE_LATENTS,),
-        ),
-        _MANY_STEPS,
-        ComponentRecipe(
-            name="vae_decoder",
-            network=_VAE,
-            config=_VAE_CONFIG,
-            folder="vae",
-            weights=_WEIGHTS,
-            wrapper="mvsdk_export.networks.svd.graphs:DecoderGraph",
-            inputs=(_LATENTS,),
-            outputs=(_FRAMES,),
-        ),
-    ),
+    components=(IMAGE_ENCODER, _VAE_ENCODER, DENOISER, _VAE_DECODER),
     schedulers={
         "edm_euler": None,
-        "one_step": SchedulerVariant(denoiser=_ONE_STEP, steps=(1,), default_steps=1),
+        "one_step": SchedulerVariant(denoiser=ONE_STEP_DENOISER, steps=(1,), default_steps=1),
     },
     num_frames=14,
     height=256,

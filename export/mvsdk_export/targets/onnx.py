@@ -6,7 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -194,15 +194,15 @@ def prepend_byte_input(model: onnx.ModelProto, name: str) -> None:
                 node.input[index] = inner
     model.graph.initializer.extend(
         [
-            numpy_helper.from_array(np.array(1 / 255, np.float32), f"{name}_scale"),
-            numpy_helper.from_array(np.array(0, np.uint8), f"{name}_zero_point"),
+            numpy_helper.from_array(np.array(1 / 255, np.float32), f"{name}_byte_scale"),
+            numpy_helper.from_array(np.array(0, np.uint8), f"{name}_byte_zero_point"),
         ]
     )
     model.graph.node.insert(
         0,
         helper.make_node(
             "DequantizeLinear",
-            [name, f"{name}_scale", f"{name}_zero_point"],
+            [name, f"{name}_byte_scale", f"{name}_byte_zero_point"],
             [inner],
             f"{name}_bytes",
         ),
@@ -226,14 +226,14 @@ def append_byte_output(model: onnx.ModelProto, name: str) -> None:
                 node.input[index] = inner
     model.graph.initializer.extend(
         [
-            numpy_helper.from_array(np.array(1 / 255, np.float32), f"{name}_scale"),
-            numpy_helper.from_array(np.array(0, np.uint8), f"{name}_zero_point"),
+            numpy_helper.from_array(np.array(1 / 255, np.float32), f"{name}_byte_scale"),
+            numpy_helper.from_array(np.array(0, np.uint8), f"{name}_byte_zero_point"),
         ]
     )
     model.graph.node.append(
         helper.make_node(
             "QuantizeLinear",
-            [inner, f"{name}_scale", f"{name}_zero_point"],
+            [inner, f"{name}_byte_scale", f"{name}_byte_zero_point"],
             [name],
             f"{name}_bytes",
         )
@@ -242,11 +242,17 @@ def append_byte_output(model: onnx.ModelProto, name: str) -> None:
     output.type.tensor_type.elem_type = onnx.TensorProto.UINT8
 
 
-def quantize_borders(model: onnx.ModelProto) -> dict[str, tuple[float, int]]:
+def quantize_borders(
+    model: onnx.ModelProto, *, keep: Collection[str] = ()
+) -> dict[str, tuple[float, int]]:
     """Let quantised inputs and outputs cross the border of the graph as integers.
 
     A float input that is quantised first thing, and an output that is dequantised last thing, cost
     the NPU a conversion and twice the bytes; the caller does both while it copies.
+
+    Args:
+        model: QDQ model; changed in place.
+        keep: Names that stay as they are.
 
     Returns:
         Name -> (scale, zero point) of every tensor that changed its type.
@@ -256,6 +262,8 @@ def quantize_borders(model: onnx.ModelProto) -> dict[str, tuple[float, int]]:
     changed: dict[str, tuple[float, int]] = {}
     for value in graph.input:
         users = [node for node in graph.node if value.name in node.input]
+        if value.name in keep:
+            continue
         if len(users) == 1 and users[0].op_type == "QuantizeLinear":
             _rename(graph, users[0].output[0], value.name)
             graph.node.remove(users[0])

@@ -23,6 +23,7 @@ from mvsdk.backends.qnn import find_device, provider_options, register
 from mvsdk.errors import BackendError
 from mvsdk.manifest import Chip, LeftOutside, Residency
 from mvsdk_export.errors import ExportError, TargetUnavailableError, UnsupportedOpError
+from mvsdk_export.targets.join import check_border
 
 EPCONTEXT = "EPContext"
 _INFO = 1
@@ -103,7 +104,7 @@ def stitch_contexts(
     for part in parts:
         graph = onnx.load(part, load_external_data=False).graph
         for value in graph.input:
-            _check_border(made.get(value.name) or taken.setdefault(value.name, value), value, part)
+            check_border(made.get(value.name) or taken.setdefault(value.name, value), value, part)
             read.add(value.name)
         made |= {value.name: value for value in graph.output}
         for node in graph.node:
@@ -156,19 +157,6 @@ def _unknown(items: Iterable[Any], known: dict[str, bytes], part: Path) -> Itera
             )
         known.update(dict.fromkeys(names, said))
         yield item
-
-
-def _check_border(made: onnx.ValueInfoProto, taken: onnx.ValueInfoProto, part: Path) -> None:
-    if made.type != taken.type:
-        found, wanted = (
-            f"{onnx.TensorProto.DataType.Name(x.type.tensor_type.elem_type).lower()} "
-            f"{[size.dim_value for size in x.type.tensor_type.shape.dim]}"
-            for x in (made, taken)
-        )
-        raise ExportError(
-            f"{part.name} cannot be joined: it takes {taken.name!r} as {wanted}, an earlier part "
-            f"gives {found}; export again: the parts must agree on what crosses"
-        )
 
 
 def _binary(node: onnx.NodeProto) -> onnx.AttributeProto | None:

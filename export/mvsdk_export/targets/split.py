@@ -117,10 +117,11 @@ def agree_quantized(model: onnx.ModelProto, made: Mapping[str, tuple[float, int]
 
 
 def agree_float16(model: onnx.ModelProto, names: Collection[str]) -> None:
-    """Let values cross as float16 that a float16 part takes or gives as float32.
+    """Let values cross as float16 that a part takes or gives as float32.
 
     Args:
-        model: Float16 model with float32 borders (`convert_float16`); changed in place.
+        model: Model with float32 borders, of float16 inside (`convert_float16`) or of float32;
+            changed in place.
         names: Values that go from part to part.
     """
     graph = model.graph
@@ -143,9 +144,8 @@ def agree_float16(model: onnx.ModelProto, names: Collection[str]) -> None:
             _rename([*makers, *readers], value.name, inner)
             names_of = [inner, value.name] if makers else [value.name, inner]
             kind = onnx.TensorProto.FLOAT16 if makers else onnx.TensorProto.FLOAT
-            graph.node.append(
-                helper.make_node("Cast", names_of[:1], names_of[1:], f"{inner}_cast", to=kind)
-            )
+            cast = helper.make_node("Cast", names_of[:1], names_of[1:], f"{inner}_cast", to=kind)
+            graph.node.insert(len(graph.node) if makers else 0, cast)
 
 
 def _casts_to(node: onnx.NodeProto, kind: int) -> bool:

@@ -123,9 +123,9 @@ def _digest(subject: Subject, what: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{subject.id} starts {what}".encode()).digest()[:8])
 
 
-HeldOut = Literal["training", "combinations", "subjects"]
-"""Starts that training may show; backgrounds and mirrorings that it never shows its subjects with;
-subjects that it never shows."""
+HeldOut = Literal["training", "backgrounds", "mirrorings", "subjects"]
+"""Starts that training may show; subjects on the background that it never shows them on; mirrored
+subjects that it never mirrors; subjects that it never shows."""
 
 
 @dataclass(frozen=True)
@@ -160,8 +160,8 @@ class AnimatedClips:
 
         Args:
             rng: Source of every choice.
-            kind: "training" never gives what the other two give. Of "combinations", all subjects
-                that look to a side are mirrored ones that training never mirrors, if there are any.
+            kind: "training" never gives what the others give. Where there is nothing of a kind,
+                whatever subjects there are stand in.
         """
         index = self._sample_subject(rng, kind)
         subject = self.sprites.subjects[index]
@@ -169,8 +169,8 @@ class AnimatedClips:
         colours = [name for name in BACKGROUNDS if name != held]
         background = colours[int(rng.integers(len(colours)))]
         if is_never_mirrored(subject) and kind != "subjects":
-            mirrored = kind == "combinations"
-        elif kind == "combinations":
+            mirrored = kind == "mirrorings"
+        if kind == "backgrounds":
             background = held
         jitter = rng.integers(-JITTER, JITTER + 1, size=3)
         red, green, blue = (int(x) for x in np.clip(BACKGROUNDS[background] + jitter, 0, 255))
@@ -188,10 +188,10 @@ class AnimatedClips:
         wanted = rng.random() < FACING_SHARE
         subjects = self.sprites.subjects
         pool = [i for i in range(len(subjects)) if (i in self.held_out) == (kind == "subjects")]
+        if kind == "mirrorings":
+            pool = [i for i in pool if is_never_mirrored(subjects[i])]
         pool = pool or list(range(len(subjects)))
         group = [i for i in pool if (subjects[i].facing != "none") == wanted] or pool
-        if kind == "combinations" and wanted:
-            group = [i for i in group if is_never_mirrored(subjects[i])] or group
         return group[int(rng.integers(len(group)))]
 
     def render(

@@ -67,15 +67,14 @@ class ClipQuality:
     first_frame_psnr_db: float
     """Of first frames against the pictures; median."""
     facing_accuracy: float | None
-    """Share of subjects that go where they look, of those that look to a side; None if none does."""
+    """Share of subjects that go where they look, of those that do to a side; None if none does."""
     move_accuracy: float
     """Share of clips that are nearest to the drawn clip with their own move, of all moves."""
 
     def to_json(self) -> dict[str, float | None]:
         """Return the fields, rounded to what they mean."""
         return {
-            name: None if value is None else round(value, 4)
-            for name, value in asdict(self).items()
+            name: None if value is None else round(value, 4) for name, value in asdict(self).items()
         }
 
 

@@ -128,8 +128,8 @@ def _chain(facts: AnimatorFacts) -> str:
 The steps are those of MobileVD, in its order: low resolution ({facts.recipe.clips.size} pixels,
 which the base is trained at), folded cross-attention, adversarial finetuning to one step, half the
 frames inside, temporal blocks pruned by learned importance, channel funnels. "Begun" is a network
-that was changed and not yet finetuned. {quality.pictures} pictures a line: "combinations" have a
-background that training never showed with their subject, or, if it looks to a side, a mirroring:
+that was changed and not yet finetuned. {quality.pictures} pictures a line: training never showed
+"backgrounds" behind their subject, nor the subjects of "mirrorings" mirrored, as they are there:
 where those go was never shown. "Subjects" were never shown to the denoiser or the image encoder;
 the autoencoder, which is sticker's, learned from {UNSEEN_EVERY - 1} in {UNSEEN_EVERY} of all
 subjects, whether they are held out here or not. The last lines, "{shipped}", are the float16
@@ -208,9 +208,11 @@ def _training(facts: AnimatorFacts) -> str:
 {lines}
 
 AdamW with a warm-up and a cosine to a hundredth, on {recipe.bank_clips} clips that were drawn and
-encoded once (seed {recipe.bank_seed}). The base learns to predict velocities at lognormal noise
-levels, together with the encoder of its picture, which is frozen from then on. Everything after is
-adversarial finetuning as in SF-V: predictions from the three noisy levels of a grid of four
+encoded once (seed {recipe.bank_seed}). The image encoder, in place of one that has seen millions of
+captions, first learns to name what the pictures show and how it moves. Then the base learns to
+predict velocities at lognormal noise levels, the encoder with it, which is frozen from then on.
+Everything after is adversarial finetuning as in SF-V: predictions from the three noisy levels of a
+grid of four
 ({shares} of the time, the noisiest first), judged by spatial and temporal heads on the levels of
 the frozen base; hinge loss, penalty on gradients, and {RECONSTRUCTION_WEIGHT:g} times a
 pseudo-Huber distance to the clip. Which temporal blocks matter is learned by gates that let

@@ -139,7 +139,7 @@ def fold_frame_rate_(unet: SVDUNet) -> SVDUNet:
     """
     linear, width = unet.add_embedding.linear_1, unet.config.addition_time_embed_dim
     heard = linear.weight[:, :width]  # the rate comes first
-    linear.bias += heard @ sinusoids(torch.tensor([FPS - 1.0]), width)[0]
+    linear.bias.add_(heard @ sinusoids(torch.tensor([FPS - 1.0]), width)[0])
     heard.zero_()
     return unet
 

@@ -179,7 +179,8 @@ def measure_chain(
         rows += measuring.reference_rows(networks.autoencoder, held_out)
     for source, measured, sample in _sources(recipe, work, networks):
         animate = measured.animate_with(sample)
-        asked = (*measuring.unseen, "training") if measured is networks else measuring.unseen
+        further = measuring.further if measured is networks else ()
+        asked = (*measuring.unseen, *further)
         rows += [measuring.row(source, animate, held_out) for held_out in asked]
     return AnimatorQuality(
         pictures=pictures,

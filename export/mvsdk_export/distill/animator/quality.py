@@ -13,7 +13,13 @@ from typing import Any, get_args
 
 import numpy as np
 
-from mvsdk_export.distill.animator.clips import ORDINARY_BUCKET, AnimatedClips, HeldOut, Start
+from mvsdk_export.distill.animator.clips import (
+    ORDINARY_BUCKET,
+    AnimatedClips,
+    HeldOut,
+    Start,
+    is_never_mirrored,
+)
 from mvsdk_export.distill.animator.measures import (
     Animate,
     ClipQuality,
@@ -37,6 +43,8 @@ REAL_CLIPS = 256
 """Drawn clips to which kvd compares."""
 
 _STARTS_SEED, _CLIP_SEED, _REAL_SEED = 70_000, 2_000, 80_000
+
+_ADVICE = "measure it again: mvsdk train --model animator --stage package --overwrite"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,14 +138,12 @@ class AnimatorQuality:
         try:
             rows = tuple(ChainRow.from_json(row) for row in document["rows"])
             quality = AnimatorQuality(**{**document, "rows": rows})
-            if quality.to_json() != document:
-                raise ValueError("they are not what was written")
-            return quality
+            is_same = quality.to_json() == document
         except (AttributeError, KeyError, TypeError, ValueError) as exc:
-            raise TrainingError(
-                f"these are no figures of a model ({exc!r}); measure it again: "
-                "mvsdk train --model animator --stage package --overwrite"
-            ) from exc
+            raise TrainingError(f"these are no figures of a model ({exc!r}); {_ADVICE}") from exc
+        if not is_same:
+            raise TrainingError(f"these are no figures that were written for a model; {_ADVICE}")
+        return quality
 
 
 class AnimatorMeasuring:
@@ -171,7 +177,14 @@ class AnimatorMeasuring:
     @property
     def unseen(self) -> tuple[HeldOut, ...]:
         """What training never shows, of what there is: of few subjects, none is held out."""
-        return ("combinations", "subjects") if self.clips.held_out else ("combinations",)
+        return ("backgrounds", "subjects") if self.clips.held_out else ("backgrounds",)
+
+    @property
+    def further(self) -> tuple[HeldOut, ...]:
+        """What the shipped network is measured on beside that."""
+        held, subjects = self.clips.held_out, self.clips.sprites.subjects
+        never = any(is_never_mirrored(x) for i, x in enumerate(subjects) if i not in held)
+        return ("mirrorings", "training") if never else ("training",)
 
     def _start(self, rng: np.random.Generator, held_out: HeldOut) -> Start:
         return replace(self.clips.sample_start(rng, held_out), bucket=ORDINARY_BUCKET)

@@ -192,7 +192,7 @@ ANIMATOR_TRAINING = AnimatorTraining(
         steps=1500, batch_size=128, learning_rate=2e-3, ema_decay=0.99, precision="bfloat16"
     ),
     base_options=TrainOptions(
-        steps=3000, batch_size=16, learning_rate=2e-3, ema_decay=0.995, precision="bfloat16"
+        steps=2000, batch_size=16, learning_rate=2e-3, ema_decay=0.995, precision="bfloat16"
     ),
     one_step_options=_finetuned(280),
     frames_options=_finetuned(280),

@@ -62,9 +62,9 @@ ALONE = Workers()
 """One process that trains by itself."""
 
 RATES: Mapping[str, float] = {"image_encoder.": 0.2, "heads.": 5.0, "importance.": 100.0}
-"""Parameters that learn faster or slower than their stage says, by so much: the image encoder, which
-knows already what pictures show; the judging heads; and the scores of temporal blocks, which have
-to order themselves within one stage."""
+"""Parameters that learn faster or slower than their stage says, by so much: the image encoder, for
+it knows what pictures show by then; the judging heads; and the scores of temporal blocks, which
+have to order themselves within one stage."""
 
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
 

@@ -236,8 +236,8 @@ class DecoderGraph(nn.Module):
 
     def forward(self, latents: Tensor) -> Tensor:
         """Map scaled latents `(F, C, h, w)` to frames `(F, 8h, 8w, 3)` float32 in [0, 1]."""
-        frames = self.vae.decode(latents * (1 / self.vae.config.scaling_factor))
-        return torch.clamp(frames * 0.5 + 0.5, 0.0, 1.0).permute(0, 2, 3, 1)
+        frames = self.vae.decode_colours_last(latents * (1 / self.vae.config.scaling_factor))
+        return torch.clamp(frames * 0.5 + 0.5, 0.0, 1.0)
 
 
 def beside(sample: Tensor, image_latents: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from mvsdk_export.networks.blocks import GroupNorm, PointwiseConv, SiLU
@@ -22,7 +23,10 @@ from mvsdk_export.networks.svd.blocks import (
 from mvsdk_export.networks.svd.transformer import SelfAttention
 
 LEVELS = 4
-"""Resolutions: each but the first halves height and width, so a latent position is 8x8 pixels."""
+"""Resolutions: each but the first halves height and width."""
+
+SCALE = 2 ** (LEVELS - 1)
+"""Pixels of a latent position along each side."""
 
 EPS = 1e-6
 """Added to the variance of every normalisation but those over frames."""
@@ -195,12 +199,12 @@ class ClipDecoder(nn.Module):
         self.time_conv_out = FrameConv(config.out_channels, config.out_channels)
 
     def forward(self, x: Tensor, num_frames: int) -> Tensor:
-        """Map `(B * F, latent_channels, h, w)` to `(B * F, 3, 8h, 8w)`."""
+        """Map `(B * F, latent_channels, h, w)` to rows of pixels `(B, 3, F, 8h * 8w)`."""
         x = self.mid_block(self.conv_in(x), num_frames)
         for stage in self.up_blocks:
             x = stage(x, num_frames)
         x = self.conv_out(self.activation(self.conv_norm_out(x)))
-        return rows_to_frames(self.time_conv_out(frames_to_rows(x, num_frames)), x.shape)
+        return self.time_conv_out(frames_to_rows(x, num_frames))
 
 
 class TemporalAutoencoder(nn.Module):
@@ -242,4 +246,22 @@ class TemporalAutoencoder(nn.Module):
         Returns:
             `(B * F, 3, 8h, 8w)` float32, about [-1, 1].
         """
-        return self.decoder(latents, latents.shape[0] if num_frames is None else num_frames)
+        n, _, h, w = latents.shape
+        rows = self.decoder(latents, n if num_frames is None else num_frames)
+        return rows_to_frames(rows, torch.Size((n, rows.shape[1], SCALE * h, SCALE * w)))
+
+    def decode_colours_last(self, latents: Tensor) -> Tensor:
+        """Map the latents of one clip to frames as pictures have them, red, green and blue last.
+
+        That transpose cancels the one behind the last convolution, whose layout on the HTP it is.
+        Behind the frames of `decode` one is left over, which the compiler does not take on bytes.
+
+        Args:
+            latents: `(F, latent_channels, h, w)` float32, without the scaling factor.
+
+        Returns:
+            `(F, 8h, 8w, 3)` float32, about [-1, 1].
+        """
+        n, _, h, w = latents.shape
+        rows = self.decoder(latents, n).permute(0, 2, 3, 1)  # (1, F, P, 3)
+        return rows.reshape(n, SCALE * h, SCALE * w, -1)

@@ -1,0 +1,453 @@
+"""Components that are cut into parts on their way to a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+pytest.importorskip("torch")
+
+from tiny_mobilevd import write_tiny_animator_folder
+
+import mvsdk
+from mvsdk.devices import find_chipset
+from mvsdk.manifest import Precision, Target
+from mvsdk_export import work
+from mvsdk_export.errors import ExportError
+from mvsdk_export.export import check_request, count_stages, export, plan_lowerings
+from mvsdk_export.lowering import Lowering, lower
+from mvsdk_export.quantize.part_feeds import PartFeeds, evaluate_parts
+from mvsdk_export.recipes import ComponentRecipe
+from mvsdk_export.recipes.spec import TensorRecipe
+from mvsdk_export.reference import Evaluation, save_calls
+from mvsdk_export.request import ExportRequest, VariantPlan
+from mvsdk_export.stages import Stage, StageRunner, timed
+from mvsdk_export.targets.join import join_models
+from mvsdk_export.targets.onnx import OPSET_VERSION, quantize_borders
+from mvsdk_export.targets.split import Part, split_model
+
+pytestmark = pytest.mark.torch
+
+Arrays = dict[str, NDArray[Any]]
+
+WIDTH, INNER = 8, 64
+NETWORK = ComponentRecipe(
+    name="net",
+    network="",
+    config="",
+    folder="",
+    weights="",
+    inputs=(
+        TensorRecipe(name="x", shape=(1, WIDTH), dtype="float32"),
+        TensorRecipe(name="image", shape=(1, WIDTH), dtype="uint8"),
+    ),
+    outputs=(TensorRecipe(name="frames", shape=(1, WIDTH), dtype="uint8"),),
+)
+
+
+def plans(
+    *precisions: Precision, target: Target = "onnx", chips: Sequence[str] = ()
+) -> tuple[VariantPlan, ...]:
+    return tuple(
+        VariantPlan(
+            id=f"{target}-{chip}-{precision}",
+            target=target,
+            precision=precision,
+            chipset=find_chipset(chip) if chip else None,
+        )
+        for precision in precisions
+        for chip in chips or [""]
+    )
+
+
+def write_network(path: Path) -> Path:
+    """Write three products in sequence; the last stage reads both inputs once more."""
+    rng = np.random.default_rng(0)
+    shapes = {
+        "w0": (WIDTH, INNER),
+        "w1": (WIDTH, INNER),
+        "w2": (INNER, INNER),
+        "w3": (INNER, WIDTH),
+    }
+    constants = {
+        name: rng.normal(size=shape, scale=shape[0] ** -0.5).astype(np.float32)
+        for name, shape in shapes.items()
+    }
+    nodes = [
+        helper.make_node(kind, takes.split(), [gives], f"node_{gives}")
+        for kind, takes, gives in (
+            ("MatMul", "x w0", "a"),
+            ("MatMul", "image w1", "b"),
+            ("Add", "a b", "c"),
+            ("Relu", "c", "d"),
+            ("MatMul", "d w2", "e"),
+            ("Relu", "e", "f"),
+            ("MatMul", "f w3", "g"),
+            ("Add", "g x", "h"),
+            ("Add", "h image", "i"),
+            ("Sigmoid", "i", "frames"),
+        )
+    ]
+    values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, (1, WIDTH)) for n in "x"]
+    image, frames = (
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, (1, WIDTH)) for n in ("image", "frames")
+    )
+    tensors = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "net", [*values, image], [frames], tensors)
+    opset = helper.make_opsetid("", OPSET_VERSION)
+    onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=10), path)
+    return path
+
+
+def make_calls(count: int = 6) -> list[Arrays]:
+    rng = np.random.default_rng(1)
+    return [
+        {
+            "x": rng.normal(size=(1, WIDTH)).astype(np.float32),
+            "image": rng.integers(0, 256, (1, WIDTH)).astype(np.uint8),
+        }
+        for _ in range(count)
+    ]
+
+
+def run_model(path: Path, values: Mapping[str, NDArray[Any]]) -> Arrays:
+    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    names = [value.name for value in session.get_outputs()]
+    found = session.run(names, {x.name: values[x.name] for x in session.get_inputs()})
+    return dict(zip(names, map(np.asarray, found), strict=True))
+
+
+def as_stage(folder: Path) -> Stage:
+    return Stage(
+        name=folder.name,
+        key=folder.name,
+        folder=folder,
+        result={},
+        seconds=0.0,
+        peak_bytes=0,
+        reused=False,
+    )
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run stages in this process: every child would import torch first."""
+
+    def run_child(name: str, job: Mapping[str, Any], folder: Path) -> None:
+        del name, folder
+        timed(getattr(work, job["function"]), job["arguments"], Path(job["output"]))
+
+    monkeypatch.setattr("mvsdk_export.stages._run_child", run_child)
+
+
+class Lowered:
+    """Makes variants of the small network."""
+
+    def __init__(self, folder: Path) -> None:
+        self.traced, self.recorded = folder / "traced", folder / "recorded"
+        for path in (self.traced, self.recorded):
+            path.mkdir()
+        write_network(self.traced / work.MODEL)
+        calls = [
+            Evaluation(component="net", case="", step=None, inputs=x, output=np.zeros(1))
+            for x in make_calls()
+        ]
+        save_calls(calls, self.recorded / work.CALLS)
+        self.runner = StageRunner(folder / "cache")
+
+    def __call__(self, wanted: tuple[VariantPlan, ...], parts: int) -> dict[str, Stage]:
+        lowering = Lowering(component=NETWORK, plans=wanted, parts=parts)
+        with self.runner as runner:
+            before = len(runner.finished)
+            made = lower(runner.run, lowering, as_stage(self.traced), as_stage(self.recorded))
+            assert len(runner.finished) - before == lowering.count_stages()
+        return made
+
+
+@pytest.fixture
+def lowered(tmp_path: Path, in_process: None) -> Lowered:
+    del in_process
+    return Lowered(tmp_path)
+
+
+def stage_names(wanted: tuple[VariantPlan, ...], parts: int) -> list[str]:
+    """Return the names of the stages that lower a component, none of which is run."""
+    names: list[str] = []
+
+    def run(name: str, function: str, **options: Any) -> Stage:
+        del function, options
+        names.append(name)
+        return replace(as_stage(Path(name)), result={"inputs": [], "outputs": []})
+
+    lowering = Lowering(component=NETWORK, plans=wanted, parts=parts)
+    made = lower(run, lowering, as_stage(Path("traced")), as_stage(Path("recorded")))
+    assert made.keys() == {plan.id for plan in wanted}
+    assert len(names) == lowering.count_stages()
+    return names
+
+
+def test_stages_of_a_cut_component_name_it_and_the_part() -> None:
+    assert stage_names(plans("w8a16", target="snapdragon", chips=["sm8650"]), 2) == [
+        "split net",
+        "run net in parts",
+        "quantise net part 1 of 2",
+        "quantise net part 2 of 2",
+        "compile net part 1 of 2 w8a16 for sm8650",
+        "compile net part 2 of 2 w8a16 for sm8650",
+        "stitch net w8a16 for sm8650",
+    ]
+
+
+def test_float32_is_kept_whole_for_onnx() -> None:
+    assert stage_names(plans("fp32"), 3) == ["finish net fp32"]
+    names = stage_names(plans("fp32", "fp16", "w8a16"), 2)
+    assert names[:4] == [
+        "finish net fp32",
+        "split net",
+        "finish net part 1 of 2 fp16",
+        "finish net part 2 of 2 fp16",
+    ]
+    assert [name for name in names if "join" in name] == ["join net fp16", "join net w8a16"]
+
+
+@pytest.mark.parametrize("parts", [1, 2, 5])
+@pytest.mark.parametrize("precisions", [("fp16",), ("w8a16",), ("w8a16", "fp16")])
+@pytest.mark.parametrize("chips", [("sm8650",), ("sm8550", "sm8650", "sm8750")])
+def test_stages_are_counted(
+    parts: int, precisions: tuple[Precision, ...], chips: tuple[str, ...]
+) -> None:
+    names = stage_names(plans(*precisions, target="snapdragon", chips=chips), parts)
+    assert len(set(names)) == len(names)
+    assert len([name for name in names if name.startswith("compile")]) == (
+        parts * len(precisions) * len(chips)
+    )
+
+
+def cut_network(folder: Path, parts: int) -> list[Part]:
+    folder.mkdir(exist_ok=True)
+    return split_model(
+        write_network(folder / "whole.onnx"), folder, parts=parts, most_bytes=1 << 20
+    )
+
+
+def test_parts_are_fed_with_what_earlier_ones_give(tmp_path: Path) -> None:
+    parts = cut_network(tmp_path, 3)
+    calls = [{name: value.astype(np.float32) for name, value in x.items()} for x in make_calls(2)]
+    evaluate_parts(parts, calls, tmp_path)
+    feeds = [PartFeeds(parts, index, calls, tmp_path) for index in range(3)]
+    assert [len(feed) for feed in feeds] == [2, 2, 2]
+    for feed, part in zip(feeds, parts, strict=True):
+        assert [set(x) for x in feed] == [set(part.inputs)] * 2
+    for number, call in enumerate(calls):
+        whole = run_model(tmp_path / "whole.onnx", call)["frames"]
+        found = run_model(parts[-1].path, feeds[-1][number])["frames"]
+        assert found == pytest.approx(whole, abs=1e-6)
+    assert [set(x) for x in feeds[1][:1]] == [set(parts[1].inputs)]
+
+
+def test_joined_parts_are_the_whole(tmp_path: Path) -> None:
+    parts = cut_network(tmp_path / "parts", 3)
+    target = tmp_path / "joined.onnx"
+    join_models([part.path for part in parts], target, outputs=["frames"])
+    onnx.checker.check_model(str(target), full_check=True)
+    graph = onnx.load(target).graph
+    assert {value.name for value in graph.input} == {"x", "image"}
+    assert [value.name for value in graph.output] == ["frames"]
+    call = {name: value.astype(np.float32) for name, value in make_calls(1)[0].items()}
+    assert run_model(target, call)["frames"] == pytest.approx(
+        run_model(tmp_path / "parts" / "whole.onnx", call)["frames"], abs=1e-6
+    )
+
+
+def test_parts_that_disagree_are_not_joined(tmp_path: Path) -> None:
+    first, second = (part.path for part in cut_network(tmp_path, 2))
+    model = onnx.load(second)
+    crossing = next(x for x in model.graph.input if x.name not in ("x", "image"))
+    crossing.type.tensor_type.elem_type = TensorProto.UINT16
+    onnx.save(model, second)
+    with pytest.raises(ExportError, match=r"part_1.onnx cannot be joined: it takes .* as uint16"):
+        join_models([first, second], tmp_path / "joined.onnx", outputs=["frames"])
+
+
+def test_border_that_an_earlier_part_left_in_floating_point_stays_so(tmp_path: Path) -> None:
+    terms = {"s": np.array(0.5, np.float32), "z": np.array(7, np.uint16)}
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"]),
+    ]
+    values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, (1, 8)) for n in "xy"]
+    constants = [numpy_helper.from_array(value, name) for name, value in terms.items()]
+    graph = helper.make_graph(nodes, "graph", values[:1], values[1:], constants)
+    model = helper.make_model(graph)
+    assert quantize_borders(model, keep={"x"}) == {"y": (0.5, 7)}
+    assert model.graph.input[0].type.tensor_type.elem_type == TensorProto.FLOAT
+
+
+def border_of(stage: Stage, side: str) -> dict[str, tuple[Any, ...]]:
+    return {
+        row["name"]: (row["dtype"], tuple(row["shape"]), row["scale"], row["zero_point"])
+        for row in stage.result[side]
+    }
+
+
+@pytest.mark.parametrize("parts", [2, 3])
+def test_model_that_was_quantised_in_parts_has_the_borders_and_results_of_the_whole(
+    lowered: Lowered, parts: int
+) -> None:
+    (plan,) = plans("w8a16")
+    cut, whole = lowered((plan,), parts)[plan.id], lowered((plan,), 1)[plan.id]
+    for side in ("inputs", "outputs"):
+        assert border_of(cut, side) == border_of(whole, side)
+    assert border_of(cut, "inputs")["image"][0] == "uint8"
+    _, _, scale, zero_point = border_of(cut, "inputs")["x"]
+    for call in make_calls(3):
+        steps = np.rint(call["x"] / np.float32(scale)) + zero_point
+        values = {**call, "x": np.clip(steps, 0, 65535).astype(np.uint16)}
+        found, wanted = (run_model(x.folder / work.MODEL, values)["frames"] for x in (cut, whole))
+        assert found.dtype == np.uint8
+        assert np.abs(found.astype(int) - wanted).max() <= 2
+
+
+def test_float16_parts_hand_over_float16_and_take_and_give_what_the_whole_does(
+    lowered: Lowered,
+) -> None:
+    (plan,) = plans("fp16")
+    cut, whole = lowered((plan,), 3)[plan.id], lowered((plan,), 1)[plan.id]
+    assert border_of(cut, "inputs") == border_of(whole, "inputs")
+    for call in make_calls(3):
+        found, wanted = (run_model(x.folder / work.MODEL, call)["frames"] for x in (cut, whole))
+        assert np.abs(found.astype(int) - wanted).max() <= 1
+    inner = {
+        x.name: x.type.tensor_type.elem_type
+        for x in onnx.load(cut.folder / work.MODEL).graph.value_info
+        if "/" not in x.name
+    }
+    assert set(inner.values()) == {TensorProto.FLOAT16}
+
+
+@pytest.mark.qnn
+@pytest.mark.parametrize("precision", ["w8a16", "fp16"])
+def test_compiled_parts_are_stitched(lowered: Lowered, precision: Precision) -> None:
+    pytest.importorskip("onnxruntime_qnn")
+    (plan,) = plans(precision, target="snapdragon", chips=["sm8650"])
+    made = lowered((plan,), 2)[plan.id]
+    residency = made.result["residency"]
+    assert (residency["npu_nodes"], residency["cpu_nodes"]) == (2, 0)
+    assert residency["left_outside"] == []
+    files = sorted(x.name for x in made.folder.iterdir() if x.suffix in (".onnx", ".bin"))
+    assert files == ["model_ctx.onnx", "model_ctx_0.bin", "model_ctx_1.bin"]
+    graph = onnx.load(made.folder / work.CONTEXT).graph
+    crossing = {x.type.tensor_type.elem_type for x in graph.value_info}
+    wanted = TensorProto.UINT16 if precision == "w8a16" else TensorProto.FLOAT16
+    assert crossing == {wanted}
+    kinds = {"x": "uint16" if precision == "w8a16" else "float32", "image": "uint8"}
+    assert {name: row[0] for name, row in border_of(made, "inputs").items()} == kinds
+
+
+def test_network_that_does_not_use_an_input_cannot_be_cut(lowered: Lowered) -> None:
+    model = onnx.load(lowered.traced / work.MODEL)
+    model.graph.input.append(helper.make_tensor_value_info("unused", TensorProto.FLOAT, (1,)))
+    onnx.save(model, lowered.traced / work.MODEL)
+    component = replace(
+        NETWORK,
+        inputs=(*NETWORK.inputs, TensorRecipe(name="unused", shape=(1,), dtype="float32")),
+    )
+    lowering = Lowering(component=component, plans=plans("fp16"), parts=2)
+    with pytest.raises(ExportError, match="'unused' is among the inputs of no part"):
+        lower(lowered.runner.run, lowering, as_stage(lowered.traced), as_stage(lowered.recorded))
+
+
+def animation_request(
+    folder: Path, out: Path, *precisions: Precision, target: Target, one_step: bool = True
+) -> ExportRequest:
+    """Return a request for the tiny image-to-video model, its denoiser in three parts."""
+    model = write_tiny_animator_folder(folder, one_step=one_step)
+    request = ExportRequest(
+        folder=model,
+        target=target,
+        precisions=precisions,
+        chips=(find_chipset("sm8650"),) if target == "snapdragon" else (),
+        num_frames=4,
+        height=64,
+        width=64,
+        steps=(1,) if one_step else (2,),
+        guidance=None if one_step else (1.0, 3.0),
+        out=out,
+    )
+    sizes = {item.component: item.weight_bytes["fp32"] for item in check_request(request)}
+    return replace(request, part_bytes=-(-sizes["unet"] // 3))
+
+
+def test_only_components_above_the_limit_are_cut(tmp_path: Path) -> None:
+    request = animation_request(tmp_path / "m", tmp_path / "out", "w8a16", target="snapdragon")
+    costs = check_request(request)
+    counts = {x.component.name: x.parts for x in plan_lowerings(request, costs)}
+    assert counts == {"image_encoder": 1, "vae_encoder": 1, "unet": 3, "vae_decoder": 1}
+    whole = replace(request, part_bytes=1 << 30)
+    assert {x.parts for x in plan_lowerings(whole, costs)} == {1}
+    # split, run in parts, stitch, and two more of quantise and compile
+    assert count_stages(request) == count_stages(whole) + 3 + 2 * 2
+
+
+def export_in_parts(request: ExportRequest, cache: Path) -> mvsdk.Manifest:
+    said: list[str] = []
+    with StageRunner(cache) as runner:
+        report = export(request, runner, said.append)
+    assert len(said) - 1 == count_stages(request)
+    manifest = report.bundle.manifest
+    assert manifest.verification
+    assert all(record.passed for record in manifest.verification)
+    return manifest
+
+
+@pytest.mark.slow
+def test_onnx_bundle_of_a_model_in_parts_is_verified(tmp_path: Path, in_process: None) -> None:
+    """Two evaluations with guidance in one graph, which share their weights."""
+    del in_process
+    request = animation_request(
+        tmp_path / "m", tmp_path / "o", "fp32", "fp16", "w8a16", target="onnx", one_step=False
+    )
+    manifest = export_in_parts(request, tmp_path / "cache")
+    assert [x.id for x in manifest.components["unet"].variants] == [
+        "onnx-fp32",
+        "onnx-fp16",
+        "onnx-w8a16",
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.qnn
+@pytest.mark.parametrize("precision", ["w8a16", "fp16"])
+def test_compiled_bundle_of_a_model_in_parts_is_verified_on_the_emulator(
+    tmp_path: Path, in_process: None, precision: Precision
+) -> None:
+    pytest.importorskip("onnxruntime_qnn")
+    del in_process
+    request = animation_request(tmp_path / "m", tmp_path / "o", precision, target="snapdragon")
+    manifest = export_in_parts(request, tmp_path / "cache")
+    found = {
+        name: variant.residency
+        for name, part in manifest.components.items()
+        for variant in part.variants
+    }
+    counts = {name: (x.npu_nodes, x.cpu_nodes) for name, x in found.items() if x is not None}
+    assert counts == {
+        "image_encoder": (1, 0),
+        "vae_encoder": (1, 0),
+        "unet": (3, 0),
+        "vae_decoder": (1, 0),
+    }
+    (unet,) = manifest.components["unet"].variants
+    assert sorted(Path(ref.path).name for ref in unet.files) == [
+        "model_ctx.onnx",
+        *(f"model_ctx_{index}.bin" for index in range(3)),
+    ]
