@@ -118,7 +118,9 @@ def paint_pictures(
     sizes = graph_sizes(painter.configs(), **size)
     networks = {part.name: painter.load_graph(part.name, **size) for part in recipe.components}
     sampler = make_sampler(painter.scheduler, [PAINTER_STEPS], PAINTER_STEPS)
-    tokenizer = WordPiece.from_file(painter.tokenizer_file, sizes["L"])
+    vocabulary = painter.tokenizer_file
+    assert vocabulary is not None  # the painter takes prompts
+    tokenizer = WordPiece.from_file(vocabulary, sizes["L"])
     reference = Reference(recipe, networks, sampler, tokenizer)
     shape = tuple(sizes[symbol] for symbol in ("F", "C", "h", "w"))
     pictures: list[Picture] = []

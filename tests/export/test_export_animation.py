@@ -137,6 +137,11 @@ def test_what_is_not_asked_for_is_as_the_checkpoint_was_trained(
     assert (one["frames"], one["guidance"]) == (4, None)
     other = plan(many_steps_folder, "--frames", "6", "--guidance", "none")
     assert (other["frames"], other["guidance"]) == (6, None)
+    done = toolchain(
+        *("export", "--target", "onnx", "--checkpoint", many_steps_folder, "--out", tmp_path / "x"),
+        *("--height", "64", "--width", "64", "--dry-run"),
+    )
+    assert "4 frames of 64 x 64, guidance 1 to 3, steps 4, 25; " in done.out
 
 
 @pytest.mark.parametrize(
@@ -144,7 +149,7 @@ def test_what_is_not_asked_for_is_as_the_checkpoint_was_trained(
 )
 def test_guidance_of_a_bundle_is_read_strictly(value: Any) -> None:
     extensions = {"x-guidance": value}
-    with pytest.raises(BundleError, match="x-guidance of the manifest is .*; export the bundle ag"):
+    with pytest.raises(BundleError, match=r"x-guidance of the manifest is .*; export the bu"):
         read_guidance(SimpleNamespace(extensions=extensions))  # pyright: ignore
     assert read_guidance(SimpleNamespace(extensions={})) is None  # pyright: ignore
 

@@ -227,9 +227,12 @@ def _show_plan(request: ExportRequest, *, as_json: bool) -> None:
         show_json(content)
         return
     size = f"{request.num_frames} frames of {request.width} x {request.height}"
+    guidance = (
+        "" if request.guidance is None else "guidance {:g} to {:g}, ".format(*request.guidance)
+    )
     show(
         f"{content['model']} from {content['checkpoint']}\n"
-        f"{size}, steps {', '.join(map(str, request.steps))}; "
+        f"{size}, {guidance}steps {', '.join(map(str, request.steps))}; "
         f"{content['stages']} stages; would write {request.out}\n"
     )
     rows = [[p["id"], p["target"], p["precision"], p["chip"] or "any"] for p in plans]
