@@ -61,7 +61,9 @@ def test_a_public_folder_is_a_checkpoint_of_mobilevd(tiny_svd_folder: Path) -> N
 
 
 def test_loaded_denoiser_computes_what_diffusers_does(tiny_svd_folder: Path, pipeline: Any) -> None:
-    sample, context = torch.randn(8, 8, 8, 8), torch.randn(2, 1, 16)
+    torch.manual_seed(0)
+    # Groups of two values, as an 8x8 sample has them at the lowest level, magnify rounding.
+    sample, context = torch.randn(8, 8, 32, 16), torch.randn(2, 1, 16)
     timestep, ids = torch.tensor([1.6, -0.3]), torch.tensor([[6.0, 127.0, 0.02]] * 2)
     with torch.no_grad():
         ours = open_model(tiny_svd_folder).load("unet")(sample, timestep, context, ids)

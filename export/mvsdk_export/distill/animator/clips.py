@@ -52,7 +52,7 @@ MAX_BUCKET = 255
 
 TRAVEL = 0.125
 """Way of a subject that travels or rises, over the side of the frame, at the ordinary bucket: one
-position of the latents. Half as far again, and a training of minutes leaves what moves a blur."""
+position of the latents. Where it was 14 pixels, half an hour of training left what moves a blur."""
 
 HEIGHT = 0.08
 """Height of a hop, likewise."""
