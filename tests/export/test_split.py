@@ -241,6 +241,25 @@ def test_constants_of_several_parts_are_copied_and_so_is_what_is_computed_from_t
         split_model(source, tmp_path, most_bytes=weights.nbytes - 1)
 
 
+def test_parts_of_a_network_that_runs_twice_share_no_weights(tmp_path: Path) -> None:
+    weights = np.random.default_rng(0).normal(size=(4, 8, 8)).astype(np.float32)
+    constants = {f"w{index}": weight for index, weight in enumerate(weights)}
+    nodes = [helper.make_node("Neg", ["x"], ["b0"], "other")]
+    for run_of, first in (("a", "x"), ("b", "b0")):
+        values = [first, *(f"{run_of}{index + 1}" for index in range(4))]
+        nodes += [
+            helper.make_node("MatMul", [values[i], f"w{i}"], [values[i + 1]], f"{run_of}_{i}")
+            for i in range(4)
+        ]
+    nodes.append(helper.make_node("Sub", ["a4", "b4"], ["y"], "difference"))
+    source = save_graph(tmp_path / "m.onnx", nodes, constants, {"y": (1, 8)})
+    parts = split_model(source, tmp_path, parts=4, most_bytes=1 << 20)
+    assert [part.weight_bytes for part in parts] == [8 * 8 * 4] * 4
+    assert all(len(part.outputs) == 2 for part in parts[:-1])
+    values = {"x": np.ones((1, 8), np.float32)}
+    assert (run_parts(parts, values)["y"] == run(source, values)["y"]).all()
+
+
 def test_value_of_unknown_shape_cannot_cross(tmp_path: Path) -> None:
     nodes = [
         helper.make_node("NonZero", ["x"], ["a"], "positions"),

@@ -28,7 +28,7 @@ def evaluate_parts(parts: Sequence[Part], calls: Sequence[Feed], folder: Path) -
         session = _open_session(part.path)
         for number, feed in enumerate(PartFeeds(parts, index, calls, folder)):
             found = session.run(list(part.outputs), dict(feed))
-            np.savez(_values_file(folder, index, number), *found)
+            np.savez(_values_file(folder, index, number), *map(np.asarray, found))
         del session  # before the next one is there
 
 

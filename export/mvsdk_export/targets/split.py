@@ -179,6 +179,7 @@ class _Network:
                 self.makers |= dict.fromkeys(node.output, node)
             else:
                 self.nodes.append(node)
+        self.nodes = self._gathered()
         self.made = {x: i for i, node in enumerate(self.nodes) for x in node.output if x}
         self.reads = [list(_reads(node)) for node in self.nodes]
         self.last_read = {x: i for i, names in enumerate(self.reads) for x in names}
@@ -194,6 +195,37 @@ class _Network:
         names = list(_reads(node))
         found = all(name in self.tensors or name in self.makers for name in names)
         return node.op_type == "Constant" or (bool(names) and found)
+
+    def _gathered(self) -> list[onnx.NodeProto]:
+        """Return the nodes in an order in which those that share a kernel are near each other.
+
+        A graph that evaluates a network twice, as guidance does, would need all weights once more
+        in its second half.
+        """
+        reads = [list(_reads(node)) for node in self.nodes]
+        kernels = [[x for x in self._constants(names)[0] if self._is_kernel(x)] for names in reads]
+        sharing: dict[str, list[int]] = {}
+        for index, names in enumerate(kernels):
+            for name in names:
+                sharing.setdefault(name, []).append(index)
+        made = {x: i for i, node in enumerate(self.nodes) for x in node.output if x}
+        order: dict[int, None] = {}
+        for index, names in enumerate(kernels):
+            pending = [*(other for name in names for other in sharing[name]), index]
+            while pending:
+                found = pending[-1]
+                before = [made[x] for x in reads[found] if x in made and made[x] not in order]
+                if before:
+                    pending += before
+                else:
+                    order[pending.pop()] = None
+        return [self.nodes[index] for index in order]
+
+    def _is_kernel(self, name: str) -> bool:
+        """Tell kernels from what a simplifier shares among unrelated nodes: shapes and vectors."""
+        tensor = self.tensors[name]
+        kinds = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
+        return tensor.data_type in kinds and sum(size > 1 for size in tensor.dims) > 1
 
     def weights(self) -> NDArray[np.int64]:
         """Return the bytes of the constants that each node is the first to read, plus one."""

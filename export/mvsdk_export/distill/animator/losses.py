@@ -59,7 +59,7 @@ def names_loss(bank: ClipBank, clips: AnimatedClips, batch_size: int) -> LossFun
     """Return the loss of `PictureNames`: cross-entropy of subjects and of moves.
 
     Public models begin with an encoder that knows what pictures show. This is what ours has instead
-    of millions of captions. Without it, 2400 steps of a base's own loss taught one subject in ten to
+    of millions of captions. Without it, 2400 steps of a base alone taught one subject in ten to
     go where it looks.
 
     Args:
