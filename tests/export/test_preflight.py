@@ -167,6 +167,16 @@ def test_graph_above_two_gib_may_be_refused() -> None:
     assert finding["largest graph, transformer at w8a16"].severity == "warning"
 
 
+def test_component_above_the_limit_is_cut_into_parts_of_equal_weight() -> None:
+    costs = _Costs(component="unet", parameters=GIB), _Costs(component="vae_decoder", parameters=1)
+    found = _limits(*costs, precisions=("fp32", "fp16"))
+    finding = found["parts that unet is cut into"]
+    assert (finding.severity, finding.value[0], finding.limit) == ("ok", "3", "1.5 GiB each")
+    assert found["largest graph, a part of unet at fp16"].value == "682.7 MiB"
+    assert "parts that unet is cut into" not in _limits(*costs, precisions=("fp32",))
+    assert not any("vae_decoder" in what for what in found if "parts" in what)
+
+
 @pytest.mark.parametrize(("parameters", "severity"), [(GIB // 2 - 1, "ok"), (GIB // 2, "warning")])
 def test_weights_above_the_protobuf_limit_need_external_data(
     parameters: int, severity: str

@@ -243,14 +243,24 @@ class _Network:
         return sum(_tensor_bytes(self.tensors[name]) for name in names)
 
     def crossing(self) -> NDArray[np.int64]:
-        """Return the bytes that cross every cut, from before the first node to behind the last."""
+        """Return the bytes that cross every cut, from before the first node to behind the last.
+
+        A constant that is read on both sides counts: both parts will hold it.
+        """
+        spans = [
+            (maker, self.last_read.get(name, maker), _value_bytes(self._known(name)))
+            for name, maker in self.made.items()
+            if self.last_read.get(name, maker) > maker
+        ]
+        readers: dict[str, list[int]] = {}
+        for index, names in enumerate(self.reads):
+            for name in self._constants(names)[0]:
+                readers.setdefault(name, []).append(index)
+        spans += [(x[0], x[-1], _tensor_bytes(self.tensors[n])) for n, x in readers.items()]
         change = np.zeros(len(self.nodes) + 1, np.int64)
-        for name, maker in self.made.items():
-            reader = self.last_read.get(name, maker)
-            if reader > maker:
-                size = _value_bytes(self._known(name))
-                change[maker + 1] += size
-                change[reader + 1] -= size
+        for first, last, size in spans:
+            change[first + 1] += size
+            change[last + 1] -= size
         return np.cumsum(change)
 
     def write(self, start: int, stop: int, home: Path, path: Path) -> Part:
