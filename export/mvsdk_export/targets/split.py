@@ -8,6 +8,7 @@ connections pass by the parts between. Weights go from file to file and never li
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,16 +18,10 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
-from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from mvsdk_export.errors import ExportError
+from mvsdk_export.targets.external_data import move_tensors, size_bytes, tensor_bytes
 
-INLINE_BYTES = 1 << 10
-"""Constants below this stay inside the model, where shape inference can read them."""
-
-_ALIGNMENT = 1 << 12
-"""Offsets are multiples of a memory page, so that a runtime can map the file."""
-_COPY_BYTES = 1 << 24
 _SLACKS = (0.1, 0.2, 0.4, 0.8, math.inf)
 """Shares of the mean weight by which a part may differ from it, in the order of trying."""
 
@@ -204,14 +199,11 @@ class _Network:
         """
         reads = [list(_reads(node)) for node in self.nodes]
         kernels = [[x for x in self._constants(names)[0] if self._is_kernel(x)] for names in reads]
-        sharing: dict[str, list[int]] = {}
-        for index, names in enumerate(kernels):
-            for name in names:
-                sharing.setdefault(name, []).append(index)
+        sharing = self._shared_kernels(kernels)
         made = {x: i for i, node in enumerate(self.nodes) for x in node.output if x}
         order: dict[int, None] = {}
         for index, names in enumerate(kernels):
-            pending = [*(other for name in names for other in sharing[name]), index]
+            pending = [*(other for name in names for other in sharing.get(name, [])), index]
             while pending:
                 found = pending[-1]
                 before = [made[x] for x in reads[found] if x in made and made[x] not in order]
@@ -221,8 +213,23 @@ class _Network:
                     order[pending.pop()] = None
         return [self.nodes[index] for index in order]
 
+    def _shared_kernels(self, kernels: Sequence[Sequence[str]]) -> dict[str, list[int]]:
+        """Return the nodes that read each kernel that is read as often as most weights are.
+
+        What is read more often is no layer's own, such as sums over heads.
+        """
+        readers: dict[str, list[int]] = {}
+        for index, names in enumerate(kernels):
+            for name in names:
+                readers.setdefault(name, []).append(index)
+        weights: Counter[int] = Counter()
+        for name, nodes in readers.items():
+            weights[len(nodes)] += tensor_bytes(self.tensors[name])
+        usual = max(weights, key=weights.__getitem__, default=1)
+        return {name: nodes for name, nodes in readers.items() if len(nodes) == usual}
+
     def _is_kernel(self, name: str) -> bool:
-        """Tell kernels from what a simplifier shares among unrelated nodes: shapes and vectors."""
+        """Tell kernels from shapes and vectors, which a simplifier shares among any nodes."""
         tensor = self.tensors[name]
         kinds = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
         return tensor.data_type in kinds and sum(size > 1 for size in tensor.dims) > 1
@@ -234,13 +241,13 @@ class _Network:
         for index, names in enumerate(self.reads):
             fresh = [name for name in self._constants(names)[0] if name not in seen]
             seen.update(fresh)
-            found[index] += sum(_tensor_bytes(self.tensors[name]) for name in fresh)
+            found[index] += sum(tensor_bytes(self.tensors[name]) for name in fresh)
         return found
 
     def weight_of(self, start: int, stop: int) -> int:
         """Return the bytes of the constants of a part."""
         names, _ = self._constants(x for names in self.reads[start:stop] for x in names)
-        return sum(_tensor_bytes(self.tensors[name]) for name in names)
+        return sum(tensor_bytes(self.tensors[name]) for name in names)
 
     def crossing(self) -> NDArray[np.int64]:
         """Return the bytes that cross every cut, from before the first node to behind the last.
@@ -256,7 +263,7 @@ class _Network:
         for index, names in enumerate(self.reads):
             for name in self._constants(names)[0]:
                 readers.setdefault(name, []).append(index)
-        spans += [(x[0], x[-1], _tensor_bytes(self.tensors[n])) for n, x in readers.items()]
+        spans += [(x[0], x[-1], tensor_bytes(self.tensors[n])) for n, x in readers.items()]
         change = np.zeros(len(self.nodes) + 1, np.int64)
         for first, last, size in spans:
             change[first + 1] += size
@@ -278,7 +285,7 @@ class _Network:
         inner = [x for x in made if x in self.values and x not in outputs]
         part.graph.value_info.extend(self.values[name] for name in inner)
         part.graph.initializer.extend(
-            _moved((self.tensors[name] for name in tensors), home, path.with_suffix(".data"))
+            move_tensors((self.tensors[name] for name in tensors), home, path.with_suffix(".data"))
         )
         onnx.save(part, path)
         return Part(
@@ -390,73 +397,6 @@ def _rename(nodes: Iterable[onnx.NodeProto], old: str, new: str) -> None:
                     names[index] = new
 
 
-def _moved(
-    tensors: Iterable[onnx.TensorProto], home: Path, target: Path
-) -> Iterator[onnx.TensorProto]:
-    """Copy the values of large constants to the file `target` and return what refers to them."""
-    target.unlink(missing_ok=True)
-    for tensor in tensors:
-        size = _tensor_bytes(tensor)
-        if size < INLINE_BYTES or not (uses_external_data(tensor) or tensor.HasField("raw_data")):
-            yield _inline(tensor, home)
-            continue
-        with target.open("ab") as sink:
-            offset = -(-sink.tell() // _ALIGNMENT) * _ALIGNMENT
-            sink.truncate(offset)
-            sink.seek(offset)
-            for piece in _pieces(tensor, home):
-                sink.write(piece)
-        yield _referring(tensor, target.name, offset)
-
-
-def _pieces(tensor: onnx.TensorProto, home: Path) -> Iterator[bytes]:
-    """Return the bytes of a tensor, some at a time if they are in a file."""
-    if not uses_external_data(tensor):
-        yield tensor.raw_data
-        return
-    place = ExternalDataInfo(tensor)
-    with (home / place.location).open("rb") as source:
-        source.seek(place.offset or 0)
-        left = _tensor_bytes(tensor)
-        while left and (piece := source.read(min(left, _COPY_BYTES))):
-            left -= len(piece)
-            yield piece
-    if left:
-        raise ExportError(
-            f"{place.location} ends inside the constant {tensor.name!r}, {left} bytes are missing; "
-            "export the model again"
-        )
-
-
-def _referring(tensor: onnx.TensorProto, location: str, offset: int) -> onnx.TensorProto:
-    """Return a tensor whose values are in a file."""
-    moved = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
-    moved.data_location = onnx.TensorProto.EXTERNAL
-    place = {"location": location, "offset": offset, "length": _tensor_bytes(tensor)}
-    for key, value in place.items():
-        moved.external_data.add(key=key, value=str(value))
-    return moved
-
-
-def _inline(tensor: onnx.TensorProto, home: Path) -> onnx.TensorProto:
-    """Return a tensor that holds its values itself."""
-    if not uses_external_data(tensor):
-        return tensor
-    found = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
-    found.raw_data = b"".join(_pieces(tensor, home))
-    return found
-
-
-def _tensor_bytes(tensor: onnx.TensorProto) -> int:
-    if uses_external_data(tensor) and (length := ExternalDataInfo(tensor).length):
-        return length
-    return len(tensor.raw_data) or _size_bytes(tensor.dims, tensor.data_type)
-
-
 def _value_bytes(value: onnx.ValueInfoProto) -> int:
     tensor = value.type.tensor_type
-    return _size_bytes([x.dim_value for x in tensor.shape.dim], tensor.elem_type)
-
-
-def _size_bytes(dims: Iterable[int], kind: int) -> int:
-    return math.prod(dims) * helper.tensor_dtype_to_np_dtype(kind).itemsize
+    return size_bytes([x.dim_value for x in tensor.shape.dim], tensor.elem_type)
