@@ -126,7 +126,7 @@ def _read_request(options: argparse.Namespace) -> _Request:
             "is none of Stable Video Diffusion; compress takes checkpoints of that family"
         )
     if out is not None:
-        StagingFolder(out, replaces=INDEX_FILE if options.overwrite else None)  # checks the place
+        _check_place(out, overwrite=options.overwrite)
         if out.resolve() == folder.path:
             raise InputError(f"{str(out)!r} is the checkpoint itself; choose another output")
     height = folder.recipe.height if options.height is None else options.height
@@ -142,6 +142,13 @@ def _read_request(options: argparse.Namespace) -> _Request:
         out=out,
         overwrite=options.overwrite,
     )
+
+
+def _check_place(out: Path, *, overwrite: bool) -> None:
+    """Refuse a place that cannot be written before minutes of work, by trying it."""
+    place = StagingFolder(out, replaces=INDEX_FILE if overwrite else None)
+    place.create()
+    place.discard()
 
 
 def _read_config(folder: ModelFolder) -> SVDUNetConfig:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
@@ -10,6 +10,7 @@ from onnx import helper
 
 from mvsdk_export.errors import ExportError
 from mvsdk_export.targets.onnx import save_model
+from mvsdk_export.targets.renaming import rename_values
 
 
 def join_models(parts: Sequence[Path], target: Path, *, outputs: Sequence[str]) -> None:
@@ -76,7 +77,7 @@ def _put_in_front(graph: onnx.GraphProto, prefix: str) -> None:
         *(name for node in graph.node for name in node.output if name),
     ]
     names = {name: prefix + name for name in inner if name not in borders}
-    _rename(graph.node, names)
+    rename_values(graph.node, names)
     for node in graph.node:
         node.name = prefix + node.name
     for tensor in graph.initializer:
@@ -86,16 +87,3 @@ def _put_in_front(graph: onnx.GraphProto, prefix: str) -> None:
             value.name = names[value.name]
         else:  # of a border, or of what is no longer there
             graph.value_info.remove(value)
-
-
-def _rename(nodes: Iterable[onnx.NodeProto], names: Mapping[str, str]) -> None:
-    """Rename values, also where branches and loops read them."""
-    for node in nodes:
-        for field in (node.input, node.output):
-            for index, name in enumerate(field):
-                field[index] = names.get(name, name)
-        for attribute in node.attribute:
-            for graph in [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]:
-                _rename(graph.node, names)
-                for value in graph.output:
-                    value.name = names.get(value.name, value.name)

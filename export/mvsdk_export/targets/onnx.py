@@ -21,6 +21,7 @@ from onnxscript.rewriter.rules import common as rules
 from torch import Tensor, nn
 
 from mvsdk.manifest import DType, TensorSpec
+from mvsdk_export.targets.renaming import rename_values
 
 OPSET_VERSION = 21
 """The first with 16-bit quantisation operators of ONNX's own."""
@@ -187,26 +188,9 @@ def prepend_byte_input(model: onnx.ModelProto, name: str) -> None:
 
     `DequantizeLinear` does it in one operator, which every NPU compiler has.
     """
-    inner = f"{name}_float"
-    for node in model.graph.node:
-        for index, value in enumerate(node.input):
-            if value == name:
-                node.input[index] = inner
-    model.graph.initializer.extend(
-        [
-            numpy_helper.from_array(np.array(1 / 255, np.float32), f"{name}_byte_scale"),
-            numpy_helper.from_array(np.array(0, np.uint8), f"{name}_byte_zero_point"),
-        ]
-    )
-    model.graph.node.insert(
-        0,
-        helper.make_node(
-            "DequantizeLinear",
-            [name, f"{name}_byte_scale", f"{name}_byte_zero_point"],
-            [inner],
-            f"{name}_bytes",
-        ),
-    )
+    inner, constants = _put_inside(model.graph, name)
+    node = helper.make_node("DequantizeLinear", [name, *constants], [inner], f"{name}_bytes")
+    model.graph.node.insert(0, node)
     source = next(x for x in model.graph.input if x.name == name)
     source.type.tensor_type.elem_type = onnx.TensorProto.UINT8
 
@@ -216,30 +200,23 @@ def append_byte_output(model: onnx.ModelProto, name: str) -> None:
 
     `QuantizeLinear` rounds and saturates in one operator, which every NPU compiler has.
     """
-    inner = f"{name}_float"
-    for node in model.graph.node:
-        for index, output in enumerate(node.output):
-            if output == name:
-                node.output[index] = inner
-        for index, value in enumerate(node.input):
-            if value == name:
-                node.input[index] = inner
-    model.graph.initializer.extend(
-        [
-            numpy_helper.from_array(np.array(1 / 255, np.float32), f"{name}_byte_scale"),
-            numpy_helper.from_array(np.array(0, np.uint8), f"{name}_byte_zero_point"),
-        ]
-    )
-    model.graph.node.append(
-        helper.make_node(
-            "QuantizeLinear",
-            [inner, f"{name}_byte_scale", f"{name}_byte_zero_point"],
-            [name],
-            f"{name}_bytes",
-        )
-    )
+    inner, constants = _put_inside(model.graph, name)
+    node = helper.make_node("QuantizeLinear", [inner, *constants], [name], f"{name}_bytes")
+    model.graph.node.append(node)
     output = next(x for x in model.graph.output if x.name == name)
     output.type.tensor_type.elem_type = onnx.TensorProto.UINT8
+
+
+def _put_inside(graph: onnx.GraphProto, name: str) -> tuple[str, list[str]]:
+    """Let a border's number have another name, beside the constants that make it a byte."""
+    inner = f"{name}_float"
+    rename_values(graph.node, {name: inner})
+    constants = {
+        f"{name}_byte_scale": np.array(1 / 255, np.float32),
+        f"{name}_byte_zero_point": np.array(0, np.uint8),
+    }
+    graph.initializer.extend(numpy_helper.from_array(x, key) for key, x in constants.items())
+    return inner, list(constants)
 
 
 def quantize_borders(
@@ -265,14 +242,14 @@ def quantize_borders(
         if value.name in keep:
             continue
         if len(users) == 1 and users[0].op_type == "QuantizeLinear":
-            _rename(graph, users[0].output[0], value.name)
+            rename_values(graph.node, {users[0].output[0]: value.name})
             graph.node.remove(users[0])
             changed[value.name] = _set_quantized(value, users[0], constants)
     for value in graph.output:
         maker = next(node for node in graph.node if value.name in node.output)
         if maker.op_type == "DequantizeLinear":
             graph.node.remove(maker)
-            _rename(graph, maker.input[0], value.name)
+            rename_values(graph.node, {maker.input[0]: value.name})
             changed[value.name] = _set_quantized(value, maker, constants)
     return changed
 
@@ -295,16 +272,6 @@ def tensor_specs(
             )
         )
     return tuple(specs)
-
-
-def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
-    for node in graph.node:
-        for index, name in enumerate(node.input):
-            if name == old:
-                node.input[index] = new
-        for index, name in enumerate(node.output):
-            if name == old:
-                node.output[index] = new
 
 
 def _set_quantized(

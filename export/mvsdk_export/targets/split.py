@@ -21,6 +21,7 @@ from onnx import helper, numpy_helper
 
 from mvsdk_export.errors import ExportError
 from mvsdk_export.targets.external_data import move_tensors, size_bytes, tensor_bytes
+from mvsdk_export.targets.renaming import rename_values
 
 _SLACKS = (0.1, 0.2, 0.4, 0.8, math.inf)
 """Shares of the mean weight by which a part may differ from it, in the order of trying."""
@@ -97,11 +98,11 @@ def agree_quantized(model: onnx.ModelProto, made: Mapping[str, tuple[float, int]
         if len(readers) == 1 and readers[0].op_type == "QuantizeLinear":
             scale, zero_point = (numpy_helper.to_array(constants[x]) for x in readers[0].input[1:3])
             if (float(scale), int(zero_point)) == made[value.name]:
-                _rename(graph.node, readers[0].output[0], value.name)
+                rename_values(graph.node, {readers[0].output[0]: value.name})
                 graph.node.remove(readers[0])
                 continue
         inner = f"{value.name}/float"
-        _rename(readers, value.name, inner)
+        rename_values(readers, {value.name: inner})
         terms = {
             f"{value.name}/scale": np.array(made[value.name][0], np.float32),
             f"{value.name}/zero_point": np.array(made[value.name][1], np.uint16),
@@ -129,14 +130,14 @@ def agree_float16(model: onnx.ModelProto, names: Collection[str]) -> None:
         readers = [node for node in graph.node if value.name in node.input]
         if makers and not readers and _casts_to(makers[0], onnx.TensorProto.FLOAT):
             graph.node.remove(makers[0])
-            _rename(graph.node, makers[0].input[0], value.name)
+            rename_values(graph.node, {makers[0].input[0]: value.name})
         elif not makers and all(_casts_to(x, onnx.TensorProto.FLOAT16) for x in readers):
             for reader in readers:
                 graph.node.remove(reader)
-                _rename(graph.node, reader.output[0], value.name)
+                rename_values(graph.node, {reader.output[0]: value.name})
         else:
             inner = f"{value.name}/float32"
-            _rename([*makers, *readers], value.name, inner)
+            rename_values([*makers, *readers], {value.name: inner})
             names_of = [inner, value.name] if makers else [value.name, inner]
             kind = onnx.TensorProto.FLOAT16 if makers else onnx.TensorProto.FLOAT
             cast = helper.make_node("Cast", names_of[:1], names_of[1:], f"{inner}_cast", to=kind)
@@ -156,7 +157,7 @@ def _set_apart(graph: onnx.GraphProto, output: str) -> None:
     inner = onnx.NodeProto()
     inner.CopyFrom(maker)
     inner.name, inner.output[0] = f"{maker.name}/inside", f"{output}/inside"
-    _rename(readers, output, inner.output[0])
+    rename_values(readers, {output: inner.output[0]})
     graph.node.insert(list(graph.node).index(maker), inner)
 
 
@@ -387,14 +388,6 @@ def _reads(node: onnx.NodeProto) -> Iterator[str]:
             for below in graph.node:
                 yield from (name for name in _reads(below) if name not in inner)
                 inner.update(below.output)
-
-
-def _rename(nodes: Iterable[onnx.NodeProto], old: str, new: str) -> None:
-    for node in nodes:
-        for names in (node.input, node.output):
-            for index, name in enumerate(names):
-                if name == old:
-                    names[index] = new
 
 
 def _value_bytes(value: onnx.ValueInfoProto) -> int:
