@@ -337,8 +337,9 @@ def test_loading_takes_the_memory_of_float32_and_copying_next_to_none(
     command = [sys.executable, "-c", MEASURE, str(path), str(tmp_path / "m")]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     copied, loaded = map(int, done.stdout.split())
-    assert copied < 0.5 * size
-    assert size <= loaded < 1.4 * size
+    file = 0.5 * size  # in half precision, mapped: how much of it counts as resident varies
+    assert copied < file
+    assert size <= loaded < size + 1.2 * file
 
 
 def test_full_disk_leaves_nothing(tiny_svd_folder: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mvsdk._staging import replacing
+from mvsdk_export.distill.optimizers import Optimizers
 from mvsdk_export.distill.options import TrainingError, TrainOptions, TrainStep
 from mvsdk_export.distill.workers import Workers
 
@@ -45,6 +46,7 @@ def train(
     data: str = "",
     workers: Workers | None = None,
     rates: Mapping[str, float] | None = None,
+    matrices: Sequence[str] = (),
 ) -> Generator[TrainStep]:
     """Train a network in place; leave the averaged weights in it at the end.
 
@@ -60,6 +62,8 @@ def train(
             named data without.
         workers: Processes that train together; None for this one alone.
         rates: Start of parameter names -> factor of their learning rate; 1 for all others.
+        matrices: Starts of the names of parameters whose matrices Muon trains, if the options have
+            a rate for it.
 
     Yields:
         Progress after each step; the caller owns display and cancellation.
@@ -68,7 +72,15 @@ def train(
         TrainingError: If the state in `folder` is damaged or of a run with other options or data or
             another network, or if the loss is not finite.
     """
-    run = _Run(network, loss, options, data, folder, workers or Workers(), rates or {})
+    optimizers = Optimizers(
+        _trained(network),
+        learning_rate=options.learning_rate,
+        weight_decay=options.weight_decay,
+        rates=rates or {},
+        matrix_rate=options.matrix_rate,
+        matrices=matrices,
+    )
+    run = _Run(network, loss, optimizers, options, data, folder, workers or Workers())
     run.resume_()
     network.train()
     started = saved = time.monotonic()
@@ -174,25 +186,10 @@ def _trained(network: nn.Module) -> dict[str, nn.Parameter]:
     return {name: value for name, value in network.named_parameters() if value.requires_grad}
 
 
-def _group(
-    trained: Mapping[str, nn.Parameter], rates: Mapping[str, float]
-) -> tuple[list[float], list[dict[str, list[nn.Parameter]]]]:
-    """Return the factors of learning rates that there are, and the parameters of each."""
-    groups: dict[float, list[nn.Parameter]] = {}
-    for name, parameter in trained.items():
-        factor = next((rate for start, rate in rates.items() if name.startswith(start)), 1.0)
-        groups.setdefault(factor, []).append(parameter)
-    return list(groups), [{"params": parameters} for parameters in groups.values()]
-
-
 def _schedule(step: int, options: TrainOptions) -> float:
     """Linear warm-up, then a cosine down to a hundredth."""
     warm = min(1.0, (step + 1) / max(1, options.warmup_steps))
     return warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / options.steps)))
-
-
-_MOMENTS = ("exp_avg", "exp_avg_sq")
-"""What AdamW keeps of a parameter."""
 
 
 class _Loss(nn.Module):
@@ -215,11 +212,11 @@ class _Run:
         self,
         network: nn.Module,
         loss: LossFunction,
+        optimizers: Optimizers,
         options: TrainOptions,
         data: str,
         folder: Path,
         workers: Workers,
-        rates: Mapping[str, float],
     ) -> None:
         self.network = network
         self.options = options
@@ -227,10 +224,7 @@ class _Run:
         self.path = folder / STATE_FILE
         self.workers = workers
         self.loss = workers.wrap(_Loss(network, loss))
-        self.rates, groups = _group(_trained(network), rates)
-        self.optimizer = torch.optim.AdamW(
-            groups, lr=options.learning_rate, weight_decay=options.weight_decay, fused=True
-        )
+        self.optimizers = optimizers
         self.average = {name: value.detach().clone() for name, value in _trained(network).items()}
         self.step = 0
         self.saved_step = 0
@@ -240,9 +234,6 @@ class _Run:
     def advance_(self) -> float:
         """Do one step; return its loss, over the shares of all workers."""
         options, step = self.options, self.step
-        rate = options.learning_rate * _schedule(step, options)
-        for factor, group in zip(self.rates, self.optimizer.param_groups, strict=True):
-            group["lr"] = rate * factor
         seeds = self.workers.seeds(options.seed, step)
         rng = np.random.default_rng(seeds)
         noise = torch.Generator().manual_seed(
@@ -260,7 +251,7 @@ class _Run:
         value.backward()
         nn.utils.clip_grad_norm_(_trained(self.network).values(), 1.0)
         self.is_whole = False
-        self.optimizer.step()
+        self.optimizers.step(_schedule(step, options))
         decay = min(options.ema_decay, (step + 1) / (step + 10))
         with torch.no_grad():
             for name, parameter in _trained(self.network).items():
@@ -283,11 +274,9 @@ class _Run:
         tensors: dict[str, Tensor] = {}
         for name, parameter in self.network.named_parameters():
             tensors[f"network.{name}"] = parameter.detach()
-        for name, parameter in _trained(self.network).items():
-            tensors[f"average.{name}"] = self.average[name]
-            moments = self.optimizer.state[parameter]  # none where no gradient has come yet
-            for key in _MOMENTS:
-                tensors[f"{key}.{name}"] = moments.get(key, torch.zeros_like(parameter))
+        for name, value in self.average.items():
+            tensors[f"average.{name}"] = value
+        tensors.update(self.optimizers.state())
         self.path.parent.mkdir(parents=True, exist_ok=True)
         metadata = {
             "step": str(self.step),
@@ -310,13 +299,11 @@ class _Run:
                 parameter.copy_(_tensor(file, f"network.{name}", parameter, self.path))
             for name, parameter in _trained(self.network).items():
                 self.average[name].copy_(_tensor(file, f"average.{name}", parameter, self.path))
-                self.optimizer.state[parameter] = {
-                    "step": torch.tensor(float(saved.step)),
-                    **{
-                        key: _tensor(file, f"{key}.{name}", parameter, self.path).clone()
-                        for key in _MOMENTS
-                    },
-                }
+            state = {
+                key: _tensor(file, key, value, self.path)
+                for key, value in self.optimizers.state().items()
+            }
+            self.optimizers.load_state(state, saved.step)
         self.step = self.saved_step = saved.step
         logger.info("continuing %s at step %d of %d", self.path, self.step, self.options.steps)
 

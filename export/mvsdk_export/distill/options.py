@@ -58,6 +58,8 @@ class TrainOptions:
     steps: int
     batch_size: int
     learning_rate: float
+    matrix_rate: float | None = None
+    """Learning rate of Muon, for the matrices of the denoiser; None trains them by AdamW too."""
     warmup_steps: int = 100
     weight_decay: float = 0.01
     ema_decay: float = 0.999

@@ -39,9 +39,16 @@ from mvsdk_export.networks.vae import Autoencoder
 NAMES_NOISE = 0.3
 """Most noise on the pictures from which the encoder learns to name them."""
 
-BASE_SPREAD = (2.0, 2.0)
-"""Mean and deviation of the logarithm of noise levels in the base's training. Stable Video
-Diffusion has (0.7, 1.6); here more of them hide the clip whole, since one step is to be enough."""
+BASE_SPREAD = (0.7, 1.6)
+"""Mean and deviation of the logarithm of noise levels in the base's training, as in that of Stable
+Video Diffusion."""
+
+HIDDEN_SHARE = 0.75
+"""Share of the clips that the base learns from under noise that hides them (`HIDDEN_SPREAD`). One
+step has to know from the picture alone where everything goes, and that is what takes longest to
+learn: with levels of (2, 2) for all, nothing had moved after 650 steps."""
+
+HIDDEN_SPREAD = (5.0, 1.0)
 
 GENERATOR_LEVELS = 4
 """Steps of the grid of noise levels from which a student predicts; the last of it is left out."""
@@ -99,10 +106,19 @@ def base_loss(bank: ClipBank, autoencoder: Autoencoder, batch_size: int) -> Loss
             predict_with(network.unet, batch.conditions(features)),
             batch.clean,
             torch.randn(batch.clean.shape, generator=noise),
-            draw_sigmas(batch_size, BASE_SPREAD, noise),
+            _base_sigmas(batch_size, noise),
         )
 
     return loss
+
+
+def _base_sigmas(count: int, noise: torch.Generator) -> Tensor:
+    hidden = torch.rand(count, generator=noise) < HIDDEN_SHARE
+    return torch.where(
+        hidden,
+        draw_sigmas(count, HIDDEN_SPREAD, noise),
+        draw_sigmas(count, BASE_SPREAD, noise),
+    )
 
 
 def one_step_loss(

@@ -157,6 +157,7 @@ def _finetuned(steps: int) -> TrainOptions:
         steps=steps,
         batch_size=16,
         learning_rate=2e-4,
+        matrix_rate=6e-3,
         warmup_steps=10,
         ema_decay=0.98,
         precision="bfloat16",
@@ -192,7 +193,12 @@ ANIMATOR_TRAINING = AnimatorTraining(
         steps=1500, batch_size=128, learning_rate=2e-3, ema_decay=0.99, precision="bfloat16"
     ),
     base_options=TrainOptions(
-        steps=2000, batch_size=16, learning_rate=2e-3, ema_decay=0.995, precision="bfloat16"
+        steps=3000,
+        batch_size=16,
+        learning_rate=2e-3,
+        matrix_rate=0.02,
+        ema_decay=0.995,
+        precision="bfloat16",
     ),
     one_step_options=_finetuned(280),
     frames_options=_finetuned(280),
