@@ -26,11 +26,10 @@ import mvsdk
 from mvsdk.manifest import Precision
 from mvsdk_export.checkpoints import default_model_folder, open_model
 from mvsdk_export.distill.measures import Generate
-from mvsdk_export.distill.packaging import latent_shape_of, read_quality, rewrite_card
-from mvsdk_export.distill.quality import Measuring, QualityRow
-from mvsdk_export.distill.recipe import find_training
-from mvsdk_export.distill.stages import run_stage
-from mvsdk_export.distill.work_folder import probe_file, read_clips
+from mvsdk_export.distill.sticker.course import StickerCourse
+from mvsdk_export.distill.sticker.packaging import latent_shape_of, read_quality, rewrite_card
+from mvsdk_export.distill.sticker.quality import Measuring, QualityRow
+from mvsdk_export.distill.sticker.recipe import STICKER_TRAINING
 from mvsdk_export.recipes import find_recipe
 
 if TYPE_CHECKING:
@@ -55,18 +54,19 @@ def main() -> int:
     precisions = precisions_of(options.bundle)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
 
-    recipe = find_training("sticker")
+    recipe = STICKER_TRAINING
+    course = StickerCourse(recipe, options.work)
     folder = open_model(
         options.model or default_model_folder(recipe.name), find_recipe(recipe.name)
     )
     quality = read_quality(folder)
-    list(run_stage("data", recipe, options.work))
-    clips = read_clips(recipe, options.work)
+    list(course.run("data"))
+    clips = course.read_clips()
     measuring = Measuring(
         clips,
         latent_shape_of(recipe),
         prompts=options.prompts or quality.prompts,
-        probe_file=probe_file(options.work),
+        probe_file=course.probe_file,
     )
     rows: list[QualityRow] = []
     if options.prompts is not None:

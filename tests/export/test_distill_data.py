@@ -33,9 +33,9 @@ from mvsdk_export.distill.captions import (
     motion_phrases,
 )
 from mvsdk_export.distill.clips import ClipOptions, StickerClips, resampling_matrix
-from mvsdk_export.distill.recipe import STICKER_TRAINING
 from mvsdk_export.distill.sources import DataError, Package
 from mvsdk_export.distill.sprites import Facing, Sprites, Subject
+from mvsdk_export.distill.sticker.recipe import STICKER_TRAINING
 
 SIDE = 32
 LOOP = 6

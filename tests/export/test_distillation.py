@@ -23,7 +23,7 @@ from mvsdk_export.distill.consistency import (
     pseudo_huber,
     walk,
 )
-from mvsdk_export.distill.student import STUDENT_STEPS, levels_of
+from mvsdk_export.distill.sticker.student import STUDENT_STEPS, levels_of
 from mvsdk_export.schedule import make_sampler
 
 pytestmark = pytest.mark.torch

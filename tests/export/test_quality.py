@@ -33,7 +33,7 @@ from mvsdk_export.distill.features import (
 )
 from mvsdk_export.distill.measures import Frames, backgrounds_of, change_psnr_db_of, zoom_of
 from mvsdk_export.distill.options import TrainingError
-from mvsdk_export.distill.quality import Combinations, Measuring, ModelQuality, QualityRow
+from mvsdk_export.distill.sticker.quality import Combinations, Measuring, ModelQuality, QualityRow
 
 pytestmark = pytest.mark.torch
 

@@ -30,10 +30,10 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     pytest.importorskip("torch", reason="needs the extra export")
     from tiny_training import TINY, write_tiny_data
 
-    from mvsdk_export.distill import recipe
+    from mvsdk_export.distill.sticker import recipe
 
     tiny = replace(TINY, autoencoder_options=replace(TINY.autoencoder_options, steps=6))
-    monkeypatch.setitem(recipe.TRAININGS, "sticker", tiny)
+    monkeypatch.setattr(recipe, "STICKER_TRAINING", tiny)
     write_tiny_data(tmp_path / "work", tiny)
     return tmp_path / "work"
 
@@ -88,18 +88,19 @@ def test_stage_out_of_turn_is_refused_with_the_command_to_type_and_makes_no_fold
 def test_measuring_again_is_asked_for_by_overwriting(
     work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mvsdk_export.distill import packaging, stages
+    from mvsdk_export.distill.course import Course
+    from mvsdk_export.distill.sticker import packaging
 
     monkeypatch.setattr(packaging, "is_packaged", lambda *_: True)
     packaged: list[Path] = []
 
-    def note(_recipe: object, _work: Path, out: Path, *, overwrite: bool) -> NoReturn:
+    def note(_course: object, out: Path, *, overwrite: bool) -> NoReturn:
         assert overwrite
         packaged.append(out)
         raise MvsdkError("measured")
 
-    monkeypatch.setattr(packaging, "package_model", note)
-    monkeypatch.setattr(stages, "check_needs", lambda *_: None)
+    monkeypatch.setattr(packaging, "package", note)
+    monkeypatch.setattr(Course, "check_needs", lambda *_: None)
     with pytest.raises(MvsdkError, match="measured"):
         _train("--stage", "package", "--work", work, "--out", tmp_path / "m", "--overwrite")
     assert packaged == [tmp_path / "m"]

@@ -15,26 +15,24 @@ import pytest
 pytest.importorskip("torch", reason="needs the extra export")
 
 import torch
+import torch.nn.functional as F
 from tiny_training import (
     TINY,
+    TinyCourse,
     WordTeacher,
     coarse_features,
     losses_of,
     run_tiny_stage,
-    start_tiny_stage,
     write_tiny_data,
 )
 from torch import Tensor, nn
 
 from mvsdk.errors import OutputError
 from mvsdk_export.checkpoints import open_model
-from mvsdk_export.distill import stages, text_encoder, work_folder
 from mvsdk_export.distill.autoencoder import autoencoder_loss, fit_encoder_
-from mvsdk_export.distill.bank import BANK_BATCH, LatentBank, draw_bank, read_bank, save_bank
+from mvsdk_export.distill.banks import BANK_BATCH, read_bank, save_bank
 from mvsdk_export.distill.captions import BACKGROUNDS
-from mvsdk_export.distill.choices import chosen_background, read_choices
 from mvsdk_export.distill.clips import CHANCES
-from mvsdk_export.distill.denoiser import denoiser_loss, draw_batch
 from mvsdk_export.distill.loop import (
     STATE_FILE,
     LossFunction,
@@ -44,14 +42,19 @@ from mvsdk_export.distill.loop import (
 )
 from mvsdk_export.distill.measures import decode_latents, generate_with, psnr_db_of
 from mvsdk_export.distill.options import (
-    STAGES,
-    Stage,
     TrainingError,
     TrainOptions,
     TrainStep,
 )
-from mvsdk_export.distill.packaging import is_packaged, package_model, read_quality
-from mvsdk_export.distill.text_encoder import (
+from mvsdk_export.distill.sticker import text_encoder
+from mvsdk_export.distill.sticker.bank import LatentBank
+from mvsdk_export.distill.sticker.choices import chosen_background, read_choices
+from mvsdk_export.distill.sticker.course import StickerCourse, save_vocabulary
+from mvsdk_export.distill.sticker.denoiser import denoiser_loss, draw_batch
+from mvsdk_export.distill.sticker.options import STAGES, Stage
+from mvsdk_export.distill.sticker.packaging import is_packaged, package, read_quality
+from mvsdk_export.distill.sticker.recipe import StickerTraining
+from mvsdk_export.distill.sticker.text_encoder import (
     Distillation,
     Teacher,
     draw_names,
@@ -71,7 +74,7 @@ DATA = "five balls"
 class Run:
     """A work folder with every stage finished, and the losses on the way."""
 
-    work: Path
+    course: StickerCourse
     losses: dict[Stage, list[float]]
 
 
@@ -79,7 +82,10 @@ class Run:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     work = tmp_path_factory.mktemp("work")
     write_tiny_data(work)
-    return Run(work, {stage: losses_of(run_tiny_stage(stage, work)) for stage in STAGES[1:-1]})
+    return Run(
+        TinyCourse(TINY, work),
+        {stage: losses_of(run_tiny_stage(stage, work)) for stage in STAGES[1:-1]},
+    )
 
 
 class Line(nn.Module):
@@ -121,21 +127,21 @@ def _loss_on_one_batch(loss: LossFunction, network: nn.Module) -> float:
 
 def test_loss_of_the_autoencoder_falls(run: Run) -> None:
     options = TINY.options("autoencoder")
-    clips, _ = work_folder.read_autoencoder_clips(TINY, run.work)
+    clips, _ = run.course.read_autoencoder_clips()
     loss = autoencoder_loss(clips, 64)
     fresh = Autoencoder(TINY.autoencoder)
     fit_encoder_(fresh, clips)
-    trained = _loss_on_one_batch(loss, work_folder.load_autoencoder(TINY, run.work))
+    trained = _loss_on_one_batch(loss, run.course.load_autoencoder())
     assert trained < 0.99 * _loss_on_one_batch(loss, fresh)
     assert len(run.losses["autoencoder"]) == options.steps
 
 
 def test_loss_of_the_denoiser_falls(run: Run) -> None:
     options = TINY.options("teacher")
-    clips, bank = work_folder.read_clips(TINY, run.work), work_folder.load_bank(TINY, run.work)
-    loss = denoiser_loss(bank, clips, work_folder.load_tokenizer(TINY, run.work), 64)
-    before = work_folder.load_text_denoiser(TINY, run.work, "draft")
-    after = work_folder.load_text_denoiser(TINY, run.work, "teacher")
+    clips, bank = run.course.read_clips(), run.course.load_bank()
+    loss = denoiser_loss(bank, clips, run.course.load_tokenizer(), 64)
+    before = run.course.load_text_denoiser("draft")
+    after = run.course.load_text_denoiser("teacher")
     assert _loss_on_one_batch(loss, after) < 0.95 * _loss_on_one_batch(loss, before)
     assert len(run.losses["teacher"]) == options.steps
 
@@ -146,12 +152,12 @@ def test_loss_of_the_denoiser_falls(run: Run) -> None:
 def test_closed_run_goes_on_to_the_same_losses_to_the_bit(
     run: Run, tmp_path: Path, stage: Stage
 ) -> None:
-    needed = {"data", "latents", *work_folder.FOLDERS.values()} - {work_folder.FOLDERS[stage]}
+    needed = {"data", "latents", *StickerCourse.places.values()} - {StickerCourse.places[stage]}
     for folder in needed:
-        shutil.copytree(run.work / folder, tmp_path / folder)
+        shutil.copytree(run.course.work / folder, tmp_path / folder)
     losses: list[float] = []
     for count in (5, 1, 4):
-        with closing(start_tiny_stage(stage, tmp_path)) as steps:
+        with closing(TinyCourse(TINY, tmp_path).run(stage)) as steps:
             losses += losses_of(itertools.islice(steps, count))
     assert losses == run.losses[stage][:10]
 
@@ -175,6 +181,47 @@ def test_ctrl_c_loses_no_finished_step(tmp_path: Path, where: str) -> None:
     assert saved.step == 4
     assert losses + _take(tmp_path / "b", network=resumed) == whole
     assert torch.equal(resumed.slope, uninterrupted.slope)
+
+
+class Blur(nn.Module):
+    """A convolution and a bias to fit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.conv = nn.Conv2d(2, 4, 3, padding=1)
+
+
+def blur_loss(network: nn.Module, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
+    assert isinstance(network, Blur)
+    x = torch.from_numpy(rng.standard_normal((4, 2, 5, 5)).astype(np.float32))
+    wanted = F.avg_pool2d(x, 3, stride=1, padding=1).repeat(1, 2, 1, 1)
+    wanted = wanted + 0.1 * torch.randn(wanted.shape, generator=noise)
+    return (network.conv(x) - wanted).square().mean()
+
+
+def _take_blur(folder: Path, network: Blur, count: int | None = None) -> list[float]:
+    options = replace(OPTIONS, matrix_rate=0.1, warmup_steps=1, weight_decay=0.0)
+    run = train(network, blur_loss, options, folder, matrices=("conv.",))
+    with closing(run) as steps:
+        return losses_of(itertools.islice(steps, count))
+
+
+def test_muon_turns_gradients_of_convolutions_and_goes_on_to_the_same_losses(
+    tmp_path: Path,
+) -> None:
+    network = Blur()
+    before = network.conv.weight.detach().clone()
+    first = _take_blur(tmp_path / "parts", network, 1)
+    change = (network.conv.weight.detach() - before).flatten(1)
+    strengths = torch.linalg.svdvals(change) / 0.1
+    assert 0.5 < strengths.min() < strengths.max() < 1.5, "no direction is left behind"
+    whole = _take_blur(tmp_path / "whole", Blur())
+    parts = (
+        first + _take_blur(tmp_path / "parts", Blur(), 4) + _take_blur(tmp_path / "parts", Blur())
+    )
+    assert parts == whole
+    assert whole[-1] < 0.5 * whole[0]
 
 
 def test_ctrl_c_amid_an_update_keeps_the_last_whole_state(
@@ -261,24 +308,18 @@ def test_latents_are_read_back_as_they_were_encoded(run: Run, tmp_path: Path) ->
     assert not part.latents.flags.c_contiguous
     save_bank([part, part], tmp_path / "bank.safetensors")
     np.testing.assert_array_equal(
-        read_bank(tmp_path / "bank.safetensors").latents, np.concatenate([part.latents] * 2)
+        read_bank(LatentBank, tmp_path / "bank.safetensors").latents,
+        np.concatenate([part.latents] * 2),
     )
-    clips, autoencoder = (
-        work_folder.read_clips(TINY, run.work),
-        work_folder.load_autoencoder(TINY, run.work),
-    )
-    bank = work_folder.load_bank(TINY, run.work)
-    parts = list(draw_bank(clips, autoencoder, count=TINY.bank_clips, seed=TINY.bank_seed))
+    bank = run.course.load_bank()
+    parts = list(run.course.draw_bank())
     assert [len(part.scenes) for part in parts] == [BANK_BATCH, TINY.bank_clips - BANK_BATCH]
     np.testing.assert_array_equal(bank.latents, np.concatenate([x.latents for x in parts]))
 
 
 def test_decoded_latents_show_their_scenes(run: Run) -> None:
-    clips, autoencoder = (
-        work_folder.read_clips(TINY, run.work),
-        work_folder.load_autoencoder(TINY, run.work),
-    )
-    bank = work_folder.load_bank(TINY, run.work)
+    clips, autoencoder = run.course.read_clips(), run.course.load_autoencoder()
+    bank = run.course.load_bank()
     decoded = decode_latents(autoencoder, bank.latents[:8].astype(np.float32))
     own = [
         psnr_db_of(
@@ -306,9 +347,9 @@ def test_decoded_latents_show_their_scenes(run: Run) -> None:
     ],
     ids=["seed", "count", "travel", "scale"],
 )
-def test_latents_of_another_recipe_are_refused(run: Run, other: stages.TrainingRecipe) -> None:
+def test_latents_of_another_recipe_are_refused(run: Run, other: StickerTraining) -> None:
     with pytest.raises(TrainingError, match="choose another work folder"):
-        work_folder.load_bank(other, run.work)
+        StickerCourse(other, run.course.work).load_bank()
 
 
 def test_finished_stages_are_skipped(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -316,60 +357,60 @@ def test_finished_stages_are_skipped(run: Run, monkeypatch: pytest.MonkeyPatch) 
         pytest.fail("the teacher was loaded")
 
     monkeypatch.setattr(Teacher, "load", staticmethod(refuse))
-    files = [path for path in run.work.rglob("*") if path.is_file()]
+    files = [path for path in run.course.work.rglob("*") if path.is_file()]
     before = {path: path.stat().st_mtime_ns for path in files}
     for stage in STAGES[:-1]:
-        assert list(stages.run_stage(stage, TINY, run.work)) == []
-    after = {path: path.stat().st_mtime_ns for path in run.work.rglob("*") if path.is_file()}
+        assert list(StickerCourse(TINY, run.course.work).run(stage)) == []
+    after = {path: path.stat().st_mtime_ns for path in run.course.work.rglob("*") if path.is_file()}
     assert after == before
 
 
 def test_stage_names_the_one_that_must_come_first(run: Run, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"needs data, .* --stage data --work "):
-        list(stages.run_stage("teacher", TINY, tmp_path))
-    shutil.copytree(run.work / "data", tmp_path / "data")
-    with closing(stages.run_stage("autoencoder", TINY, tmp_path)) as steps:
+        list(StickerCourse(TINY, tmp_path).run("teacher"))
+    shutil.copytree(run.course.work / "data", tmp_path / "data")
+    with closing(StickerCourse(TINY, tmp_path).run("autoencoder")) as steps:
         next(steps)
     with pytest.raises(TrainingError, match="needs autoencoder, which is not finished"):
-        list(stages.run_stage("latents", TINY, tmp_path))
+        list(StickerCourse(TINY, tmp_path).run("latents"))
 
 
 def test_stage_with_other_options_is_refused(run: Run) -> None:
     other = TINY.changed(steps=50)
     with pytest.raises(TrainingError, match="steps 40, asked is steps 50"):
-        list(stages.run_stage("teacher", other, run.work))
+        list(StickerCourse(other, run.course.work).run("teacher"))
 
 
 def test_other_words_in_the_vocabulary_are_refused(run: Run, tmp_path: Path) -> None:
-    path = shutil.copy(work_folder.vocabulary_file(run.work), tmp_path / "vocab.json")
+    path = shutil.copy(run.course.vocabulary_file, tmp_path / "vocab.json")
     with pytest.raises(TrainingError, match="other words"):
-        work_folder.save_vocabulary(["[PAD]", "[UNK]"], Path(path))
+        save_vocabulary(["[PAD]", "[UNK]"], Path(path))
 
 
 def test_package_is_a_model_folder_with_a_measured_card(run: Run, tmp_path: Path) -> None:
     out = tmp_path / "model"
-    assert not is_packaged(TINY, run.work, out)
-    done = package_model(TINY, run.work, out, prompts=4, features=coarse_features)
+    assert not is_packaged(run.course, out)
+    done = package(run.course, out, prompts=4, features=coarse_features)
     folder = open_model(out, find_recipe("sticker"))
-    average = work_folder.load_networks(TINY, run.work).denoiser.state_dict()
+    average = run.course.load_networks().denoiser.state_dict()
     for name, value in folder.load("transformer").state_dict().items():
         assert torch.equal(value, average[name].half().float())
-    assert folder.tokenizer_file.read_bytes() == work_folder.vocabulary_file(run.work).read_bytes()
+    assert folder.tokenizer_file.read_bytes() == run.course.vocabulary_file.read_bytes()
     card = (out / "README.md").read_text()
     assert "disc, arrow" in card
     assert f"{done.quality.autoencoder_psnr_db:.1f} dB on fresh clips" in card
     assert read_quality(folder).to_json() == done.quality.to_json()
     assert f"{done.quality.rows[1].quality.psnr_db_median:.1f}" in card
-    assert "mvsdk train --model sticker --steps 40 --subjects 2" in card
+    assert "mvsdk train --model sticker --steps 80 --subjects 2" in card
     assert max(len(line) for line in card.splitlines() if not line.startswith("|")) <= 100
-    assert is_packaged(TINY, run.work, out)
+    assert is_packaged(run.course, out)
     with pytest.raises(OutputError, match="--overwrite"):
-        package_model(TINY, run.work, out, prompts=4, features=coarse_features)
+        package(run.course, out, prompts=4, features=coarse_features)
 
 
 def test_student_starts_from_the_teacher_and_goes_on(run: Run) -> None:
     teacher, distilled, finetuned = (
-        work_folder.load_networks(TINY, run.work, stage).denoiser
+        run.course.load_networks(stage).denoiser
         for stage in ("teacher", "distillation", "adversarial")
     )
     fresh = SpatioTemporalTransformer(TINY.denoiser)
@@ -383,14 +424,14 @@ def test_student_starts_from_the_teacher_and_goes_on(run: Run) -> None:
 
 
 def test_of_the_text_encoder_only_the_pictures_of_its_memory_go_on_learning(run: Run) -> None:
-    distilled = work_folder.load_distilled_text_encoder(TINY, run.work).state_dict()
-    shipped = work_folder.load_networks(TINY, run.work).text_encoder.state_dict()
+    distilled = run.course.load_distilled_text_encoder().state_dict()
+    shipped = run.course.load_networks().text_encoder.state_dict()
     changed = [name for name, value in shipped.items() if not torch.equal(value, distilled[name])]
     assert changed == ["memory.table.weight"]
 
 
 def test_clips_are_measured_as_the_scheduler_says(run: Run) -> None:
-    networks = work_folder.load_networks(TINY, run.work)
+    networks = run.course.load_networks()
     even, shifted = (
         generate_with(networks, replace(TINY.scheduler, shift=shift), size=TINY.clips.size)
         for shift in (1.0, 3.0)
@@ -401,7 +442,7 @@ def test_clips_are_measured_as_the_scheduler_says(run: Run) -> None:
 
 
 def test_texts_of_nobody_hold_no_word_of_a_caption(run: Run) -> None:
-    clips, rng = work_folder.read_clips(TINY, run.work), np.random.default_rng(0)
+    clips, rng = run.course.read_clips(), np.random.default_rng(0)
     words = ["zonk", "plugh", "xyzzy"]
     texts, scenes, attributes = draw_names(clips, words, 12, rng, 600)
     nobody = [text for text, scene in zip(texts, scenes, strict=True) if scene[0] < 0]
@@ -414,7 +455,7 @@ def test_texts_of_nobody_hold_no_word_of_a_caption(run: Run) -> None:
 
 
 def test_parts_of_names_mean_something(run: Run) -> None:
-    clips = work_folder.read_clips(TINY, run.work)
+    clips = run.course.read_clips()
     first, *rest = clips.sprites.subjects
     named = (replace(first, noun="t-rex"), *rest)
     clips = replace(clips, sprites=replace(clips.sprites, subjects=named))
@@ -432,10 +473,10 @@ def test_text_encoder_learns_that_no_caption_names_nobody(
 
     monkeypatch.setattr(text_encoder, "names_loss", names_loss)
     clips, tokenizer = (
-        work_folder.read_clips(TINY, run.work),
-        work_folder.load_tokenizer(TINY, run.work),
+        run.course.read_clips(),
+        run.course.load_tokenizer(),
     )
-    encoder = work_folder.load_distilled_text_encoder(TINY, run.work)
+    encoder = run.course.load_distilled_text_encoder()
     teacher = WordTeacher(network=None, tokenizer=None)
     loss = text_encoder.words_loss(teacher, tokenizer, clips, ["big grin"], 4)
     loss(Distillation(encoder), np.random.default_rng(0), torch.Generator().manual_seed(0))
@@ -448,8 +489,8 @@ def test_text_encoder_learns_that_no_caption_names_nobody(
 
 
 def test_texts_to_compare_hold_every_word_in_no_order(run: Run) -> None:
-    clips, rng = work_folder.read_clips(TINY, run.work), np.random.default_rng(0)
-    phrases, tokenizer = ["big grin", "smile"], work_folder.load_tokenizer(TINY, run.work)
+    clips, rng = run.course.read_clips(), np.random.default_rng(0)
+    phrases, tokenizer = ["big grin", "smile"], run.course.load_tokenizer()
     words = whole_words(clips, phrases, tokenizer)
     assert {"grin", "disc", "leftwards", "backdrop"} <= set(words)
     texts = draw_texts(clips, phrases, words, 12, rng, 1500)
@@ -457,7 +498,7 @@ def test_texts_to_compare_hold_every_word_in_no_order(run: Run) -> None:
 
 
 def test_nobody_is_drawn_as_nothing(run: Run) -> None:
-    network = work_folder.load_text_denoiser(TINY, run.work, "draft")
+    network = run.course.load_text_denoiser("draft")
     memory, pictures = network.text_encoder.memory, network.denoiser.pictures
     assert memory is not None
     assert pictures is not None
@@ -470,8 +511,8 @@ def test_nobody_is_drawn_as_nothing(run: Run) -> None:
 
 
 def test_clips_without_a_caption_take_their_colour_from_the_noise(run: Run) -> None:
-    bank, clips = work_folder.load_bank(TINY, run.work), work_folder.read_clips(TINY, run.work)
-    tokenizer = work_folder.load_tokenizer(TINY, run.work)
+    bank, clips = run.course.load_bank(), run.course.read_clips()
+    tokenizer = run.course.load_tokenizer()
     for share in (0.0, 1.0):
         rng, noise = np.random.default_rng(0), torch.Generator().manual_seed(0)
         batch = draw_batch(bank, clips, tokenizer, 64, rng, noise, silent_share=share)
@@ -484,11 +525,11 @@ def test_clips_without_a_caption_take_their_colour_from_the_noise(run: Run) -> N
 
 
 def test_stages_of_other_subjects_are_refused(run: Run, tmp_path: Path) -> None:
-    shutil.copytree(run.work, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(run.course.work, tmp_path, dirs_exist_ok=True)
     other = replace(TINY, subjects=TINY.chosen_subjects()[::-1])
     write_tiny_data(tmp_path, other)
     with pytest.raises(TrainingError, match=r"data 2 subjects \(sprites-\w+\), asked is data 2"):
-        list(stages.run_stage("autoencoder", other, tmp_path))
+        list(StickerCourse(other, tmp_path).run("autoencoder"))
     shutil.rmtree(tmp_path / "teacher")
     with pytest.raises(TrainingError, match=r"vae/state.safetensors is of a run with data 2"):
-        list(stages.run_stage("teacher", other, tmp_path))
+        list(StickerCourse(other, tmp_path).run("teacher"))

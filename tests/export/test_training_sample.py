@@ -19,12 +19,12 @@ from PIL import Image
 from tiny_training import losses_of
 
 from mvsdk_export.checkpoints import open_model
-from mvsdk_export.distill import stages, work_folder
-from mvsdk_export.distill.drafts import draw_pictures
-from mvsdk_export.distill.options import STAGES, Stage
-from mvsdk_export.distill.packaging import package_model, read_quality
-from mvsdk_export.distill.recipe import STICKER_TRAINING, TrainingRecipe
 from mvsdk_export.distill.sprites import Sprites, save_sprites, sprite_cache
+from mvsdk_export.distill.sticker.course import StickerCourse
+from mvsdk_export.distill.sticker.drafts import draw_pictures
+from mvsdk_export.distill.sticker.options import STAGES, Stage
+from mvsdk_export.distill.sticker.packaging import package, read_quality
+from mvsdk_export.distill.sticker.recipe import STICKER_TRAINING, StickerTraining
 from mvsdk_export.recipes import find_recipe
 
 pytestmark = [pytest.mark.torch, pytest.mark.slow]
@@ -43,13 +43,13 @@ STEPS: Mapping[Stage, int] = {
 }
 
 
-def _recipe() -> TrainingRecipe:
+def _recipe() -> StickerTraining:
     recipe = STICKER_TRAINING.changed(subject_count=10, bank_clips=400)
     options = {f"{s}_options": replace(recipe.options(s), steps=n) for s, n in STEPS.items()}
     return replace(recipe, **options)  # pyright: ignore[reportArgumentType]
 
 
-def _write_data(recipe: TrainingRecipe, work: Path) -> None:
+def _write_data(recipe: StickerTraining, work: Path) -> None:
     """Write what the stage `data` would have made of the whole packages."""
     subjects = recipe.chosen_subjects()
     with Image.open(SHEET) as sheet:
@@ -68,16 +68,17 @@ def _write_data(recipe: TrainingRecipe, work: Path) -> None:
 def test_every_stage_runs_on_a_hundredth_of_the_data(tmp_path: Path) -> None:
     recipe = _recipe()
     _write_data(recipe, tmp_path)
+    course = StickerCourse(recipe, tmp_path)
     losses: dict[Stage, list[float]] = {}
     for stage in STAGES[:-1]:
-        with closing(stages.run_stage(stage, recipe, tmp_path)) as steps:
+        with closing(course.run(stage)) as steps:
             losses[stage] = losses_of(steps)
     assert {stage: len(losses[stage]) for stage in STEPS} == dict(STEPS)
     draft = losses["draft"]
     assert np.mean(draft[-4:]) < 0.95 * np.mean(draft[:4])
 
     out = tmp_path / "model"
-    package_model(recipe, tmp_path, out, prompts=8)
+    package(course, out, prompts=8)
     folder = open_model(out, find_recipe(recipe.name))
     quality = read_quality(folder)
     assert quality.autoencoder_psnr_db > 28.0
@@ -86,7 +87,7 @@ def test_every_stage_runs_on_a_hundredth_of_the_data(tmp_path: Path) -> None:
     assert steps == {1, 2, 4}
 
     denoiser, text_encoder = folder.load("transformer"), folder.load("text_encoder")
-    drawn = draw_pictures(work_folder.read_clips(recipe, tmp_path), 8, 48).float()
+    drawn = draw_pictures(course.read_clips(), 8, 48).float()
     codes = text_encoder.memory.table.weight[:-192, :10].T
     with torch.no_grad():
         kept = denoiser.pictures.decode_codes(codes).reshape(drawn.shape)

@@ -20,9 +20,11 @@ from torch import Tensor, nn
 
 from mvsdk.noise import initial_latents
 from mvsdk_export.distill.autoencoder import fit_encoder_
-from mvsdk_export.distill.bank import LatentBank
 from mvsdk_export.distill.captions import BACKGROUNDS, MOTIONS, Scene
-from mvsdk_export.distill.choices import (
+from mvsdk_export.distill.clips import CHANCES, StickerClips
+from mvsdk_export.distill.sprites import Facing
+from mvsdk_export.distill.sticker.bank import LatentBank
+from mvsdk_export.distill.sticker.choices import (
     CHOICES,
     background_choice,
     chosen_background,
@@ -30,9 +32,7 @@ from mvsdk_export.distill.choices import (
     read_choices,
     remove_choices,
 )
-from mvsdk_export.distill.clips import CHANCES, StickerClips
-from mvsdk_export.distill.drafts import draw_pictures, fit_memory_, flat_weights
-from mvsdk_export.distill.sprites import Facing
+from mvsdk_export.distill.sticker.drafts import draw_pictures, fit_memory_, flat_weights
 from mvsdk_export.networks.blocks import set_forms_
 from mvsdk_export.networks.choices import CHOICE_DIM, ChoiceReader, choice_signs, without_share
 from mvsdk_export.networks.pictures import Layout, Pictures, placing

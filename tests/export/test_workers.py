@@ -14,8 +14,8 @@ pytest.importorskip("torch", reason="needs the extra export")
 
 from tiny_training import TINY
 
-from mvsdk_export.distill import stages, work_folder
-from mvsdk_export.distill.options import TRAINED_STAGES, TrainingError
+from mvsdk_export.distill.options import TrainingError
+from mvsdk_export.distill.sticker.course import StickerCourse
 from mvsdk_export.distill.workers import Workers, joined
 
 pytestmark = pytest.mark.torch
@@ -58,11 +58,12 @@ def test_two_processes_train_one_model(tmp_path: Path) -> None:
     assert first["parts"] == first["whole"], "interrupted runs go on to the same losses"
     assert second["parts"] == second["whole"]
     assert first["again"] == second["again"] == first["line"]
-    for stage in TRAINED_STAGES:
+    course = StickerCourse(TINY, tmp_path)
+    for stage in TINY.trained_stages:
         assert len(first["losses"][stage]) == TINY.options(stage).steps
         assert len(first["weights"][stage]) == 1
         assert first["weights"][stage] == second["weights"][stage]
-        assert stages.is_finished(stage, TINY, tmp_path)
+        assert course.is_finished(stage)
     draft = first["losses"]["draft"]
     assert sum(draft[-5:]) < 0.9 * sum(draft[:5])
-    assert work_folder.load_networks(TINY, tmp_path).denoiser.config == TINY.denoiser
+    assert course.load_networks().denoiser.config == TINY.denoiser

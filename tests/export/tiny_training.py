@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -14,14 +14,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mvsdk_export.checkpoints import FlowScheduler
-from mvsdk_export.distill import stages
 from mvsdk_export.distill.captions import BACKGROUNDS
-from mvsdk_export.distill.choices import CHOICES
 from mvsdk_export.distill.clips import ClipOptions
-from mvsdk_export.distill.options import Stage, TrainOptions, TrainStep
-from mvsdk_export.distill.recipe import TrainingRecipe
+from mvsdk_export.distill.course import ALONE
+from mvsdk_export.distill.options import TrainOptions, TrainStep
 from mvsdk_export.distill.sprites import Facing, Sprites, Subject, save_sprites, sprite_cache
-from mvsdk_export.distill.text_encoder import TEACHER_SIZE, Teacher
+from mvsdk_export.distill.sticker.choices import CHOICES
+from mvsdk_export.distill.sticker.course import StickerCourse
+from mvsdk_export.distill.sticker.recipe import StickerTraining
+from mvsdk_export.distill.sticker.text_encoder import TEACHER_SIZE, Teacher
 from mvsdk_export.distill.workers import Workers
 from mvsdk_export.networks.text_encoder import TextEncoderConfig
 from mvsdk_export.networks.transformer import TransformerConfig
@@ -50,7 +51,7 @@ SUBJECTS = (
     _subject("ball", "none"),
 )
 
-TINY = TrainingRecipe(
+TINY = StickerTraining(
     name="sticker",
     subjects=SUBJECTS,
     subject_count=2,
@@ -130,7 +131,7 @@ def tiny_sprites() -> Sprites:
     return Sprites(subjects=SUBJECTS, rgba=rgba)
 
 
-def write_tiny_data(work: Path, recipe: TrainingRecipe = TINY) -> None:
+def write_tiny_data(work: Path, recipe: StickerTraining = TINY) -> None:
     """Write what the stage `data` would have made."""
     names = [{"hexcode": "1F600", "label": "big grin", "tags": ["smile", "a happy face"]}]
     (work / "data" / "emoji").mkdir(parents=True, exist_ok=True)
@@ -144,22 +145,17 @@ def write_tiny_data(work: Path, recipe: TrainingRecipe = TINY) -> None:
     save_sprites(tiny_sprites().select([x.id for x in recipe.chosen_subjects()]), path)
 
 
-def start_tiny_stage(
-    stage: Stage, work: Path, recipe: TrainingRecipe = TINY, workers: Workers = stages.ALONE
-) -> Generator[TrainStep]:
-    """Start a stage, the text encoder with the made-up teacher."""
-    if stage == "text_encoder":
-        teacher = WordTeacher(network=None, tokenizer=None)
-        yield from stages.train_text_encoder(recipe, work, workers, teacher=teacher)
-    else:
-        yield from stages.run_stage(stage, recipe, work, workers=workers)
+class TinyCourse(StickerCourse):
+    """The stages with a made-up teacher of words."""
+
+    def load_words_teacher(self) -> Teacher:
+        """Return features of no network."""
+        return WordTeacher(network=None, tokenizer=None)
 
 
-def run_tiny_stage(
-    stage: Stage, work: Path, recipe: TrainingRecipe = TINY, workers: Workers = stages.ALONE
-) -> list[TrainStep]:
+def run_tiny_stage(stage: str, work: Path, workers: Workers = ALONE) -> list[TrainStep]:
     """Run a stage to its end."""
-    with closing(start_tiny_stage(stage, work, recipe, workers)) as steps:
+    with closing(TinyCourse(TINY, work, workers).run(stage)) as steps:
         return list(steps)
 
 

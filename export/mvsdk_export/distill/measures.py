@@ -21,12 +21,12 @@ from mvsdk.tokenizer import WordPiece
 from mvsdk_export.checkpoints.scheduler import FlowScheduler
 from mvsdk_export.distill.autoencoder import to_network
 from mvsdk_export.distill.captions import BACKGROUNDS, DIRECTIONS, MOTIONS, Scene
-from mvsdk_export.distill.choices import chosen_background, read_choices
 from mvsdk_export.distill.clips import StickerClips
 from mvsdk_export.distill.consistency import guide
-from mvsdk_export.distill.denoiser import encode_captions, no_caption
 from mvsdk_export.distill.features import Features, SubjectProbe
-from mvsdk_export.distill.student import predict_with
+from mvsdk_export.distill.sticker.choices import chosen_background, read_choices
+from mvsdk_export.distill.sticker.denoiser import encode_captions, no_caption
+from mvsdk_export.distill.sticker.student import predict_with
 from mvsdk_export.networks.text_encoder import TextEncoder
 from mvsdk_export.networks.transformer import SpatioTemporalTransformer
 from mvsdk_export.networks.vae import PATCH, Autoencoder, FrameDecoder

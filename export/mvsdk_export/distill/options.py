@@ -7,41 +7,6 @@ from typing import Literal
 
 from mvsdk.errors import MvsdkError
 
-Stage = Literal[
-    "data",
-    "autoencoder",
-    "text_encoder",
-    "latents",
-    "draft",
-    "teacher",
-    "distillation",
-    "adversarial",
-    "package",
-]
-
-STAGES: tuple[Stage, ...] = (
-    "data",
-    "autoencoder",
-    "text_encoder",
-    "latents",
-    "draft",
-    "teacher",
-    "distillation",
-    "adversarial",
-    "package",
-)
-"""In the order in which they can be run."""
-
-TRAINED_STAGES: tuple[Stage, ...] = (
-    "autoencoder",
-    "text_encoder",
-    "draft",
-    "teacher",
-    "distillation",
-    "adversarial",
-)
-"""Those that train a network."""
-
 Precision = Literal["float32", "bfloat16"]
 
 MAX_SEED = 2**32 - 1

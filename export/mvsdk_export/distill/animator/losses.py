@@ -1,39 +1,25 @@
-"""What the denoisers of the image-to-video model minimise: squared error, then a judgement."""
+"""What the image encoder and the base of the image-to-video model minimise."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mvsdk.schedules import karras_sigmas
-from mvsdk_export.checkpoints.scheduler import EDMScheduler
-from mvsdk_export.distill.adversarial import judge
 from mvsdk_export.distill.animator.bank import ClipBank
 from mvsdk_export.distill.animator.clips import AnimatedClips, move_of
-from mvsdk_export.distill.animator.edm import (
-    denoise,
-    denoising_loss,
-    draw_sigmas,
-    edm_noise,
-    like,
-)
 from mvsdk_export.distill.animator.networks import (
     MOVE_NAMES,
     AnimatorBase,
-    ClipBatch,
-    OneStepStudent,
     PictureNames,
     draw_clip_batch,
     encode_pictures,
-    look_with,
-    predict_with,
 )
 from mvsdk_export.distill.autoencoder import to_network
+from mvsdk_export.distill.edm import denoising_loss, draw_sigmas, like
 from mvsdk_export.distill.loop import LossFunction
+from mvsdk_export.distill.one_step import Conditions, Draw, predict_with
 from mvsdk_export.networks.vae import Autoencoder
 
 NAMES_NOISE = 0.3
@@ -49,17 +35,6 @@ step has to know from the picture alone where everything goes, and that is what 
 learn: with levels of (2, 2) for all, nothing had moved after 650 steps."""
 
 HIDDEN_SPREAD = (5.0, 1.0)
-
-GENERATOR_LEVELS = 4
-"""Steps of the grid of noise levels from which a student predicts; the last of it is left out."""
-
-GENERATOR_SHARES = (0.6, 0.2, 0.2)
-"""How often it predicts from each of them, the noisiest first: that is what a clip is made from.
-SF-V has even shares; a training of minutes cannot spend two thirds on what is never used."""
-
-LOOK_SPREAD = (-1.0, 1.0)
-"""Mean and deviation of the logarithm of the noise level at which the discriminator looks. SF-V
-prints a deviation of -1, which is read as 1."""
 
 
 def names_loss(bank: ClipBank, clips: AnimatedClips, batch_size: int) -> LossFunction:
@@ -121,67 +96,22 @@ def _base_sigmas(count: int, noise: torch.Generator) -> Tensor:
     )
 
 
-def one_step_loss(
-    bank: ClipBank,
-    autoencoder: Autoencoder,
-    base: AnimatorBase,
-    *,
-    scheduler: EDMScheduler,
-    batch_size: int,
-) -> LossFunction:
-    """Return the loss of an `OneStepStudent`: predictions from noise, judged by what the base sees.
+def draw_conditions(
+    bank: ClipBank, autoencoder: Autoencoder, base: AnimatorBase, batch_size: int
+) -> Draw:
+    """Return what draws clips for `one_step_loss`.
 
     Args:
         bank: Clips.
         autoencoder: Encodes their first frames.
-        base: Trained, frozen: encoder of pictures, and backbone of the discriminator.
-        scheduler: Gives the noise levels.
+        base: Trained, frozen: its encoder says what pictures show.
         batch_size: Clips of a step.
-
-    Where it differs from SF-V: levels at which the discriminator looks are drawn from a continuous
-    distribution, not from a grid of a thousand; all heads are given the image's feature, that level
-    and the motion bucket, the spatial ones no index of their frame; students predict from the
-    levels in uneven shares (`GENERATOR_SHARES`); the distance has another weight
-    (`adversarial.RECONSTRUCTION_WEIGHT`).
-
-    Reference:
-        Zhang et al. 2024, arXiv:2406.04324 (SF-V).
     """
-    levels = generator_levels(scheduler)
 
-    def loss(network: nn.Module, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
-        assert isinstance(network, OneStepStudent)
+    def draw(rng: np.random.Generator, noise: torch.Generator) -> tuple[Tensor, Conditions]:
         batch = draw_clip_batch(bank, autoencoder, batch_size, rng, noise)
         with torch.no_grad():
             features = encode_pictures(base.image_encoder, batch.pictures).float()
-        conditions = batch.conditions(features)
-        if network.importance is not None:
-            network.importance.redraw_(network.unet, noise)
-        sigmas = levels[rng.choice(len(levels), p=GENERATOR_SHARES, size=batch_size)]
-        noisy = edm_noise(batch.clean, torch.randn(batch.clean.shape, generator=noise), sigmas)
-        looked = draw_sigmas(batch_size, LOOK_SPREAD, noise)
-        judged = judge(
-            network.heads,
-            look_with(base.unet, conditions),
-            real=batch.clean,
-            fake=denoise(predict_with(network.unet, conditions), noisy, sigmas),
-            noise=torch.randn(batch.clean.shape, generator=noise),
-            times=looked,
-            condition=_what_heads_know(features, looked, batch),
-            renoise=edm_noise,
-        )
-        return judged.total
+        return batch.clean, batch.conditions(features)
 
-    return loss
-
-
-def generator_levels(scheduler: EDMScheduler) -> Tensor:
-    """Return the noise levels from which a student predicts in training, the highest first."""
-    grid = karras_sigmas(GENERATOR_LEVELS, scheduler.sigma_min, scheduler.sigma_max, scheduler.rho)
-    return torch.from_numpy(grid[: len(GENERATOR_SHARES)].astype(np.float32))
-
-
-def _what_heads_know(features: Tensor, sigmas: Tensor, batch: ClipBatch) -> Tensor:
-    """Return the condition of the heads, `(B, D + LOOKS_WIDTH)`."""
-    extra: Sequence[Tensor] = (0.25 * sigmas.log(), batch.added_time_ids[:, 1] / 255)
-    return torch.cat([features, torch.stack(list(extra), dim=1)], dim=1)
+    return draw

@@ -15,15 +15,13 @@ from torch import Tensor
 
 from mvsdk.noise import PICTURE_STREAM, initial_latents
 from mvsdk_export.distill.animator.clips import TRAVEL, AnimatedClips, Move, Start
-from mvsdk_export.distill.animator.edm import Network
 from mvsdk_export.distill.animator.networks import (
     ORDINARY_AUGMENTATION,
-    Conditions,
     encode_pictures,
-    predict_with,
     time_ids,
 )
 from mvsdk_export.distill.autoencoder import to_network
+from mvsdk_export.distill.edm import Network
 from mvsdk_export.distill.measures import (
     Frames,
     change_psnr_db_of,
@@ -33,6 +31,7 @@ from mvsdk_export.distill.measures import (
     reconstruct,
     way_of,
 )
+from mvsdk_export.distill.one_step import Conditions, predict_with
 from mvsdk_export.networks.svd.clip_vision import ClipVisionEncoder
 from mvsdk_export.networks.svd.unet import SVDUNet
 from mvsdk_export.networks.vae import Autoencoder

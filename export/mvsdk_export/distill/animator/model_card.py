@@ -14,22 +14,19 @@ from mvsdk_export.distill.animator.clips import (
     held_out_subjects,
     is_never_mirrored,
 )
-from mvsdk_export.distill.animator.losses import GENERATOR_SHARES
+from mvsdk_export.distill.animator.course import IMPORTANCE_FILE
 from mvsdk_export.distill.animator.networks import (
     FPS,
     NOISE_AUGMENTATION,
     ORDINARY_AUGMENTATION,
 )
-from mvsdk_export.distill.animator.options import ANIMATOR_TRAINED, AnimatorStage
 from mvsdk_export.distill.animator.quality import AnimatorQuality, ChainRow
 from mvsdk_export.distill.animator.recipe import AnimatorTraining
-from mvsdk_export.distill.animator.work_folder import IMPORTANCE_FILE
-from mvsdk_export.distill.model_card import wrap_section
-from mvsdk_export.distill.options import TrainOptions
+from mvsdk_export.distill.cards import licences_list, options_table, sizes_table, write_card
+from mvsdk_export.distill.one_step import GENERATOR_SHARES
 from mvsdk_export.distill.sources import FLUENT_EMOJI
-from mvsdk_export.distill.work_folder import UNSEEN_EVERY
+from mvsdk_export.distill.sticker.course import UNSEEN_EVERY
 from mvsdk_export.networks.svd.config import SVDUNetConfig
-from mvsdk_export.recipes import find_recipe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +52,7 @@ def write_animator_card(facts: AnimatorFacts) -> str:
         _training(facts),
         _data(facts),
     )
-    return "\n\n".join(wrap_section(section.strip()) for section in sections) + "\n"
+    return write_card(sections)
 
 
 def _introduction(facts: AnimatorFacts) -> str:
@@ -176,18 +173,10 @@ def _row(row: ChainRow) -> str:
 
 
 def _sizes(facts: AnimatorFacts) -> str:
-    lines = "\n".join(
-        f"| {name} | {count / 1e6:.2f} M | {2 * count / 1e6:.1f} MB |"
-        for name, count in facts.parameters.items()
-    )
-    total = sum(facts.parameters.values())
     return f"""
 ## Sizes
 
-| component | weights | float16 |
-|---|---|---|
-{lines}
-| all | {total / 1e6:.2f} M | {2 * total / 1e6:.1f} MB |
+{sizes_table(facts.parameters)}
 
 The autoencoder is that of the model sticker, encoder and decoder.
 """
@@ -195,7 +184,6 @@ The autoencoder is that of the model sticker, encoder and decoder.
 
 def _training(facts: AnimatorFacts) -> str:
     recipe = facts.recipe
-    lines = "\n".join(_options_line(x, recipe.options(x)) for x in ANIMATOR_TRAINED)
     shares = ", ".join(f"{share:.0%}" for share in GENERATOR_SHARES)
     return f"""
 ## How it was trained
@@ -203,9 +191,7 @@ def _training(facts: AnimatorFacts) -> str:
     pip install 'mvsdk[train]'
     {recipe.command()}
 
-| stage | steps | batch | learning rate | weight average | precision | seed |
-|---|---|---|---|---|---|---|
-{lines}
+{options_table(recipe)}
 
 AdamW with a warm-up and a cosine to a hundredth, on {recipe.bank_clips} clips that were drawn and
 encoded once (seed {recipe.bank_seed}). The image encoder, in place of one that has seen millions of
@@ -225,19 +211,6 @@ because its pictures leave their clips more freedom.
 """
 
 
-def _options_line(stage: AnimatorStage, options: TrainOptions) -> str:
-    cells = (
-        stage,
-        options.steps,
-        options.batch_size,
-        f"{options.learning_rate:g}",
-        f"{options.ema_decay:g}",
-        options.precision,
-        options.seed,
-    )
-    return f"| {' | '.join(map(str, cells))} |"
-
-
 def _data(facts: AnimatorFacts) -> str:
     subjects = facts.recipe.chosen_subjects()
     held = held_out_subjects(subjects)
@@ -245,9 +218,6 @@ def _data(facts: AnimatorFacts) -> str:
     facing = sum(x.facing != "none" for x in subjects)
     unmirrored = sum(is_never_mirrored(x) for i, x in enumerate(subjects) if i not in held)
     packages = ", ".join(package.spec for package in FLUENT_EMOJI)
-    licences = "\n".join(
-        f"* {licence}: {what}." for licence, what in find_recipe(facts.recipe.name).licences.items()
-    )
     return f"""
 ## Data and licences
 
@@ -256,5 +226,5 @@ side. Never shown to the denoiser: {never}. Every other one has a background on 
 shown, and {unmirrored} that look to a side were never shown mirrored. npm packages, pinned by
 SHA-256: {packages}.
 
-{licences}
+{licences_list(facts.recipe)}
 """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import get_args
 
@@ -11,22 +10,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mvsdk_export.compress.importance import TemporalImportance
-from mvsdk_export.distill.adversarial import Backbone, Heads
 from mvsdk_export.distill.animator.bank import ClipBank
 from mvsdk_export.distill.animator.clips import Move
-from mvsdk_export.distill.animator.edm import Network, coefficients_of, like
 from mvsdk_export.distill.autoencoder import to_network
+from mvsdk_export.distill.edm import like
+from mvsdk_export.distill.one_step import Conditions, use_training_forms_
 from mvsdk_export.networks.blocks import PointwiseConv
 from mvsdk_export.networks.svd.blocks import ResBlock, TemporalResBlock, sinusoids
 from mvsdk_export.networks.svd.clip_vision import ClipVisionConfig, ClipVisionEncoder
 from mvsdk_export.networks.svd.config import SVDUNetConfig
 from mvsdk_export.networks.svd.graphs import CLIP_MEAN, CLIP_STD
-from mvsdk_export.networks.svd.transformer import (
-    SelfAttention,
-    SingleTokenCrossAttention,
-    TransformerSpatioTemporal,
-)
+from mvsdk_export.networks.svd.transformer import TransformerSpatioTemporal
 from mvsdk_export.networks.svd.unet import SVDUNet
 from mvsdk_export.networks.vae import Autoencoder
 from mvsdk_export.recipes.animator import ANIMATOR
@@ -41,9 +35,6 @@ NOISE_AUGMENTATION = 0.05
 
 ORDINARY_AUGMENTATION = ANIMATOR.conditioning["added_time_ids"][2]
 """Noise on the picture when clips are made, unless told otherwise: that of the public pipeline."""
-
-LOOKS_WIDTH = 2
-"""Numbers beside the image feature that the heads are given: noise level and motion bucket."""
 
 
 class PictureNames(nn.Module):
@@ -68,40 +59,6 @@ class AnimatorBase(nn.Module):
         super().__init__()
         self.image_encoder = ClipVisionEncoder(image_encoder)
         self.unet = begin_simply_(use_training_forms_(SVDUNet(unet)))
-
-
-class OneStepStudent(nn.Module):
-    """A denoiser finetuned to one step, the heads that judge it, and scores of temporal blocks.
-
-    Args:
-        unet: The denoiser; compressed or not, with funnels as adaptors or without.
-        channels: Channels of the backbone's levels, for the heads.
-        feature_width: Channels of the image feature.
-        keep: Temporal blocks that are on in every step; None to train no scores.
-    """
-
-    def __init__(
-        self,
-        unet: SVDUNet,
-        channels: Sequence[int],
-        feature_width: int,
-        *,
-        keep: int | None = None,
-    ) -> None:
-        super().__init__()
-        self.unet = use_training_forms_(unet)
-        self.heads = Heads(channels, feature_width + LOOKS_WIDTH)
-        self.importance = (
-            None if keep is None else TemporalImportance(list(unet.temporal_blocks()), keep)
-        )
-
-
-def use_training_forms_(unet: SVDUNet) -> SVDUNet:
-    """Choose the forms that are fastest here: sequences are so short that a kernel does not pay."""
-    for module in unet.modules():
-        if isinstance(module, SelfAttention | SingleTokenCrossAttention):
-            module.form = "batched"
-    return unet
 
 
 @torch.no_grad()
@@ -142,18 +99,6 @@ def fold_frame_rate_(unet: SVDUNet) -> SVDUNet:
     linear.bias.add_(heard @ sinusoids(torch.tensor([FPS - 1.0]), width)[0])
     heard.zero_()
     return unet
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Conditions:
-    """What a denoiser is given beside noisy latents, for B clips."""
-
-    features: Tensor
-    """Of the pictures, `(B, 1, D)` float32."""
-    image_latents: Tensor
-    """Of the pictures with a little noise on them, `(B, C, h, w)` float32."""
-    added_time_ids: Tensor
-    """`(B, 3)` float32: frames per second less one, motion bucket, noise on the picture."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,33 +168,3 @@ def encode_pictures(encoder: ClipVisionEncoder, pictures: Tensor) -> Tensor:
     """Map pictures `(B, 3, S, S)` in [-1, 1] to features `(B, D)`, normalised as graphs do it."""
     mean, deviation = (torch.tensor(x)[:, None, None] for x in (CLIP_MEAN, CLIP_STD))
     return encoder((pictures * 0.5 + 0.5 - mean) / deviation)
-
-
-def predict_with(unet: SVDUNet, conditions: Conditions) -> Network:
-    """Return a denoiser under its conditions, as a function of scaled noisy latents and times."""
-
-    def predict(scaled: Tensor, times: Tensor) -> Tensor:
-        output = unet(
-            _beside(scaled, conditions), times, conditions.features, conditions.added_time_ids
-        )
-        return output.float().reshape(scaled.shape)
-
-    return predict
-
-
-def look_with(unet: SVDUNet, conditions: Conditions) -> Backbone:
-    """Return what the levels of a denoiser make of noisy latents `(B, F, C, h, w)`."""
-
-    def look(noisy: Tensor, sigmas: Tensor) -> Sequence[Tensor]:
-        c = coefficients_of(sigmas)
-        sample = _beside(like(c.into, noisy) * noisy, conditions)
-        found = unet.features(sample, c.time, conditions.features, conditions.added_time_ids)
-        return [x.float().reshape(len(noisy), frames, x.shape[1], -1) for x, frames in found]
-
-    return look
-
-
-def _beside(scaled: Tensor, conditions: Conditions) -> Tensor:
-    """Put the picture's latents beside those of every frame: `(B * F, 2 C, h, w)`."""
-    first = conditions.image_latents[:, None].expand_as(scaled)
-    return torch.cat([scaled, first], dim=2).flatten(0, 1)

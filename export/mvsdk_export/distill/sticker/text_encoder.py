@@ -28,8 +28,8 @@ from mvsdk_export.distill.captions import (
     all_words,
 )
 from mvsdk_export.distill.clips import StickerClips
-from mvsdk_export.distill.denoiser import encode_captions, no_caption
 from mvsdk_export.distill.loop import LossFunction
+from mvsdk_export.distill.sticker.denoiser import encode_captions, no_caption
 from mvsdk_export.networks.text_encoder import TextEncoder
 
 TEACHER_SIZE = 384

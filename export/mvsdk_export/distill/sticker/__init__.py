@@ -1,0 +1,1 @@
+"""Training of the text-to-video model of this SDK."""
