@@ -114,6 +114,7 @@ def judge(
     times: Tensor,
     condition: Tensor,
     renoise: Renoise = flow_noise,
+    reconstruction_weight: float = RECONSTRUCTION_WEIGHT,
 ) -> Judged:
     """Return the losses of a student and of the heads that judge it, from one look at both.
 
@@ -126,6 +127,7 @@ def judge(
         times: Noise levels at which the backbone looks, `(B,)`.
         condition: What both shall show, `(B, D)`.
         renoise: Makes both noisy.
+        reconstruction_weight: Of the distance between them beside the judgement.
 
     Reference:
         Lim and Ye 2017, arXiv:1705.02894 (hinge); Mescheder et al. 2018, arXiv:1801.04406 (R1).
@@ -139,14 +141,17 @@ def judge(
     seen_fake = look(fake)
     frozen = {name: value.detach() for name, value in heads.named_parameters()}
     believed = functional_call(heads, frozen, (seen_fake, condition))
-    generator = RECONSTRUCTION_WEIGHT * pseudo_huber(fake, real) - believed.mean()
+    generator = reconstruction_weight * pseudo_huber(fake, real) - believed.mean()
 
     inputs = [x.detach().requires_grad_() for x in seen_real]
     judged_real = heads(inputs, condition)
     judged_fake = heads([x.detach() for x in seen_fake], condition)
     hinge = F.relu(1 - judged_real).mean() + F.relu(1 + judged_fake).mean()
     slopes = torch.autograd.grad(judged_real.mean(dim=1).sum(), inputs, create_graph=True)
-    penalty = sum((x.square().flatten(1).sum(dim=1).mean() for x in slopes), torch.zeros(()))
+    penalty = sum(
+        (x.square().flatten(1).sum(dim=1).mean() for x in slopes),
+        torch.zeros((), device=real.device),
+    )
     return Judged(generator=generator, discriminator=hinge + PENALTY_WEIGHT * penalty)
 
 

@@ -247,7 +247,8 @@ class _Run:
         noise = torch.Generator().manual_seed(
             int(np.random.SeedSequence(seeds).generate_state(1)[0])
         )
-        with torch.autocast("cpu", torch.bfloat16, enabled=options.precision == "bfloat16"):
+        device = next(self.network.parameters()).device.type
+        with torch.autocast(device, torch.bfloat16, enabled=options.precision == "bfloat16"):
             value = self.loss(rng, noise)
         mean = self.workers.mean(value.item())
         if not math.isfinite(mean):
@@ -321,7 +322,7 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
     total = hashlib.sha256()
     for name, value in tensors.items():
         total.update(name.encode())
-        total.update(value.contiguous().numpy().tobytes())
+        total.update(value.contiguous().cpu().numpy().tobytes())
     return total.hexdigest()
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from mvsdk.schedules import karras_sigmas
 from mvsdk_export.checkpoints.scheduler import EDMScheduler
 from mvsdk_export.compress.importance import TemporalImportance
-from mvsdk_export.distill.adversarial import Backbone, Heads, judge
+from mvsdk_export.distill.adversarial import RECONSTRUCTION_WEIGHT, Backbone, Heads, judge
 from mvsdk_export.distill.edm import Network, coefficients_of, denoise, draw_sigmas, edm_noise, like
 from mvsdk_export.distill.loop import LossFunction
 from mvsdk_export.networks.svd.transformer import SelfAttention, SingleTokenCrossAttention
@@ -79,19 +79,30 @@ class OneStepStudent(nn.Module):
         )
 
 
-def one_step_loss(draw: Draw, backbone: SVDUNet, *, scheduler: EDMScheduler) -> LossFunction:
+def one_step_loss(
+    draw: Draw,
+    backbone: SVDUNet,
+    *,
+    scheduler: EDMScheduler,
+    shares: Sequence[float] = GENERATOR_SHARES,
+    reconstruction_weight: float = RECONSTRUCTION_WEIGHT,
+) -> LossFunction:
     """Return the loss of a `OneStepStudent`: predictions from noise, judged by what the base sees.
+
+    It is computed on the device of the clips, where the networks have to be.
 
     Args:
         draw: Draws clips and their conditions.
         backbone: The uncompressed denoiser, frozen: backbone of the discriminator.
         scheduler: Gives the noise levels.
+        shares: How often the student predicts from each of the `GENERATOR_LEVELS` but the last, the
+            noisiest first.
+        reconstruction_weight: Of the distance to the clip beside the judgement; 0.1 in SF-V.
 
     Where it differs from SF-V: levels at which the discriminator looks are drawn from a continuous
     distribution, not from a grid of a thousand; all heads are given the image's feature, that level
-    and the motion bucket, the spatial ones no index of their frame; students predict from the
-    levels in uneven shares (`GENERATOR_SHARES`); the distance has another weight
-    (`adversarial.RECONSTRUCTION_WEIGHT`).
+    and the motion bucket, the spatial ones no index of their frame; and by default the shares are
+    uneven, and the distance has another weight.
 
     Reference:
         Zhang et al. 2024, arXiv:2406.04324 (SF-V).
@@ -101,20 +112,26 @@ def one_step_loss(draw: Draw, backbone: SVDUNet, *, scheduler: EDMScheduler) -> 
     def loss(network: nn.Module, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
         assert isinstance(network, OneStepStudent)
         clean, conditions = draw(rng, noise)
+        device = clean.device
+
+        def unit_noise() -> Tensor:  # drawn on the CPU: the same on every device
+            return torch.randn(clean.shape, generator=noise).to(device)
+
         if network.importance is not None:
             network.importance.redraw_(network.unet, noise)
-        sigmas = levels[rng.choice(len(levels), p=GENERATOR_SHARES, size=len(clean))]
-        noisy = edm_noise(clean, torch.randn(clean.shape, generator=noise), sigmas)
-        looked = draw_sigmas(len(clean), LOOK_SPREAD, noise)
+        sigmas = levels[rng.choice(len(levels), p=shares, size=len(clean))].to(device)
+        noisy = edm_noise(clean, unit_noise(), sigmas)
+        looked = draw_sigmas(len(clean), LOOK_SPREAD, noise).to(device)
         judged = judge(
             network.heads,
             look_with(backbone, conditions),
             real=clean,
             fake=denoise(predict_with(network.unet, conditions), noisy, sigmas),
-            noise=torch.randn(clean.shape, generator=noise),
+            noise=unit_noise(),
             times=looked,
             condition=_what_heads_know(conditions, looked),
             renoise=edm_noise,
+            reconstruction_weight=reconstruction_weight,
         )
         return judged.total
 

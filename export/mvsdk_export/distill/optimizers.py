@@ -95,7 +95,8 @@ class Optimizers:
         """Take over what `state` returned after so many steps."""
         for kind, name, seen, optimizer in self._entries():
             kept = optimizer.state[seen]
-            kept[kind] = state[f"{kind}.{name}"].reshape(seen.shape).clone()
+            value = state[f"{kind}.{name}"].reshape(seen.shape)
+            kept[kind] = value.to(seen.device, copy=True)
             if kind in _ADAMW_STATE:
                 kept["step"] = torch.tensor(float(step))
 

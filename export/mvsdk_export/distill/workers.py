@@ -98,7 +98,8 @@ def joined() -> Generator[Workers]:
         yield Workers()
         return
     try:
-        dist.init_process_group("gloo", timeout=PATIENCE)
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(backend, timeout=PATIENCE)
     except (ValueError, RuntimeError) as exc:
         raise TrainingError(
             f"cannot join the processes of torchrun: {exc}; start them with "
