@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 import mvsdk
 from mvsdk.manifest import Precision
 from mvsdk_export.checkpoints import default_model_folder, open_model
-from mvsdk_export.distill.measures import Generate
 from mvsdk_export.distill.sticker.course import StickerCourse
+from mvsdk_export.distill.sticker.measures import Generate
 from mvsdk_export.distill.sticker.packaging import latent_shape_of, read_quality, rewrite_card
 from mvsdk_export.distill.sticker.quality import Measuring, QualityRow
 from mvsdk_export.distill.sticker.recipe import STICKER_TRAINING

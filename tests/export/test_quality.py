@@ -31,8 +31,9 @@ from mvsdk_export.distill.features import (
     kernel_distance,
     spread_of,
 )
-from mvsdk_export.distill.measures import Frames, backgrounds_of, change_psnr_db_of, zoom_of
+from mvsdk_export.distill.measures import Frames, change_psnr_db_of, zoom_of
 from mvsdk_export.distill.options import TrainingError
+from mvsdk_export.distill.sticker.measures import backgrounds_of
 from mvsdk_export.distill.sticker.quality import Combinations, Measuring, ModelQuality, QualityRow
 
 pytestmark = pytest.mark.torch

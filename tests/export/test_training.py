@@ -40,7 +40,7 @@ from mvsdk_export.distill.loop import (
     read_saved_run,
     train,
 )
-from mvsdk_export.distill.measures import decode_latents, generate_with, psnr_db_of
+from mvsdk_export.distill.measures import decode_latents, psnr_db_of
 from mvsdk_export.distill.options import (
     TrainingError,
     TrainOptions,
@@ -51,6 +51,7 @@ from mvsdk_export.distill.sticker.bank import LatentBank
 from mvsdk_export.distill.sticker.choices import chosen_background, read_choices
 from mvsdk_export.distill.sticker.course import StickerCourse, save_vocabulary
 from mvsdk_export.distill.sticker.denoiser import denoiser_loss, draw_batch
+from mvsdk_export.distill.sticker.measures import generate_with
 from mvsdk_export.distill.sticker.options import STAGES, Stage
 from mvsdk_export.distill.sticker.packaging import is_packaged, package, read_quality
 from mvsdk_export.distill.sticker.recipe import StickerTraining

@@ -19,11 +19,7 @@ from mvsdk_export.distill.captions import (
     Scene,
 )
 from mvsdk_export.distill.clips import StickerClips
-from mvsdk_export.distill.measures import (
-    background_of,
-    direction_of,
-    psnr_db_of,
-)
+from mvsdk_export.distill.measures import background_of, direction_of, psnr_db_of
 
 CLIPS = StickerClips(sprites=tiny_sprites(), options=replace(TINY.clips, frames=8))
 

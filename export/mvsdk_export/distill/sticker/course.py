@@ -27,13 +27,13 @@ from mvsdk_export.distill.banks import check_bank, read_bank
 from mvsdk_export.distill.clips import StickerClips
 from mvsdk_export.distill.course import Course
 from mvsdk_export.distill.loop import load_average_
-from mvsdk_export.distill.measures import Networks
 from mvsdk_export.distill.options import TrainingError, TrainStep
 from mvsdk_export.distill.sources import read_emoji_names
 from mvsdk_export.distill.sprites import fetch_names, has_names
 from mvsdk_export.distill.sticker.bank import LatentBank, draw_bank
 from mvsdk_export.distill.sticker.denoiser import TextDenoiser, denoiser_loss
 from mvsdk_export.distill.sticker.drafts import draft_loss, draw_pictures, fit_memory_
+from mvsdk_export.distill.sticker.measures import Networks
 from mvsdk_export.distill.sticker.options import STAGES, Stage
 from mvsdk_export.distill.sticker.recipe import StickerTraining
 from mvsdk_export.distill.sticker.student import Student, adversarial_loss, distillation_loss

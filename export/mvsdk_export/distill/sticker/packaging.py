@@ -17,7 +17,7 @@ from mvsdk_export.checkpoints import (
 from mvsdk_export.checkpoints.folder import TOKENIZER_FILE
 from mvsdk_export.distill import packaging
 from mvsdk_export.distill.features import Features
-from mvsdk_export.distill.measures import Frames, Networks, generate_with
+from mvsdk_export.distill.measures import Frames
 from mvsdk_export.distill.options import TrainingError
 from mvsdk_export.distill.packaging import (
     Packaged,
@@ -28,6 +28,7 @@ from mvsdk_export.distill.packaging import (
     write_quality,
 )
 from mvsdk_export.distill.sticker.course import StickerCourse
+from mvsdk_export.distill.sticker.measures import Networks, generate_with
 from mvsdk_export.distill.sticker.model_card import CardFacts, write_model_card
 from mvsdk_export.distill.sticker.quality import Measuring, ModelQuality, measure_model
 from mvsdk_export.distill.sticker.recipe import STICKER_TRAINING, StickerTraining

@@ -33,20 +33,17 @@ from mvsdk_export.distill.features import (
     save_probe,
     spread_of,
 )
-from mvsdk_export.distill.measures import (
-    Frames,
+from mvsdk_export.distill.measures import Frames, background_of, change_psnr_db_of, reconstruct
+from mvsdk_export.distill.options import TrainingError
+from mvsdk_export.distill.sticker.denoiser import encode_captions
+from mvsdk_export.distill.sticker.measures import (
     Generate,
     Networks,
     Quality,
-    background_of,
     backgrounds_of,
     chances_of,
-    change_psnr_db_of,
     measure_clips,
-    reconstruct,
 )
-from mvsdk_export.distill.options import TrainingError
-from mvsdk_export.distill.sticker.denoiser import encode_captions
 from mvsdk_export.networks.vae import Autoencoder
 
 logger = logging.getLogger(__name__)
