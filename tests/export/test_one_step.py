@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("torch", reason="needs the extra export")
 
 import torch
-from tiny_animator_training import FRAMES, TINY
+from tiny_animator_training import FRAMES, TINY, draw_ramps, tiny_student
 from tiny_training import losses_of
 from torch import Tensor
 
@@ -22,7 +22,6 @@ from mvsdk_export.checkpoints import EDMScheduler
 from mvsdk_export.distill import edm, one_step
 from mvsdk_export.distill.loop import train
 from mvsdk_export.distill.options import TrainOptions
-from mvsdk_export.networks.svd.config import SVDUNetConfig
 from mvsdk_export.networks.svd.graphs import OneStepGraph
 from mvsdk_export.networks.svd.unet import SVDUNet
 
@@ -96,41 +95,11 @@ def test_students_predict_from_the_noisy_levels_of_a_grid_of_four() -> None:
     assert sum(one_step.GENERATOR_SHARES) == pytest.approx(1.0)
 
 
-FAMILY = SVDUNetConfig(
-    in_channels=8,
-    out_channels=4,
-    block_out_channels=(8, 16, 16, 16),
-    layers_per_block=1,
-    num_attention_heads=(2, 2, 2, 2),
-    cross_attention_dim=12,
-    addition_time_embed_dim=4,
-    projection_class_embeddings_input_dim=12,
-    num_frames=3,
-    norm_groups=4,
-)
-"""Another member of the family: latents of four channels, odd numbers of frames and features."""
-
-
-def ramps(rng: np.random.Generator, noise: torch.Generator) -> tuple[Tensor, one_step.Conditions]:
-    """Draw clips that follow from what is given: the picture, brighter from frame to frame."""
-    del noise
-    picture = torch.from_numpy(rng.standard_normal((4, 4, 8, 16)).astype(np.float32))
-    clean = torch.stack([picture * (0.5 + 0.25 * frame) for frame in range(3)], dim=1)
-    conditions = one_step.Conditions(
-        features=picture.flatten(1)[:, None, :12],
-        image_latents=picture,
-        added_time_ids=torch.tensor([[6.0, 127.0, 0.02]]).repeat(4, 1),
-    )
-    return clean, conditions
-
-
 @pytest.mark.parametrize("keep", [None, 3])
 def test_any_network_of_the_family_learns_to_jump(tmp_path: Path, keep: int | None) -> None:
-    torch.manual_seed(0)
-    backbone = SVDUNet(FAMILY).requires_grad_(False).eval()
-    student = one_step.OneStepStudent(SVDUNet(FAMILY), FAMILY.block_out_channels, 12, keep=keep)
-    loss = one_step.one_step_loss(ramps, backbone, scheduler=EDMScheduler())
-    clean, conditions = ramps(np.random.default_rng(99), torch.Generator())
+    backbone, student = tiny_student(keep)
+    loss = one_step.one_step_loss(draw_ramps, backbone, scheduler=EDMScheduler())
+    clean, conditions = draw_ramps(np.random.default_rng(99), torch.Generator())
     noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(5))
 
     def distance() -> float:

@@ -64,6 +64,8 @@ def test_two_processes_train_one_model(tmp_path: Path) -> None:
         assert len(first["weights"][stage]) == 1
         assert first["weights"][stage] == second["weights"][stage]
         assert course.is_finished(stage)
+    assert len(first["one_step"]) == 6
+    assert first["student"] == second["student"]
     draft = first["losses"]["draft"]
     assert sum(draft[-5:]) < 0.9 * sum(draft[:5])
     assert course.load_networks().denoiser.config == TINY.denoiser

@@ -5,16 +5,21 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import torch
 from tiny_training import LOOP, SIZE, SUBJECTS, tiny_sprites
+from torch import Tensor
 
 from mvsdk_export.distill.animator.clips import AnimatedClips, Start
 from mvsdk_export.distill.animator.course import AnimatorCourse
 from mvsdk_export.distill.animator.recipe import AnimatorTraining
 from mvsdk_export.distill.clips import ClipOptions
+from mvsdk_export.distill.one_step import Conditions, OneStepStudent
 from mvsdk_export.distill.options import TrainOptions
 from mvsdk_export.distill.sprites import save_sprites, sprite_cache
 from mvsdk_export.networks.svd.clip_vision import ClipVisionConfig
 from mvsdk_export.networks.svd.config import SVDUNetConfig
+from mvsdk_export.networks.svd.unet import SVDUNet
 
 FRAMES = 4
 _FINETUNED = TrainOptions(steps=3, batch_size=4, learning_rate=1e-3, warmup_steps=1)
@@ -61,6 +66,21 @@ TINY = AnimatorTraining(
 )
 
 
+FAMILY = SVDUNetConfig(
+    in_channels=8,
+    out_channels=4,
+    block_out_channels=(8, 16, 16, 16),
+    layers_per_block=1,
+    num_attention_heads=(2, 2, 2, 2),
+    cross_attention_dim=12,
+    addition_time_embed_dim=4,
+    projection_class_embeddings_input_dim=12,
+    num_frames=3,
+    norm_groups=4,
+)
+"""Another member of the family: latents of four channels, odd numbers of frames and features."""
+
+
 def write_tiny_sprites(work: Path) -> AnimatorCourse:
     """Write what the stage `data` would have made, and return the stages."""
     path = sprite_cache(work, size=SIZE, source_frames=LOOP, subjects=SUBJECTS)
@@ -80,3 +100,23 @@ def start(**changes: object) -> Start:
         Start(subject=0, background="white", colour=(250, 250, 250)),
         **changes,  # pyright: ignore
     )
+
+
+def draw_ramps(rng: np.random.Generator, noise: torch.Generator) -> tuple[Tensor, Conditions]:
+    """Draw clips that follow from what is given: the picture, brighter from frame to frame."""
+    del noise
+    picture = torch.from_numpy(rng.standard_normal((4, 4, 8, 16)).astype(np.float32))
+    clean = torch.stack([picture * (0.5 + 0.25 * frame) for frame in range(3)], dim=1)
+    conditions = Conditions(
+        features=picture.flatten(1)[:, None, :12],
+        image_latents=picture,
+        added_time_ids=torch.tensor([[6.0, 127.0, 0.02]]).repeat(4, 1),
+    )
+    return clean, conditions
+
+
+def tiny_student(keep: int | None) -> tuple[SVDUNet, OneStepStudent]:
+    """Return a frozen backbone of that family, and a student of it."""
+    torch.manual_seed(0)
+    backbone = SVDUNet(FAMILY).requires_grad_(False).eval()
+    return backbone, OneStepStudent(SVDUNet(FAMILY), FAMILY.block_out_channels, 12, keep=keep)

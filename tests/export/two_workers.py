@@ -13,11 +13,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from tiny_animator_training import draw_ramps, tiny_student
 from tiny_training import losses_of, run_tiny_stage, write_tiny_data
 from torch import Tensor, nn
 
+from mvsdk_export.checkpoints import EDMScheduler
 from mvsdk_export.distill import course
 from mvsdk_export.distill.loop import train
+from mvsdk_export.distill.one_step import one_step_loss
 from mvsdk_export.distill.options import TrainOptions, TrainStep
 from mvsdk_export.distill.sticker.options import STAGES
 from mvsdk_export.distill.workers import Workers, joined
@@ -44,6 +47,9 @@ def main() -> None:
             with recorded() as networks:
                 found["losses"][stage] = losses_of(run_tiny_stage(stage, work, workers=workers))
             found["weights"][stage] = [digest(network) for network in networks]
+        losses, student = finetune(work / "one_step", workers)
+        found["one_step"] = losses
+        found["student"] = digest(student)
         (work / f"found{workers.rank}.json").write_text(json.dumps(found))
 
 
@@ -60,6 +66,17 @@ def fit_line(
             losses += losses_of(islice(steps, count))
         workers.wait()
     return losses, line
+
+
+def finetune(folder: Path, workers: Workers) -> tuple[list[float], nn.Module]:
+    """Finetune a small network of Stable Video Diffusion's family to one step."""
+    backbone, student = tiny_student(keep=3)
+    loss = one_step_loss(draw_ramps, backbone, scheduler=EDMScheduler())
+    options = TrainOptions(steps=6, batch_size=8, learning_rate=1e-3, matrix_rate=1e-2)
+    with closing(
+        train(student, loss, options, folder, workers=workers, matrices=("unet.",))
+    ) as steps:
+        return losses_of(steps), student
 
 
 @contextmanager
