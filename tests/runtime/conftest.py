@@ -13,6 +13,16 @@ from mvsdk.bundle import Bundle
 
 
 @pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return an empty folder, in which the test runs and no bundle is set."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("MVSDK_BUNDLE", raising=False)
+    return folder
+
+
+@pytest.fixture
 def fake() -> Fake:
     """Return a backend that runs `fake_functions`."""
     return Fake(fake_functions())

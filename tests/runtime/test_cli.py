@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command_line import CapSys, refusal
 from tiny_bundles import VariantFiles, build_bundle
 
 import mvsdk
@@ -25,29 +26,10 @@ from mvsdk.cli.command import Command
 from mvsdk.cli.output import format_bytes, format_seconds, table
 from mvsdk.manifest import LeftOutside, Residency, Verification
 
+pytestmark = pytest.mark.usefixtures("workplace")
+
 PROMPT = "a rocket flying left"
 TOOLCHAIN = ("export", "verify", "plan", "compress", "train")
-CapSys = pytest.CaptureFixture[str]
-
-
-@pytest.fixture(autouse=True)
-def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Run every test in an empty folder."""
-    folder = tmp_path / "here"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    monkeypatch.delenv("MVSDK_BUNDLE", raising=False)
-    return folder
-
-
-def _error(capsys: CapSys, *argv: str, status: int = 2) -> str:
-    """Run a command that must fail; return its one line."""
-    assert main(argv) == status
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    (line,) = captured.err.splitlines()
-    assert line.startswith("error: ")
-    return line
 
 
 def _spawn(*argv: str, **options: Any) -> subprocess.Popen[bytes]:
@@ -103,7 +85,7 @@ def test_full_standard_output_is_one_line() -> None:
 
 
 def test_control_characters_in_an_error_are_shown_not_sent(capsys: CapSys) -> None:
-    line = _error(capsys, "generate", "a", "-o", "\x1b[31m/a.mp4", "--bundle", "x")
+    line = refusal(capsys, "generate", "a", "-o", "\x1b[31m/a.mp4", "--bundle", "x")
     assert "\\u001b[31m" in line
 
 
@@ -113,13 +95,13 @@ def test_version(capsys: CapSys) -> None:
 
 
 def test_an_unknown_verb_suggests_the_nearest(capsys: CapSys) -> None:
-    line = _error(capsys, "generat")
+    line = refusal(capsys, "generat")
     assert "unknown command 'generat'; did you mean generate?" in line
 
 
 def test_unknown_options_point_at_the_verbs_help(capsys: CapSys) -> None:
-    assert "see mvsdk doctor --help" in _error(capsys, "doctor", "--colour")
-    assert "--steps: 'four' is not a whole number" in _error(
+    assert "see mvsdk doctor --help" in refusal(capsys, "doctor", "--colour")
+    assert "--steps: 'four' is not a whole number" in refusal(
         capsys, "generate", "a", "--steps", "four"
     )
 
@@ -146,7 +128,7 @@ def test_toolchain_verbs_name_the_extra_where_it_is_missing(
     capsys: CapSys, monkeypatch: pytest.MonkeyPatch, verb: str
 ) -> None:
     _install(monkeypatch)
-    line = _error(capsys, verb, "--target", "snapdragon")
+    line = refusal(capsys, verb, "--target", "snapdragon")
     assert f"mvsdk {verb} belongs to the toolchain, and it is not installed" in line
     assert "pip install 'mvsdk[export]'" in line
 
@@ -158,7 +140,7 @@ def test_a_broken_toolchain_does_not_break_the_runtime(
     assert main(["devices"]) == 0
     assert main([]) == 0
     capsys.readouterr()
-    assert "does not load (no module named yaml)" in _error(capsys, "export")
+    assert "does not load (no module named yaml)" in refusal(capsys, "export")
 
 
 def test_verbs_of_the_toolchain_run(capsys: CapSys, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,7 +157,7 @@ def test_verbs_of_the_toolchain_run(capsys: CapSys, monkeypatch: pytest.MonkeyPa
     assert capsys.readouterr().out == "target onnx\n"
     assert main([]) == 0
     assert "a real one" in capsys.readouterr().out
-    assert "required: --target" in _error(capsys, "export")
+    assert "required: --target" in refusal(capsys, "export")
 
 
 def test_debug_shows_the_traceback_wherever_it_stands(capsys: CapSys) -> None:
@@ -202,7 +184,7 @@ def test_a_fault_of_ours_is_one_line_and_another_status(
 
     command = Command(name="devices", help="x", add_arguments=lambda parser: None, run=broken)
     monkeypatch.setattr("mvsdk.cli.RUNTIME_COMMANDS", (command,))
-    line = _error(capsys, "devices", status=1)
+    line = refusal(capsys, "devices", status=1)
     assert "RuntimeError: two lines; this is a fault of mvsdk" in line
 
 
@@ -292,7 +274,7 @@ def test_inspect_verify_finds_a_flipped_byte(
     model.write_bytes(content)
     assert main(["inspect", "tiny.mvbundle"]) == 0
     capsys.readouterr()
-    assert "has the hash" in _error(capsys, "inspect", "tiny.mvbundle", "--verify")
+    assert "has the hash" in refusal(capsys, "inspect", "tiny.mvbundle", "--verify")
 
 
 def test_devices_lists_every_chip(capsys: CapSys) -> None:

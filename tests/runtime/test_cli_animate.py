@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import CapSys, refusal
 from PIL import Image
 
 import mvsdk
@@ -15,19 +16,13 @@ from mvsdk.bundle import Bundle
 from mvsdk.cli import main
 
 PHOTO = "My Photo.png"
-CapSys = pytest.CaptureFixture[str]
 
 
 @pytest.fixture(autouse=True)
-def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Run every test in a folder that holds a picture."""
-    folder = tmp_path / "here"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    monkeypatch.delenv("MVSDK_BUNDLE", raising=False)
+def photo(workplace: Path) -> None:
+    """Put a picture into the working folder."""
     pixels = np.random.default_rng(0).integers(0, 256, (40, 70, 3), np.uint8)
-    Image.fromarray(pixels).save(folder / PHOTO)
-    return folder
+    Image.fromarray(pixels).save(workplace / PHOTO)
 
 
 @pytest.fixture
@@ -36,16 +31,6 @@ def bundle(workplace: Path, animator_onnx_bundle: Bundle) -> Path:
     path = workplace / "animator.mvbundle"
     shutil.copytree(animator_onnx_bundle.path, path)
     return path
-
-
-def _error(capsys: CapSys, *argv: str) -> str:
-    """Run a command that must fail; return its one line."""
-    assert main(argv) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    (line,) = captured.err.splitlines()
-    assert line.startswith("error: ")
-    return line
 
 
 def _clips(folder: Path) -> list[str]:
@@ -114,7 +99,7 @@ def test_rate_is_that_of_the_file(workplace: Path, bundle: Path) -> None:
 def test_animate_refuses_in_one_line_and_leaves_nothing(
     capsys: CapSys, workplace: Path, bundle: Path, argv: list[str], message: str
 ) -> None:
-    assert message in _error(capsys, "animate", *argv)
+    assert message in refusal(capsys, "animate", *argv)
     assert _clips(workplace) == []
 
 
@@ -132,10 +117,10 @@ def test_each_verb_takes_the_bundle_of_its_own_task(
 def test_a_bundle_for_another_task_names_the_other_verb(
     capsys: CapSys, workplace: Path, bundle: Path, onnx_bundle: Bundle
 ) -> None:
-    line = _error(capsys, "generate", "a rocket")
+    line = refusal(capsys, "generate", "a rocket")
     assert "is for image_to_video, not text_to_video; use" in line
     assert "mvsdk animate IMAGE" in line
-    line = _error(capsys, "animate", PHOTO, "--bundle", str(onnx_bundle.path))
+    line = refusal(capsys, "animate", PHOTO, "--bundle", str(onnx_bundle.path))
     assert "is for text_to_video, not image_to_video; use" in line
     assert "mvsdk generate PROMPT" in line
     assert _clips(workplace) == []
@@ -145,13 +130,13 @@ def test_several_bundles_of_a_task_or_none_are_named(
     capsys: CapSys, workplace: Path, bundle: Path, onnx_bundle: Bundle
 ) -> None:
     shutil.copytree(bundle, workplace / "other.mvbundle")
-    line = _error(capsys, "animate", PHOTO)
+    line = refusal(capsys, "animate", PHOTO)
     assert "holds several bundles: animator.mvbundle, other.mvbundle; choose one" in line
-    line = _error(capsys, "generate", "a rocket")
+    line = refusal(capsys, "generate", "a rocket")
     assert "no bundle in this folder is for text_to_video: animator.mvbundle, other" in line
     (workplace / "damaged.mvbundle").mkdir()
     shutil.copytree(onnx_bundle.path, workplace / "tiny.mvbundle")
-    line = _error(capsys, "generate", "a rocket")
+    line = refusal(capsys, "generate", "a rocket")
     assert "several bundles: damaged.mvbundle, tiny.mvbundle; choose one" in line
 
 

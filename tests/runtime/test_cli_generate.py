@@ -13,33 +13,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import CapSys, refusal
 
 import mvsdk
 from mvsdk.bundle import Bundle
 from mvsdk.cli import main
 
+pytestmark = pytest.mark.usefixtures("workplace")
+
 PROMPT = "a rocket flying left"
-CapSys = pytest.CaptureFixture[str]
-
-
-@pytest.fixture(autouse=True)
-def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Run every test in an empty folder."""
-    folder = tmp_path / "here"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    monkeypatch.delenv("MVSDK_BUNDLE", raising=False)
-    return folder
-
-
-def _error(capsys: CapSys, *argv: str) -> str:
-    """Run a command that must fail; return its one line."""
-    assert main(argv) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    (line,) = captured.err.splitlines()
-    assert line.startswith("error: ")
-    return line
 
 
 @pytest.fixture
@@ -90,7 +72,7 @@ def test_generate_names_the_clip_itself_and_never_overwrites(
 
 def test_generate_overwrites_only_when_told(capsys: CapSys, workplace: Path, bundle: Path) -> None:
     (workplace / "clip.npy").write_bytes(b"old")
-    line = _error(capsys, "generate", PROMPT, "-o", "clip.npy")
+    line = refusal(capsys, "generate", PROMPT, "-o", "clip.npy")
     assert "clip.npy exists; choose another name, or pass --overwrite" in line
     assert (workplace / "clip.npy").read_bytes() == b"old"
     assert main(["generate", PROMPT, "-o", "clip.npy", "--overwrite"]) == 0
@@ -129,17 +111,17 @@ def test_generate_says_which_words_it_does_not_know(capsys: CapSys, bundle: Path
 def test_generate_refuses_in_one_line_and_leaves_nothing(
     capsys: CapSys, workplace: Path, bundle: Path, argv: list[str], message: str
 ) -> None:
-    assert message in _error(capsys, "generate", *argv)
+    assert message in refusal(capsys, "generate", *argv)
     assert _files(workplace) == []
 
 
 def test_generate_finds_the_bundle_or_says_how_to_give_one(
     capsys: CapSys, workplace: Path, onnx_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert "make one with: mvsdk export" in _error(capsys, "generate", PROMPT)
+    assert "make one with: mvsdk export" in refusal(capsys, "generate", PROMPT)
     (workplace / "a.mvbundle").mkdir()
     (workplace / "b.mvbundle").mkdir()
-    assert "several bundles: a.mvbundle, b.mvbundle;" in _error(capsys, "generate", PROMPT)
+    assert "several bundles: a.mvbundle, b.mvbundle;" in refusal(capsys, "generate", PROMPT)
     monkeypatch.setenv("MVSDK_BUNDLE", str(onnx_bundle.path))
     assert main(["generate", PROMPT, "-o", "clip.npy"]) == 0
 
@@ -147,9 +129,9 @@ def test_generate_finds_the_bundle_or_says_how_to_give_one(
 def test_empty_name_of_a_bundle_is_no_default(
     capsys: CapSys, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert "name is empty" in _error(capsys, "generate", PROMPT, "--bundle", "")
+    assert "name is empty" in refusal(capsys, "generate", PROMPT, "--bundle", "")
     monkeypatch.setenv("MVSDK_BUNDLE", "")
-    assert "name is empty" in _error(capsys, "generate", PROMPT)
+    assert "name is empty" in refusal(capsys, "generate", PROMPT)
 
 
 @pytest.mark.parametrize(
@@ -169,7 +151,7 @@ def test_what_cannot_be_saved_is_refused_before_anything_is_loaded(
     words: str,
 ) -> None:
     monkeypatch.setattr(mvsdk, "load", lambda *_, **__: pytest.fail("loaded"))
-    assert words in _error(capsys, "generate", PROMPT, *options)
+    assert words in refusal(capsys, "generate", PROMPT, *options)
 
 
 def test_rate_in_the_json_is_that_of_the_file(capsys: CapSys, bundle: Path) -> None:
