@@ -17,21 +17,21 @@ from damage import (  # noqa: E402 - after the check for torch
     TRANSFORMER,
     VOCABULARY,
     Damage,
-    append,
-    cut,
+    Refusals,
     edit_header,
     edit_json,
     edit_weights,
     index_names,
-    link_out,
-    pickle_instead,
+    refused,
     rename_block,
+    repeat_tensor,
     shard,
     shard_then,
     spoil,
+    weights_not_loaded,
+    weights_not_opened,
     write_bytes,
 )
-from safetensors.torch import load_file, save_file  # noqa: E402
 
 from mvsdk_export.checkpoints import open_model  # noqa: E402
 from mvsdk_export.errors import CheckpointError  # noqa: E402
@@ -46,7 +46,8 @@ VAE_CONFIG = "vae/config.json"
 
 NESTED = b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
 
-REFUSED_AT_OPEN: dict[str, tuple[Damage, str]] = {
+REFUSED_AT_OPEN: Refusals = {
+    **weights_not_opened(TRANSFORMER, BIAS),
     "other recipe": (
         edit_json("model_index.json", recipe="wan"),
         "recipe is 'wan', want one of .*sticker; correct",
@@ -94,7 +95,6 @@ REFUSED_AT_OPEN: dict[str, tuple[Damage, str]] = {
         write_bytes(CONFIG, b" " * (1 << 20) + b"{}"),
         "more than 1048576 by",
     ),
-    "pickle instead": (pickle_instead, r"diffusion.*\.bin' is a pickle, .*weights_only=True"),
     "pickle inside": (
         write_bytes(TRANSFORMER, pickle.dumps({})),
         "no safetensors file but a pickle; convert",
@@ -108,9 +108,6 @@ REFUSED_AT_OPEN: dict[str, tuple[Damage, str]] = {
         "git lfs pull",
     ),
     "empty": (write_bytes(TRANSFORMER, b""), "is truncated: 0 bytes"),
-    "cut in header": (cut(TRANSFORMER, 100), "is truncated: 100 bytes, its header alone needs"),
-    "cut in data": (cut(TRANSFORMER, -1), "is truncated: .* bytes of data, want"),
-    "longer": (append(TRANSFORMER, b"\0"), "has bytes after its last tensor"),
     "giant header": (
         write_bytes(TRANSFORMER, b"\xff" * 7 + b"\0{"),
         "says that its header has .* at most 167",
@@ -121,10 +118,6 @@ REFUSED_AT_OPEN: dict[str, tuple[Damage, str]] = {
         "the header of .* is not JSON",
     ),
     "gap": (edit_header(lambda h: h.pop(BIAS)), "wrong offsets: tensor"),
-    "overlap": (
-        edit_header(lambda h: h["patch_out.bias"].update(data_offsets=[0, 64])),
-        "wrong offsets",
-    ),
     "no offsets": (
         edit_header(lambda h: h[BIAS].pop("data_offsets")),
         f"'{BIAS}' wron",
@@ -137,7 +130,6 @@ REFUSED_AT_OPEN: dict[str, tuple[Damage, str]] = {
         edit_header(lambda h: h[BIAS].update(dtype="F3")),
         "dtype 'F3', want F1",
     ),
-    "linked out": (link_out, "is a link out of the folder; copy the file into it"),
     "linked nowhere": (
         lambda f: ((f / TRANSFORMER).unlink(), (f / TRANSFORMER).symlink_to("nothing")),
         f"lacks {TRANSFORMER}",
@@ -172,14 +164,6 @@ REFUSED_AT_OPEN: dict[str, tuple[Damage, str]] = {
         "want each token once",
     ),
     "no pad": (edit_json(VOCABULARY, tokens=["[UNK]"]), r"the pad token '\[PAD\]'"),
-    "missing shard": (
-        shard_then(lambda f: (f / "transformer/part-1.safetensors").unlink()),
-        "lacks transformer/p",
-    ),
-    "shard elsewhere": (
-        index_names("../x.safetensors"),
-        "names the shard '../x.safetensors', want",
-    ),
     "pickled shard": (
         index_names("part-1.bin"),
         "names the shard 'part-1.bin', want a plain name",
@@ -195,10 +179,8 @@ REFUSED_AT_OPEN: dict[str, tuple[Damage, str]] = {
 @pytest.mark.parametrize(("damage", "message"), REFUSED_AT_OPEN.values(), ids=REFUSED_AT_OPEN)
 def test_damaged_folder_is_not_opened(model_copy: Path, damage: Damage, message: str) -> None:
     damage(model_copy)
-    with pytest.raises(CheckpointError, match=message) as caught:
+    with refused(message):
         open_model(model_copy, STICKER)
-    assert "\n" not in str(caught.value)
-    assert len(str(caught.value)) < 600
 
 
 @pytest.mark.parametrize(
@@ -262,7 +244,8 @@ def test_pickle_is_not_run(model_copy: Path) -> None:
 
 NAN, INF = float("nan"), float("inf")
 
-REFUSED_AT_LOAD: dict[str, tuple[Damage, str]] = {
+REFUSED_AT_LOAD: Refusals = {
+    **weights_not_loaded(TRANSFORMER, BIAS),
     "unknown field": (edit_json(CONFIG, depth=3), "key 'depth' is unknown, known: latent_channels"),
     "missing field": (
         edit_json("text_encoder/config.json", vocabulary_size=...),
@@ -307,7 +290,6 @@ REFUSED_AT_LOAD: dict[str, tuple[Damage, str]] = {
         edit_json(VOCABULARY, tokens=["[PAD]", "[UNK]"]),
         "vocab.json has 2; use the",
     ),
-    "key missing": (edit_weights(lambda w: w.pop(BIAS)), f"lacks 1 of [0-9]+ tensors: '{BIAS}'"),
     "keys missing": (
         edit_weights(lambda w: {BIAS: w[BIAS]}),
         "lacks [0-9]+ of [0-9]+ tensors: '.*', '.*', '.*' and [0-9]+ more; config.json and weights",
@@ -320,17 +302,9 @@ REFUSED_AT_LOAD: dict[str, tuple[Damage, str]] = {
         edit_weights(rename_block),
         "lacks 6 of [0-9]+ tensors: 'layers.0.to_q.weight', 'layers",
     ),
-    "shape": (
-        edit_weights(lambda w: w.update({BIAS: torch.zeros(16)})),
-        rf"tensor '{BIAS}' has shape \[16\], the network of config.json wants \[32\]",
-    ),
     "transposed": (
         edit_weights(lambda w: w.update({"time_in.weight": torch.zeros(64, 32)})),
         r"has shape \[64, 32\], the network of config.json wants \[32, 64\]",
-    ),
-    "integers": (
-        edit_weights(lambda w: w.update({BIAS: torch.zeros(32, dtype=torch.int8)})),
-        f"tensor '{BIAS}' has dtype I8, want F16, BF16, F32; save the weights again",
     ),
     "doubles": (
         edit_weights(lambda w: w.update({BIAS: torch.zeros(32).double()})),
@@ -350,10 +324,8 @@ def test_component_that_does_not_fit_is_not_loaded(
 ) -> None:
     damage(model_copy)
     folder = open_model(model_copy, STICKER)
-    with pytest.raises(CheckpointError, match=message) as caught:
+    with refused(message):
         folder.load("transformer")
-    assert "\n" not in str(caught.value)
-    assert len(str(caught.value)) < 600
 
 
 def test_only_the_asked_component_is_read(model_copy: Path) -> None:
@@ -366,10 +338,7 @@ def test_only_the_asked_component_is_read(model_copy: Path) -> None:
 
 def test_tensor_in_two_shards_is_refused(model_copy: Path) -> None:
     shard(model_copy)
-    first, second = (model_copy / f"transformer/part-{i}.safetensors" for i in (1, 2))
-    tensors = load_file(second)
-    name = min(tensors)
-    save_file({**load_file(first), name: tensors[name]}, first)
+    name = repeat_tensor(model_copy / "transformer")
     folder = open_model(model_copy, STICKER)
     with pytest.raises(CheckpointError, match=f"tensor '{re.escape(name)}' is in two shards"):
         folder.load("transformer")

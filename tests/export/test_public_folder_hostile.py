@@ -12,17 +12,17 @@ pytest.importorskip("diffusers")
 
 from damage import (  # noqa: E402 - after the check for torch
     Damage,
-    append,
+    Refusals,
     cut,
-    edit_header,
     edit_json,
     edit_weights,
-    link_out,
-    pickle_instead,
+    refused,
+    repeat_tensor,
     shard_then,
+    weights_not_loaded,
+    weights_not_opened,
     write_bytes,
 )
-from safetensors.torch import load_file, save_file  # noqa: E402
 from tiny_svd import CLIP_CONFIG, INDEX, PREPROCESSOR, SCHEDULE, UNET, UNET_CONFIG, VAE_CONFIG  # noqa: E402
 
 from mvsdk_export.checkpoints import ModelFolder, load_configs, open_model  # noqa: E402
@@ -35,7 +35,8 @@ MOBILEVD = find_recipe("mobilevd")
 BIAS = "conv_in.bias"
 """A tensor of the denoiser, of 32 values."""
 
-REFUSED_AT_OPEN: dict[str, tuple[Damage, str]] = {
+REFUSED_AT_OPEN: Refusals = {
+    **weights_not_opened(UNET, BIAS),
     "other pipeline": (
         edit_json(INDEX, _class_name="StableDiffusionPipeline"),
         "_class_name is 'StableDiffusionPipeline', want one of MvsdkPipeline, StableVideoDiff",
@@ -77,21 +78,8 @@ REFUSED_AT_OPEN: dict[str, tuple[Damage, str]] = {
     "crossed": (edit_json(SCHEDULE, sigma_min=900.0), "sigma_min is 900.0, want a number below si"),
     "NaN": (write_bytes(SCHEDULE, b'{"sigma_max": NaN}'), "holds the number NaN, which is not f"),
     "unknown key": (edit_json(SCHEDULE, eta=1.0), "key 'eta' is unknown, known: _class_name, "),
-    "pickle": (lambda f: pickle_instead(f, UNET), r"diffusion_pytorch_model\.bin' is a pickle"),
     "no weights": (lambda f: (f / UNET).unlink(), f"lacks {UNET}; download or make it again"),
-    "linked out": (lambda f: link_out(f, UNET), "is a link out of the folder; copy the file into"),
-    "cut": (cut(UNET, -2), "is truncated: .* bytes of data, want"),
-    "cut in header": (cut(UNET, 1000), "is truncated: 1000 bytes, its header alone needs"),
-    "longer": (append(UNET, b"\0\0"), "has bytes after its last tensor"),
     "tensor twice": (lambda f: _repeat_key(f / UNET), f"holds the key '{BIAS}' twice"),
-    "overlap": (
-        edit_header(lambda h: h[BIAS].update(data_offsets=[0, 128]), UNET),
-        "has wrong offsets: tensor",
-    ),
-    "lacks a shard": (
-        shard_then(lambda f: (f / "unet/part-2.safetensors").unlink(), UNET),
-        "lacks unet/part-2.safetensors; download or make it again",
-    ),
     "index names less": (
         shard_then(lambda f: _forget(f / f"{UNET}.index.json", BIAS), UNET),
         f"and its shards differ about tensor '{BIAS}'; download the weights again",
@@ -99,10 +87,6 @@ REFUSED_AT_OPEN: dict[str, tuple[Damage, str]] = {
     "index names another shard": (
         shard_then(lambda f: _move(f / f"{UNET}.index.json", BIAS), UNET),
         f"and its shards differ about tensor '{BIAS}'; download the weights again",
-    ),
-    "shard elsewhere": (
-        shard_then(edit_json(f"{UNET}.index.json", weight_map={"x": "../../x.safetensors"}), UNET),
-        "names the shard '../../x.safetensors', want a plain name that ends with .safetensors",
     ),
 }
 
@@ -132,13 +116,12 @@ def _repeat_key(weights: Path) -> None:
 @pytest.mark.parametrize(("damage", "message"), REFUSED_AT_OPEN.values(), ids=REFUSED_AT_OPEN)
 def test_damaged_folder_is_not_opened(svd_copy: Path, damage: Damage, message: str) -> None:
     damage(svd_copy)
-    with pytest.raises(CheckpointError, match=message) as caught:
+    with refused(message):
         open_model(svd_copy)
-    assert "\n" not in str(caught.value)
-    assert len(str(caught.value)) < 700
 
 
-REFUSED_AT_LOAD: dict[str, tuple[Damage, str]] = {
+REFUSED_AT_LOAD: Refusals = {
+    **weights_not_loaded(UNET, BIAS),
     "other class": (
         edit_json(UNET_CONFIG, _class_name="UNet2DConditionModel"),
         "_class_name is 'UNet2DConditionModel', want 'UNetSpatioTemporalConditionModel'",
@@ -195,38 +178,19 @@ REFUSED_AT_LOAD: dict[str, tuple[Damage, str]] = {
         edit_json(CLIP_CONFIG, hidden_act="relu"),
         "image_encoder/config.json describes no ClipVisionEncoder that can be built: .*relu",
     ),
-    "key missing": (
-        edit_weights(lambda w: w.pop(BIAS), UNET),
-        f"lacks 1 of [0-9]+ tensors: '{BIAS}'; config.json and weights must come",
-    ),
     "unexpected": (
         edit_weights(lambda w: w.update(ema=torch.zeros(1)), UNET),
         "holds 1 unexpected tensors: 'ema'; config.json and weights must come",
-    ),
-    "shape": (
-        edit_weights(lambda w: w.update({BIAS: torch.zeros(16)}), UNET),
-        rf"tensor '{BIAS}' has shape \[16\], the network of config.json wants \[32\]",
-    ),
-    "integers": (
-        edit_weights(lambda w: w.update({BIAS: torch.zeros(32, dtype=torch.int64)}), UNET),
-        f"tensor '{BIAS}' has dtype I64, want F16, BF16, F32; save the weights again",
     ),
     "not finite": (
         edit_weights(lambda w: w[BIAS].fill_(float("nan")), UNET),
         rf"tensor '{BIAS}' holds 32 of 32 values that are not finite \(32 NaN, 0 infinite\)",
     ),
     "tensor in two shards": (
-        shard_then(lambda f: _copy_tensor(f / "unet"), UNET),
+        shard_then(lambda f: repeat_tensor(f / "unet"), UNET),
         "tensor '.*' is in two shards, want one",
     ),
 }
-
-
-def _copy_tensor(folder: Path) -> None:
-    first, second = (folder / f"part-{i}.safetensors" for i in (1, 2))
-    tensors = load_file(second)
-    name = min(tensors)
-    save_file({**load_file(first), name: tensors[name]}, first)
 
 
 def _load_all(folder: ModelFolder) -> None:
@@ -240,10 +204,8 @@ def test_component_that_does_not_fit_is_not_loaded(
     svd_copy: Path, damage: Damage, message: str
 ) -> None:
     damage(svd_copy)
-    with pytest.raises(CheckpointError, match=message) as caught:
+    with refused(message):
         _load_all(open_model(svd_copy))
-    assert "\n" not in str(caught.value)
-    assert len(str(caught.value)) < 700
 
 
 def test_a_folder_of_another_model_is_refused(
