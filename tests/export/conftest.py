@@ -11,6 +11,9 @@ import pytest
 
 if TYPE_CHECKING:
     from exporting import Toolchain
+    from part_models import Arrays, Borders
+
+    from mvsdk_export.networks.svd.unet import SVDUNet
 
 
 @pytest.fixture(scope="session")
@@ -41,6 +44,53 @@ def tiny_svd_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def svd_copy(tiny_svd_folder: Path, tmp_path: Path) -> Path:
     """Return a copy of `tiny_svd_folder` that a test may change."""
     return Path(shutil.copytree(tiny_svd_folder, tmp_path / "copy"))
+
+
+@pytest.fixture
+def seeded() -> None:
+    """Start torch's random numbers anew."""
+    pytest.importorskip("torch").manual_seed(0)
+
+
+@pytest.fixture
+def unet() -> SVDUNet:
+    """Return the tiny denoiser that tests of compression start from."""
+    pytest.importorskip("torch")
+    from compressing import build_unet
+
+    return build_unet()
+
+
+@pytest.fixture(scope="session")
+def hourglass(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a small denoiser as an ONNX model, to be cut: only read it."""
+    pytest.importorskip("torch")
+    from part_models import write_hourglass
+
+    return write_hourglass(tmp_path_factory.mktemp("hourglass") / "model.onnx")
+
+
+@pytest.fixture(scope="session")
+def hourglass_feeds() -> list[Arrays]:
+    """Return some inputs of `hourglass`."""
+    pytest.importorskip("torch")
+    from part_models import make_feeds
+
+    return make_feeds()
+
+
+@pytest.fixture(scope="session")
+def hourglass_w8a16(
+    hourglass: Path, hourglass_feeds: list[Arrays], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[list[Path], Borders]:
+    """Return three parts of `hourglass`, quantised one by one, and the borders of the whole."""
+    from part_models import quantize_parts
+
+    from mvsdk_export.targets.split import split_model
+
+    folder = tmp_path_factory.mktemp("parts")
+    parts = split_model(hourglass, folder, parts=3, most_bytes=1 << 30)
+    return quantize_parts(parts, hourglass_feeds, folder / "w8a16")
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ pytest.importorskip("torch", reason="needs the extra export")
 pytest.importorskip("diffusers", reason="writes the folders")
 
 import torch  # noqa: E402
+from comparing import relative_error  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from mvsdk_export.checkpoints import ModelFolder, open_model  # noqa: E402
@@ -45,10 +46,6 @@ def _predict(network: Any) -> Tensor:
         torch.randn(1, 1, config.cross_attention_dim, generator=draw),
         torch.tensor([[6.0, 127.0, 0.02]]),
     )
-
-
-def _difference(got: Tensor, want: Tensor) -> float:
-    return float((got - want).abs().max() / want.abs().max())
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +81,7 @@ def test_the_denoiser_is_the_one_that_the_functions_make(
     unet = open_model(tiny_svd_folder).load("unet")
     assert isinstance(unet, SVDUNet)
     want, reports = compress_unet(unet, MOBILEVD, latent_size=LATENT_SIZE)
-    assert _difference(_run(compressed), _predict(want)) < 0.01  # float16 weights
+    assert relative_error(_run(compressed), _predict(want)) < 0.01  # float16 weights
     document = json.loads((compressed / "compression.json").read_text("utf-8"))
     assert document["steps"] == json.loads(json.dumps([r.to_json() for r in reports]))
     assert document["config"] == json.loads(json.dumps(asdict(want.config)))
@@ -163,9 +160,9 @@ def test_steps_may_be_done_one_by_one(
         done = toolchain("compress", folder, "--only", step, "--out", out, *SIZE)
         assert done.status == 0, done.err
         folder = out
-    assert _difference(_run(tmp_path / "fold"), _run(tiny_svd_folder)) < 0.01
+    assert relative_error(_run(tmp_path / "fold"), _run(tiny_svd_folder)) < 0.01
     assert open_model(folder).load_config("unet") == open_model(compressed).load_config("unet")
-    assert _difference(_run(folder), _run(compressed)) < 0.02
+    assert relative_error(_run(folder), _run(compressed)) < 0.02
 
 
 def test_settings_are_those_of_the_command_line(
