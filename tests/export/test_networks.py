@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.usefixtures("seeded")]
 pytest.importorskip("torch", reason="needs the extra export")
 pytest.importorskip("onnxscript", reason="needs the extra export")
 
 import onnx  # noqa: E402
 import torch  # noqa: E402
+from comparing import relative_error  # noqa: E402
 from tiny_models import tiny_networks  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
@@ -51,11 +52,6 @@ UNET = UNetConfig(
 )
 Form = Callable[..., Tensor]
 Arguments = Callable[[int], tuple[Any, ...]]
-
-
-@pytest.fixture(autouse=True)
-def _seeded() -> None:
-    torch.manual_seed(0)
 
 
 def _maps(clips: int) -> Tensor:
@@ -112,18 +108,13 @@ def _cases() -> list[Any]:
     ]
 
 
-def _relative_error(got: Tensor, want: Tensor) -> float:
-    assert got.shape == want.shape
-    return float((got - want).abs().max() / want.abs().max())
-
-
 @pytest.mark.parametrize(("forms", "name", "arguments", "clips"), _cases())
 def test_all_forms_of_a_layer_say_the_same(
     forms: dict[str, Form], name: str, arguments: Arguments, clips: int
 ) -> None:
     reference = next(iter(forms.values()))
     inputs = arguments(clips)
-    assert _relative_error(forms[name](*inputs), reference(*inputs)) < 1e-5
+    assert relative_error(forms[name](*inputs), reference(*inputs)) < 1e-5
 
 
 @pytest.mark.parametrize("layer", ["temporal_conv", "temporal_attention"])
@@ -141,9 +132,7 @@ def test_temporal_forms_are_the_conv3d_and_attention_of_the_papers() -> None:
     x, weight, bias, _ = _conv_arguments(1)
     want = nn.functional.conv3d(x.transpose(0, 1)[None], weight, bias, padding=(1, 0, 0))[0]
     assert (
-        _relative_error(
-            TEMPORAL_CONV_FORMS["conv2d"](x, weight, bias, FRAMES), want.transpose(0, 1)
-        )
+        relative_error(TEMPORAL_CONV_FORMS["conv2d"](x, weight, bias, FRAMES), want.transpose(0, 1))
         < 1e-5
     )
     q, k, v = (torch.randn(FRAMES, CHANNELS, 1, 1) for _ in range(3))
@@ -152,7 +141,7 @@ def test_temporal_forms_are_the_conv3d_and_attention_of_the_papers() -> None:
         part = slice(head * CHANNELS // HEADS, (head + 1) * CHANNELS // HEADS)
         one = torch.stack([q, k, v])[:, None, :, part, 0, 0]  # (3, 1, F, d)
         want = nn.functional.scaled_dot_product_attention(one[0], one[1], one[2])[0]
-        assert _relative_error(got[:, part, 0, 0], want) < 1e-5
+        assert relative_error(got[:, part, 0, 0], want) < 1e-5
 
 
 def _randomised(network: nn.Module) -> nn.Module:
@@ -220,7 +209,7 @@ def test_npu_forms_change_neither_weights_nor_results(name: str) -> None:
     assert set_forms_(network) is network
     layers = [module for module in network.modules() if hasattr(module, "form")]
     assert all(layer.form == type(layer).NPU_FORM for layer in layers)
-    assert _relative_error(network(*inputs.values()), want) < 1e-5
+    assert relative_error(network(*inputs.values()), want) < 1e-5
     assert weights.keys() == network.state_dict().keys()
     assert all(torch.equal(value, weights[key]) for key, value in network.state_dict().items())
 
@@ -307,7 +296,7 @@ def test_two_clips_in_a_batch_are_two_clips() -> None:
             inputs["timestep"][clip : clip + 1],
             inputs["encoder_hidden_states"][clip : clip + 1],
         )
-        assert _relative_error(together[frames], network(*one)) < 1e-5
+        assert relative_error(together[frames], network(*one)) < 1e-5
 
 
 @pytest.mark.parametrize(("frames", "height", "width"), [(1, 4, 4), (5, 12, 8), (16, 4, 16)])
@@ -326,7 +315,7 @@ def test_unet_takes_other_clip_lengths_and_sizes(frames: int, height: int, width
     out = network(*inputs.values())
     assert out.shape == inputs["sample"].shape
     assert out.isfinite().all()
-    assert _relative_error(set_forms_(network)(*inputs.values()), out) < 1e-5
+    assert relative_error(set_forms_(network)(*inputs.values()), out) < 1e-5
 
 
 @torch.no_grad()
@@ -354,7 +343,7 @@ def test_every_conditioning_input_reaches_the_output() -> None:
     reference = network(*inputs.values())
     for name in inputs:
         changed = inputs | {name: inputs[name] + 0.3}
-        assert _relative_error(network(*changed.values()), reference) > 1e-3, name
+        assert relative_error(network(*changed.values()), reference) > 1e-3, name
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ import pytest
 
 pytestmark = [
     pytest.mark.torch,
+    pytest.mark.usefixtures("seeded"),
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # diffusers
 ]
 pytest.importorskip("torch", reason="needs the extra export")
@@ -21,14 +22,21 @@ import numpy as np  # noqa: E402
 import onnx  # noqa: E402
 import onnxruntime  # noqa: E402
 import torch  # noqa: E402
+from comparing import lively, relative_error  # noqa: E402
 from PIL import Image  # noqa: E402
+from tiny_svd import (  # noqa: E402
+    CLIP_FIELDS,
+    UNET_FIELDS,
+    VAE_BLOCKS,
+    VAE_FIELDS,
+    public_scheduler,
+)
 from torch import Tensor, nn  # noqa: E402
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # deprecations inside the libraries
     from diffusers import (
         AutoencoderKLTemporalDecoder,
-        EulerDiscreteScheduler,
         StableVideoDiffusionPipeline,
         UNetSpatioTemporalConditionModel,
     )
@@ -62,67 +70,27 @@ from mvsdk_export.networks.vae import Autoencoder, AutoencoderConfig  # noqa: E4
 from mvsdk_export.targets.onnx import export_onnx  # noqa: E402
 
 FRAMES, HEIGHT, WIDTH = 3, 64, 48
-UNET: dict[str, Any] = {
-    "block_out_channels": (32, 64, 64, 64),
-    "num_attention_heads": (2, 4, 2, 4),
-    "layers_per_block": 1,
-    "cross_attention_dim": 24,
-    "addition_time_embed_dim": 8,
-    "projection_class_embeddings_input_dim": 24,
-    "num_frames": FRAMES,
-}
-VAE: dict[str, Any] = {"block_out_channels": (32, 32, 64, 64), "layers_per_block": 1}
-CLIP: dict[str, Any] = {
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "image_size": 28,
-    "patch_size": 7,
-    "projection_dim": 24,
-    "hidden_act": "gelu",
-}
-SCHEDULER: dict[str, Any] = {
-    "prediction_type": "v_prediction",
-    "use_karras_sigmas": True,
-    "sigma_min": 0.002,
-    "sigma_max": 700.0,
-    "timestep_type": "continuous",
-    "timestep_spacing": "leading",
-    "steps_offset": 1,
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-}
-
-
-@pytest.fixture(autouse=True)
-def _seeded() -> None:
-    torch.manual_seed(0)
-
-
-def _lively(network: nn.Module) -> Any:
-    for parameter in network.parameters():
-        if parameter.ndim == 1:
-            nn.init.normal_(parameter, std=0.5)
-    return network.eval()
+UNET = UNET_FIELDS | {"num_frames": FRAMES}
+# The public code resizes to 224 whatever the encoder wants.
+PUBLIC_CLIP: dict[str, Any] = CLIP_FIELDS | {"image_size": 224, "patch_size": 56}
+VAE = VAE_FIELDS | {"block_out_channels": (32, 32, 64, 64)}
 
 
 def _unet(**fields: Any) -> SVDUNet:
-    return _lively(SVDUNet(SVDUNetConfig(**UNET, **fields)))
+    return lively(SVDUNet(SVDUNetConfig(**UNET, **fields)))
 
 
 def _vae() -> TemporalAutoencoder:
-    return _lively(TemporalAutoencoder(TemporalAutoencoderConfig(**VAE)))
+    return lively(TemporalAutoencoder(TemporalAutoencoderConfig(**VAE)))
 
 
 def _encoder() -> ClipVisionEncoder:
-    return _lively(ClipVisionEncoder(ClipVisionConfig(**CLIP)))
+    return lively(ClipVisionEncoder(ClipVisionConfig(**CLIP_FIELDS)))
 
 
 def _conditions() -> dict[str, Tensor]:
     return {
-        "encoder_hidden_states": torch.randn(1, 1, 24),
+        "encoder_hidden_states": torch.randn(1, 1, UNET["cross_attention_dim"]),
         "image_latents": torch.randn(1, 4, 8, 6),
         "added_time_ids": torch.tensor([[6.0, 127.0, 0.02]]),
     }
@@ -132,32 +100,23 @@ def _image(height: int = HEIGHT, width: int = WIDTH) -> Tensor:
     return torch.randint(0, 256, (1, height, width, 3)) / 255.0
 
 
-def _relative_error(got: Tensor, want: Tensor) -> float:
-    assert got.shape == want.shape
-    return float((got - want).detach().abs().max() / want.detach().abs().max())
-
-
 # The public pipeline
 
 
 def _pipeline() -> StableVideoDiffusionPipeline:
     """Build the public pipeline with small networks of random weights."""
-    # the public code resizes to 224 whatever the encoder wants
-    clip = CLIP | {"image_size": 224, "patch_size": 56}
     return StableVideoDiffusionPipeline(
-        vae=_lively(
-            AutoencoderKLTemporalDecoder(down_block_types=("DownEncoderBlock2D",) * 4, **VAE)
-        ),
-        image_encoder=_lively(CLIPVisionModelWithProjection(CLIPVisionConfig(**clip))),
-        unet=_lively(UNetSpatioTemporalConditionModel(**UNET)),
-        scheduler=EulerDiscreteScheduler(**SCHEDULER),
+        vae=lively(AutoencoderKLTemporalDecoder(down_block_types=VAE_BLOCKS, **VAE)),
+        image_encoder=lively(CLIPVisionModelWithProjection(CLIPVisionConfig(**PUBLIC_CLIP))),
+        unet=lively(UNetSpatioTemporalConditionModel(**UNET)),
+        scheduler=public_scheduler(),
         feature_extractor=CLIPImageProcessor(image_mean=CLIP_MEAN, image_std=CLIP_STD),
     )
 
 
 def _ours(pipeline: StableVideoDiffusionPipeline) -> tuple[Any, Any, Any]:
     """Return our networks with the weights of a public pipeline."""
-    encoder = ClipVisionEncoder(ClipVisionConfig(**CLIP | {"image_size": 224, "patch_size": 56}))
+    encoder = ClipVisionEncoder(ClipVisionConfig(**PUBLIC_CLIP))
     networks = (
         (encoder, pipeline.image_encoder),
         (TemporalAutoencoder(TemporalAutoencoderConfig(**VAE)), pipeline.vae),
@@ -202,7 +161,7 @@ def test_four_steps_are_those_of_the_public_pipeline(
     context = ImageEncoderGraph(encoder, HEIGHT, WIDTH)(image)
     first = FirstFrameGraph(vae)(image, noise, torch.tensor([strength]))
     denoiser = DenoiserGraph(unet, guidance)
-    scheduler = EulerDiscreteScheduler(**SCHEDULER)
+    scheduler = public_scheduler()
     scheduler.set_timesteps(4)
     x = latents[0] * scheduler.init_noise_sigma
     for sigma, following in zip(scheduler.sigmas[:-1], scheduler.sigmas[1:], strict=True):
@@ -222,7 +181,7 @@ def test_four_steps_are_those_of_the_public_pipeline(
 def test_one_step_is_the_denoised_result_of_the_first_step() -> None:
     unet, noise, conditions = _unet(), torch.randn(FRAMES, 4, 8, 6), _conditions()
     got = OneStepGraph(unet)(noise, **conditions)
-    scheduler = EulerDiscreteScheduler(**SCHEDULER)
+    scheduler = public_scheduler()
     scheduler.set_timesteps(4)
     timestep = scheduler.timesteps[0]
     x = noise * scheduler.init_noise_sigma
@@ -230,7 +189,7 @@ def test_one_step_is_the_denoised_result_of_the_first_step() -> None:
         scheduler.scale_model_input(x, timestep), timestep[None], **conditions
     )
     want = scheduler.step(velocity, timestep, x).pred_original_sample
-    assert _relative_error(got, want) < 1e-4
+    assert relative_error(got, want) < 1e-4
 
 
 # Graph by graph
@@ -267,7 +226,7 @@ def test_image_encoder_sees_a_normalised_image() -> None:
     graph, seen = ImageEncoderGraph(encoder, HEIGHT, WIDTH), list[Tensor]()
     encoder.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     colour = torch.tensor(CLIP_MEAN) + torch.tensor(CLIP_STD) * torch.tensor([1.0, 0.0, -1.0])
-    assert graph(colour.expand(1, HEIGHT, WIDTH, 3)).shape == (1, 1, 24)
+    assert graph(colour.expand(1, HEIGHT, WIDTH, 3)).shape == (1, 1, CLIP_FIELDS["projection_dim"])
     want = torch.tensor([1.0, 0.0, -1.0])[None, :, None, None].expand(1, 3, 28, 28)
     assert torch.allclose(seen[0], want, atol=1e-5)
 
@@ -305,8 +264,8 @@ def test_guidance_grows_from_the_first_frame_to_the_last() -> None:
     got = DenoiserGraph(unet, (1.0, 3.0))(**inputs)
     for frame, scale in enumerate((1.0, 2.0, 3.0)):
         want = without[frame] + scale * (with_image[frame] - without[frame])
-        assert _relative_error(got[frame], want) < 1e-4
-    assert _relative_error(got[0], with_image[0]) < 1e-4
+        assert relative_error(got[frame], want) < 1e-4
+    assert relative_error(got[0], with_image[0]) < 1e-4
 
 
 # What targets read
@@ -383,4 +342,4 @@ def test_graphs_are_traced_in_the_forms_of_npus(
     assert not folded
     feeds = {key: value.numpy() for key, value in inputs.items()}
     got = onnxruntime.InferenceSession(path).run(None, feeds)[0]
-    assert _relative_error(torch.from_numpy(np.asarray(got)), want) < 1e-3
+    assert relative_error(torch.from_numpy(np.asarray(got)), want) < 1e-3

@@ -1,4 +1,4 @@
-"""A public folder of Stable Video Diffusion, small and random, as diffusers itself writes it."""
+"""Stable Video Diffusion, small and random: its networks, and a folder as diffusers writes it."""
 
 from __future__ import annotations
 
@@ -19,6 +19,30 @@ UNET = "unet/diffusion_pytorch_model.safetensors"
 UNET_CONFIG = "unet/config.json"
 VAE_CONFIG = "vae/config.json"
 CLIP_CONFIG = "image_encoder/config.json"
+
+# What the public classes and ours are made with, if they are to be small.
+UNET_FIELDS: dict[str, Any] = {
+    "block_out_channels": (32, 32, 64, 64),
+    "num_attention_heads": (1, 1, 2, 2),
+    "layers_per_block": 1,
+    "cross_attention_dim": 16,
+    "addition_time_embed_dim": 8,
+    "projection_class_embeddings_input_dim": 24,
+    "num_frames": 4,
+}
+VAE_FIELDS: dict[str, Any] = {"block_out_channels": (32, 32, 32, 32), "layers_per_block": 1}
+CLIP_FIELDS: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 28,
+    "patch_size": 14,
+    "projection_dim": 16,
+    "hidden_act": "gelu",
+}
+VAE_BLOCKS = ("DownEncoderBlock2D",) * 4
+"""What the public autoencoder wants to be told beside its fields."""
 
 
 @contextlib.contextmanager
@@ -64,33 +88,11 @@ def tiny_pipeline(seed: int = 0) -> Any:
 
         torch.manual_seed(seed)
         pipeline = StableVideoDiffusionPipeline(
-            unet=UNetSpatioTemporalConditionModel(
-                block_out_channels=(32, 32, 64, 64),
-                num_attention_heads=(1, 1, 2, 2),
-                layers_per_block=1,
-                cross_attention_dim=16,
-                addition_time_embed_dim=8,
-                projection_class_embeddings_input_dim=24,
-                num_frames=4,
-            ),
+            unet=UNetSpatioTemporalConditionModel(**UNET_FIELDS),
             vae=AutoencoderKLTemporalDecoder(
-                block_out_channels=(32, 32, 32, 32),
-                down_block_types=("DownEncoderBlock2D",) * 4,
-                layers_per_block=1,
-                scaling_factor=0.18215,
+                **VAE_FIELDS, down_block_types=VAE_BLOCKS, scaling_factor=0.18215
             ),
-            image_encoder=CLIPVisionModelWithProjection(
-                CLIPVisionConfig(
-                    hidden_size=32,
-                    intermediate_size=64,
-                    num_hidden_layers=2,
-                    num_attention_heads=2,
-                    image_size=28,
-                    patch_size=14,
-                    projection_dim=16,
-                    hidden_act="gelu",
-                )
-            ),
+            image_encoder=CLIPVisionModelWithProjection(CLIPVisionConfig(**CLIP_FIELDS)),
             scheduler=public_scheduler(),
             feature_extractor=CLIPImageProcessor(),
         )

@@ -1,0 +1,143 @@
+"""The forms of the layers of Stable Video Diffusion: for training, and for NPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.torch, pytest.mark.usefixtures("seeded")]
+pytest.importorskip("torch", reason="needs the extra export")
+
+import torch  # noqa: E402
+from comparing import relative_error  # noqa: E402
+from small_svd_unets import COMPRESSED, FRAMES, small_inputs, small_unet  # noqa: E402
+from tiny_svd import CLIP_FIELDS, VAE_FIELDS  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
+
+from mvsdk_export.networks.blocks import set_forms_  # noqa: E402
+from mvsdk_export.networks.svd import clip_vision, transformer  # noqa: E402
+from mvsdk_export.networks.svd.clip_vision import ClipVisionConfig, ClipVisionEncoder  # noqa: E402
+from mvsdk_export.networks.svd.forms import (  # noqa: E402
+    FRAME_ATTENTION_FORMS,
+    GEGLU_FORMS,
+    QUICK_GELU_FORMS,
+    TOKEN_ATTENTION_FORMS,
+)
+from mvsdk_export.networks.svd.vae import (  # noqa: E402
+    TemporalAutoencoder,
+    TemporalAutoencoderConfig,
+)
+
+
+class _Ranks(TorchDispatchMode):
+    """Remember the highest rank of a tensor that any operator makes, views included."""
+
+    highest = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for value in out if isinstance(out, tuple | list) else (out,):
+            if isinstance(value, Tensor):
+                self.highest = max(self.highest, value.ndim)
+        return out
+
+
+def _tokens(frames: int = FRAMES) -> tuple[Tensor, Tensor, Tensor]:
+    q, k, v = 2 * torch.randn(3, frames, 6, 4 * 8)
+    return q, k, v
+
+
+FORMS: dict[str, tuple[dict[str, Any], Callable[[], tuple[Any, ...]]]] = {
+    "token_attention": (TOKEN_ATTENTION_FORMS, lambda: (*_tokens(), 4, 0.3)),
+    "frame_attention": (FRAME_ATTENTION_FORMS, lambda: (*_tokens(), FRAMES, 4, 0.3)),
+    "geglu": (
+        GEGLU_FORMS,
+        lambda: (
+            torch.randn(2, 5, 8),
+            torch.randn(12, 8),
+            torch.randn(12),
+            nn.functional.linear,
+        ),
+    ),
+    "quick_gelu": (QUICK_GELU_FORMS, lambda: (torch.randn(3, 4),)),
+}
+
+
+@pytest.mark.parametrize(
+    ("layer", "form"), [(layer, form) for layer, (table, _) in FORMS.items() for form in table]
+)
+def test_all_forms_of_a_layer_say_the_same(layer: str, form: str) -> None:
+    table, arguments = FORMS[layer]
+    inputs = arguments()
+    want = next(iter(table.values()))(*inputs)
+    assert relative_error(table[form](*inputs), want) < 1e-5
+
+
+def test_attention_in_bfloat16_says_the_same() -> None:
+    q, k, v = _tokens()
+    got = TOKEN_ATTENTION_FORMS["fused"](*(x.bfloat16() for x in (q, k, v)), 4, 0.3)
+    assert got.dtype == torch.bfloat16
+    assert relative_error(got.float(), TOKEN_ATTENTION_FORMS["fused"](q, k, v, 4, 0.3)) < 0.03
+
+
+def test_every_layer_with_forms_has_one_for_npus() -> None:
+    networks = [
+        small_unet(),
+        TemporalAutoencoder(TemporalAutoencoderConfig(**VAE_FIELDS)),
+        ClipVisionEncoder(replace(ClipVisionConfig(**CLIP_FIELDS), hidden_act="quick_gelu")),
+    ]
+    kinds = {
+        type(module)
+        for network in networks
+        for module in network.modules()
+        if hasattr(module, "form")
+    }
+    defined = {
+        kind
+        for module in (transformer, clip_vision)
+        for kind in vars(module).values()
+        if hasattr(kind, "NPU_FORM") and kind.__module__ == module.__name__
+    }
+    assert defined <= kinds
+    known = {form for table, _ in FORMS.values() for form in table}
+    assert all(kind.NPU_FORM in known for kind in defined)
+    for network in networks:
+        set_forms_(network)
+        for module in network.modules():
+            assert getattr(module, "form", None) == getattr(type(module), "NPU_FORM", None)
+
+
+@pytest.mark.parametrize("forms", ["training", "npu"])
+@torch.no_grad()
+def test_no_tensor_has_a_rank_above_four(forms: str) -> None:
+    vae = TemporalAutoencoder(TemporalAutoencoderConfig(**VAE_FIELDS))
+    unet, encoder = (
+        small_unet(**COMPRESSED["everything"]),
+        ClipVisionEncoder(ClipVisionConfig(**CLIP_FIELDS)),
+    )
+    whole = small_unet()
+    for network in (vae, unet, encoder, whole):
+        if forms == "npu":
+            set_forms_(network)
+    with _Ranks() as ranks:
+        vae.decode(vae.encode(torch.randn(2, 3, 16, 16)))
+        unet(**small_inputs())
+        whole(**small_inputs())
+        encoder(torch.randn(1, 3, 28, 28))
+        if forms == "training":
+            whole(**small_inputs(clips=2))
+            unet(**small_inputs(clips=2))
+    assert ranks.highest == 4
+
+
+@pytest.mark.parametrize("name", ["whole", *COMPRESSED])
+@torch.no_grad()
+def test_npu_forms_change_no_result(name: str) -> None:
+    network, inputs = small_unet(**COMPRESSED.get(name, {})).double(), small_inputs()
+    inputs = {key: value.double() for key, value in inputs.items()}
+    want = network(**inputs)
+    assert relative_error(set_forms_(network)(**inputs), want) < 1e-6  # sinusoids are float32
