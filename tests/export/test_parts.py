@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
-from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 pytest.importorskip("torch")
 
+from part_models import Arrays, make_model, run_model
 from tiny_mobilevd import write_tiny_animator_folder
 
 import mvsdk
@@ -32,12 +31,9 @@ from mvsdk_export.reference import Evaluation, save_calls
 from mvsdk_export.request import ExportRequest, VariantPlan
 from mvsdk_export.stages import Stage, StageRunner, timed
 from mvsdk_export.targets.join import join_models
-from mvsdk_export.targets.onnx import OPSET_VERSION, quantize_borders
 from mvsdk_export.targets.split import Part, split_model
 
 pytestmark = pytest.mark.torch
-
-Arrays = dict[str, NDArray[Any]]
 
 WIDTH, INNER = 8, 64
 NETWORK = ComponentRecipe(
@@ -97,14 +93,13 @@ def write_network(path: Path) -> Path:
             ("Sigmoid", "i", "frames"),
         )
     ]
-    values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, (1, WIDTH)) for n in "x"]
-    image, frames = (
-        helper.make_tensor_value_info(n, TensorProto.FLOAT, (1, WIDTH)) for n in ("image", "frames")
+    model = make_model(
+        nodes,
+        constants,
+        inputs={"x": (1, WIDTH), "image": (1, WIDTH)},
+        outputs={"frames": (1, WIDTH)},
     )
-    tensors = [numpy_helper.from_array(value, name) for name, value in constants.items()]
-    graph = helper.make_graph(nodes, "net", [*values, image], [frames], tensors)
-    opset = helper.make_opsetid("", OPSET_VERSION)
-    onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=10), path)
+    onnx.save(model, path)
     return path
 
 
@@ -117,13 +112,6 @@ def make_calls(count: int = 6) -> list[Arrays]:
         }
         for _ in range(count)
     ]
-
-
-def run_model(path: Path, values: Mapping[str, NDArray[Any]]) -> Arrays:
-    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
-    names = [value.name for value in session.get_outputs()]
-    found = session.run(names, {x.name: values[x.name] for x in session.get_inputs()})
-    return dict(zip(names, map(np.asarray, found), strict=True))
 
 
 def as_stage(folder: Path) -> Stage:
@@ -276,20 +264,6 @@ def test_parts_that_disagree_are_not_joined(tmp_path: Path) -> None:
     onnx.save(model, second)
     with pytest.raises(ExportError, match=r"part_1.onnx cannot be joined: it takes .* as uint16"):
         join_models([first, second], tmp_path / "joined.onnx", outputs=["frames"])
-
-
-def test_border_that_an_earlier_part_left_in_floating_point_stays_so(tmp_path: Path) -> None:
-    terms = {"s": np.array(0.5, np.float32), "z": np.array(7, np.uint16)}
-    nodes = [
-        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
-        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"]),
-    ]
-    values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, (1, 8)) for n in "xy"]
-    constants = [numpy_helper.from_array(value, name) for name, value in terms.items()]
-    graph = helper.make_graph(nodes, "graph", values[:1], values[1:], constants)
-    model = helper.make_model(graph)
-    assert quantize_borders(model, keep={"x"}) == {"y": (0.5, 7)}
-    assert model.graph.input[0].type.tensor_type.elem_type == TensorProto.FLOAT
 
 
 def border_of(stage: Stage, side: str) -> dict[str, tuple[Any, ...]]:
