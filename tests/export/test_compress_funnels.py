@@ -142,7 +142,10 @@ def test_funnels_survive_weights_without_full_rank(unet: SVDUNet) -> None:
     assert all(torch.isfinite(value).all() for value in wide.state_dict().values())
     narrow = wide.get_submodule("mid_block.attentions.0.transformer_blocks.0.attn1")
     was, now = _product(attention, "query_key"), _product(narrow, "query_key")
-    assert float((was - now)[0].norm() / was[0].norm()) < 1e-5  # rank 3 of the first head
+    assert float((was - now)[0].norm() / was[0].norm()) < 1e-5
+    for layer in (narrow.to_q, narrow.to_k):  # rank 3 of the first head
+        assert layer.funnel[0, :3].any(dim=1).all()
+        assert not layer.funnel[0, 3:].any()
 
 
 @pytest.mark.parametrize(
