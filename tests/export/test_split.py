@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -129,7 +130,7 @@ def test_constants_that_are_nodes_are_copied_too(tmp_path: Path) -> None:
 def test_what_branches_read_crosses(tmp_path: Path) -> None:
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, (1, 8)) for name in "uv"]
     then = [helper.make_node("Neg", ["h"], ["n"]), helper.make_node("Exp", ["n"], ["u"])]
-    branches = {
+    branches: dict[str, Any] = {
         "then_branch": helper.make_graph(then, "then", [], values[:1]),
         "else_branch": helper.make_graph(
             [helper.make_node("Abs", ["h"], ["v"])], "else", [], values[1:]
