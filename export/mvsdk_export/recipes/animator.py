@@ -81,5 +81,4 @@ ANIMATOR = Recipe(
         "Apache-2.0": "networks and weights",
         "MIT": "Fluent animated emoji (Microsoft), the clips that the model was trained on",
     },
-    ships_weights=False,
 )

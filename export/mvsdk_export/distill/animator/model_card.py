@@ -15,6 +15,7 @@ from mvsdk_export.distill.animator.clips import (
     is_never_mirrored,
 )
 from mvsdk_export.distill.animator.course import IMPORTANCE_FILE
+from mvsdk_export.distill.animator.losses import HIDDEN_SHARE
 from mvsdk_export.distill.animator.networks import (
     FPS,
     NOISE_AUGMENTATION,
@@ -193,10 +194,12 @@ def _training(facts: AnimatorFacts) -> str:
 
 {options_table(recipe)}
 
-AdamW with a warm-up and a cosine to a hundredth, on {recipe.bank_clips} clips that were drawn and
-encoded once (seed {recipe.bank_seed}). The image encoder, in place of one that has seen millions of
-captions, first learns to name what the pictures show and how it moves. Then the base learns to
-predict velocities at lognormal noise levels, the encoder with it, which is frozen from then on.
+AdamW with a warm-up and a cosine to a hundredth, Muon in its place for the matrices of the
+denoisers, on {recipe.bank_clips} clips that were drawn and encoded once (seed {recipe.bank_seed}).
+The image encoder, in place of one that has seen millions of captions, first learns to name what the
+pictures show and how it moves. Then the base learns to predict velocities, the encoder with it,
+which is frozen from then on: {HIDDEN_SHARE:.0%} of the clips under noise that hides them, the
+others at the levels of Stable Video Diffusion.
 Everything after is adversarial finetuning as in SF-V: predictions from the three noisy levels of a
 grid of four
 ({shares} of the time, the noisiest first), judged by spatial and temporal heads on the levels of
