@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from mvsdk.manifest import DType, TensorSpec
 from mvsdk_export.targets.renaming import rename_values
+from mvsdk_export.targets.sharing import share_constants_
 
 OPSET_VERSION = 21
 """The first with 16-bit quantisation operators of ONNX's own."""
@@ -118,9 +119,9 @@ def _optimize(model: ir.Model) -> None:
             output_size_limit=_NO_LIMIT,
         )
         rewriter.rewrite(model, RULES)
+    passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    share_constants_(model)
     for tidy in (
-        passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
-        passes.DeduplicateInitializersPass(),
         passes.CommonSubexpressionEliminationPass(),
         passes.OutputFixPass(),
         passes.NameFixPass(),

@@ -9,7 +9,45 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mvsdk.conditioning import MAX_FPS, MAX_MOTION
 from mvsdk_export.networks.forms import temporal_unrolled
+from mvsdk_export.networks.svd.blocks import sinusoids
+
+# Forms of the embedding of what is told beside a picture: added_time_ids (B, 3), width of each ->
+# (B, 3 * width)
+
+
+def added_angles(values: Tensor, dim: int) -> Tensor:
+    """Compute every angle.
+
+    In half precision those of motion bucket 255 are an eighth of a radian apart, and a sine was off
+    by up to 0.17 on the HTP's emulator.
+    """
+    return sinusoids(values.flatten(), dim).reshape(values.shape[0], -1)
+
+
+def added_tables(values: Tensor, dim: int) -> Tensor:
+    """Interpolate rows of tables, which are known before anything runs.
+
+    A motion bucket is a whole number and meets one row, so it is exact in half precision as well.
+    Frames per second have a row each quarter: between two of them the error is below 1 / 128, what
+    half precision rounds 16 and more to. Noise goes up to 1, where angles are fine as they are.
+    """
+    fps, motion, noise = (values[:, index : index + 1] for index in range(3))
+    parts = (
+        _interpolated(fps, MAX_FPS - 1, 4, dim),
+        _interpolated(motion, MAX_MOTION, 1, dim),
+        sinusoids(noise.flatten(), dim),
+    )
+    return torch.cat(parts, dim=1)
+
+
+def _interpolated(values: Tensor, most: float, rows_per_unit: int, dim: int) -> Tensor:
+    """Embed values `(B, 1)` of 0 to `most`, linear between rows."""
+    rows = torch.arange(int(most * rows_per_unit) + 1, dtype=values.dtype, device=values.device)
+    shares = F.relu(1 - (values * rows_per_unit - rows).abs())
+    return shares @ sinusoids(rows / rows_per_unit, dim)
+
 
 # Forms of attention between tokens: q (N, P, heads * d), k and v (N, L, heads * d), heads, scale
 # of the logits -> like q
@@ -151,6 +189,10 @@ FRAME_ATTENTION_FORMS: dict[str, Callable[[Tensor, Tensor, Tensor, int, int, flo
 GEGLU_FORMS: dict[str, Callable[[Tensor, Tensor, Tensor, Linear], Tensor]] = {
     "one_product": geglu_one_product,
     "two_products": geglu_two_products,
+}
+ADDED_FORMS: dict[str, Callable[[Tensor, int], Tensor]] = {
+    "angles": added_angles,
+    "tables": added_tables,
 }
 QUICK_GELU_FORMS: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": quick_gelu_sigmoid,

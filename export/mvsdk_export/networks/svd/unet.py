@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, cat, nn
 
 from mvsdk_export.networks.blocks import GroupNorm, SiLU
+from mvsdk_export.networks.svd.added_values import AddedSinusoids
 from mvsdk_export.networks.svd.blocks import (
     Downsample,
     Mlp,
@@ -138,6 +139,7 @@ class SVDUNet(nn.Module):
         self.activation = SiLU()
         self.conv_in = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
         self.time_embedding = Mlp(widths[0], embedding_dim, embedding_dim)
+        self.added_sinusoids = AddedSinusoids(config.addition_time_embed_dim)
         self.add_embedding = Mlp(
             config.projection_class_embeddings_input_dim, embedding_dim, embedding_dim
         )
@@ -262,7 +264,7 @@ class SVDUNet(nn.Module):
         """Return the conditions of every level."""
         b, config = timestep.shape[0], self.config
         times = sinusoids(timestep, config.block_out_channels[0])
-        added = sinusoids(added_time_ids.flatten(), config.addition_time_embed_dim).reshape(b, -1)
+        added = self.added_sinusoids(added_time_ids)
         embedding = self.time_embedding(times.to(sample.dtype))
         embedding = self.activation(embedding + self.add_embedding(added.to(sample.dtype)))
         num_frames = sample.shape[0] // b
