@@ -114,9 +114,9 @@ def _manifest(
         folder.scheduler, request.steps, request.default_steps, conditioning=recipe.conditioning
     )
     extensions: dict[str, JsonValue] = {}
-    if request.guidance is not None:
-        sampler = replace(sampler, guidance_scale=max(request.guidance))
-        extensions[GUIDANCE] = list(request.guidance)
+    if request.folded_guidance is not None:
+        sampler = replace(sampler, guidance_scale=max(request.folded_guidance))
+        extensions[GUIDANCE] = list(request.folded_guidance)
     return Manifest(
         name=recipe.name,
         task=recipe.task,

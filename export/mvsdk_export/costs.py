@@ -109,6 +109,34 @@ def measure_recipe(
     )
 
 
+def estimate_crossing_bytes(
+    component: ComponentRecipe,
+    config: Any,
+    sizes: Mapping[str, int],
+    options: GraphOptions,
+    parts: int,
+) -> int:
+    """Estimate the float32 bytes of what the parts of a cut graph give to later ones, in one call.
+
+    As targets/split.py cuts, parts have about equal weights and little crosses. Guidance doubles
+    what crosses: both evaluations run through a part before the next one begins.
+
+    Args:
+        component: As `measure_component` takes it; so `config` and `sizes`.
+        config: Configuration of the network.
+        sizes: Sizes that the symbols of shapes have.
+        options: Of the graph; its guidance tells one evaluation from two.
+        parts: Number of parts.
+    """
+    once = replace(options, guidance=None)
+    graph = wrap(component, set_forms_(build_on_meta(component, config)), once)
+    inputs = _empty_inputs(component, sizes)
+    trace = _Trace(graph, inputs)
+    with torch.device("meta"), torch.no_grad(), trace:
+        graph(*inputs)
+    return trace.crossing_bytes(parts) * (1 if options.guidance is None else 2)
+
+
 def measure_component(
     component: ComponentRecipe,
     config: Any,
@@ -117,12 +145,15 @@ def measure_component(
 ) -> ComponentCosts:
     """Return the costs of one component at the sizes that the symbols of its shapes have."""
     graph = wrap(component, set_forms_(build_on_meta(component, config)), options)
+    return measure_graph(component.name, graph, *_empty_inputs(component, sizes))
+
+
+def _empty_inputs(component: ComponentRecipe, sizes: Mapping[str, int]) -> tuple[Tensor, ...]:
     shapes = input_shapes(component, sizes)
-    inputs = [
+    return tuple(
         torch.empty(shapes[tensor.name], dtype=getattr(torch, tensor.dtype), device="meta")
         for tensor in component.inputs
-    ]
-    return measure_graph(component.name, graph, *inputs)
+    )
 
 
 def count_flops(run: Callable[..., Any], *inputs: Tensor) -> Mapping[str, int]:
@@ -226,6 +257,8 @@ class _Trace(TorchDispatchMode):
         super().__init__()
         self.used: list[Tensor] = []
         self.operators: list[_Operator] = []
+        self._weights_before: list[int] = []
+        """Elements of the weights that were read up to each operator."""
         self._weights = {_storage(weight): weight for weight in graph.parameters()}
         self._buffers: dict[int, _Buffer] = {}
         self._kept: list[Tensor] = []
@@ -256,6 +289,7 @@ class _Trace(TorchDispatchMode):
         written = {_storage(tensor) for tensor in writes}
         for storage in read:
             self._buffers[storage].died = now
+        self._weights_before.append(sum(weight.numel() for weight in self.used))
         is_view = written <= read
         self.operators.append(
             _Operator(name=name, buffers=frozenset() if is_view else frozenset(read | written))
@@ -280,6 +314,33 @@ class _Trace(TorchDispatchMode):
             changes[buffer.born] += buffer.bytes(precision)
             changes[buffer.died + 1] -= buffer.bytes(precision)
         return max(accumulate(changes))
+
+    def crossing_bytes(self, parts: int) -> int:
+        """Return the float32 bytes that cross any of the cuts into parts of about equal weight.
+
+        Each cut is where least crosses, a tenth of a part before or behind the equal share.
+        """
+        read = self._weights_before
+        alive = [0] * (len(read) + 1)
+        made = [buffer for buffer in self._buffers.values() if buffer.born or buffer.died]
+        for buffer in made:
+            alive[buffer.born] += buffer.bytes("fp32")
+            alive[buffer.died] -= buffer.bytes("fp32")
+        alive = list(accumulate(alive))
+        share = read[-1] / parts
+        cuts = [
+            min(
+                (i for i, x in enumerate(read) if abs(x - share * part) <= share / 10),
+                key=alive.__getitem__,
+                default=min(range(len(read)), key=lambda i: abs(read[i] - share * part)),
+            )
+            for part in range(1, parts)
+        ]
+        return sum(
+            buffer.bytes("fp32")
+            for buffer in made
+            if any(buffer.born <= cut < buffer.died for cut in cuts)
+        )
 
     def working_set(self, operator: _Operator, precision: Precision) -> int:
         """Return the bytes of the activations that an operator reads and writes."""

@@ -31,6 +31,7 @@ from mvsdk_export.lowering import Lowering, lower
 from mvsdk_export.pictures import PAINTER, PictureFiles, check_pictures, find_pictures
 from mvsdk_export.preflight import check_findings, count_parts, preflight_costs
 from mvsdk_export.request import ExportRequest
+from mvsdk_export.room import check_room, estimate_calibration_bytes
 from mvsdk_export.schedule import make_sampler
 from mvsdk_export.stages import Run, Stage, StageRunner
 from mvsdk_export.verify import check_parity
@@ -116,7 +117,7 @@ def check_request(request: ExportRequest) -> tuple[ComponentCosts, ...]:
 def _measure(request: ExportRequest) -> tuple[ComponentCosts, ...]:
     folder = request.folder
     return measure_recipe(
-        folder.recipe, folder.configs(), **request.size, guidance=request.guidance
+        folder.recipe, folder.configs(), **request.size, guidance=request.folded_guidance
     )
 
 
@@ -132,12 +133,16 @@ def export(request: ExportRequest, runner: StageRunner, on_stage: OnStage) -> Ex
         OutputError: If the output exists, or cannot be written; before any work.
         CheckpointError: If a weight file is damaged, or the folder does not fit together.
         ScheduleError: As `check_request`.
-        ExportError: If a stage fails.
+        ExportError: If a stage fails, or the disk has no room for what calibrates.
         ParityError: If a variant misses a floor; nothing is written then.
     """
     costs = check_request(request)
+    lowerings = plan_lowerings(request, costs)
+    clips = len(_calibration(request).prompts)
+    needed_bytes = estimate_calibration_bytes(request, costs, lowerings, clips)
+    check_room(needed_bytes, runner.cache_folder)
     with BundleWriter(request.out, overwrite=request.overwrite) as writer:
-        artefacts = _make_graphs(request, plan_lowerings(request, costs), runner, on_stage)
+        artefacts = _make_graphs(request, lowerings, runner, on_stage)
         on_stage("put the bundle together")
         manifest = add_files(writer, request, costs, artefacts)
         if request.verify:
@@ -168,7 +173,7 @@ def _make_graphs(
         return runner.run(name, function, **options)
 
     for part in folder.recipe.components:
-        arguments = {"component": part.name, **request.size, "guidance": request.guidance}
+        arguments = {"component": part.name, **request.size, "guidance": request.folded_guidance}
         traced[part.name] = run(f"trace {part.name}", "trace", arguments=arguments, **outside)
     recorded: Stage | None = None
     if any(plan.precision == "w8a16" for plan in request.variants):
@@ -251,7 +256,7 @@ def _calibration(request: ExportRequest) -> _Recording:
     return _Recording(
         folder=request.folder,
         size=request.size,
-        guidance=request.guidance,
+        guidance=request.folded_guidance,
         steps=request.steps,
         default_steps=request.default_steps,
         prompts=files.calibration if files else request.folder.recipe.calibration_prompts,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from mvsdk.devices import Chipset
 from mvsdk.manifest import Precision, Target
@@ -28,9 +29,9 @@ class ExportRequest:
     decode_frames: int | None = None
     """Frames that the decoder's graph takes at once, a divisor of `num_frames`: each such part is
     decoded as a clip of its own. None for all."""
-    guidance: tuple[float, float] | None = None
-    """Classifier-free guidance of the first and the last frame, folded into the denoiser's graph;
-    None for one evaluation of the network without it."""
+    guidance: tuple[float, float] | Literal["none"] | None = None
+    """Classifier-free guidance of the first and the last frame; "none" for one evaluation of the
+    network without it; None for what clips of the checkpoint's scheduler are made with."""
     pictures: Path | None = None
     """Folder of pictures that calibrate and verify; None for those that the recipe names."""
     part_bytes: int = PART_BYTES
@@ -63,6 +64,13 @@ class ExportRequest:
             "width": self.width,
             "decode_frames": self.decode_frames or self.num_frames,
         }
+
+    @property
+    def folded_guidance(self) -> tuple[float, float] | None:
+        """The guidance that the denoiser's graph holds; None for none."""
+        if self.guidance is None:
+            return self.folder.recipe.default_guidance
+        return None if self.guidance == "none" else self.guidance
 
     @property
     def default_steps(self) -> int:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mvsdk_export.recipes import ComponentRecipe
+from mvsdk_export.recipes.spec import TensorRecipe
 
 
 def config_sizes(configs: Mapping[str, Any]) -> dict[str, dict[str, int]]:
@@ -64,7 +65,14 @@ def input_shapes(
     component: ComponentRecipe, sizes: Mapping[str, int]
 ) -> dict[str, tuple[int, ...]]:
     """Return the shape of every input of a component's graph, by name."""
-    return {
-        tensor.name: tuple(sizes[s] if isinstance(s, str) else s for s in tensor.shape)
-        for tensor in component.inputs
-    }
+    names = (tensor.name for tensor in component.inputs)
+    return dict(zip(names, tensor_shapes(component.inputs, sizes), strict=True))
+
+
+def tensor_shapes(
+    tensors: Sequence[TensorRecipe], sizes: Mapping[str, int]
+) -> list[tuple[int, ...]]:
+    """Return the shapes of inputs or outputs, in their order."""
+    return [
+        tuple(sizes[s] if isinstance(s, str) else s for s in tensor.shape) for tensor in tensors
+    ]

@@ -181,7 +181,7 @@ def _read_request(options: argparse.Namespace) -> ExportRequest:
         chips=chipsets,
         **size,
         steps=tuple(sorted(steps)),
-        guidance=guidance,
+        guidance=guidance or "none",
         pictures=pictures,
         out=options.out or Path(recipe.name + SUFFIX),
         overwrite=options.overwrite,
@@ -218,7 +218,7 @@ def _show_plan(request: ExportRequest, *, as_json: bool) -> None:
         "height": request.height,
         "width": request.width,
         "steps": list(request.steps),
-        "guidance": request.guidance,
+        "guidance": request.folded_guidance,
         "variants": plans,
         "stages": count_stages(request),
         "out": str(request.out),
@@ -227,9 +227,8 @@ def _show_plan(request: ExportRequest, *, as_json: bool) -> None:
         show_json(content)
         return
     size = f"{request.num_frames} frames of {request.width} x {request.height}"
-    guidance = (
-        "" if request.guidance is None else "guidance {:g} to {:g}, ".format(*request.guidance)
-    )
+    scales = request.folded_guidance
+    guidance = "" if scales is None else "guidance {:g} to {:g}, ".format(*scales)
     show(
         f"{content['model']} from {content['checkpoint']}\n"
         f"{size}, {guidance}steps {', '.join(map(str, request.steps))}; "

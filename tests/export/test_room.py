@@ -1,0 +1,94 @@
+"""Room on disk for what calibrates: estimated from shapes, refused before any work."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+pytest.importorskip("torch")
+
+from tiny_mobilevd import write_tiny_animator_folder
+
+from mvsdk_export import room
+from mvsdk_export.errors import ExportError
+from mvsdk_export.export import check_request, export, plan_lowerings
+from mvsdk_export.request import ExportRequest
+from mvsdk_export.room import check_room, estimate_calibration_bytes
+from mvsdk_export.stages import StageRunner
+
+pytestmark = pytest.mark.torch
+
+
+@pytest.fixture
+def request_in_parts(tmp_path: Path) -> ExportRequest:
+    """Return a request for a tiny model of four steps with guidance, its denoiser in 3 parts."""
+    request = ExportRequest(
+        folder=write_tiny_animator_folder(tmp_path / "model", one_step=False),
+        target="onnx",
+        precisions=("w8a16",),
+        chips=(),
+        num_frames=4,
+        height=64,
+        width=64,
+        steps=(1, 3),
+        out=tmp_path / "out",
+    )
+    sizes = {item.component: item.weight_bytes["fp32"] for item in check_request(request)}
+    return replace(request, part_bytes=-(-sizes["unet"] // 3))
+
+
+def estimate(request: ExportRequest, clips: int = 1) -> int:
+    costs = check_request(request)
+    return estimate_calibration_bytes(request, costs, plan_lowerings(request, costs), clips)
+
+
+def test_guidance_is_that_of_the_scheduler_unless_told_otherwise(
+    request_in_parts: ExportRequest, tmp_path: Path
+) -> None:
+    """As the command line has it."""
+    assert request_in_parts.folded_guidance == (1.0, 3.0)
+    assert replace(request_in_parts, guidance=(2.0, 2.0)).folded_guidance == (2.0, 2.0)
+    assert replace(request_in_parts, guidance="none").folded_guidance is None
+    one_step = write_tiny_animator_folder(tmp_path / "one")
+    assert replace(request_in_parts, folder=one_step).folded_guidance is None
+
+
+def test_what_calibrates_grows_with_clips_steps_and_cuts(request_in_parts: ExportRequest) -> None:
+    cut = estimate(request_in_parts)
+    assert estimate(request_in_parts, 5) == 5 * cut
+    whole = estimate(replace(request_in_parts, part_bytes=1 << 30))
+    frames = 4 * 64 * 64 * 3
+    per_clip = 2 * (frames + 4 * 4 * 8 * 8 * 4)  # of the decoder, by the numbers of steps
+    assert per_clip < whole < cut
+    unguided = replace(request_in_parts, guidance="none")
+    assert cut - whole == 2 * (estimate(unguided) - whole)
+    longer = replace(request_in_parts, steps=(1, 3, 4))
+    assert estimate(longer) - estimate(replace(longer, part_bytes=1 << 30)) == 2 * (cut - whole)
+    assert estimate(replace(request_in_parts, precisions=("fp32", "fp16"))) == 0
+
+
+def test_export_without_room_is_refused_before_any_work(
+    request_in_parts: ExportRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "not" / "there"
+    monkeypatch.setattr(room.shutil, "disk_usage", lambda _: SimpleNamespace(free=1 << 20))
+    with StageRunner(cache) as runner, pytest.raises(ExportError) as error:
+        export(request_in_parts, runner, lambda name: pytest.fail(name))
+    assert "calibration keeps about " in str(error.value)
+    assert "1.0 MiB are free; set MVSDK_CACHE to a folder on a larger disk" in str(error.value)
+    assert not cache.exists()
+
+
+def test_what_an_earlier_run_left_counts_as_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room.shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
+    check_room(100, tmp_path)
+    with pytest.raises(ExportError, match=r"101 B in .*, where 100 B are free"):
+        check_room(101, tmp_path)
+    (tmp_path / "record-0").mkdir()
+    (tmp_path / "record-0" / "calls.npz").write_bytes(b"1")
+    check_room(101, tmp_path)
