@@ -20,8 +20,6 @@ LEVELS: dict[int, tuple[int, int, int, int]] = {
 CONTEXT, EMBEDDING = 1024, 1280
 FEEDS = 2
 """Random inputs that a quantisation sees: its ranges matter to nobody here."""
-PART_BYTES = 3 << 29
-"""Largest weights of a part in float32: what handles a part holds them several times."""
 
 
 def trace_block(*, folder: str, block: str, level: int, form: str) -> dict[str, Any]:
@@ -167,6 +165,7 @@ def _compressed_config() -> Any:
 
 def split(*, folder: str, parts: int | None) -> dict[str, Any]:
     """Cut the traced denoiser; what the parts are goes to a file."""
+    from mvsdk_export.preflight import PART_BYTES
     from mvsdk_export.targets.split import split_model
 
     found = split_model(

@@ -92,7 +92,7 @@ def test_a_plain_install_requires_four_packages(metadata: Message) -> None:
 def test_extras_bring_what_their_names_say(metadata: Message) -> None:
     assert set(metadata.get_all("Provides-Extra", [])) == EXTRAS
     export = _requirements(metadata, "export")
-    assert {"torch", "onnx", "onnxscript", "safetensors"} <= export
+    assert {"torch", "onnx", "onnxscript"} <= export
     assert _requirements(metadata, "snapdragon") == export | {"onnxruntime-qnn"}
     train = _requirements(metadata, "train")
     assert {*export, "transformers", "tokenizers"} <= train

@@ -1,6 +1,7 @@
 """Operations of many denoisers that differ in a few blocks: each distinct block is counted once.
 
 A table of compressed networks needs seconds so, where `reports.measure_costs` needs one for each.
+That one runs every block, as it counts a part of each: the temporal one, which pruning takes out.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mvsdk_export.networks.svd.unet import SVDUNet, SVDUNetConfig
+from mvsdk_export.compress.rebuilding import build_empty
+from mvsdk_export.compress.reports import meta_inputs
+from mvsdk_export.networks.svd.config import SVDUNetConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,21 +37,14 @@ def count_unet(config: SVDUNetConfig, latent_size: tuple[int, int]) -> UNetCount
         config: The network; its `num_frames` is the length of the clip.
         latent_size: Height and width of the latents.
     """
-    with torch.device("meta"):
-        unet = SVDUNet(config).eval()
-        inputs = (
-            torch.empty(config.num_frames, config.in_channels, *latent_size),
-            torch.empty(1),
-            torch.empty(1, 1, config.cross_attention_dim),
-            torch.empty(1, 3),
-        )
+    unet = build_empty(config).eval()
     parameters = sum(weight.numel() for weight in unet.parameters())
     counter = FlopCounterMode(display=False)
     blocks = _Blocks(counter)
     for path, block in unet.temporal_blocks().items():
         block.forward = blocks.counted(path, block)
     with torch.no_grad(), counter:
-        unet(*inputs)
+        unet(*meta_inputs(config, latent_size))
     inside = tuple(f"{path}." for path in blocks.by_path)
     modules = {
         name.partition(".")[2]: sum(operators.values())

@@ -3,6 +3,10 @@
 FLOPs are twice the multiply-accumulates of convolutions, linear layers and matrix products, in the
 forms that training uses, as papers count them. They are counted on PyTorch's meta device from the
 configuration alone, so a plan of a compression needs no weights.
+
+This counts a network and, apart, what pruning takes out of each temporal block. `counting.py`
+counts many networks that differ little, by whole blocks and each distinct block once; a test holds
+its sums to these. `mvsdk_export.costs` counts any graph: a component's in the forms of phones.
 """
 
 from __future__ import annotations
@@ -152,7 +156,7 @@ def _measure(
             _count_(part, name, spent, counter)
     try:
         with torch.no_grad(), counter:
-            unet(*_inputs(config, latent_size))
+            unet(*meta_inputs(config, latent_size))
     except (ValueError, RuntimeError, ArithmeticError) as exc:
         raise CompressionError(
             f"the network cannot run on {config.num_frames} frames of latents "
@@ -184,7 +188,8 @@ def _count_(part: nn.Module, name: str, spent: dict[str, int], counter: FlopCoun
     part.register_forward_hook(finish)
 
 
-def _inputs(config: SVDUNetConfig, latent_size: tuple[int, int]) -> tuple[Tensor, ...]:
+def meta_inputs(config: SVDUNetConfig, latent_size: tuple[int, int]) -> tuple[Tensor, ...]:
+    """Return inputs of a denoiser for one clip, in the order of `forward`, without memory."""
     shapes = (
         (config.num_frames, config.in_channels, *latent_size),
         (1,),
