@@ -11,10 +11,12 @@ import pytest
 pytest.importorskip("torch", reason="needs the extra export")
 
 import torch
+from tiny_animator_training import FAMILY
 from tiny_training import SIZE, coarse_features, tiny_sprites
 from torch import Tensor, nn
 
-from mvsdk_export.distill.animator import networks
+from mvsdk_export.checkpoints import default_model_folder, open_model
+from mvsdk_export.distill.animator import losses, networks
 from mvsdk_export.distill.animator.bank import ClipBank
 from mvsdk_export.distill.animator.clips import (
     ORDINARY_BUCKET,
@@ -24,14 +26,17 @@ from mvsdk_export.distill.animator.clips import (
     is_never_mirrored,
 )
 from mvsdk_export.distill.animator.measures import drawn_ways, measure_animation, measure_ways
+from mvsdk_export.distill.animator.model_card import AnimatorFacts, write_animator_card
+from mvsdk_export.distill.animator.packaging import read_quality
 from mvsdk_export.distill.animator.quality import AnimatorMeasuring, AnimatorQuality
+from mvsdk_export.distill.animator.recipe import ANIMATOR_TRAINING
 from mvsdk_export.distill.autoencoder import to_network
 from mvsdk_export.distill.captions import held_out_background
 from mvsdk_export.distill.clips import ClipOptions
 from mvsdk_export.distill.measures import Frames, direction_of
 from mvsdk_export.distill.options import TrainingError
+from mvsdk_export.distill.packaging import count_parameters
 from mvsdk_export.distill.sprites import Sprites, load_subjects
-from mvsdk_export.networks.svd.config import SVDUNetConfig
 from mvsdk_export.networks.svd.unet import SVDUNet
 from mvsdk_export.recipes.animator import ANIMATOR
 
@@ -192,26 +197,13 @@ def test_recipe_says_what_is_ordinary() -> None:
 
 def test_folded_frame_rate_changes_nothing_at_that_rate_and_is_heard_at_no_other() -> None:
     torch.manual_seed(0)
-    unet = SVDUNet(
-        SVDUNetConfig(
-            in_channels=8,
-            out_channels=4,
-            block_out_channels=(16, 16, 8, 8),
-            layers_per_block=1,
-            num_attention_heads=(2, 2, 1, 1),
-            cross_attention_dim=16,
-            addition_time_embed_dim=8,
-            projection_class_embeddings_input_dim=24,
-            num_frames=2,
-            norm_groups=4,
-        )
-    ).eval()
+    unet = SVDUNet(FAMILY).eval()
 
     @torch.no_grad()
     def run(rate: float, bucket: float = 127.0) -> Tensor:
         generator = torch.Generator().manual_seed(1)
-        sample = torch.randn(2, 8, 4, 4, generator=generator)
-        context = torch.randn(1, 1, 16, generator=generator)
+        sample = torch.randn(3, 8, 8, 8, generator=generator)
+        context = torch.randn(1, 1, 12, generator=generator)
         return unet(sample, torch.ones(1), context, torch.tensor([[rate, bucket, 0.02]]))
 
     before, other = run(7.0), run(29.0)
@@ -222,3 +214,21 @@ def test_folded_frame_rate_changes_nothing_at_that_rate_and_is_heard_at_no_other
     assert (run(7.0, bucket=255.0) - before).abs().max() > 1e-5, "the bucket still is"
     networks.fold_frame_rate_(unet)
     torch.testing.assert_close(run(7.0), before, rtol=1e-5, atol=1e-6)
+
+
+def test_card_that_is_shipped_is_written_from_the_figures_beside_it() -> None:
+    folder = open_model(default_model_folder("animator"))
+    components = {part: folder.load(part) for part in ("image_encoder", "unet", "vae_decoder")}
+    facts = AnimatorFacts(
+        recipe=ANIMATOR_TRAINING,
+        unet=folder.load_config("unet"),
+        parameters=count_parameters(components),
+        quality=read_quality(folder),
+    )
+    assert (folder.path / "README.md").read_text(encoding="utf-8") == write_animator_card(facts)
+
+
+def test_three_clips_in_four_of_the_base_are_hidden() -> None:
+    sigmas = losses.base_sigmas(4000, torch.Generator().manual_seed(0))
+    assert (sigmas > 20).float().mean().item() == pytest.approx(0.75 * 0.98 + 0.25 * 0.08, abs=0.03)
+    assert (sigmas < 1).float().mean().item() == pytest.approx(0.25 * 0.33, abs=0.02)

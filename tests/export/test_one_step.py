@@ -113,3 +113,33 @@ def test_any_network_of_the_family_learns_to_jump(tmp_path: Path, keep: int | No
     with closing(train(student, loss, options, tmp_path)) as steps:
         assert len(losses_of(steps)) == 40
     assert distance() < 0.6 * before
+
+
+def test_shares_decide_from_which_levels_a_student_predicts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    noised: list[Tensor] = []
+
+    def note(clean: Tensor, noise: Tensor, sigmas: Tensor) -> Tensor:
+        noised.append(sigmas)
+        return edm.edm_noise(clean, noise, sigmas)
+
+    monkeypatch.setattr(one_step, "edm_noise", note)
+    backbone, student = tiny_student(None)
+    for level, shares in enumerate(((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))):
+        noised.clear()
+        loss = one_step.one_step_loss(draw_ramps, backbone, scheduler=EDMScheduler(), shares=shares)
+        loss(student, np.random.default_rng(0), torch.Generator().manual_seed(0))
+        assert (noised[0] == one_step.generator_levels(EDMScheduler())[level]).all()
+
+
+def test_weight_of_the_distance_is_that_which_is_asked_for() -> None:
+    backbone, student = tiny_student(None)
+    found = [
+        one_step.one_step_loss(
+            draw_ramps, backbone, scheduler=EDMScheduler(), reconstruction_weight=weight
+        )(student, np.random.default_rng(0), torch.Generator().manual_seed(0)).item()
+        for weight in (0.0, 1.0, 3.0)
+    ]
+    assert found[1] > found[0] + 0.05
+    assert found[2] - found[0] == pytest.approx(3 * (found[1] - found[0]), rel=1e-3)

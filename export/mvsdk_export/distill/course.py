@@ -49,8 +49,6 @@ class Course(ABC, Generic[RecipeT]):
 
     stages: ClassVar[tuple[str, ...]]
     """In the order in which they can be run: from "data" to "package"."""
-    bank: ClassVar[type[Bank]]
-    """What "latents" makes."""
     places: ClassVar[Mapping[str, str]]
     """Stage -> folder in the work folder where its files lie, "data" and "package" excepted."""
     rates: ClassVar[Mapping[str, Mapping[str, float]]] = {}

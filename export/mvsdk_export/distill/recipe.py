@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, fields, replace
 from typing import Self
 
@@ -13,7 +14,7 @@ _OPTIONS = "_options"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingRecipe:
+class TrainingRecipe(ABC):
     """All that decides the weights of a model, apart from the code.
 
     The recipe of a model adds its networks, and a field `STAGE_options` of `TrainOptions` for every
@@ -39,9 +40,9 @@ class TrainingRecipe:
     bank_seed: int = 1
 
     @property
+    @abstractmethod
     def usual(self) -> TrainingRecipe:
         """The recipe of that name as it stands, from which this one may differ."""
-        raise NotImplementedError
 
     @property
     def trained_stages(self) -> tuple[str, ...]:

@@ -2,8 +2,8 @@
 
 Folding writes a constant anew for every node that reads it. A layer normalisation without weights
 gets ones as long as its row, and group normalisation is written so (networks/forms.py): in the
-decoder of a clip of 14 frames of 512x256 they are 339 MiB beside 243 MiB of weights, and 58 MiB
-when each length is there once.
+decoder of a clip of 14 frames of 512x256 they come to 339 MiB by their shapes, beside 243 MiB of
+weights, and to 58 MiB when each length is there once.
 """
 
 from __future__ import annotations

@@ -81,13 +81,14 @@ def base_loss(bank: ClipBank, autoencoder: Autoencoder, batch_size: int) -> Loss
             predict_with(network.unet, batch.conditions(features)),
             batch.clean,
             torch.randn(batch.clean.shape, generator=noise),
-            _base_sigmas(batch_size, noise),
+            base_sigmas(batch_size, noise),
         )
 
     return loss
 
 
-def _base_sigmas(count: int, noise: torch.Generator) -> Tensor:
+def base_sigmas(count: int, noise: torch.Generator) -> Tensor:
+    """Draw the noise levels `(count,)` of a batch of the base."""
     hidden = torch.rand(count, generator=noise) < HIDDEN_SHARE
     return torch.where(
         hidden,
