@@ -18,7 +18,7 @@ from comparing import relative_error  # noqa: E402
 from tiny_models import tiny_networks  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
-from mvsdk_export.networks import blocks  # noqa: E402
+from mvsdk_export.networks import blocks, text_encoder, transformer  # noqa: E402
 from mvsdk_export.networks.blocks import set_forms_  # noqa: E402
 from mvsdk_export.networks.forms import (  # noqa: E402
     ACTIVATION_FORMS,
@@ -30,6 +30,7 @@ from mvsdk_export.networks.forms import (  # noqa: E402
     TEMPORAL_ATTENTION_FORMS,
     TEMPORAL_CONV_FORMS,
 )
+from mvsdk_export.networks.token_forms import TOKEN_ATTENTION_FORMS  # noqa: E402
 from mvsdk_export.networks.unet import SpatioTemporalUNet, UNetConfig  # noqa: E402
 from mvsdk_export.networks.vae import (  # noqa: E402
     PATCH,
@@ -218,8 +219,9 @@ def test_npu_forms_exist_and_every_layer_with_forms_has_one() -> None:
     networks = [make()[0] for make in NETWORKS.values()]
     modules = [module for network in networks for module in network.modules()]
     types = {type(module) for module in modules if hasattr(module, "form")}
-    assert types == {kind for kind in vars(blocks).values() if hasattr(kind, "NPU_FORM")}
-    tables = [forms for forms, _ in TABLES.values()]
+    layers = {kind for kind in vars(blocks).values() if hasattr(kind, "NPU_FORM")}
+    assert types == layers | {text_encoder.Layer, transformer.Layer}
+    tables = [*(forms for forms, _ in TABLES.values()), TOKEN_ATTENTION_FORMS]
     assert all(any(kind.NPU_FORM in forms for forms in tables) for kind in types)
 
 

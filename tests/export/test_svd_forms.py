@@ -25,8 +25,8 @@ from mvsdk_export.networks.svd.forms import (  # noqa: E402
     FRAME_ATTENTION_FORMS,
     GEGLU_FORMS,
     QUICK_GELU_FORMS,
-    TOKEN_ATTENTION_FORMS,
 )
+from mvsdk_export.networks.token_forms import TOKEN_ATTENTION_FORMS
 from mvsdk_export.networks.svd.vae import (  # noqa: E402
     TemporalAutoencoder,
     TemporalAutoencoderConfig,

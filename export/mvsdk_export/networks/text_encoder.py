@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mvsdk_export.networks.blocks import Projection
+from mvsdk_export.networks.token_forms import TOKEN_ATTENTION_FORMS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +54,7 @@ class TextEncoder(nn.Module):
         self.position_embedding = nn.Parameter(
             torch.randn(1, config.max_length, config.hidden_size) * 0.02
         )
-        self.layers = nn.ModuleList(_Layer(config) for _ in range(config.layers))
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
         self.final_norm = nn.LayerNorm(config.hidden_size)
         self.memory = SubjectMemory(config) if config.subjects else None
         nn.init.normal_(self.token_embedding.weight, std=0.02)
@@ -114,11 +115,17 @@ class SubjectMemory(nn.Module):
         return found.reshape(b, slots * self.tokens, size // self.tokens)
 
 
-class _Layer(nn.Module):
+class Layer(nn.Module):
+    """Attention between the tokens, then a feed-forward network."""
+
+    NPU_FORM: ClassVar[str] = "scaled_logits"
+
     def __init__(self, config: TextEncoderConfig) -> None:
         super().__init__()
         size = config.hidden_size
         self.heads = config.heads
+        self.scale = (size // config.heads) ** -0.5
+        self.form = "scaled_logits"
         self.norm1 = nn.LayerNorm(size)
         self.to_q = nn.Linear(size, size)
         self.to_k = nn.Linear(size, size)
@@ -129,12 +136,8 @@ class _Layer(nn.Module):
         self.fc2 = nn.Linear(4 * size, size)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map `(B, L, hidden_size)` to the same shape."""
         h = self.norm1(x)
-        q, k, v = (self._split(to(h)) for to in (self.to_q, self.to_k, self.to_v))
-        probabilities = (q @ k.transpose(2, 3) * q.shape[3] ** -0.5).softmax(dim=-1)
-        x = x + self.to_out((probabilities @ v).permute(0, 2, 1, 3).reshape(x.shape))
+        q, k, v = self.to_q(h), self.to_k(h), self.to_v(h)
+        x = x + self.to_out(TOKEN_ATTENTION_FORMS[self.form](q, k, v, self.heads, self.scale))
         return x + self.fc2(F.gelu(self.fc1(self.norm2(x))))
-
-    def _split(self, x: Tensor) -> Tensor:
-        b, length, size = x.shape
-        return x.reshape(b, length, self.heads, size // self.heads).permute(0, 2, 1, 3)

@@ -18,6 +18,7 @@ from mvsdk_export.networks.blocks import (
 )
 from mvsdk_export.networks.choices import CHOICE_DIM, ChoiceReader, without_share
 from mvsdk_export.networks.pictures import PICTURE_CHANNELS, Layout, Pictures
+from mvsdk_export.networks.token_forms import TOKEN_ATTENTION_FORMS
 from mvsdk_export.networks.vae import PATCH as PIXELS
 
 PATCH = 2
@@ -135,7 +136,7 @@ class SpatioTemporalTransformer(nn.Module):
             PreciseProjection(size, 2 * size), SiLU(), PreciseProjection(2 * size, size)
         )
         self.modulation = Projection(size, 6 * size)
-        self.layers = nn.ModuleList(_Layer(config) for _ in range(config.layers))
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
         self.norm_out = nn.LayerNorm(size, elementwise_affine=False)
         self.modulation_out = Projection(size, 2 * size)
         self.patch_out = PreciseProjection(size, PATCH * PATCH * config.latent_channels)
@@ -294,13 +295,17 @@ def _gate(x: Tensor, gate: Tensor) -> Tensor:
     return (frames * gate[:, :, None]).reshape(x.shape)
 
 
-class _Layer(nn.Module):
+class Layer(nn.Module):
     """Attention to all tokens and the words, then a feed-forward network, both modulated."""
+
+    NPU_FORM: ClassVar[str] = "fused"
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         size, inner = config.width, config.expansion * config.width
         self.heads = config.heads
+        self.scale = (size // config.heads) ** -0.5
+        self.form = "fused"
         self.norm1 = nn.LayerNorm(size, elementwise_affine=False)
         self.norm_context = nn.LayerNorm(size)
         self.to_q = nn.Linear(size, size)
@@ -327,10 +332,4 @@ class _Layer(nn.Module):
     def _attend(self, x: Tensor, context: Tensor) -> Tensor:
         keys = torch.cat([self.to_kv(x), self.context_to_kv(context)], dim=1)
         k, v = keys.chunk(2, dim=2)
-        q, k, v = (self._split(part) for part in (self.to_q(x), k, v))
-        out = F.scaled_dot_product_attention(q, k, v)
-        return out.transpose(1, 2).reshape(x.shape)
-
-    def _split(self, x: Tensor) -> Tensor:
-        b, length, size = x.shape
-        return x.reshape(b, length, self.heads, size // self.heads).transpose(1, 2)
+        return TOKEN_ATTENTION_FORMS[self.form](self.to_q(x), k, v, self.heads, self.scale)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from mvsdk_export.networks.svd.blocks import TokenProjection
-from mvsdk_export.networks.svd.forms import QUICK_GELU_FORMS, TOKEN_ATTENTION_FORMS
+from mvsdk_export.networks.svd.forms import QUICK_GELU_FORMS
+from mvsdk_export.networks.token_forms import TOKEN_ATTENTION_FORMS
 
 MAX_IMAGE_SIZE = 1024
 """Largest side of an image: matrices that resize to it are made when a graph is."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from mvsdk.conditioning import MAX_FPS, MAX_MOTION
 from mvsdk_export.networks.forms import temporal_unrolled
 from mvsdk_export.networks.svd.blocks import sinusoids
+from mvsdk_export.networks.token_forms import token_batched, token_fused
 
 # Forms of the embedding of what is told beside a picture: added_time_ids (B, 3), width of each ->
 # (B, 3 * width)
@@ -47,50 +48,6 @@ def _interpolated(values: Tensor, most: float, rows_per_unit: int, dim: int) -> 
     rows = torch.arange(int(most * rows_per_unit) + 1, dtype=values.dtype, device=values.device)
     shares = F.relu(1 - (values * rows_per_unit - rows).abs())
     return shares @ sinusoids(rows / rows_per_unit, dim)
-
-
-# Forms of attention between tokens: q (N, P, heads * d), k and v (N, L, heads * d), heads, scale
-# of the logits -> like q
-
-
-def _split(x: Tensor, heads: int) -> Tensor:
-    n, length, width = x.shape
-    return x.reshape(n, length, heads, width // heads).transpose(1, 2)  # (N, heads, L, d)
-
-
-def _merge(x: Tensor) -> Tensor:
-    n, heads, length, d = x.shape
-    return x.transpose(1, 2).reshape(n, length, heads * d)
-
-
-def token_fused(q: Tensor, k: Tensor, v: Tensor, heads: int, scale: float) -> Tensor:
-    """Use the framework's kernel, which never writes the probabilities to memory.
-
-    Not on CPUs in bfloat16: there it is two to nine times slower than the products it fuses.
-    """
-    if q.device.type == "cpu" and q.dtype == torch.bfloat16:
-        return token_batched(q, k, v, heads, scale)
-    q, k, v = (_split(x, heads) for x in (q, k, v))
-    return _merge(F.scaled_dot_product_attention(q, k, v, scale=scale))
-
-
-def token_batched(q: Tensor, k: Tensor, v: Tensor, heads: int, scale: float) -> Tensor:
-    """Multiply matrices with the heads in the batch."""
-    q, k, v = (_split(x, heads) for x in (q * scale, k, v))
-    return _merge((q @ k.transpose(2, 3)).softmax(dim=-1) @ v)
-
-
-def token_heads_split(q: Tensor, k: Tensor, v: Tensor, heads: int, scale: float) -> Tensor:
-    """Unroll the heads: one product per head, concatenated."""
-    q = q * scale
-    parts = zip(*(x.chunk(heads, dim=2) for x in (q, k, v)), strict=True)
-    return torch.cat([(a @ b.transpose(1, 2)).softmax(dim=-1) @ c for a, b, c in parts], dim=2)
-
-
-def token_rows_split(q: Tensor, k: Tensor, v: Tensor, heads: int, scale: float) -> Tensor:
-    """Unroll heads and batch: only the probabilities of one head of one frame live at a time."""
-    rows = zip(*(x.split(1) for x in (q, k, v)), strict=True)
-    return torch.cat([token_heads_split(a, b, c, heads, scale) for a, b, c in rows])
 
 
 # Forms of attention between frames, position by position: q, k, v (B * F, P, heads * d), F, heads,
@@ -175,12 +132,6 @@ def quick_gelu_tanh(x: Tensor) -> Tensor:
     return x * (torch.tanh(x * 0.851) * 0.5 + 0.5)
 
 
-TOKEN_ATTENTION_FORMS: dict[str, Callable[[Tensor, Tensor, Tensor, int, float], Tensor]] = {
-    "fused": token_fused,
-    "batched": token_batched,
-    "heads_split": token_heads_split,
-    "rows_split": token_rows_split,
-}
 FRAME_ATTENTION_FORMS: dict[str, Callable[[Tensor, Tensor, Tensor, int, int, float], Tensor]] = {
     "fused": frames_fused,
     "batched": frames_batched,

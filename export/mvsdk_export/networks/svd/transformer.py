@@ -19,8 +19,8 @@ from mvsdk_export.networks.svd.blocks import (
 from mvsdk_export.networks.svd.forms import (
     FRAME_ATTENTION_FORMS,
     GEGLU_FORMS,
-    TOKEN_ATTENTION_FORMS,
 )
+from mvsdk_export.networks.token_forms import TOKEN_ATTENTION_FORMS
 
 
 class SelfAttention(nn.Module):

@@ -1,0 +1,249 @@
+"""Mixed precision of weights: which weight gets how many bits, measured on recorded calls.
+
+Most weights of a denoiser bear four or six bits; a few decide what a clip looks like and need more.
+Which ones is measured, for all weights and all their schemes at once: a compressed weight is off by
+d, and to first order the output is off by J d. For a random v of unit variance the mean of
+(v^T J d)^2 is |J d|^2, and the gradient of v^T output by the weight is J^T v. So every backward pass
+is one sample of every weight's share in the error of the output.
+
+Reference:
+    Hutchinson 1990, doi:10.1080/03610919008812866 (random probes of quadratic forms); Dong et al.
+    2019, arXiv:1905.03696 (bit widths by sensitivity).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from mvsdk_export.errors import CompressionError
+from mvsdk_export.quantize.weights import FLOAT16, Compressed, WeightScheme, compress
+
+PROBES = 2
+"""Random vectors for each recorded call."""
+CALLS = 32
+"""Recorded calls that are looked at, spread over all of them. Some weights matter to few clips: of
+the default model's, those that spin a subject."""
+_ROUNDS = 6
+"""Assignments that are measured before the floor is given up."""
+
+Feed = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """What every weight is stored as."""
+
+    schemes: Mapping[str, WeightScheme]
+    """Name of a weight -> how it is stored."""
+    weights: Mapping[str, Compressed]
+    """Those that are not float16, compressed."""
+    sqnr_db: float
+    """Measured: the worst of the looked-at calls, in float32 with these weights."""
+    bits: float
+    """Stored bits of a weight, the mean over all that could be compressed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Candidate:
+    scheme: WeightScheme
+    compressed: Compressed | None
+    """None for float16."""
+    stored_bytes: int
+    noise: float
+    """Its share of the error: mean of |J d|^2 / |output|^2 over the calls."""
+
+
+def assign(
+    module: nn.Module,
+    candidates: Mapping[str, Sequence[WeightScheme]],
+    feeds: Sequence[Feed],
+    *,
+    target_db: float,
+) -> Assignment:
+    """Give each weight the fewest bits with which the output stays as near as wanted.
+
+    All begin with their first scheme. While the predicted error is too large, the weight whose next
+    scheme saves most error per byte gets it. Then the result is measured, and the aim is raised by
+    what is missing.
+
+    Args:
+        module: Network that gives one tensor; inputs by position, in the order of a feed. Its
+            weights are as they were afterwards.
+        candidates: Name of a parameter or buffer -> its schemes, the smallest first.
+        feeds: Inputs of recorded calls.
+        target_db: SQNR that the output shall have on the looked-at calls.
+
+    Raises:
+        CompressionError: If there is nothing to measure on.
+    """
+    if not feeds:
+        raise CompressionError("no recorded calls to measure on; export with calibration prompts")
+    weights = dict(module.state_dict(keep_vars=True))
+    chosen = [feeds[i] for i in sorted({int(x) for x in np.linspace(0, len(feeds) - 1, CALLS)})]
+    rows = {name: _candidates(name, weights[name], tried) for name, tried in candidates.items()}
+    noise = _measure_noise(module, {name: weights[name] for name in rows}, rows, chosen)
+    ladders = {name: _ladder(row, noise[name]) for name, row in rows.items()}
+    aim, best = target_db, None
+    references = [_run(module, feed) for feed in chosen]
+    for _ in range(_ROUNDS):
+        picked = _pick(ladders, aim)
+        measured = _measure(module, weights, picked, chosen, references)
+        best = Assignment(
+            schemes={name: item.scheme for name, item in picked.items()},
+            weights={n: x.compressed for n, x in picked.items() if x.compressed is not None},
+            sqnr_db=measured,
+            bits=8
+            * sum(x.stored_bytes for x in picked.values())
+            / max(1, sum(weights[name].numel() for name in picked)),
+        )
+        if measured >= target_db:
+            break
+        aim += target_db - measured + 0.5
+    assert best is not None
+    return best
+
+
+def _candidates(
+    name: str, weight: Tensor, schemes: Sequence[WeightScheme]
+) -> list[tuple[WeightScheme, Compressed | None]]:
+    values = weight.detach().numpy()
+    return [(x, None if x == FLOAT16 else compress(name, values, x)) for x in schemes]
+
+
+def _measure_noise(
+    module: nn.Module,
+    weights: Mapping[str, Tensor],
+    rows: Mapping[str, Sequence[tuple[WeightScheme, Compressed | None]]],
+    feeds: Sequence[Feed],
+) -> dict[str, list[float]]:
+    """Return each weight's share of the error, in the order of its schemes."""
+    total = {name: np.zeros(len(row)) for name, row in rows.items()}
+    generator = torch.Generator().manual_seed(0)
+    frozen = {name: weight.requires_grad for name, weight in weights.items()}
+    for weight in weights.values():
+        weight.requires_grad_(True)
+    with torch.enable_grad():
+        for feed in feeds:
+            output = module(*_tensors(feed))
+            signal = float(output.detach().double().square().sum())
+            for probe in range(PROBES):
+                sign = torch.randint(0, 2, output.shape, generator=generator) * 2.0 - 1.0
+                gradients = torch.autograd.grad(
+                    (output * sign).sum(),
+                    list(weights.values()),
+                    retain_graph=probe + 1 < PROBES,
+                    allow_unused=True,
+                )
+                for (name, weight), gradient in zip(weights.items(), gradients, strict=True):
+                    if gradient is not None:
+                        total[name] += _shares(weight, gradient, rows[name]) / max(signal, 1e-30)
+    for name, weight in weights.items():
+        weight.requires_grad_(frozen[name])
+    return {name: list(found / (len(feeds) * PROBES)) for name, found in total.items()}
+
+
+def _shares(
+    weight: Tensor,
+    gradient: Tensor,
+    row: Sequence[tuple[WeightScheme, Compressed | None]],
+) -> NDArray[np.float64]:
+    """Return the square of what each scheme does to one probe of the output."""
+    shares = np.zeros(len(row))
+    for index, (_, compressed) in enumerate(row):
+        if compressed is not None:
+            error = torch.from_numpy(compressed.dense.astype(np.float32)) - weight.detach()
+            shares[index] = float((error * gradient).sum()) ** 2
+    return shares
+
+
+def _ladder(
+    row: Sequence[tuple[WeightScheme, Compressed | None]], noise: Sequence[float]
+) -> list[_Candidate]:
+    """Return the schemes of a weight that are worth their bytes, rising in bytes."""
+    found: list[_Candidate] = []
+    for (scheme, compressed), share in zip(row, noise, strict=True):
+        if compressed is None:
+            size = 2 * math.prod(next(c for _, c in row if c is not None).dense.shape)
+        else:
+            size = compressed.stored_bytes
+        item = _Candidate(scheme=scheme, compressed=compressed, stored_bytes=size, noise=share)
+        while found and found[-1].stored_bytes >= item.stored_bytes:
+            found.pop()  # a small weight's palettes may take more than the weight
+        if not found or item.noise < found[-1].noise:
+            found.append(item)
+    return found
+
+
+def _pick(ladders: Mapping[str, Sequence[_Candidate]], target_db: float) -> dict[str, _Candidate]:
+    """Climb the ladders until the sum of the shares is small enough."""
+    places = dict.fromkeys(ladders, 0)
+    allowed = 10 ** (-target_db / 10)
+    total = sum(row[0].noise for row in ladders.values())
+    while total > allowed and (steps := list(_steps(ladders, places))):
+        _, name, place = max(steps)
+        total -= ladders[name][places[name]].noise - ladders[name][place].noise
+        places[name] = place
+    return {name: ladders[name][place] for name, place in places.items()}
+
+
+def _steps(
+    ladders: Mapping[str, Sequence[_Candidate]], places: Mapping[str, int]
+) -> Iterator[tuple[float, str, int]]:
+    """Yield for each weight its best further step: error saved per byte, name, place."""
+    for name, row in ladders.items():
+        here = row[places[name]]
+        further = [
+            ((here.noise - row[i].noise) / (row[i].stored_bytes - here.stored_bytes), name, i)
+            for i in range(places[name] + 1, len(row))
+        ]
+        if further:
+            yield max(further)
+
+
+def _measure(
+    module: nn.Module,
+    weights: Mapping[str, Tensor],
+    picked: Mapping[str, _Candidate],
+    feeds: Sequence[Feed],
+    references: Sequence[Tensor],
+) -> float:
+    """Return the worst SQNR of the calls with the picked weights in place, then restore them."""
+    kept = {name: weights[name].detach().clone() for name in picked}
+    with torch.no_grad():
+        for name, item in picked.items():
+            if item.compressed is not None:
+                weights[name].copy_(torch.from_numpy(item.compressed.dense.astype(np.float32)))
+        try:
+            values = [
+                _sqnr_db(_run(module, feed), reference)
+                for feed, reference in zip(feeds, references, strict=True)
+            ]
+        finally:
+            for name, value in kept.items():
+                weights[name].copy_(value)
+    return min(values)
+
+
+def _run(module: nn.Module, feed: Feed) -> Tensor:
+    with torch.no_grad():
+        return module(*_tensors(feed))
+
+
+def _tensors(feed: Feed) -> list[Tensor]:
+    return [torch.from_numpy(np.array(value)) for value in feed.values()]
+
+
+def _sqnr_db(output: Tensor, reference: Tensor) -> float:
+    signal = float(reference.double().square().sum())
+    noise = float((output.double() - reference.double()).square().sum())
+    return 10 * math.log10(max(signal, 1e-300) / max(noise, 1e-300))
+
+

@@ -1,0 +1,149 @@
+"""Capture of a network as an exported program: where targets begin that read PyTorch, not ONNX."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export import ExportedProgram
+
+
+class PixelBorders(nn.Module):
+    """A graph with pixels at its border as phones take and give them: whole numbers of 0 to 255.
+
+    The networks of the toolchain know numbers in [0, 1], and leave it to the lowering to make bytes
+    of them. ONNX has an operator for that; here it is written out.
+    """
+
+    def __init__(
+        self,
+        graph: nn.Module,
+        names: Collection[str],
+        *,
+        pixel_inputs: Collection[str] = (),
+        pixel_outputs: Collection[str] = (),
+        dtype: torch.dtype = torch.uint8,
+    ) -> None:
+        """Wrap a graph.
+
+        Args:
+            graph: Takes and gives float32.
+            names: Names of its inputs, in the order of `forward`.
+            pixel_inputs: Those of them that are pixels.
+            pixel_outputs: Any name, if what it gives are pixels: graphs give one tensor.
+            dtype: Type of the pixels that cross. A float type holds whole numbers too.
+        """
+        super().__init__()
+        self.graph = graph
+        self._pixels = [name in pixel_inputs for name in names]
+        self._gives_pixels = bool(pixel_outputs)
+        self._dtype = dtype
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Run the graph, with pixels of the border's type for those that are pixels."""
+        taken = [
+            value.float() / 255.0 if pixels else value
+            for value, pixels in zip(inputs, self._pixels, strict=True)
+        ]
+        given = self.graph(*taken)
+        if not self._gives_pixels:
+            return given
+        # Halves to even, as ONNX rounds.
+        return torch.round(given * 255.0).to(self._dtype)
+
+
+def capture(network: nn.Module, inputs: Mapping[str, Tensor]) -> ExportedProgram:
+    """Export a network of fixed shapes, with everything folded that depends on weights alone.
+
+    Args:
+        network: Network in evaluation mode.
+        inputs: Example of every input, in the order of `forward`.
+
+    Returns:
+        A program whose inputs are those of `forward`, with weights as parameters or buffers.
+    """
+    examples = tuple(inputs.values())
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
+        warnings.simplefilter("ignore")  # deprecations inside torch, not ours to act on
+        module = torch.export.export(network.eval(), examples).module(check_guards=False)
+        assert isinstance(module, fx.GraphModule)
+        _fold_constants_(module)
+        _slice_known_places_(module)
+        return torch.export.export(module, examples)
+
+
+def _fold_constants_(module: fx.GraphModule) -> None:
+    """Replace what no input reaches by its value, in place.
+
+    A weight that a form slices or rounds in the graph would otherwise be computed on the phone, and
+    no compression would see that it is one.
+    """
+    known: dict[fx.Node, Any] = {}
+    for node in list(module.graph.nodes):
+        if node.target is torch.ops.aten._assert_tensor_metadata.default:
+            module.graph.erase_node(node)  # held by the capture; it would keep its operand alive
+        elif node.op == "get_attr":
+            known[node] = _attribute(module, str(node.target))
+        elif node.op == "call_function" and all(x in known for x in node.all_input_nodes):
+            arguments = fx.node.map_arg((node.args, node.kwargs), known.__getitem__)
+            known[node] = node.target(*arguments[0], **arguments[1])  # type: ignore[operator]
+    folded = (x for x in known if x.op == "call_function" and isinstance(known[x], Tensor))
+    for index, node in enumerate(list(folded)):
+        if all(user in known for user in node.users):
+            continue
+        name = f"folded_{index}"
+        module.register_buffer(name, known[node].detach().clone())
+        with module.graph.inserting_before(node):
+            node.replace_all_uses_with(module.graph.get_attr(name))
+    module.graph.eliminate_dead_code()
+    module.recompile()
+    module.delete_all_unused_submodules()
+
+
+def _slice_known_places_(module: fx.GraphModule) -> None:
+    """Replace gathers at places that are known by slices, in place: NPUs leave gathers to the CPU."""
+    for node in list(module.graph.nodes):
+        if node.target is not torch.ops.aten.index_select.default:
+            continue
+        source, axis, places = node.args
+        if places.op != "get_attr":
+            continue
+        wanted: list[int] = _attribute(module, str(places.target)).tolist()
+        with module.graph.inserting_before(node):
+            parts = [
+                module.graph.call_function(
+                    torch.ops.aten.slice.Tensor, (source, axis, run.start, run.stop, run.step)
+                )
+                for run in _runs(wanted)
+            ]
+            joined = module.graph.call_function(torch.ops.aten.cat.default, (parts, axis))
+        node.replace_all_uses_with(parts[0] if len(parts) == 1 else joined)
+    module.graph.eliminate_dead_code()
+    module.recompile()
+
+
+def _runs(places: Sequence[int]) -> list[range]:
+    """Return rising ranges of even steps that are these places, one after the other."""
+    found: list[range] = []
+    for place in places:
+        last = found[-1] if found else range(0)
+        step = place - last[-1] if last else 0
+        if len(last) == 1 and step > 0:
+            found[-1] = range(last[0], place + 1, step)
+        elif len(last) > 1 and step == last.step:
+            found[-1] = range(last[0], place + 1, step)
+        else:
+            found.append(range(place, place + 1))
+    return found
+
+
+def _attribute(module: nn.Module, path: str) -> Any:
+    *parents, name = path.split(".")
+    for parent in parents:
+        module = getattr(module, parent)
+    return getattr(module, name)

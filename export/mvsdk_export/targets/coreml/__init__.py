@@ -1,0 +1,1 @@
+"""Lowering to Core ML: from a network to `.mlpackage` folders, and what is done to those."""

@@ -1,0 +1,276 @@
+"""Cutting of a package into chunks that run one after the other, as a Core ML pipeline or alone.
+
+The Neural Engine maps the weights of one program at once, and phones refuse what is too large: public
+Stable Diffusion packages are cut in two for iOS. Values cross a cut in the type that they have in the
+program, so that chunks compute exactly what the whole does.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mvsdk.cli.output import format_bytes
+from mvsdk_export.errors import ExportError
+from mvsdk_export.targets.coreml.package import (
+    Model,
+    Operation,
+    WeightReader,
+    WeightWriter,
+    block_of,
+    constants_of,
+    kind_of,
+    read_model,
+    shape_of,
+    weight_files,
+    write_package,
+)
+
+CHUNK_BYTES = 1 << 30
+"""Weights above which a package is cut. Apple's own conversions of Stable Diffusion are chunks of
+about 0.85 GB each in float16; a limit as such is documented nowhere."""
+
+_CROSSING = {"float16": 65552, "float32": 65568, "int32": 131104}
+"""Types of tensors that may cross, with their number in `ArrayFeatureType`."""
+_BITS = {"float16": 16, "float32": 32, "int32": 32, "bool": 8, "int4": 4}
+_SLACK = 0.2
+"""Share of a chunk by which a cut may miss the place of equal weights, to cross less."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """A range of the operations of a program."""
+
+    operations: tuple[Operation, ...]
+    """In order, with the constants that they read."""
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+def count_chunks(package: Path, chunk_bytes: int) -> int:
+    """Return into how many chunks of about equal weights a package is to be cut; 1: not at all."""
+    size = sum(file.stat().st_size for file in weight_files(package))
+    return max(1, math.ceil(size / chunk_bytes))
+
+
+def cut_package(source: Path, chunks: int, targets: Sequence[Path]) -> None:
+    """Write the chunks of a package as packages of their own.
+
+    Args:
+        source: The package; it has one function.
+        chunks: How many.
+        targets: Where each chunk is written.
+
+    Raises:
+        ExportError: If there is no place to cut.
+    """
+    for (model, name), target in zip(_chunk_models(source, chunks), targets, strict=True):
+        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+            file = _copy_weights(model, source, Path(folder), name)
+            write_package(model, [file], target)
+
+
+def make_pipeline(source: Path, chunks: int, target: Path) -> None:
+    """Write a package whose model is a pipeline of chunks, which is loaded and run as one.
+
+    Args:
+        source: The package; it has one function.
+        chunks: How many.
+        target: Where the pipeline is written.
+
+    Raises:
+        ExportError: If there is no place to cut.
+    """
+    whole = read_model(source)
+    pipeline = type(whole)()
+    pipeline.specificationVersion = whole.specificationVersion
+    pipeline.description.CopyFrom(whole.description)
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        files: list[Path] = []
+        for index, (model, _) in enumerate(_chunk_models(source, chunks)):
+            # As coremltools names the files of a pipeline.
+            files.append(_copy_weights(model, source, Path(folder), f"{index}-weight.bin"))
+            pipeline.pipeline.models.append(model)
+        write_package(pipeline, files, target)
+
+
+def _chunk_models(source: Path, chunks: int) -> Iterable[tuple[Model, str]]:
+    """Yield the description of every chunk, whose weights are still those of the whole."""
+    whole = read_model(source)
+    block = block_of(whole.mlProgram)
+    inputs = [item.name for item in whole.mlProgram.functions["main"].inputs]
+    found = split_operations(block.operations, inputs, list(block.outputs), chunks)
+    types = {item.name: item.type for item in whole.mlProgram.functions["main"].inputs}
+    types |= {item.name: item.type for x in block.operations for item in x.outputs}
+    for chunk in found:
+        model = type(whole)()
+        model.CopyFrom(whole)
+        _describe(model, chunk, types)
+        yield model, "weight.bin"
+
+
+def split_operations(
+    operations: Sequence[Operation], inputs: Sequence[str], outputs: Sequence[str], chunks: int
+) -> list[Chunk]:
+    """Cut operations into ranges of about equal weights, where little crosses.
+
+    Args:
+        operations: Of one block, in order.
+        inputs: Names of the inputs of the whole.
+        outputs: Names of its outputs.
+        chunks: How many.
+
+    Raises:
+        ExportError: If operations cannot be cut so often.
+    """
+    constants = {x.outputs[0].name: x for x in operations if _is_constant(x)}
+    steps = [x for x in operations if not _is_constant(x)]
+    places = [0, *_places(steps, constants, outputs, chunks), len(steps)]
+    found: list[Chunk] = []
+    given: set[str] = set(inputs)
+    for start, end in zip(places, places[1:], strict=False):
+        part = steps[start:end]
+        read = dict.fromkeys(name for x in part for name in _reads(x))
+        made = dict.fromkeys(item.name for x in part for item in x.outputs)
+        later = {name for x in steps[end:] for name in _reads(x)} | set(outputs)
+        own = [constants[name] for name in read if name in constants]
+        found.append(
+            Chunk(
+                operations=(*own, *part),
+                inputs=tuple(name for name in read if name in given),
+                outputs=tuple(name for name in made if name in later),
+            )
+        )
+        given |= made.keys()
+    return found
+
+
+def _places(
+    steps: Sequence[Operation],
+    constants: Mapping[str, Operation],
+    outputs: Sequence[str],
+    chunks: int,
+) -> list[int]:
+    """Return where to cut: before which steps."""
+    sizes: list[int] = []
+    seen: set[str] = set()
+    for step in steps:
+        new = {name for name in _reads(step) if name in constants and name not in seen}
+        seen |= new
+        sizes.append(sum(_weight_bytes(constants[name]) for name in new))
+    total, crossing = sum(sizes), _crossing_bytes(steps, outputs)
+    before = 0
+    ideal: list[list[int]] = [[] for _ in range(chunks - 1)]
+    for index, size in enumerate(sizes):
+        for cut, options in enumerate(ideal, start=1):
+            near = abs(before - total * cut / chunks) <= _SLACK * total / chunks
+            if index and near and crossing[index] is not None:
+                options.append(index)
+        before += size
+    if not all(ideal):
+        raise ExportError(
+            f"a program with {format_bytes(total)} of weights cannot be cut into {chunks} chunks: "
+            "one operation holds too much, or what would cross is no tensor of Core ML's; "
+            "allow larger chunks with --chunk-bytes"
+        )
+    found = [min(options, key=lambda i: (crossing[i], i)) for options in ideal]
+    if sorted(set(found)) != found:
+        raise ExportError(
+            f"{chunks} chunks are too many for a program of {len(steps)} operations; allow larger "
+            "ones with --chunk-bytes"
+        )
+    return found
+
+
+def _crossing_bytes(steps: Sequence[Operation], outputs: Sequence[str]) -> list[int | None]:
+    """Return the bytes that cross a cut before each step; None where something cannot."""
+    last: dict[str, int] = dict.fromkeys(outputs, len(steps))
+    for index, step in enumerate(steps):
+        for name in _reads(step):
+            last[name] = max(index, last.get(name, 0))
+    ends: dict[int, list[tuple[int, bool]]] = {}
+    alive, stuck = 0, 0
+    found: list[int | None] = []
+    for index, step in enumerate(steps):
+        for size, crosses in ends.pop(index, []):
+            alive, stuck = alive - size, stuck - (not crosses)
+        found.append(None if stuck else alive)
+        for item in step.outputs:
+            if last.get(item.name, -1) > index:
+                size, crosses = _size_of(item.type)
+                alive, stuck = alive + size, stuck + (not crosses)
+                ends.setdefault(last[item.name] + 1, []).append((size, crosses))
+    return found
+
+
+def _describe(model: Model, chunk: Chunk, types: Mapping[str, Any]) -> None:
+    """Let a description be that of a chunk, in place."""
+    function = model.mlProgram.functions["main"]
+    block = block_of(model.mlProgram)
+    for field, names in (("input", chunk.inputs), ("output", chunk.outputs)):
+        kept = {x.name: x for x in getattr(model.description, field)}
+        described = [kept.get(name) or _feature(model, name, types[name]) for name in names]
+        model.description.ClearField(field)
+        getattr(model.description, field).extend(described)
+    del function.inputs[:]
+    for name in chunk.inputs:
+        function.inputs.add(name=name).type.CopyFrom(types[name])
+    del block.operations[:]
+    block.operations.extend(chunk.operations)
+    del block.outputs[:]
+    block.outputs.extend(chunk.outputs)
+
+
+def _feature(model: Model, name: str, kind: Any) -> Any:
+    """Return the description of a tensor that crosses a cut."""
+    described = type(model.description)().input.add(name=name)
+    described.type.multiArrayType.shape.extend(shape_of(kind))
+    described.type.multiArrayType.dataType = _CROSSING[kind_of(kind)]
+    return described
+
+
+def _copy_weights(model: Model, source: Path, folder: Path, name: str) -> Path:
+    """Write the weights that a description refers to, and let it refer to them there."""
+    (file,) = weight_files(source)
+    reader, writer = WeightReader(file), WeightWriter(folder, name)
+    for _, value in list(constants_of(block_of(model.mlProgram).operations)):
+        writer.refer(value, reader.read(value), kind_of(value.type))
+    return writer.path
+
+
+def _is_constant(operation: Operation) -> bool:
+    return operation.type.startswith("const")  # `const` and `constexpr_*`
+
+
+def _reads(operation: Operation) -> list[str]:
+    return [
+        item.name
+        for argument in operation.inputs.values()
+        for item in argument.arguments
+        if item.WhichOneof("binding") == "name"
+    ]
+
+
+def _weight_bytes(operation: Operation) -> int:
+    return sum(
+        math.ceil(math.prod(shape_of(value.type)) * _bits_of(kind_of(value.type)) / 8)
+        for _, value in constants_of([operation])
+    )
+
+
+def _bits_of(kind: str) -> int:
+    return _BITS.get(kind) or int(kind.lstrip("uint"))
+
+
+def _size_of(kind: Any) -> tuple[int, bool]:
+    """Return the bytes of a value, and whether it may cross."""
+    if kind.WhichOneof("type") != "tensorType" or not shape_of(kind):
+        return 0, False
+    name = kind_of(kind)
+    if name not in _CROSSING:
+        return 0, False
+    return math.prod(shape_of(kind)) * _BITS[name] // 8, True
