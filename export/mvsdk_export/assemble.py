@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from mvsdk.bundle import BundleWriter
 from mvsdk.errors import BundleError
 from mvsdk.manifest import (
     Component,
+    ComputeUnit,
     FileRef,
+    Format,
     JsonValue,
     LatentSpec,
     LeftOutside,
@@ -27,17 +30,29 @@ from mvsdk.manifest import (
 from mvsdk.tokenizer import WordPiece
 from mvsdk_export.checkpoints import ModelFolder
 from mvsdk_export.costs import ComponentCosts
+from mvsdk_export.lowering.spec import GRAPH_FORMATS
 from mvsdk_export.request import ExportRequest, VariantPlan
 from mvsdk_export.schedule import make_sampler
 from mvsdk_export.shapes import graph_sizes
-from mvsdk_export.stages import Stage, tool_versions
-from mvsdk_export.work import CONTEXT, MODEL
+from mvsdk_export.stages import LOG, RESULT, Stage, tool_versions
+from mvsdk_export.work.common import CONTEXT, MODEL
 
 VOCABULARY = "tokenizer/vocab.json"
 GUIDANCE = "x-guidance"
 """Key of a manifest: guidance of the first and the last frame, which the denoiser's graph holds."""
 MAX_GUIDANCE = 1000.0
 """As `guidance_scale` in docs/bundle_format.md."""
+
+_TOOLS: Mapping[Format, tuple[str, ...]] = {
+    "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "qnn_context": ("onnx", "onnxscript", "onnxruntime", "onnxruntime-qnn"),
+    "coreml": ("coremltools",),
+    "coreai": ("coreai-core", "coreai-torch", "coreai-opt"),
+    "executorch": ("executorch", "torchao", "coremltools"),
+}
+"""What makes files of a format, beside PyTorch."""
+_MODELS: Mapping[Format, str] = {"onnx": MODEL, "qnn_context": CONTEXT}
+"""Files that are opened, where stages call them alike."""
 
 Key = tuple[str, str]
 """(component, variant id)"""
@@ -67,7 +82,7 @@ def add_files(
     components = {
         part.name: Component(
             variants=tuple(
-                _variant(writer, part.name, plan, artefacts[part.name, plan.id])
+                _variant(writer, request, part.name, plan, artefacts[part.name, plan.id])
                 for plan in request.variants
             )
         )
@@ -76,13 +91,14 @@ def add_files(
     return _manifest(request, costs, components, vocabulary)
 
 
-def _variant(writer: BundleWriter, component: str, plan: VariantPlan, artefact: Stage) -> Variant:
+def _variant(
+    writer: BundleWriter, request: ExportRequest, component: str, plan: VariantPlan, artefact: Stage
+) -> Variant:
     root = f"components/{component}/{plan.id}"
-    kept = {".onnx", ".bin", ".data"}
     files = [
-        writer.add_file(f"{root}/{path.name}", source=path)
-        for path in sorted(artefact.folder.iterdir())
-        if path.suffix in kept
+        writer.add_file(f"{root}/{path.relative_to(artefact.folder).as_posix()}", source=path)
+        for path in sorted(artefact.folder.rglob("*"))
+        if path.is_file() and _is_shipped(path, plan)
     ]
     residency = artefact.result.get("residency")
     return Variant(
@@ -90,14 +106,35 @@ def _variant(writer: BundleWriter, component: str, plan: VariantPlan, artefact: 
         target=plan.target,
         precision=plan.precision,
         chip=plan.chipset.chip if plan.chipset else None,
-        model=f"{root}/{CONTEXT if plan.chipset else MODEL}",
+        format=plan.format,
+        delegate=plan.delegate,
+        deployment_target=plan.deployment_target,
+        model=f"{root}/{artefact.result.get('model') or _MODELS[plan.format]}",
         files=tuple(files),
         inputs=_specs(artefact.result["inputs"]),
         outputs=_specs(artefact.result["outputs"]),
-        compute_unit="NPU" if plan.chipset else "CPU",
-        tools=tool_versions(),
+        compute_unit=_compute_unit(request, plan),
+        tools={
+            name: version
+            for name, version in tool_versions().items()
+            if name in ("torch", "numpy", *_TOOLS[plan.format])
+        },
         residency=_residency(residency) if residency else None,
     )
+
+
+def _is_shipped(path: Path, plan: VariantPlan) -> bool:
+    """Tell a file of a variant from what a compiler or a stage leaves beside it."""
+    if plan.format in GRAPH_FORMATS:
+        return path.suffix in (".onnx", ".bin", ".data")
+    return path.name not in (RESULT, LOG)
+
+
+def _compute_unit(request: ExportRequest, plan: VariantPlan) -> ComputeUnit:
+    """Return where a variant is meant to run."""
+    if plan.target == "iphone" or plan.delegate == "coreml":
+        return request.apple.compute_unit
+    return "NPU" if plan.chipset else "CPU"
 
 
 def _manifest(
@@ -179,4 +216,4 @@ def _specs(rows: Sequence[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
 
 def _residency(row: Mapping[str, Any]) -> Residency:
     outside = tuple(LeftOutside(**item) for item in row["left_outside"])
-    return Residency(npu_nodes=row["npu_nodes"], cpu_nodes=row["cpu_nodes"], left_outside=outside)
+    return Residency(**{**row, "left_outside": outside})

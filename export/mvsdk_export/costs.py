@@ -21,10 +21,11 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from mvsdk.manifest import PRECISIONS, Precision
+from mvsdk.manifest import Precision
 from mvsdk_export.checkpoints.building import GraphOptions, build_on_meta, with_frames, wrap
 from mvsdk_export.errors import ExportError
 from mvsdk_export.networks.blocks import set_forms_
+from mvsdk_export.preflight import COUNTED_PRECISIONS
 from mvsdk_export.recipes import DECODER, DENOISERS, ComponentRecipe, Recipe
 from mvsdk_export.shapes import graph_sizes, input_shapes
 
@@ -61,7 +62,7 @@ class ComponentCosts:
     def to_numbers(self) -> dict[str, float]:
         """Return the costs as a bundle's manifest keeps them, units in the names."""
         numbers: dict[str, float] = {"parameters": self.parameters, "flops": self.flops}
-        for precision in PRECISIONS:
+        for precision in COUNTED_PRECISIONS:
             numbers[f"weight_{precision}_bytes"] = self.weight_bytes[precision]
             numbers[f"activation_peak_{precision}_bytes"] = self.activation_peak_bytes[precision]
         return numbers
@@ -217,10 +218,10 @@ def measure_graph(name: str, graph: nn.Module, *inputs: Tensor) -> ComponentCost
             p: kernels * KERNEL_BYTES[p]
             + embeddings * EMBEDDING_BYTES[p]
             + vectors * VECTOR_BYTES[p]
-            for p in PRECISIONS
+            for p in COUNTED_PRECISIONS
         },
-        activation_peak_bytes={p: trace.peak_bytes(p) for p in PRECISIONS},
-        working_set_bytes={p: trace.working_set(hungriest, p) for p in PRECISIONS},
+        activation_peak_bytes={p: trace.peak_bytes(p) for p in COUNTED_PRECISIONS},
+        working_set_bytes={p: trace.working_set(hungriest, p) for p in COUNTED_PRECISIONS},
         hungriest_operator=hungriest.name,
     )
 

@@ -27,10 +27,10 @@ from mvsdk.manifest import Manifest, Verification
 from mvsdk_export.assemble import Key, add_files, read_guidance
 from mvsdk_export.checkpoints import ModelFolder, default_model_folder, open_model
 from mvsdk_export.costs import ComponentCosts, measure_recipe
-from mvsdk_export.lowering import Lowering, lower
+from mvsdk_export.lowering import Lowering, Source, lower_graphs, lower_networks
 from mvsdk_export.pictures import PAINTER, PictureFiles, check_pictures, find_pictures
 from mvsdk_export.preflight import check_findings, count_parts, preflight_costs
-from mvsdk_export.request import ExportRequest
+from mvsdk_export.request import ExportRequest, needs_calls
 from mvsdk_export.room import check_room, estimate_calibration_bytes
 from mvsdk_export.schedule import make_sampler
 from mvsdk_export.stages import Run, Stage, StageRunner
@@ -61,11 +61,12 @@ def count_stages(request: ExportRequest) -> int:
     """Return how many stages an export has, for progress bars."""
     recipe = request.folder.recipe
     made = sum(
-        1 + lowering.count_stages() for lowering in plan_lowerings(request, _measure(request))
+        int(bool(lowering.graph_plans)) + lowering.count_stages()
+        for lowering in plan_lowerings(request, _measure(request))
     )
-    quantised = any(plan.precision == "w8a16" for plan in request.variants)
+    calibrated = any(needs_calls(plan) for plan in request.variants)
     pictures = int(recipe.task == "image_to_video")
-    recorded = (1 + pictures) * (int(quantised) + int(request.verify))
+    recorded = (1 + pictures) * (int(calibrated) + int(request.verify))
     verified = len(request.variants) if request.verify else 0
     return made + recorded + verified + 1
 
@@ -77,6 +78,10 @@ def plan_lowerings(request: ExportRequest, costs: Sequence[ComponentCosts]) -> l
             component=request.folder.recipe.component(item.component),
             plans=request.variants,
             parts=count_parts(item, request.part_bytes),
+            floors_db={
+                precision: floors[item.component]
+                for precision, floors in request.folder.recipe.floors_db.items()
+            },
         )
         for item in costs
     ]
@@ -106,7 +111,7 @@ def check_request(request: ExportRequest) -> tuple[ComponentCosts, ...]:
         check_findings(
             preflight_costs(
                 costs,
-                precisions=request.precisions,
+                precisions=request.chip_precisions,
                 chips=request.chips,
                 part_bytes=request.part_bytes,
             )
@@ -166,25 +171,37 @@ def _make_graphs(
     """Return what is shipped, by component and variant."""
     folder = request.folder
     outside: dict[str, Any] = {"paths": folder.paths, "fingerprint": hash_of(folder)}
-    traced: dict[str, Stage] = {}
 
     def run(name: str, function: str, **options: Any) -> Stage:
         on_stage(name)
         return runner.run(name, function, **options)
 
-    for part in folder.recipe.components:
-        arguments = {"component": part.name, **request.size, "guidance": request.folded_guidance}
+    traced: dict[str, Stage] = {}
+    for part in folder.recipe.components if lowerings[0].graph_plans else ():
+        arguments = _subject(request, part.name)
         traced[part.name] = run(f"trace {part.name}", "trace", arguments=arguments, **outside)
     recorded: Stage | None = None
-    if any(plan.precision == "w8a16" for plan in request.variants):
+    if any(needs_calls(plan) for plan in request.variants):
         recorded = _record(run, "calibrate", _calibration(request))
-    return {
-        (lowering.component.name, variant): stage
-        for lowering in lowerings
-        for variant, stage in lower(
-            run, lowering, traced[lowering.component.name], recorded
-        ).items()
-    }
+    made: dict[Key, Stage] = {}
+    for lowering in lowerings:
+        name = lowering.component.name
+        source = Source(
+            subject=_subject(request, name),
+            outside=outside,
+            apple=request.apple,
+            executorch=request.executorch,
+        )
+        found = lower_networks(run, lowering, source, recorded)
+        if lowering.graph_plans:
+            found |= lower_graphs(run, lowering, traced[name], recorded)
+        made |= {(name, variant): stage for variant, stage in found.items()}
+    return made
+
+
+def _subject(request: ExportRequest, component: str) -> dict[str, Any]:
+    """Return which graph of which size is lowered, as functions of the toolchain take it."""
+    return {"component": component, **request.size, "guidance": request.folded_guidance}
 
 
 def verify_bundle(

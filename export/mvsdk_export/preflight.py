@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 Severity = Literal["ok", "warning", "error"]
 
+COUNTED_PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "w8a16")
+"""Precisions that the bytes of graphs are counted for, before anything is made."""
 HTP_PRECISIONS: tuple[Precision, ...] = ("fp16", "w8a16")
 """What the HTP computes in; float32 graphs run on the CPU only."""
 GRAPH_LIMIT_BYTES = 2 << 30
@@ -35,6 +37,9 @@ PART_BYTES = 3 << 29
 """Float32 weights above which a graph is cut into parts: 1.5 GiB. Parts that are not quite equal
 then stay below protobuf's 2 GiB, and what converts, quantises or compiles one of them took less
 than 8 GiB of memory (docs/npu_forms.md)."""
+CHUNK_BYTES = 10**9
+"""Weights of one Core ML graph on a phone, above which a package is a pipeline of chunks: a larger
+one may run on the CPU whole, and no error says so (docs/neural_engine.md)."""
 MAX_STEPS = 1000
 MAX_SCHEDULES = 64
 """Numbers of steps that one bundle may have schedules for (docs/bundle_format.md)."""

@@ -2,14 +2,120 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from mvsdk.devices import Chipset
-from mvsdk.manifest import Precision, Target
+from mvsdk.manifest import ComputeUnit, Delegate, Format, Precision, Target
 from mvsdk_export.checkpoints import ModelFolder
-from mvsdk_export.preflight import PART_BYTES
+from mvsdk_export.preflight import CHUNK_BYTES, PART_BYTES
+
+DEFAULT_DEPLOYMENT_TARGET = "iOS18"
+COREAI_DEPLOYMENT_TARGET = "iOS27"
+"""The first system with Core AI."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VariantPlan:
+    """One set of variants: the same id in every component."""
+
+    id: str
+    target: Target
+    precision: Precision
+    chipset: Chipset | None = None
+    format: Format = "onnx"
+    delegate: Delegate | None = None
+    """What takes the operators of an ExecuTorch program; None for other formats."""
+    deployment_target: str | None = None
+    """Least system of an Apple phone that opens it; None for other phones."""
+
+
+def plan_variants(
+    target: Target,
+    precisions: Sequence[Precision],
+    *,
+    chips: Sequence[Chipset] = (),
+    format: Format | None = None,
+    delegate: Delegate = "xnnpack",
+    deployment_target: str = DEFAULT_DEPLOYMENT_TARGET,
+) -> tuple[VariantPlan, ...]:
+    """Return the sets of variants of one target, in order.
+
+    Args:
+        target: The target.
+        precisions: Precisions of each.
+        chips: Chips that are compiled for, where a target is compiled for a chip.
+        format: "coreml" or "coreai" for the target iphone; None for coreml.
+        delegate: For the target executorch.
+        deployment_target: For the target iphone, and for the delegate coreml.
+    """
+    if target == "onnx":
+        return tuple(
+            VariantPlan(id=f"onnx-{p}", target="onnx", precision=p, format="onnx")
+            for p in precisions
+        )
+    if target == "snapdragon":
+        return tuple(
+            VariantPlan(
+                id=f"snapdragon-{chip.slug}-{p}",
+                target="snapdragon",
+                precision=p,
+                chipset=chip,
+                format="qnn_context",
+            )
+            for p in precisions
+            for chip in chips
+        )
+    if target == "iphone":
+        chosen = format or "coreml"
+        return tuple(
+            VariantPlan(
+                id=f"iphone-{chosen}-{p}",
+                target="iphone",
+                precision=p,
+                format=chosen,
+                deployment_target=deployment_target,
+            )
+            for p in precisions
+        )
+    return tuple(
+        VariantPlan(
+            id="-".join(["executorch", delegate, *([chip.slug] if chip else []), p]),
+            target="executorch",
+            precision=p,
+            chipset=chip,
+            format="executorch",
+            delegate=delegate,
+            deployment_target=deployment_target if delegate == "coreml" else None,
+        )
+        for p in precisions
+        for chip in (chips if delegate == "qnn" else (None,))
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppleOptions:
+    """How packages for Apple's phones are made."""
+
+    compute_unit: ComputeUnit = "NPU"
+    """Where they are meant to run."""
+    attention: Literal["fused", "split_einsum"] = "fused"
+    chunk_bytes: int = CHUNK_BYTES
+    """Weights above which a package is a pipeline of chunks."""
+    palette_group: int | None = None
+    """Output channels that share a palette; None for what fits each weight."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecuTorchOptions:
+    """How ExecuTorch programs are made."""
+
+    external_weights: bool = False
+    """Keep the weights in a .ptd file beside the program."""
+    etrecord: bool = False
+    """Keep what ExecuTorch's developer tools want to know beside the program."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,10 +123,8 @@ class ExportRequest:
     """What to export, every default filled in."""
 
     folder: ModelFolder
-    target: Target
-    precisions: tuple[Precision, ...]
-    chips: tuple[Chipset, ...]
-    """Empty for targets that are not compiled for a chip."""
+    variants: tuple[VariantPlan, ...]
+    """The sets of variants to make, in order."""
     num_frames: int
     height: int
     width: int
@@ -36,24 +140,22 @@ class ExportRequest:
     """Folder of pictures that calibrate and verify; None for those that the recipe names."""
     part_bytes: int = PART_BYTES
     """Float32 weights above which a component's graph is cut into parts."""
+    apple: AppleOptions = field(default_factory=AppleOptions)
+    executorch: ExecuTorchOptions = field(default_factory=ExecuTorchOptions)
     overwrite: bool = False
     verify: bool = True
 
     @property
-    def variants(self) -> tuple[VariantPlan, ...]:
-        """The sets of variants to make, in order."""
-        if self.target == "onnx":
-            return tuple(
-                VariantPlan(id=f"onnx-{p}", target="onnx", precision=p, chipset=None)
-                for p in self.precisions
-            )
-        return tuple(
-            VariantPlan(
-                id=f"snapdragon-{chip.slug}-{p}", target="snapdragon", precision=p, chipset=chip
-            )
-            for p in self.precisions
-            for chip in self.chips
-        )
+    def chips(self) -> tuple[Chipset, ...]:
+        """Chips that graphs are compiled for by Qualcomm's compiler."""
+        found = (x.chipset for x in self.variants if x.target == "snapdragon" and x.chipset)
+        return tuple(dict.fromkeys(found))
+
+    @property
+    def chip_precisions(self) -> tuple[Precision, ...]:
+        """Precisions of those graphs."""
+        found = (x.precision for x in self.variants if x.target == "snapdragon")
+        return tuple(dict.fromkeys(found))
 
     @property
     def size(self) -> dict[str, int]:
@@ -79,14 +181,11 @@ class ExportRequest:
         return preferred if preferred in self.steps else max(self.steps)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VariantPlan:
-    """One set of variants: the same id in every component."""
-
-    id: str
-    target: Target
-    precision: Precision
-    chipset: Chipset | None
+def needs_calls(plan: VariantPlan) -> bool:
+    """Return whether recorded calls of the reference decide what a variant becomes."""
+    return plan.precision in ("w8a16", "w8a8") or (
+        plan.format == "coreml" and plan.precision != "fp16"
+    )
 
 
 def source_precision(plan: VariantPlan) -> Precision:

@@ -18,7 +18,7 @@ from mvsdk_export.checkpoints.building import GraphOptions, with_frames
 from mvsdk_export.costs import ComponentCosts, estimate_crossing_bytes
 from mvsdk_export.errors import ExportError
 from mvsdk_export.lowering import Lowering
-from mvsdk_export.request import ExportRequest
+from mvsdk_export.request import ExportRequest, needs_calls
 from mvsdk_export.shapes import graph_sizes, tensor_shapes
 
 _KEPT = ("record-*", "evaluate-*")
@@ -39,7 +39,7 @@ def estimate_calibration_bytes(
         lowerings: What is made of each, in the same order.
         clips: Clips that calibrate, each made with every number of steps.
     """
-    if all(plan.precision != "w8a16" for plan in request.variants):
+    if not any(needs_calls(plan) for plan in request.variants):
         return 0
     configs = request.folder.configs()
     sizes = graph_sizes(configs, **request.size)

@@ -36,7 +36,20 @@ from mvsdk_export.errors import ExportError
 
 RESULT = "result.json"
 LOG = "log.txt"
-TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "onnxruntime-qnn", "numpy")
+TOOLS = (
+    "torch",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "onnxruntime-qnn",
+    "numpy",
+    "coremltools",
+    "coreai-core",
+    "coreai-torch",
+    "coreai-opt",
+    "executorch",
+    "torchao",
+)
 """Packages whose versions decide what a stage makes."""
 
 _ROOT = Path(__file__).parent

@@ -20,7 +20,6 @@ from tiny_mobilevd import write_tiny_animator_folder
 import mvsdk
 from mvsdk.devices import find_chipset
 from mvsdk.manifest import Precision, Target
-from mvsdk_export import work
 from mvsdk_export.errors import ExportError
 from mvsdk_export.export import check_request, count_stages, export, plan_lowerings
 from mvsdk_export.lowering import Lowering, lower
@@ -32,6 +31,7 @@ from mvsdk_export.request import ExportRequest, VariantPlan
 from mvsdk_export.stages import Stage, StageRunner, timed
 from mvsdk_export.targets.join import join_models
 from mvsdk_export.targets.split import Part, split_model
+from mvsdk_export.work import common as work
 
 pytestmark = pytest.mark.torch
 

@@ -26,11 +26,11 @@ from mvsdk_export.networks.svd.forms import (  # noqa: E402
     GEGLU_FORMS,
     QUICK_GELU_FORMS,
 )
-from mvsdk_export.networks.token_forms import TOKEN_ATTENTION_FORMS
 from mvsdk_export.networks.svd.vae import (  # noqa: E402
     TemporalAutoencoder,
     TemporalAutoencoderConfig,
 )
+from mvsdk_export.networks.token_forms import TOKEN_ATTENTION_FORMS  # noqa: E402
 
 
 class _Ranks(TorchDispatchMode):

@@ -10,11 +10,14 @@ from typing import Literal
 
 from mvsdk_export.errors import ExportError
 
-Extra = Literal["export", "snapdragon", "train"]
+Extra = Literal["export", "snapdragon", "apple", "coreai", "executorch", "train"]
 
 _NEEDS: dict[Extra, str] = {
     "export": "the toolchain",
     "snapdragon": "Qualcomm's compiler",
+    "apple": "Apple's converter",
+    "coreai": "Apple's Core AI packages",
+    "executorch": "ExecuTorch",
     "train": "the training tools",
 }
 

@@ -11,7 +11,7 @@ from typing import Any, cast
 from mvsdk.cli.command import whole_number
 from mvsdk.devices import CHIPSETS, DEFAULT_CHIPSETS, find_chipset
 from mvsdk.errors import InputError
-from mvsdk.manifest import PRECISIONS, Precision
+from mvsdk.manifest import Precision
 from mvsdk_export.checkpoints import ModelFolder, default_model_folder, open_model
 from mvsdk_export.recipes import Recipe, find_recipe
 
@@ -122,14 +122,12 @@ def add_size_arguments(parser: argparse.ArgumentParser) -> None:
 def add_decoder_arguments(parser: argparse.ArgumentParser) -> None:
     """Add --decoder and --decode-frames."""
     parser.add_argument(
-        "--decoder", metavar="DIR", type=Path, help="light decoder: an AutoencoderTiny folder"
+        "--decoder",
+        metavar="DIR",
+        type=Path,
+        help="AutoencoderTiny; --decode-frames N at once",
     )
-    parser.add_argument(
-        "--decode-frames",
-        metavar="N",
-        type=whole_number,
-        help="frames decoded at once (default: all)",
-    )
+    parser.add_argument("--decode-frames", metavar="N", type=whole_number, help=argparse.SUPPRESS)
 
 
 def read_steps(text: str) -> tuple[int, ...]:
@@ -146,7 +144,7 @@ def read_steps(text: str) -> tuple[int, ...]:
         ) from exc
 
 
-def read_precisions(text: str, known: Sequence[Precision] = PRECISIONS) -> tuple[Precision, ...]:
+def read_precisions(text: str, known: Sequence[Precision]) -> tuple[Precision, ...]:
     """Read precisions; "all" means every known one.
 
     Raises:

@@ -13,10 +13,7 @@ from mvsdk.bundle import SUFFIX
 from mvsdk.cache import cache_folder
 from mvsdk.cli.command import Command
 from mvsdk.cli.output import format_bytes, say, show, show_json, table
-from mvsdk.devices import find_chipset
-from mvsdk.errors import InputError
-from mvsdk.manifest import END_TO_END, Manifest, Precision, Target, Variant, Verification
-from mvsdk_export.commands import Extra, require_toolchain
+from mvsdk.manifest import END_TO_END, Manifest, Variant, Verification
 from mvsdk_export.commands.arguments import (
     add_decoder_arguments,
     add_guidance_argument,
@@ -24,11 +21,16 @@ from mvsdk_export.commands.arguments import (
     add_size_arguments,
     default_frames,
     open_chosen_model,
-    read_chips,
     read_guidance,
     read_picture_folder,
-    read_precisions,
     read_steps,
+)
+from mvsdk_export.commands.phones import (
+    TARGETS,
+    add_phone_arguments,
+    read_apple,
+    read_executorch,
+    read_variants,
 )
 from mvsdk_export.preflight import check_findings, preflight_request
 
@@ -36,24 +38,9 @@ if TYPE_CHECKING:
     from mvsdk_export.export import ExportReport
     from mvsdk_export.request import ExportRequest
 
-TARGETS: Mapping[Target, tuple[Precision, ...]] = {
-    "onnx": ("fp32", "fp16", "w8a16"),
-    "snapdragon": ("w8a16", "fp16"),
-}
-"""Target -> precisions that it is made in; the default of each target is below."""
-_DEFAULTS: Mapping[Target, tuple[Precision, ...]] = {
-    "onnx": ("fp32", "fp16", "w8a16"),
-    "snapdragon": ("w8a16",),
-}
-_EXTRAS: Mapping[Target, Extra] = {"onnx": "export", "snapdragon": "snapdragon"}
-_MODULES: Mapping[Extra, tuple[str, ...]] = {
-    "export": ("torch", "onnx", "onnxscript", "tqdm"),
-    "snapdragon": ("torch", "onnx", "onnxscript", "tqdm", "onnxruntime_qnn"),
-}
-
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--target", required=True, help=f"{' or '.join(TARGETS)}")
+    parser.add_argument("--target", required=True, help=f"{', '.join(TARGETS)}; all: every phone")
     add_model_arguments(parser, "model folder (default: the one shipped)")
     parser.add_argument(
         "--chip", metavar="CHIP,...", help="chips of `mvsdk devices`, or all (default: all)"
@@ -61,11 +48,12 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision",
         metavar="P,...",
-        help="fp32, fp16, w8a16 or all; default by target",
+        help="such as fp16 or w8a16, or all; default by target",
     )
     add_size_arguments(parser)
     add_decoder_arguments(parser)
     add_guidance_argument(parser)
+    add_phone_arguments(parser)
     parser.add_argument(
         "--pictures", metavar="DIR", type=Path, help="pictures that calibrate and verify"
     )
@@ -148,20 +136,12 @@ class _Bar:
 
 
 def _read_request(options: argparse.Namespace) -> ExportRequest:
-    target = _read_target(options.target)
+    variants = read_variants(options)
     folder = open_chosen_model(options.model, options.checkpoint, options.decoder)
     recipe = folder.recipe
-    precisions = _DEFAULTS[target]
-    if options.precision is not None:
-        precisions = read_precisions(options.precision, TARGETS[target])
-    if options.chip is not None and target != "snapdragon":
-        raise InputError(f"--chip goes with --target snapdragon, not {target}; leave it out")
-    chips = read_chips(options.chip, every=False) if target == "snapdragon" else ()
     steps = recipe.steps if options.steps is None else read_steps(options.steps)
     guidance = read_guidance(options.guidance, recipe)
     pictures = read_picture_folder(options.pictures, recipe)
-    extra = _EXTRAS[target]
-    require_toolchain(*_MODULES[extra], command="export", extra=extra)
     size = {
         "num_frames": default_frames(recipe, folder.configs())
         if options.frames is None
@@ -170,30 +150,23 @@ def _read_request(options: argparse.Namespace) -> ExportRequest:
         "width": recipe.width if options.width is None else options.width,
         "decode_frames": options.decode_frames,
     }
-    chipsets = tuple(dict.fromkeys(find_chipset(name) for name in chips))
-    check_findings(preflight_request(recipe, **size, steps=steps, chips=chipsets))
+    chips = tuple(dict.fromkeys(plan.chipset for plan in variants if plan.chipset is not None))
+    check_findings(preflight_request(recipe, **size, steps=steps, chips=chips))
     from mvsdk_export.request import ExportRequest
 
     return ExportRequest(
         folder=folder,
-        target=target,
-        precisions=precisions,
-        chips=chipsets,
+        variants=variants,
         **size,
         steps=tuple(sorted(steps)),
         guidance=guidance or "none",
         pictures=pictures,
         out=options.out or Path(recipe.name + SUFFIX),
+        apple=read_apple(options),
+        executorch=read_executorch(options),
         overwrite=options.overwrite,
         verify=not options.no_verify,
     )
-
-
-def _read_target(text: str) -> Target:
-    for target in TARGETS:
-        if text == target:
-            return target
-    raise InputError(f"unknown target {text[:64]!a}; known: {', '.join(TARGETS)}")
 
 
 def _show_plan(request: ExportRequest, *, as_json: bool) -> None:

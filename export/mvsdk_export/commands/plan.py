@@ -12,7 +12,7 @@ from mvsdk.cli.command import Command
 from mvsdk.cli.output import format_bytes, say, show, show_json, table
 from mvsdk.devices import find_chipset
 from mvsdk.errors import InputError
-from mvsdk.manifest import PRECISIONS, Precision
+from mvsdk.manifest import Precision
 from mvsdk_export.checkpoints import (
     DecoderFolder,
     default_model_folder,
@@ -34,7 +34,12 @@ from mvsdk_export.commands.arguments import (
     read_steps,
 )
 from mvsdk_export.commands.plan_table import cost_table_to_json, cost_table_to_text
-from mvsdk_export.preflight import Finding, preflight_costs, preflight_request
+from mvsdk_export.preflight import (
+    COUNTED_PRECISIONS,
+    Finding,
+    preflight_costs,
+    preflight_request,
+)
 from mvsdk_export.recipes import DECODER, Recipe, find_recipe
 
 if TYPE_CHECKING:
@@ -87,7 +92,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_decoder_arguments(parser)
     add_guidance_argument(parser)
     parser.add_argument(
-        "--precision", metavar="P,...", help=f"of {', '.join(PRECISIONS)} (default: all)"
+        "--precision", metavar="P,...", help=f"of {', '.join(COUNTED_PRECISIONS)} (default: all)"
     )
     parser.add_argument(
         "--chip", metavar="CHIP,...", help="chips, or all (default: those that are tested)"
@@ -169,7 +174,7 @@ def _read_request(options: argparse.Namespace) -> _Request:
         recipe = recipe.for_decoder(decoder.variant)
     steps = read_steps(options.steps) if options.steps is not None else recipe.steps
     guidance = read_guidance(options.guidance, recipe)
-    precisions = read_precisions(options.precision or "all")
+    precisions = read_precisions(options.precision or "all", COUNTED_PRECISIONS)
     chips = read_chips(options.chip)
     require_toolchain("torch", command="plan")
     configs = _read_configs(recipe, folder, decoder)

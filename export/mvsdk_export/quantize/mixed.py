@@ -1,10 +1,10 @@
 """Mixed precision of weights: which weight gets how many bits, measured on recorded calls.
 
 Most weights of a denoiser bear four or six bits; a few decide what a clip looks like and need more.
-Which ones is measured, for all weights and all their schemes at once: a compressed weight is off by
-d, and to first order the output is off by J d. For a random v of unit variance the mean of
-(v^T J d)^2 is |J d|^2, and the gradient of v^T output by the weight is J^T v. So every backward pass
-is one sample of every weight's share in the error of the output.
+Which ones is measured, for all weights and all their schemes at once: a compressed weight is off
+by d, and to first order the output is off by J d. For a random v of unit variance the mean of
+(v^T J d)^2 is |J d|^2, and the gradient of v^T output by the weight is J^T v. So every backward
+pass is one sample of every weight's share in the error of the output.
 
 Reference:
     Hutchinson 1990, doi:10.1080/03610919008812866 (random probes of quadratic forms); Dong et al.
@@ -14,7 +14,8 @@ Reference:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,8 +32,10 @@ PROBES = 2
 CALLS = 32
 """Recorded calls that are looked at, spread over all of them. Some weights matter to few clips: of
 the default model's, those that spin a subject."""
-_ROUNDS = 6
-"""Assignments that are measured before the floor is given up."""
+_ROUNDS = 8
+"""Assignments that are measured at most."""
+_CLOSE_DB = 1.0
+"""What may be left over."""
 
 Feed = Mapping[str, NDArray[Any]]
 
@@ -49,6 +52,15 @@ class Assignment:
     """Measured: the worst of the looked-at calls, in float32 with these weights."""
     bits: float
     """Stored bits of a weight, the mean over all that could be compressed."""
+
+    def summary(self) -> dict[str, Any]:
+        """Return what reports say: bits, measured dB, and how many weights have each scheme."""
+        counts = Counter(str(scheme) for scheme in self.schemes.values())
+        return {
+            "bits": round(self.bits, 3),
+            "sqnr_db": round(self.sqnr_db, 2),
+            "schemes": dict(sorted(counts.items())),
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,8 +83,8 @@ def assign(
     """Give each weight the fewest bits with which the output stays as near as wanted.
 
     All begin with their first scheme. While the predicted error is too large, the weight whose next
-    scheme saves most error per byte gets it. Then the result is measured, and the aim is raised by
-    what is missing.
+    scheme saves most error per byte gets it. Then the result is measured, and the aim is moved by
+    what is missing or left over.
 
     Args:
         module: Network that gives one tensor; inputs by position, in the order of a feed. Its
@@ -91,24 +103,40 @@ def assign(
     rows = {name: _candidates(name, weights[name], tried) for name, tried in candidates.items()}
     noise = _measure_noise(module, {name: weights[name] for name in rows}, rows, chosen)
     ladders = {name: _ladder(row, noise[name]) for name, row in rows.items()}
-    aim, best = target_db, None
     references = [_run(module, feed) for feed in chosen]
-    for _ in range(_ROUNDS):
+
+    def try_aim(aim: float) -> Assignment:
         picked = _pick(ladders, aim)
-        measured = _measure(module, weights, picked, chosen, references)
-        best = Assignment(
+        return Assignment(
             schemes={name: item.scheme for name, item in picked.items()},
             weights={n: x.compressed for n, x in picked.items() if x.compressed is not None},
-            sqnr_db=measured,
+            sqnr_db=_measure(module, weights, picked, chosen, references),
             bits=8
             * sum(x.stored_bytes for x in picked.values())
             / max(1, sum(weights[name].numel() for name in picked)),
         )
-        if measured >= target_db:
+
+    return _search(try_aim, target_db)
+
+
+def _search(try_aim: Callable[[float], Assignment], target_db: float) -> Assignment:
+    """Return the assignment of the fewest bits that keeps the wanted parity, or the nearest to it.
+
+    The predicted parity is that of the mean call and to first order, the measured one of the worst:
+    the aim moves by what is missing or left over.
+    """
+    aim, tried = target_db, []
+    for _ in range(_ROUNDS):
+        found = try_aim(aim)
+        tried.append(found)
+        over = found.sqnr_db - target_db
+        if 0 <= over < _CLOSE_DB:
             break
-        aim += target_db - measured + 0.5
-    assert best is not None
-    return best
+        aim -= over + math.copysign(_CLOSE_DB / 2, over) if over < 0 else 0.7 * over
+    good = [x for x in tried if x.sqnr_db >= target_db]
+    if good:
+        return min(good, key=lambda x: x.bits)
+    return max(tried, key=lambda x: x.sqnr_db)
 
 
 def _candidates(
@@ -245,5 +273,3 @@ def _sqnr_db(output: Tensor, reference: Tensor) -> float:
     signal = float(reference.double().square().sum())
     noise = float((output.double() - reference.double()).square().sum())
     return 10 * math.log10(max(signal, 1e-300) / max(noise, 1e-300))
-
-

@@ -23,8 +23,9 @@ from mvsdk_export.errors import CompressionError
 PALETTE_BITS = (1, 2, 3, 4, 6, 8)
 """Widths of indices that phones can store."""
 _ROUNDS = 40
+_BINS = 1024
 _SHRINK = (1.0, 0.97, 0.94, 0.9, 0.86, 0.82, 0.78, 0.7)
-"""Shares of the largest weight that a scale may reach to; clipping a few costs less than it saves."""
+"""Shares of the largest weight that a scale may reach to: clipping a few may pay."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,8 +120,8 @@ def check_scheme(name: str, shape: tuple[int, ...], scheme: WeightScheme) -> Non
         )
     if scheme.block and shape[1] % scheme.block:
         raise CompressionError(
-            f"{name} has {shape[1]} inputs, which blocks of {scheme.block} do not divide; use blocks "
-            f"of {divisor(shape[1], scheme.block)}"
+            f"{name} has {shape[1]} inputs, which blocks of {scheme.block} do not divide; "
+            f"use blocks of {divisor(shape[1], scheme.block)}"
         )
 
 
@@ -149,7 +150,9 @@ def compress(name: str, weight: NDArray[Any], scheme: WeightScheme) -> Compresse
     groups = values.shape[0] // (scheme.group or values.shape[0])
     rows = values.reshape(groups, -1)
     found = np.stack([fit_palette(row, 1 << scheme.bits) for row in rows]).astype(np.float16)
-    indices = np.stack([_nearest(row, x.astype(np.float32)) for row, x in zip(rows, found)])
+    indices = np.stack(
+        [_nearest(row, x.astype(np.float32)) for row, x in zip(rows, found, strict=True)]
+    )
     return Palette(indices=indices.reshape(values.shape), values=found, bits=scheme.bits)
 
 
@@ -165,9 +168,7 @@ def fit_palette(values: NDArray[np.float32], count: int) -> NDArray[np.float32]:
     """
     ordered = np.sort(values.astype(np.float64))
     sums = np.concatenate([[0.0], np.cumsum(ordered)])
-    places = (np.arange(count) + 0.5) / count
-    # Between even shares, which neglect the tails, and even steps, which neglect the middle.
-    found = (np.quantile(ordered, places) + np.linspace(ordered[0], ordered[-1], count)) / 2
+    found = _spread(ordered, count)
     for _ in range(_ROUNDS):
         edges = np.searchsorted(ordered, (found[1:] + found[:-1]) / 2)
         edges = np.concatenate([[0], edges, [len(ordered)]])
@@ -178,6 +179,17 @@ def fit_palette(values: NDArray[np.float32], count: int) -> NDArray[np.float32]:
             break
         found = moved
     return found.astype(np.float32)
+
+
+def _spread(ordered: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+    """Return where rounds begin: as dense as the cube root of the density of the values.
+
+    Reference:
+        Panter and Dite 1951, doi:10.1109/JRPROC.1951.230419: the best for many small steps.
+    """
+    density, edges = np.histogram(ordered, bins=_BINS)
+    mass = np.concatenate([[0.0], np.cumsum(np.cbrt(density))])
+    return np.interp((np.arange(count) + 0.5) / count * mass[-1], mass, edges)
 
 
 def _nearest(values: NDArray[np.float32], palette: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -7,7 +7,12 @@ latents of sticker's autoencoder. One evaluation makes a clip.
 from __future__ import annotations
 
 from mvsdk_export.recipes.spec import Recipe
-from mvsdk_export.recipes.svd_parts import IMAGE_ENCODER, ONE_STEP_DENOISER, vae_components
+from mvsdk_export.recipes.svd_parts import (
+    FLOORS_DB,
+    IMAGE_ENCODER,
+    ONE_STEP_DENOISER,
+    vae_components,
+)
 
 _VAE_ENCODER, _VAE_DECODER = vae_components(
     "mvsdk_export.networks.vae:Autoencoder",
@@ -54,29 +59,7 @@ ANIMATOR = Recipe(
         "a pizza on yellow",
         "a bird flying left on purple",
     ),
-    floors_db={
-        "fp32": {
-            "image_encoder": 80.0,
-            "vae_encoder": 80.0,
-            "unet": 80.0,
-            "vae_decoder": 55.0,
-            "end_to_end": 50.0,
-        },
-        "fp16": {
-            "image_encoder": 45.0,
-            "vae_encoder": 45.0,
-            "unet": 45.0,
-            "vae_decoder": 45.0,
-            "end_to_end": 40.0,
-        },
-        "w8a16": {
-            "image_encoder": 25.0,
-            "vae_encoder": 30.0,
-            "unet": 22.0,
-            "vae_decoder": 35.0,
-            "end_to_end": 30.0,
-        },
-    },
+    floors_db=FLOORS_DB,
     licences={
         "Apache-2.0": "networks and weights",
         "MIT": "Fluent animated emoji (Microsoft), the clips that the model was trained on",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from mvsdk_export.recipes.spec import ComponentRecipe, DecoderVariant, Recipe, SchedulerVariant
 from mvsdk_export.recipes.svd_parts import (
     DENOISER,
+    FLOORS_DB,
     FRAMES,
     IMAGE_ENCODER,
     LATENTS,
@@ -63,29 +64,7 @@ MOBILEVD = Recipe(
         "a rocket flying left",
         "a dog running to the right on a green background",
     ),
-    floors_db={
-        "fp32": {
-            "image_encoder": 80.0,
-            "vae_encoder": 80.0,
-            "unet": 80.0,
-            "vae_decoder": 55.0,
-            "end_to_end": 50.0,
-        },
-        "fp16": {
-            "image_encoder": 45.0,
-            "vae_encoder": 45.0,
-            "unet": 45.0,
-            "vae_decoder": 45.0,
-            "end_to_end": 40.0,
-        },
-        "w8a16": {
-            "image_encoder": 25.0,
-            "vae_encoder": 30.0,
-            "unet": 22.0,
-            "vae_decoder": 35.0,
-            "end_to_end": 30.0,
-        },
-    },
+    floors_db=FLOORS_DB,
     licences={
         "Apache-2.0": "the code of the networks",
         "LicenseRef-Stability-AI": "the weights, where they come from Stable Video Diffusion: the "

@@ -14,6 +14,15 @@ DENOISERS = ("unet", "transformer")
 DECODER = "vae_decoder"
 """Component that makes frames: it may take a clip in parts, and then runs once for each."""
 
+_EVEN_FLOORS_DB: Mapping[str, tuple[float, float]] = {
+    "w8": (38.0, 40.0),
+    "w6": (33.0, 36.0),
+    "w4": (25.0, 30.0),
+    "w8a8": (30.0, 32.0),
+}
+"""Precision -> floors of every component, and of whole clips. Bits of weights are given out until
+these are met (quantize/mixed.py), so they are the same for all."""
+
 WrapperOption = Literal["height", "width", "guidance", "sigma"]
 
 
@@ -24,6 +33,14 @@ class SchedulerKind(Protocol):
     def kind(self) -> str:
         """One of the recipe's `schedulers`."""
         ...
+
+
+def even_floors(*components: str) -> dict[str, dict[str, float]]:
+    """Return the floors of precisions that have the same for every component, as `floors_db`."""
+    return {
+        precision: {**dict.fromkeys(components, each), "end_to_end": whole}
+        for precision, (each, whole) in _EVEN_FLOORS_DB.items()
+    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

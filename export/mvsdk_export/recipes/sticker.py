@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mvsdk_export.recipes.spec import ComponentRecipe, Recipe, TensorRecipe
+from mvsdk_export.recipes.spec import ComponentRecipe, Recipe, TensorRecipe, even_floors
 
 _LATENTS = ("F", "C", "h", "w")
 _FEATURES = TensorRecipe(name="encoder_hidden_states", shape=(1, "S", "D"), dtype="float32")
@@ -95,6 +95,7 @@ STICKER = Recipe(
         "a pizza and a robot on yellow",
     ),
     floors_db={
+        **even_floors("text_encoder", "transformer", "vae_decoder"),
         "fp32": {
             "text_encoder": 80.0,
             "transformer": 80.0,

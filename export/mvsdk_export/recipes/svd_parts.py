@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
-from mvsdk_export.recipes.spec import ComponentRecipe, TensorRecipe
+from mvsdk_export.recipes.spec import ComponentRecipe, TensorRecipe, even_floors
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -45,6 +46,32 @@ ONE_STEP_DENOISER = replace(
     wrapper_options=("sigma",),
     inputs=(SAMPLE, FEATURES, IMAGE_LATENTS, TIME_IDS),
 )
+
+FLOORS_DB: Mapping[str, Mapping[str, float]] = {
+    **even_floors("image_encoder", "vae_encoder", "unet", "vae_decoder"),
+    "fp32": {
+        "image_encoder": 80.0,
+        "vae_encoder": 80.0,
+        "unet": 80.0,
+        "vae_decoder": 55.0,
+        "end_to_end": 50.0,
+    },
+    "fp16": {
+        "image_encoder": 45.0,
+        "vae_encoder": 45.0,
+        "unet": 45.0,
+        "vae_decoder": 45.0,
+        "end_to_end": 40.0,
+    },
+    "w8a16": {
+        "image_encoder": 25.0,
+        "vae_encoder": 30.0,
+        "unet": 22.0,
+        "vae_decoder": 35.0,
+        "end_to_end": 30.0,
+    },
+}
+"""Lowest parity of models that begin with a picture."""
 
 
 def vae_components(

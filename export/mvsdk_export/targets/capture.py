@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
+from torch.fx.node import map_arg
 
 
 class PixelBorders(nn.Module):
@@ -43,6 +44,8 @@ class PixelBorders(nn.Module):
         self._pixels = [name in pixel_inputs for name in names]
         self._gives_pixels = bool(pixel_outputs)
         self._dtype = dtype
+        self.rounds = True
+        """False where gradients shall pass: pixels stay real then."""
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Run the graph, with pixels of the border's type for those that are pixels."""
@@ -53,8 +56,9 @@ class PixelBorders(nn.Module):
         given = self.graph(*taken)
         if not self._gives_pixels:
             return given
+        pixels = given * 255.0
         # Halves to even, as ONNX rounds.
-        return torch.round(given * 255.0).to(self._dtype)
+        return torch.round(pixels).to(self._dtype) if self.rounds else pixels
 
 
 def capture(network: nn.Module, inputs: Mapping[str, Tensor]) -> ExportedProgram:
@@ -90,7 +94,7 @@ def _fold_constants_(module: fx.GraphModule) -> None:
         elif node.op == "get_attr":
             known[node] = _attribute(module, str(node.target))
         elif node.op == "call_function" and all(x in known for x in node.all_input_nodes):
-            arguments = fx.node.map_arg((node.args, node.kwargs), known.__getitem__)
+            arguments = map_arg((node.args, node.kwargs), known.__getitem__)
             known[node] = node.target(*arguments[0], **arguments[1])  # type: ignore[operator]
     folded = (x for x in known if x.op == "call_function" and isinstance(known[x], Tensor))
     for index, node in enumerate(list(folded)):
@@ -106,7 +110,7 @@ def _fold_constants_(module: fx.GraphModule) -> None:
 
 
 def _slice_known_places_(module: fx.GraphModule) -> None:
-    """Replace gathers at places that are known by slices, in place: NPUs leave gathers to the CPU."""
+    """Replace gathers at known places by slices, in place: NPUs leave gathers to the CPU."""
     for node in list(module.graph.nodes):
         if node.target is not torch.ops.aten.index_select.default:
             continue
@@ -133,9 +137,7 @@ def _runs(places: Sequence[int]) -> list[range]:
     for place in places:
         last = found[-1] if found else range(0)
         step = place - last[-1] if last else 0
-        if len(last) == 1 and step > 0:
-            found[-1] = range(last[0], place + 1, step)
-        elif len(last) > 1 and step == last.step:
+        if (len(last) == 1 and step > 0) or (len(last) > 1 and step == last.step):
             found[-1] = range(last[0], place + 1, step)
         else:
             found.append(range(place, place + 1))

@@ -1,22 +1,24 @@
 """Cutting of a package into chunks that run one after the other, as a Core ML pipeline or alone.
 
-The Neural Engine maps the weights of one program at once, and phones refuse what is too large: public
-Stable Diffusion packages are cut in two for iOS. Values cross a cut in the type that they have in the
-program, so that chunks compute exactly what the whole does.
+The Neural Engine maps the weights of one program at once, and phones refuse what is too large:
+public Stable Diffusion packages are cut in two for iOS. Values cross a cut in the type that they
+have in the program, so that chunks compute exactly what the whole does.
 """
 
 from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
 from mvsdk.cli.output import format_bytes
 from mvsdk_export.errors import ExportError
 from mvsdk_export.targets.coreml.package import (
+    WEIGHTS,
     Model,
     Operation,
     WeightReader,
@@ -29,10 +31,6 @@ from mvsdk_export.targets.coreml.package import (
     weight_files,
     write_package,
 )
-
-CHUNK_BYTES = 1 << 30
-"""Weights above which a package is cut. Apple's own conversions of Stable Diffusion are chunks of
-about 0.85 GB each in float16; a limit as such is documented nowhere."""
 
 _CROSSING = {"float16": 65552, "float32": 65568, "int32": 131104}
 """Types of tensors that may cross, with their number in `ArrayFeatureType`."""
@@ -57,23 +55,6 @@ def count_chunks(package: Path, chunk_bytes: int) -> int:
     return max(1, math.ceil(size / chunk_bytes))
 
 
-def cut_package(source: Path, chunks: int, targets: Sequence[Path]) -> None:
-    """Write the chunks of a package as packages of their own.
-
-    Args:
-        source: The package; it has one function.
-        chunks: How many.
-        targets: Where each chunk is written.
-
-    Raises:
-        ExportError: If there is no place to cut.
-    """
-    for (model, name), target in zip(_chunk_models(source, chunks), targets, strict=True):
-        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-            file = _copy_weights(model, source, Path(folder), name)
-            write_package(model, [file], target)
-
-
 def make_pipeline(source: Path, chunks: int, target: Path) -> None:
     """Write a package whose model is a pipeline of chunks, which is loaded and run as one.
 
@@ -91,14 +72,37 @@ def make_pipeline(source: Path, chunks: int, target: Path) -> None:
     pipeline.description.CopyFrom(whole.description)
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         files: list[Path] = []
-        for index, (model, _) in enumerate(_chunk_models(source, chunks)):
+        for index, model in enumerate(_chunk_models(source, chunks)):
             # As coremltools names the files of a pipeline.
             files.append(_copy_weights(model, source, Path(folder), f"{index}-weight.bin"))
             pipeline.pipeline.models.append(model)
         write_package(pipeline, files, target)
 
 
-def _chunk_models(source: Path, chunks: int) -> Iterable[tuple[Model, str]]:
+def split_pipeline(source: Path, folder: Path) -> list[Path]:
+    """Write the chunks of a pipeline as packages of their own.
+
+    Args:
+        source: Package that `make_pipeline` wrote.
+        folder: Where they are written.
+
+    Returns:
+        The packages, in the order in which they run.
+    """
+    found: list[Path] = []
+    for index, model in enumerate(read_model(source).pipeline.models, start=1):
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            reader = WeightReader(source / WEIGHTS / f"{index - 1}-weight.bin")
+            writer = WeightWriter(Path(scratch))
+            for _, value in list(constants_of(block_of(model.mlProgram).operations)):
+                writer.refer(value, reader.read(value), kind_of(value.type))
+            path = folder / f"chunk{index}.mlpackage"
+            write_package(model, [writer.path], path)
+            found.append(path)
+    return found
+
+
+def _chunk_models(source: Path, chunks: int) -> Iterator[Model]:
     """Yield the description of every chunk, whose weights are still those of the whole."""
     whole = read_model(source)
     block = block_of(whole.mlProgram)
@@ -110,7 +114,7 @@ def _chunk_models(source: Path, chunks: int) -> Iterable[tuple[Model, str]]:
         model = type(whole)()
         model.CopyFrom(whole)
         _describe(model, chunk, types)
-        yield model, "weight.bin"
+        yield model
 
 
 def split_operations(
@@ -132,7 +136,7 @@ def split_operations(
     places = [0, *_places(steps, constants, outputs, chunks), len(steps)]
     found: list[Chunk] = []
     given: set[str] = set(inputs)
-    for start, end in zip(places, places[1:], strict=False):
+    for start, end in pairwise(places):
         part = steps[start:end]
         read = dict.fromkeys(name for x in part for name in _reads(x))
         made = dict.fromkeys(item.name for x in part for item in x.outputs)
@@ -163,25 +167,21 @@ def _places(
         seen |= new
         sizes.append(sum(_weight_bytes(constants[name]) for name in new))
     total, crossing = sum(sizes), _crossing_bytes(steps, outputs)
-    before = 0
-    ideal: list[list[int]] = [[] for _ in range(chunks - 1)]
-    for index, size in enumerate(sizes):
-        for cut, options in enumerate(ideal, start=1):
-            near = abs(before - total * cut / chunks) <= _SLACK * total / chunks
-            if index and near and crossing[index] is not None:
-                options.append(index)
-        before += size
-    if not all(ideal):
+    before = [0, *accumulate(sizes)]
+    possible = [index for index in range(1, len(steps)) if crossing[index] is not None]
+    found: list[int] = []
+    for cut in range(1, chunks):
+        ideal = total * cut / chunks
+        behind = [index for index in possible if not found or index > found[-1]]
+        near = [i for i in behind if abs(before[i] - ideal) <= _SLACK * total / chunks]
+        if near:
+            found.append(min(near, key=lambda i: (crossing[i] or 0, i)))
+        elif behind:
+            found.append(min(behind, key=lambda i: abs(before[i] - ideal)))
+    if len(found) < chunks - 1:
         raise ExportError(
-            f"a program with {format_bytes(total)} of weights cannot be cut into {chunks} chunks: "
-            "one operation holds too much, or what would cross is no tensor of Core ML's; "
-            "allow larger chunks with --chunk-bytes"
-        )
-    found = [min(options, key=lambda i: (crossing[i], i)) for options in ideal]
-    if sorted(set(found)) != found:
-        raise ExportError(
-            f"{chunks} chunks are too many for a program of {len(steps)} operations; allow larger "
-            "ones with --chunk-bytes"
+            f"a program of {len(steps)} operations with {format_bytes(total)} of weights cannot be "
+            f"cut into {chunks} chunks; allow larger ones with --chunk-bytes"
         )
     return found
 

@@ -130,9 +130,7 @@ def schemes_for(
     return schemes
 
 
-def _match(
-    operations: Sequence[Any], reader: WeightReader, module: nn.Module
-) -> dict[str, str]:
+def _match(operations: Sequence[Any], reader: WeightReader, module: nn.Module) -> dict[str, str]:
     """Return name of a constant -> name of the weight of the network that it holds.
 
     They are told by their values, which a converter leaves alone, other than names and shapes.

@@ -14,7 +14,7 @@ from math import prod
 from mvsdk.cli.output import format_bytes
 from mvsdk.manifest import LeftOutside, Residency
 from mvsdk_export.errors import ExportError
-from mvsdk_export.preflight import Finding
+from mvsdk_export.preflight import CHUNK_BYTES, Finding
 from mvsdk_export.targets.coreml.neural_engine_rules import (
     GENERATIONS,
     MOST_AXES,
@@ -32,7 +32,6 @@ from mvsdk_export.targets.coreml.neural_engine_rules import (
 )
 
 __all__ = [
-    "CHUNK_BYTES",
     "GENERATIONS",
     "RULES",
     "WORKING_SET_BYTES",
@@ -46,10 +45,7 @@ __all__ = [
 
 WORKING_SET_BYTES = 2 << 20
 """Memory on the chip; what does not fit goes through main memory in tiles."""
-CHUNK_BYTES = 10**9
-"""Weights of one graph on a phone. Above it the graph may run on the CPU whole, and no error says
-so: Apple says 1 GB, 1 GiB was measured."""
-SLICE_MOST = 4094
+_SLICE_MOST = 4094
 """Largest number that older engines copy out of the middle of the last axis: they do it in a format
 with four bits behind the point, in which 4095 is infinite."""
 
@@ -193,7 +189,7 @@ def _slice_findings(operations: Sequence[Operation], generation: int) -> Iterato
         severity="warning",
         what=f"slices that start within the last axis, as {hit[0].type} {hit[0].name}",
         value=str(len(hit)),
-        limit=f"numbers up to {SLICE_MOST} in them (Neural Engine up to A15 and M2)",
+        limit=f"numbers up to {_SLICE_MOST} in them (Neural Engine up to A15 and M2)",
         next_step="slice another axis if larger ones can occur: they become infinite",
     )
 

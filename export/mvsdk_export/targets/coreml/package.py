@@ -74,7 +74,7 @@ def read_model(path: Path) -> Model:
     import_coremltools()
     from coremltools.proto import Model_pb2  # pyright: ignore[reportMissingImports]
 
-    model = Model_pb2.Model()  # pyright: ignore[reportAttributeAccessIssue]
+    model: Any = Model_pb2.Model()  # pyright: ignore[reportAttributeAccessIssue]
     model.ParseFromString((path / SPECIFICATION).read_bytes())
     return model
 

@@ -1,4 +1,4 @@
-"""Stages that lower one component: from its traced graph to what a bundle ships.
+"""Stages that lower one component by way of ONNX: from its traced graph to what a bundle ships.
 
 A graph with too many weights is cut into parts (targets/split.py). Each is finished or quantised
 alone, and for a chip compiled alone; then they are joined to one model again.
@@ -7,51 +7,19 @@ alone, and for a chip compiled alone; then they are joined to one model again.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from mvsdk.manifest import Precision
+from mvsdk_export.lowering.spec import Lowering
 from mvsdk_export.recipes import ComponentRecipe
 from mvsdk_export.request import VariantPlan, source_precision
 from mvsdk_export.stages import Run, Stage
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lowering:
-    """What is made of one component."""
-
-    component: ComponentRecipe
-    plans: tuple[VariantPlan, ...]
-    """Variants that are wanted."""
-    parts: int
-    """Parts that the graph is cut into; 1: it is not."""
-
-    @property
-    def whole_plans(self) -> tuple[VariantPlan, ...]:
-        """Variants that are made of the graph in one piece."""
-        return tuple(plan for plan in self.plans if not self._is_cut(plan))
-
-    @property
-    def cut_plans(self) -> tuple[VariantPlan, ...]:
-        """Variants that are made of the parts of the graph."""
-        return tuple(plan for plan in self.plans if self._is_cut(plan))
-
-    def count_stages(self) -> int:
-        """Return how many stages `lower` runs."""
-        whole = len(_sources(self.whole_plans)) + len(_compiled(self.whole_plans))
-        if not self.cut_plans:
-            return whole
-        sources, compiled = _sources(self.cut_plans), _compiled(self.cut_plans)
-        once = 1 + int("w8a16" in sources)  # split, and run in parts
-        return whole + once + self.parts * (len(sources) + len(compiled)) + len(self.cut_plans)
-
-    def _is_cut(self, plan: VariantPlan) -> bool:
-        """Tell whether a variant needs parts: ONNX keeps float32 weights of any size in a file."""
-        return self.parts > 1 and (plan.target, plan.precision) != ("onnx", "fp32")
-
-
-def lower(run: Run, lowering: Lowering, traced: Stage, recorded: Stage | None) -> dict[str, Stage]:
-    """Make every wanted variant of a component.
+def lower_graphs(
+    run: Run, lowering: Lowering, traced: Stage, recorded: Stage | None
+) -> dict[str, Stage]:
+    """Make every wanted variant of a component that is made of its ONNX graph.
 
     Args:
         run: Runs the stages.
@@ -210,11 +178,3 @@ def _bytes(component: ComponentRecipe) -> Mapping[str, Any]:
         "byte_inputs": [x.name for x in component.inputs if x.dtype == "uint8"],
         "byte_outputs": [x.name for x in component.outputs if x.dtype == "uint8"],
     }
-
-
-def _sources(plans: Sequence[VariantPlan]) -> set[Precision]:
-    return {source_precision(plan) for plan in plans}
-
-
-def _compiled(plans: Sequence[VariantPlan]) -> list[VariantPlan]:
-    return [plan for plan in plans if plan.chipset is not None]

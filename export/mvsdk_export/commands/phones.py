@@ -1,0 +1,308 @@
+"""Targets of `mvsdk export`: what each is made in and needs, and options that only some have."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from mvsdk.cli.command import whole_number
+from mvsdk.devices import Chipset, find_chipset
+from mvsdk.errors import InputError
+from mvsdk.manifest import ComputeUnit, Delegate, Format, Precision, Target
+from mvsdk_export.commands import Extra, require_toolchain
+from mvsdk_export.commands.arguments import read_chips, read_precisions
+
+if TYPE_CHECKING:
+    from mvsdk_export.request import AppleOptions, ExecuTorchOptions, VariantPlan
+
+TARGETS: tuple[Target, ...] = ("onnx", "snapdragon", "iphone", "executorch")
+PHONES: tuple[Target, ...] = ("snapdragon", "iphone", "executorch")
+"""What `--target all` means: `onnx` is for computers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """A target with what its files are, or with what takes their operators."""
+
+    precisions: tuple[Precision, ...]
+    default: tuple[Precision, ...]
+    extra: Extra
+    modules: tuple[str, ...] = ()
+    """What its extra brings beside the toolchain."""
+
+
+KINDS: Mapping[str, Kind] = {
+    "onnx": Kind(
+        precisions=("fp32", "fp16", "w8a16"),
+        default=("fp32", "fp16", "w8a16"),
+        extra="export",
+    ),
+    "qnn_context": Kind(
+        precisions=("w8a16", "fp16"),
+        default=("w8a16",),
+        extra="snapdragon",
+        modules=("onnxruntime_qnn",),
+    ),
+    "coreml": Kind(
+        precisions=("fp16", "w8", "w6", "w4"),
+        default=("w8",),
+        extra="apple",
+        modules=("coremltools",),
+    ),
+    "coreai": Kind(
+        precisions=("fp32", "fp16", "w8", "w6", "w4"),
+        default=("fp16",),
+        extra="coreai",
+        modules=("coreai", "coreai_torch"),
+    ),
+    "executorch-xnnpack": Kind(
+        precisions=("fp32", "w8a8"),
+        default=("w8a8",),
+        extra="executorch",
+        modules=("executorch", "torchao"),
+    ),
+    "executorch-coreml": Kind(
+        precisions=("fp16",),
+        default=("fp16",),
+        extra="executorch",
+        modules=("executorch", "coremltools"),
+    ),
+    "executorch-qnn": Kind(
+        precisions=("w8a16", "fp16"),
+        default=("w8a16",),
+        extra="executorch",
+        modules=("executorch", "torchao"),
+    ),
+}
+COREML_TARGETS = ("iOS17", "iOS18", "iOS26")
+COREAI_TARGETS = ("iOS27",)
+DELEGATES: tuple[Delegate, ...] = ("xnnpack", "coreml", "qnn")
+COMPUTE_UNITS: Mapping[str, ComputeUnit] = {
+    "CPU_AND_NE": "NPU",
+    "CPU_AND_GPU": "GPU",
+    "CPU_ONLY": "CPU",
+    "ALL": "ALL",
+}
+"""Core ML's names -> those of bundles."""
+ATTENTIONS = ("fused", "split-einsum")
+
+_HELP = """\
+Options of the targets iphone and executorch:
+
+  --format F             coreml or coreai (default: coreml below iOS27)
+  --deployment-target S  least system: iOS17, iOS18, iOS26; iOS27 is coreai
+                         (default: iOS18)
+  --compute-units U      ALL, CPU_AND_NE, CPU_AND_GPU or CPU_ONLY
+                         (default: CPU_AND_NE)
+  --attention A          fused or split-einsum (default: fused, an operator of
+                         its own from iOS18 on)
+  --chunk-bytes N        weights above which a package is cut (default: 1 GiB)
+  --palette-group N      output channels that share a palette (default: up to
+                         16, what divides the channels of a weight)
+  --resources DIR        also write packages under the names that Apple's
+                         Swift code for Stable Diffusion opens
+  --delegate D           xnnpack, coreml or qnn (default: xnnpack)
+  --external-weights     keep weights of .pte programs in .ptd files
+  --etrecord             keep records for ExecuTorch's developer tools
+"""
+
+
+class _PhonesHelp(argparse.Action):
+    def __init__(self, option_strings: Sequence[str], dest: str, **options: Any) -> None:
+        super().__init__(option_strings, dest, nargs=0, **options)
+
+    def __call__(self, parser: argparse.ArgumentParser, *arguments: Any, **options: Any) -> None:
+        print(_HELP, end="")
+        parser.exit()
+
+
+def add_phone_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that only some targets have; their help is a page of its own."""
+    add = parser.add_argument
+    add("--help-phones", action=_PhonesHelp, help="options of iphone and executorch")
+    for name in ("--format", "--deployment-target", "--compute-units", "--attention"):
+        add(name, help=argparse.SUPPRESS)
+    for name in ("--resources", "--delegate"):
+        add(name, help=argparse.SUPPRESS)
+    for name in ("--chunk-bytes", "--palette-group"):
+        add(name, type=whole_number, help=argparse.SUPPRESS)
+    for name in ("--external-weights", "--etrecord"):
+        add(name, action="store_true", help=argparse.SUPPRESS)
+
+
+def read_targets(text: str) -> tuple[Target, ...]:
+    """Read targets; "all" means those of phones.
+
+    Raises:
+        InputError: If one is not known.
+    """
+    words = PHONES if text == "all" else text.split(",")
+    for word in words:
+        if word not in TARGETS:
+            raise InputError(f"unknown target {word[:64]!a}; known: {', '.join(TARGETS)}, all")
+    return cast("tuple[Target, ...]", tuple(dict.fromkeys(words)))
+
+
+def read_variants(options: argparse.Namespace) -> tuple[VariantPlan, ...]:
+    """Return the sets of variants that the options ask for; check that their tools are there.
+
+    Raises:
+        InputError: If an option does not go with the targets.
+        ExportError: If a package is missing, with the pip command.
+    """
+    targets = read_targets(options.target)
+    _check_options(options, targets)
+    format_, deployment_target = _read_apple_format(options)
+    delegate = _read_choice("--delegate", options.delegate or "xnnpack", DELEGATES)
+    names = {target: _kind_name(target, format_, delegate) for target in targets}
+    for name in names.values():
+        kind = KINDS[name]
+        base = ("torch", "onnx", "onnxscript", "tqdm")
+        require_toolchain(*base, *kind.modules, command="export", extra=kind.extra)
+    precisions = _read_precisions(options.precision, names)
+    from mvsdk_export.request import plan_variants
+
+    return tuple(
+        plan
+        for target in targets
+        for plan in plan_variants(
+            target,
+            precisions[target],
+            chips=_read_chipsets(options, target, delegate),
+            format=format_ if target == "iphone" else None,
+            delegate=cast("Delegate", delegate),
+            deployment_target=deployment_target,
+        )
+    )
+
+
+def read_apple(options: argparse.Namespace) -> AppleOptions:
+    """Return how packages for Apple's phones are made.
+
+    Raises:
+        InputError: If a value is not allowed.
+    """
+    from mvsdk_export.request import AppleOptions
+
+    units = _read_choice("--compute-units", options.compute_units or "CPU_AND_NE", COMPUTE_UNITS)
+    attention = _read_choice("--attention", options.attention or "fused", ATTENTIONS)
+    found = AppleOptions(
+        compute_unit=COMPUTE_UNITS[units],
+        attention="fused" if attention == "fused" else "split_einsum",
+        palette_group=_read_count("--palette-group", options.palette_group, 1, 1 << 16),
+    )
+    if options.chunk_bytes is None:
+        return found
+    from dataclasses import replace
+
+    chunk = _read_count("--chunk-bytes", options.chunk_bytes, 1 << 16, 1 << 40)
+    return replace(found, chunk_bytes=chunk)
+
+
+def read_executorch(options: argparse.Namespace) -> ExecuTorchOptions:
+    """Return how ExecuTorch programs are made."""
+    from mvsdk_export.request import ExecuTorchOptions
+
+    return ExecuTorchOptions(external_weights=options.external_weights, etrecord=options.etrecord)
+
+
+_BELONGS: Mapping[str, Target] = {
+    "format": "iphone",
+    "compute_units": "iphone",
+    "attention": "iphone",
+    "chunk_bytes": "iphone",
+    "palette_group": "iphone",
+    "resources": "iphone",
+    "delegate": "executorch",
+    "external_weights": "executorch",
+    "etrecord": "executorch",
+}
+
+
+def _check_options(options: argparse.Namespace, targets: Sequence[Target]) -> None:
+    for name, target in _BELONGS.items():
+        if getattr(options, name) not in (None, False) and target not in targets:
+            option = f"--{name.replace('_', '-')}"
+            raise InputError(
+                f"{option} goes with --target {target}, not {', '.join(targets)}; leave it out"
+            )
+    apple = "iphone" in targets or options.delegate == "coreml"
+    if options.deployment_target is not None and not apple:
+        raise InputError(
+            "--deployment-target goes with --target iphone, or executorch with --delegate coreml; "
+            "leave it out"
+        )
+    compiled = "snapdragon" in targets or options.delegate == "qnn"
+    if options.chip is not None and not compiled:
+        raise InputError(
+            f"--chip goes with --target snapdragon, not {', '.join(targets)}; leave it out"
+        )
+
+
+def _read_apple_format(options: argparse.Namespace) -> tuple[Format, str]:
+    """Return what packages for the target iphone are, and the least system that opens them."""
+    system = options.deployment_target
+    if system is not None:
+        number = re.fullmatch(r"i?(?:os)?([0-9]{1,3})", system.strip(), re.IGNORECASE)
+        system = f"iOS{int(number[1])}" if number else system
+        _read_choice("--deployment-target", system, (*COREML_TARGETS, *COREAI_TARGETS))
+    chosen = options.format or ("coreai" if system in COREAI_TARGETS else "coreml")
+    _read_choice("--format", chosen, ("coreml", "coreai"))
+    allowed = COREAI_TARGETS if chosen == "coreai" else COREML_TARGETS
+    if system is not None and system not in allowed:
+        raise InputError(
+            f"--deployment-target {system} does not go with --format {chosen}; allowed: "
+            f"{', '.join(allowed)}"
+        )
+    default = COREAI_TARGETS[0] if chosen == "coreai" else "iOS18"
+    return cast("Format", chosen), system or default
+
+
+def _kind_name(target: Target, format_: str, delegate: str) -> str:
+    fixed = {"onnx": "onnx", "snapdragon": "qnn_context", "iphone": format_}
+    return fixed.get(target, f"executorch-{delegate}")
+
+
+def _read_precisions(
+    text: str | None, names: Mapping[Target, str]
+) -> dict[Target, tuple[Precision, ...]]:
+    if text is None:
+        return {target: KINDS[name].default for target, name in names.items()}
+    known = tuple(dict.fromkeys(p for name in names.values() for p in KINDS[name].precisions))
+    wanted = read_precisions(text, known)
+    found = {
+        target: tuple(p for p in wanted if p in KINDS[name].precisions)
+        for target, name in names.items()
+    }
+    for target, precisions in found.items():
+        if not precisions:
+            raise InputError(
+                f"--precision {text[:64]} is nothing that {target} is made in: "
+                f"{', '.join(KINDS[names[target]].precisions)}; add one of these, or leave "
+                f"{target} out"
+            )
+    return found
+
+
+def _read_chipsets(
+    options: argparse.Namespace, target: Target, delegate: str
+) -> tuple[Chipset, ...]:
+    if target == "snapdragon" or (target == "executorch" and delegate == "qnn"):
+        names = read_chips(options.chip, every=False)
+        return tuple(dict.fromkeys(find_chipset(name) for name in names))
+    return ()
+
+
+def _read_choice(option: str, value: str, allowed: Sequence[str] | Mapping[str, Any]) -> str:
+    if value not in allowed:
+        raise InputError(f"{option} is {value[:64]!a}, allowed: {', '.join(allowed)}")
+    return value
+
+
+def _read_count(option: str, value: int | None, least: int, most: int) -> Any:
+    if value is not None and not least <= value <= most:
+        raise InputError(f"{option} is {value}, allowed: {least} to {most}")
+    return value

@@ -1,0 +1,113 @@
+"""Stages that make packages for Apple's phones: Core ML and Core AI."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mvsdk_export.networks.target_forms import set_coreml_forms_
+from mvsdk_export.work.common import crossing_feeds, open_subject, plain
+
+PACKAGES: Mapping[str, str] = {
+    "text_encoder": "TextEncoder",
+    "image_encoder": "ImageEncoder",
+    "vae_encoder": "VAEEncoder",
+    "unet": "Unet",
+    "transformer": "MultiModalDiffusionTransformer",
+    "vae_decoder": "VAEDecoder",
+}
+"""Component -> what existing Swift code calls its package (apple/ml-stable-diffusion)."""
+
+
+def convert_coreml(
+    *,
+    model: str,
+    subject: Mapping[str, Any],
+    deployment_target: str,
+    attention: Any,
+    output: Path,
+    decoder: str | None = None,
+) -> dict[str, Any]:
+    """Convert a component to a float16 Core ML package."""
+    from mvsdk_export.targets.coreml.convert import convert
+
+    found = open_subject(model, decoder, subject, pixels=torch.float16)
+    convert(
+        set_coreml_forms_(found.network, attention),
+        found.inputs,
+        found.outputs,
+        output / _package(subject["component"]),
+        deployment_target=deployment_target,
+    )
+    return {}
+
+
+def compress_coreml(
+    *,
+    model: str,
+    subject: Mapping[str, Any],
+    attention: Any,
+    precision: str,
+    target_db: float,
+    group: int | None,
+    package: str,
+    recorded: str,
+    output: Path,
+    decoder: str | None = None,
+) -> dict[str, Any]:
+    """Compress the weights of a converted component, as recorded calls allow."""
+    from mvsdk_export.targets.coreml.compress import compress_package
+
+    found = open_subject(model, decoder, subject, pixels=torch.float32)
+    found.network.rounds = False  # type: ignore[assignment]
+    name = subject["component"]
+    assigned = compress_package(
+        Path(package) / _package(name),
+        set_coreml_forms_(found.network, attention),
+        found.inputs,
+        crossing_feeds(recorded, name),
+        output / _package(name),
+        precision=precision,
+        target_db=target_db,
+        group=group,
+    )
+    return assigned.summary()
+
+
+def finish_coreml(
+    *, component: str, chunk_bytes: int, package: str, output: Path
+) -> dict[str, Any]:
+    """Cut a package that is too large, and say what it takes, gives and leaves to the CPU."""
+    from mvsdk_export.targets.coreml.finish import finish_package
+
+    source = Path(package) / _package(component)
+    report = finish_package(source, output / _package(component), chunk_bytes=chunk_bytes)
+    return {
+        "model": _package(component),
+        "inputs": plain(report.inputs),
+        "outputs": plain(report.outputs),
+        "residency": asdict(report.residency),
+        "chunks": report.chunks,
+    }
+
+
+def lower_coreai(
+    *,
+    model: str,
+    subject: Mapping[str, Any],
+    precision: str,
+    output: Path,
+    decoder: str | None = None,
+) -> dict[str, Any]:
+    """Lower a component to a Core AI asset."""
+    from mvsdk_export.targets import coreai
+
+    raise NotImplementedError(coreai, model, subject, precision, output, decoder)
+
+
+def _package(component: str) -> str:
+    return f"{PACKAGES[component]}.mlpackage"

@@ -1,0 +1,50 @@
+"""Stages that compile ONNX models for a Snapdragon chip."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from mvsdk.devices import find_chipset
+from mvsdk_export.stages import read_result
+from mvsdk_export.work.common import CONTEXT, MODEL
+from mvsdk_export.work.graphs import borders_of_whole
+
+
+def compile_chip(*, source: str, chip: str, float16: bool, output: Path) -> dict[str, Any]:
+    """Compile a finished or quantised model, or a part of one, for one Snapdragon chip."""
+    from mvsdk_export.targets.snapdragon import compile_context
+
+    residency = compile_context(
+        Path(source) / MODEL, output / CONTEXT, find_chipset(chip).chip, float16=float16
+    )
+    found = read_result(Path(source))
+    return {
+        "inputs": found["inputs"],
+        "outputs": found["outputs"],
+        "residency": asdict(residency),
+    }
+
+
+def stitch(
+    *, pieces: Sequence[str], inputs: Sequence[str], outputs: Sequence[str], output: Path
+) -> dict[str, Any]:
+    """Join the compiled parts of a component."""
+    from mvsdk_export.targets.snapdragon import stitch_contexts
+
+    residency = asdict(
+        stitch_contexts(
+            [Path(piece) / CONTEXT for piece in pieces], output / CONTEXT, outputs=outputs
+        )
+    )
+    known = {
+        (node["operator"], node["name"]): node
+        for piece in pieces
+        for node in read_result(Path(piece))["residency"]["left_outside"]
+    }
+    residency["left_outside"] = [
+        known.get((node["operator"], node["name"]), node) for node in residency["left_outside"]
+    ]
+    return {**borders_of_whole(pieces, inputs, outputs), "residency": residency}
