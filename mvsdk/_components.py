@@ -5,21 +5,37 @@ Import these names from `mvsdk.manifest`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from mvsdk._parse import Node, fail
 
-Target = Literal["onnx", "snapdragon"]
-Precision = Literal["fp32", "fp16", "w8a16"]
+Target = Literal["onnx", "snapdragon", "iphone", "executorch"]
+Format = Literal["onnx", "qnn_context", "coreml", "coreai", "executorch"]
+Delegate = Literal["xnnpack", "coreml", "qnn"]
+Precision = Literal["fp32", "fp16", "w8a16", "w8a8", "w8", "w6", "w4"]
 DType = Literal["float32", "float16", "int32", "int64", "uint8", "uint16", "int8", "int16"]
-ComputeUnit = Literal["CPU", "GPU", "NPU"]
+ComputeUnit = Literal["CPU", "GPU", "NPU", "ALL"]
+Basis = Literal["compiler", "rules"]
 
 TARGETS: tuple[Target, ...] = get_args(Target)
+DELEGATES: tuple[Delegate, ...] = get_args(Delegate)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 DTYPES: tuple[DType, ...] = get_args(DType)
 COMPUTE_UNITS: tuple[ComputeUnit, ...] = get_args(ComputeUnit)
+BASES: tuple[Basis, ...] = get_args(Basis)
+FORMATS: Mapping[Target, tuple[Format, ...]] = {
+    "onnx": ("onnx",),
+    "snapdragon": ("qnn_context",),
+    "iphone": ("coreml", "coreai"),
+    "executorch": ("executorch",),
+}
+"""Target -> what its files may be."""
+PACKAGE_FORMATS: tuple[Format, ...] = ("coreml", "coreai")
+"""Formats whose model is a folder."""
+SYSTEM = re.compile(r"iOS[1-9][0-9]{0,2}")
 
 ZERO_POINTS: Mapping[DType, tuple[int, int]] = {
     "uint8": (0, 2**8 - 1),
@@ -120,23 +136,49 @@ class LeftOutside:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Residency:
-    """Where the nodes of a compiled graph run."""
+    """Where the operators of a compiled graph run."""
 
     npu_nodes: int
-    """EPContext nodes: 1 when the whole graph is one NPU binary."""
+    """Operators, or graphs compiled whole, that the NPU or a delegate takes."""
     cpu_nodes: int
     left_outside: tuple[LeftOutside, ...] = ()
-    """The `cpu_nodes` nodes, each with the reason."""
+    """The `cpu_nodes` operators, each with the reason."""
+    basis: Basis = "compiler"
+    """Who says so: the compiler that did it, or documented rules of what an NPU takes."""
 
     @classmethod
-    def parse(cls, node: Node) -> Residency:
-        """Read a residency record; every node on the CPU is listed."""
-        f = node.fields("npu_nodes", "cpu_nodes", "left_outside")
+    def parse(cls, node: Node, version: int) -> Residency:
+        """Read a residency record; every operator on the CPU is listed."""
+        names = ("npu_nodes", "cpu_nodes", "left_outside", *(("basis",) if version > 1 else ()))
+        f = node.fields(*names)
         outside = tuple(LeftOutside.parse(item) for item in f["left_outside"].items(most=4096))
         cpu_nodes = f["cpu_nodes"].integer()
         if cpu_nodes != len(outside):
             f["cpu_nodes"].fail(f"{len(outside)}, the length of left_outside")
-        return cls(npu_nodes=f["npu_nodes"].integer(), cpu_nodes=cpu_nodes, left_outside=outside)
+        return cls(
+            npu_nodes=f["npu_nodes"].integer(),
+            cpu_nodes=cpu_nodes,
+            left_outside=outside,
+            basis=f["basis"].choice(BASES) if version > 1 else "compiler",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """What a runtime chooses variants by: no two of a component have all of it in common."""
+
+    target: Target
+    format: Format
+    delegate: Delegate | None
+    precision: Precision
+    chip: str | None
+    """Its slug."""
+
+    def __str__(self) -> str:
+        """Return the parts that say something, such as snapdragon/w8a16/sm8650."""
+        # The format of a target that has no other goes without saying.
+        said = self.format if len(FORMATS[self.target]) > 1 else self.delegate
+        return "/".join(part for part in (self.target, said, self.precision, self.chip) if part)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,11 +188,19 @@ class Variant:
     id: str
     """Unique in its component; the same id in two components marks a set meant to run together."""
     target: Target
+    format: Format = "onnx"
+    """What `model` is."""
+    delegate: Delegate | None = None
+    """What takes the operators of an ExecuTorch program; None for other formats."""
+    deployment_target: str | None = None
+    """Least system that opens it, such as iOS18; None where Apple's systems are not meant."""
+    function: str | None = None
+    """Which function of a package that holds several; None for its only one."""
     precision: Precision
     chip: Chip | None
-    """None: any machine. Never None for the target snapdragon."""
+    """None: any machine. Never None for what Qualcomm's compiler made."""
     model: str
-    """Path of the file that the backend opens, one of `files`."""
+    """Path of what the backend opens: one of `files`, or the folder of a package."""
     files: tuple[FileRef, ...]
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -158,26 +208,76 @@ class Variant:
     tools: Mapping[str, str]
     """Version of each tool that made the files."""
     residency: Residency | None = None
-    """None: not compiled for an NPU."""
+    """None: not compiled for an NPU or a delegate."""
 
     @classmethod
-    def parse(cls, node: Node) -> Variant:
-        """Read a variant."""
-        f = node.fields(*(item.name for item in fields(cls)))
-        tools = f["tools"].entries(most=64)
+    def parse(cls, node: Node, version: int) -> Variant:
+        """Read a variant; what version 1 lacks has the value that it implies."""
+        words = _WORDS[version]
+        f = node.fields(*(item.name for item in fields(cls) if item.name not in words.lacks))
+        target = f["target"].choice(words.targets)
+        later: dict[str, Any] = {"format": FORMATS[target][0]}
+        if version > 1:
+            later = {
+                "format": f["format"].choice(FORMATS[target]),
+                "delegate": f["delegate"].optional(lambda item: item.choice(DELEGATES)),
+                "deployment_target": f["deployment_target"].optional(_system),
+                "function": f["function"].optional(Node.identifier),
+            }
         return cls(
             id=f["id"].identifier(),
-            target=f["target"].choice(TARGETS),
-            precision=f["precision"].choice(PRECISIONS),
+            target=target,
+            precision=f["precision"].choice(words.precisions),
             chip=f["chip"].optional(Chip.parse),
             model=f["model"].relative_path(),
             files=tuple(FileRef.parse(item) for item in f["files"].items(least=1, most=256)),
             inputs=tuple(TensorSpec.parse(item) for item in f["inputs"].items(least=1, most=64)),
             outputs=tuple(TensorSpec.parse(item) for item in f["outputs"].items(least=1, most=64)),
-            compute_unit=f["compute_unit"].choice(COMPUTE_UNITS),
-            tools={name: item.text(most=128) for name, item in tools.items()},
-            residency=f["residency"].optional(Residency.parse),
+            compute_unit=f["compute_unit"].choice(words.compute_units),
+            tools={name: item.text(most=128) for name, item in f["tools"].entries(most=64).items()},
+            residency=f["residency"].optional(lambda item: Residency.parse(item, version)),
+            **later,
         )
+
+    @property
+    def kind(self) -> Kind:
+        """What the variant is chosen by."""
+        return Kind(
+            target=self.target,
+            format=self.format,
+            delegate=self.delegate,
+            precision=self.precision,
+            chip=self.chip.slug if self.chip else None,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Words:
+    """What a version of the format says of variants."""
+
+    targets: tuple[Target, ...]
+    precisions: tuple[Precision, ...]
+    compute_units: tuple[ComputeUnit, ...]
+    lacks: tuple[str, ...] = ()
+    """Keys that came later."""
+
+
+_WORDS: Mapping[int, _Words] = {
+    1: _Words(
+        targets=("onnx", "snapdragon"),
+        precisions=("fp32", "fp16", "w8a16"),
+        compute_units=("CPU", "GPU", "NPU"),
+        lacks=("format", "delegate", "deployment_target", "function"),
+    ),
+    2: _Words(targets=TARGETS, precisions=PRECISIONS, compute_units=COMPUTE_UNITS),
+}
+
+
+def _system(node: Node) -> str:
+    found = node.text(most=16)
+    if not SYSTEM.fullmatch(found):
+        node.fail("a system such as iOS18")
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,7 +287,7 @@ class Component:
     variants: tuple[Variant, ...]
 
     @classmethod
-    def parse(cls, node: Node) -> Component:
+    def parse(cls, node: Node, version: int) -> Component:
         """Read a component."""
         items = node.fields("variants")["variants"].items(least=1, most=64)
-        return cls(variants=tuple(Variant.parse(item) for item in items))
+        return cls(variants=tuple(Variant.parse(item, version) for item in items))

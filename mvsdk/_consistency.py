@@ -6,12 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from math import prod
 from typing import TYPE_CHECKING
 
+from mvsdk._components import DELEGATES, PACKAGE_FORMATS
 from mvsdk._parse import to_float32
 from mvsdk.conditioning import ADDED_TIME_IDS, MicroConditioning
 from mvsdk.errors import BundleError, InputError
 
 if TYPE_CHECKING:
-    from mvsdk._components import Component, FileRef, TensorSpec, Variant
+    from mvsdk._components import Component, FileRef, Kind, TensorSpec, Variant
     from mvsdk.manifest import Manifest
 
 DENOISERS = ("unet", "transformer")
@@ -33,12 +34,18 @@ PREDICTIONS: Mapping[str, tuple[str, ...]] = {
     "edm_euler": ("v_prediction", "epsilon", "sample"),
 }
 """Prediction types that each kind of sampler can integrate."""
+PIXELS = ("uint8", "float16", "float32", "int32")
+"""Types of RGB pictures; those after the first are for targets whose graphs take no bytes."""
 MAX_ELEMENTS = 2**30
 """Elements of the largest array; ten seconds of 768p are 7e8."""
 
 
-def check_consistency(manifest: Manifest) -> None:
+def check_consistency(manifest: Manifest, version: int) -> None:
     """Check that the parts of a manifest agree.
+
+    Args:
+        manifest: What was read.
+        version: Of the format that it was read from.
 
     Raises:
         BundleError: With the first disagreement.
@@ -49,10 +56,13 @@ def check_consistency(manifest: Manifest) -> None:
         _check_variants(name, component)
     _check_files(manifest.files())
     _check_latents(manifest)
+    _check_pixels(manifest, VAE_DECODER, "outputs", "frames", version)
     if TEXT_ENCODER in manifest.components:
         _check_text(manifest)
     if manifest.task == "image_to_video":
         _check_picture(manifest)
+        for encoder in (IMAGE_ENCODER, VAE_ENCODER):
+            _check_pixels(manifest, encoder, "inputs", "image", version)
     _check_sampler(manifest)
     _check_conditioning(manifest)
     if manifest.task != "video_to_video":
@@ -100,17 +110,15 @@ def _check_sizes(manifest: Manifest) -> None:
 def _check_variants(name: str, component: Component) -> None:
     first = component.variants[0]
     seen: set[str] = set()
-    kinds: set[tuple[str, str, str | None]] = set()
+    kinds: set[Kind] = set()
     for variant in component.variants:
         where = f"components.{name} variant {variant.id}"
         if variant.id in seen:
             raise _refuse(f"{where} is given twice, want unique ids")
         seen.add(variant.id)
-        kind = (variant.target, variant.precision, variant.chip.slug if variant.chip else None)
-        if kind in kinds:
-            shown = "/".join(part for part in kind if part)
-            raise _refuse(f"{where} is the second of {shown}, want one of each kind")
-        kinds.add(kind)
+        if variant.kind in kinds:
+            raise _refuse(f"{where} is the second of {variant.kind}, want one of each kind")
+        kinds.add(variant.kind)
         _check_variant(where, variant)
         for side in ("inputs", "outputs"):
             mine, theirs = _signature(getattr(variant, side)), _signature(getattr(first, side))
@@ -126,12 +134,33 @@ def _check_variant(where: str, variant: Variant) -> None:
     paths = [ref.path for ref in variant.files]
     if len(set(paths)) != len(paths):
         raise _refuse(f"{where} lists a file twice, want each once")
-    if variant.model not in paths:
+    if variant.format in PACKAGE_FORMATS:
+        if not any(path.startswith(f"{variant.model}/") for path in paths):
+            raise _refuse(f"{where} has the package {variant.model}, in which none of its files is")
+    elif variant.model not in paths:
         raise _refuse(f"{where} has the model {variant.model}, which is not among its files")
-    if variant.target == "snapdragon" and variant.chip is None:
-        raise _refuse(f"{where} has no chip, want one for the target snapdragon")
-    if variant.target == "onnx" and variant.chip is not None:
-        raise _refuse(f"{where} has the chip {variant.chip.slug}, want null for the target onnx")
+    _check_platform(where, variant)
+
+
+def _check_platform(where: str, variant: Variant) -> None:
+    """Check that what a variant says of the machines it is for goes with what it is."""
+    chip, delegate, system = variant.chip, variant.delegate, variant.deployment_target
+    kind = f"the delegate {delegate}" if delegate else f"the format {variant.format}"
+    if variant.format == "executorch" and delegate is None:
+        raise _refuse(f"{where} has no delegate, want one of {', '.join(DELEGATES)}")
+    if variant.format != "executorch" and delegate is not None:
+        raise _refuse(f"{where} has {kind}, want null for the format {variant.format}")
+    compiled = variant.format == "qnn_context" or delegate == "qnn"
+    if compiled and chip is None:
+        raise _refuse(f"{where} has no chip, want the one that it is compiled for")
+    if chip is not None and not compiled:
+        raise _refuse(f"{where} has the chip {chip.slug}, want null for {kind}")
+    if variant.target == "iphone" and system is None:
+        raise _refuse(f"{where} has no deployment_target, want a system such as iOS18")
+    if system is not None and variant.target != "iphone" and delegate != "coreml":
+        raise _refuse(f"{where} has the deployment_target {system}, want null for {kind}")
+    if variant.function is not None and variant.format not in PACKAGE_FORMATS:
+        raise _refuse(f"{where} has the function {variant.function}, want null for {kind}")
 
 
 def _signature(tensors: Iterable[TensorSpec]) -> dict[str, tuple[int, ...]]:
@@ -204,7 +233,7 @@ def _check_decoder(manifest: Manifest) -> None:
             f"parts, which the {video.frames} frames of video do not have"
         )
     frames = (video.frames // parts, video.height, video.width, 3)
-    _check_pixels(manifest, VAE_DECODER, "outputs", "frames", frames)
+    _check_shape(manifest, VAE_DECODER, "outputs", "frames", frames, "video")
 
 
 def _has_timestep(manifest: Manifest) -> bool:
@@ -219,15 +248,16 @@ def _check_one_element(manifest: Manifest, component: str, name: str) -> None:
         raise _refuse(f"{component}/{name} has shape {shape}, want one element")
 
 
-def _check_pixels(
-    manifest: Manifest, component: str, side: str, name: str, want: tuple[int, ...]
-) -> None:
-    """Check a tensor of RGB pictures: its shape, and that every variant has it as bytes."""
-    _check_shape(manifest, component, side, name, want, "video")
+def _check_pixels(manifest: Manifest, component: str, side: str, name: str, version: int) -> None:
+    """Check how every variant of a component has its tensor of RGB pictures."""
+    allowed = ("uint8",) if version == 1 else PIXELS
     for variant in manifest.components[component].variants:
-        for tensor in getattr(variant, side):
-            if tensor.name == name and tensor.dtype != "uint8":
-                raise _refuse(f"{component}/{name} of {variant.id} is {tensor.dtype}, want uint8")
+        found = next(tensor for tensor in getattr(variant, side) if tensor.name == name)
+        scaled = found.dtype != "uint8" and found.scale is not None
+        if found.dtype not in allowed or scaled:
+            said = f"{found.dtype} with a scale" if scaled else found.dtype
+            want = ", ".join(allowed)
+            raise _refuse(f"{component}/{name} of {variant.id} is {said}, want {want}")
 
 
 def _check_text(manifest: Manifest) -> None:
@@ -251,7 +281,7 @@ def _check_picture(manifest: Manifest) -> None:
     video, denoiser = manifest.video, manifest.denoiser
     for encoder in (IMAGE_ENCODER, VAE_ENCODER):
         picture = (1, video.height, video.width, 3)
-        _check_pixels(manifest, encoder, "inputs", "image", picture)
+        _check_shape(manifest, encoder, "inputs", "image", picture, "video")
     _check_hidden_states(manifest, IMAGE_ENCODER)
     noise = (1, 3, video.height, video.width)
     _check_shape(manifest, VAE_ENCODER, "inputs", "noise", noise, "video")

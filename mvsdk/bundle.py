@@ -22,7 +22,14 @@ from typing import Self
 from mvsdk._parse import is_safe_path
 from mvsdk._staging import NO_SPACE, StagingFolder, replacing, writing
 from mvsdk.errors import BundleError
-from mvsdk.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, FileRef, Manifest, Variant
+from mvsdk.manifest import (
+    MANIFEST_NAME,
+    MAX_MANIFEST_BYTES,
+    PACKAGE_FORMATS,
+    FileRef,
+    Manifest,
+    Variant,
+)
 
 __all__ = ["SUFFIX", "Bundle", "BundleWriter", "sha256_file"]
 
@@ -98,16 +105,18 @@ class Bundle:
     def model(self, variant: Variant) -> Path:
         """Return the absolute path of a variant's model after checking all that it can refer to.
 
-        A graph names further files by their place beside it, so everything in its folder has to
-        be listed in the manifest and have its hash, whether or not the variant lists it.
+        A graph names further files by their place beside it, and a package is a folder: so
+        everything in the folder has to be listed in the manifest and have its hash, whether or not
+        the variant lists it.
 
         Raises:
             BundleError: As `file` does, or if the model's folder holds a file that the manifest
                 does not list.
         """
         paths = {ref.path: self.file(ref) for ref in variant.files}
-        model = paths[variant.model]
-        for relative in _files_below(self.path, model.parent):
+        package = variant.format in PACKAGE_FORMATS
+        model = self.path / variant.model if package else paths[variant.model]
+        for relative in _files_below(self.path, model if package else model.parent):
             if relative in self._files:
                 self.file(self._files[relative])
             elif relative != MANIFEST_NAME:

@@ -15,15 +15,23 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Literal, cast, get_args
 
 from mvsdk._components import (
+    BASES,
     COMPUTE_UNITS,
+    DELEGATES,
     DTYPES,
+    FORMATS,
+    PACKAGE_FORMATS,
     PRECISIONS,
     TARGETS,
+    Basis,
     Chip,
     Component,
     ComputeUnit,
+    Delegate,
     DType,
     FileRef,
+    Format,
+    Kind,
     LeftOutside,
     Precision,
     Residency,
@@ -33,6 +41,7 @@ from mvsdk._components import (
 )
 from mvsdk._consistency import check_consistency
 from mvsdk._parse import MAX_MANIFEST_BYTES, JsonValue, Node, check_json, fail, load_json
+from mvsdk._records import Licence, Source, Verification
 from mvsdk._sampler import (
     PREDICTION_TYPES,
     SAMPLER_KINDS,
@@ -44,25 +53,33 @@ from mvsdk._sampler import (
 from mvsdk.errors import BundleError
 
 __all__ = [
+    "BASES",
     "COMPUTE_UNITS",
+    "DELEGATES",
     "DTYPES",
     "END_TO_END",
     "FORMAT",
+    "FORMATS",
     "FORMAT_VERSIONS",
     "MANIFEST_NAME",
     "MAX_FPS",
     "MAX_MANIFEST_BYTES",
     "MIN_FPS",
+    "PACKAGE_FORMATS",
     "PRECISIONS",
     "PREDICTION_TYPES",
     "SAMPLER_KINDS",
     "TARGETS",
     "TASKS",
+    "Basis",
     "Chip",
     "Component",
     "ComputeUnit",
     "DType",
+    "Delegate",
     "FileRef",
+    "Format",
+    "Kind",
     "LatentSpec",
     "LeftOutside",
     "Licence",
@@ -84,7 +101,7 @@ __all__ = [
 ]
 
 FORMAT = "mvbundle"
-FORMAT_VERSIONS = (1,)
+FORMAT_VERSIONS = (1, 2)
 """Versions that this package reads, rising; it writes the last."""
 MANIFEST_NAME = "manifest.json"
 MIN_FPS = 0.1
@@ -154,93 +171,6 @@ class TokenizerSpec:
             max_length=f["max_length"].integer(1, 65536),
             pad_token=f["pad_token"].text(most=64),
             unk_token=f["unk_token"].text(most=64),
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
-    """Where the weights come from. Its files are named and hashed, not shipped."""
-
-    model: str
-    recipe: str
-    checkpoint: tuple[FileRef, ...] = ()
-    lora: tuple[FileRef, ...] = ()
-
-    @classmethod
-    def parse(cls, node: Node) -> Source:
-        """Read the provenance."""
-        f = node.fields("model", "recipe", "checkpoint", "lora")
-        return cls(
-            model=f["model"].text(),
-            recipe=f["recipe"].text(),
-            checkpoint=tuple(FileRef.parse(item) for item in f["checkpoint"].items(most=256)),
-            lora=tuple(FileRef.parse(item) for item in f["lora"].items(most=256)),
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Licence:
-    """The terms of something in the bundle."""
-
-    name: str
-    """SPDX identifier where there is one."""
-    applies_to: str
-    text_file: FileRef | None = None
-    """The licence's text, shipped in the bundle."""
-
-    @classmethod
-    def parse(cls, node: Node) -> Licence:
-        """Read a licence."""
-        f = node.fields("name", "applies_to", "text_file")
-        return cls(
-            name=f["name"].text(most=256),
-            applies_to=f["applies_to"].text(),
-            text_file=f["text_file"].optional(FileRef.parse),
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verification:
-    """One comparison of an artefact with its reference."""
-
-    component: str
-    """A component, or `END_TO_END`."""
-    variant: str
-    case: str
-    """What was run, such as "a rocket flying left, seed 7"."""
-    step: int | None = None
-    """Step index of the sampler, None where steps do not matter."""
-    metric: str
-    """Such as "psnr", "sqnr" or "frame_difference_psnr"."""
-    value_db: float | None
-    """None: identical, which has no finite value in dB."""
-    floor_db: float
-    passed: bool
-    measured_on: str
-    """Such as "QNN HTP emulator, QNN 2.51"."""
-    reference: str
-    """Such as "PyTorch float32"."""
-
-    @classmethod
-    def parse(cls, node: Node) -> Verification:
-        """Read a record; `passed` must say what the numbers say."""
-        f = node.fields(*(item.name for item in fields(cls)))
-        value_db = f["value_db"].optional(lambda item: item.number(-1e4, 1e4))
-        floor_db = f["floor_db"].number(-1e4, 1e4)
-        passed = f["passed"].boolean()
-        if passed != (value_db is None or value_db >= floor_db):
-            f["passed"].fail("what value_db and floor_db say")
-        return cls(
-            component=f["component"].identifier(),
-            variant=f["variant"].identifier(),
-            case=f["case"].text(),
-            step=f["step"].optional(lambda item: item.integer(0, 999)),
-            metric=f["metric"].identifier(),
-            value_db=value_db,
-            floor_db=floor_db,
-            passed=passed,
-            measured_on=f["measured_on"].text(),
-            reference=f["reference"].text(),
         )
 
 
@@ -333,7 +263,7 @@ class Manifest:
 
 
 def _parse_manifest(node: Node) -> Manifest:
-    _check_version(node)
+    version = _check_version(node)
     value = cast("dict[str, object]", node.value)
     extensions = {key: item for key, item in value.items() if key.startswith("x-")}
     known = Node({key: item for key, item in value.items() if key not in extensions})
@@ -345,7 +275,7 @@ def _parse_manifest(node: Node) -> Manifest:
         video=VideoSpec.parse(f["video"]),
         latents=LatentSpec.parse(f["latents"]),
         components={
-            name: Component.parse(item)
+            name: Component.parse(item, version)
             for name, item in sorted(f["components"].entries(least=1, most=16).items())
         },
         sampler=Sampler.parse(f["sampler"]),
@@ -359,11 +289,11 @@ def _parse_manifest(node: Node) -> Manifest:
         verification=tuple(Verification.parse(i) for i in f["verification"].items(most=10_000)),
         extensions=cast("dict[str, JsonValue]", extensions),
     )
-    check_consistency(manifest)
+    check_consistency(manifest, version)
     return manifest
 
 
-def _check_version(node: Node) -> None:
+def _check_version(node: Node) -> int:
     """Check format and version before anything else, as a newer format may change all the rest."""
     value = node.value
     if not isinstance(value, dict) or cast("dict[str, object]", value).get("format") != FORMAT:
@@ -376,6 +306,7 @@ def _check_version(node: Node) -> None:
             f"manifest.json has format_version {number}, this mvsdk knows {known}; "
             "upgrade mvsdk: pip install --upgrade mvsdk"
         )
+    return number
 
 
 def _to_plain(value: object) -> object:

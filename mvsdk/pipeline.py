@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from mvsdk._clip import Clip, RunSampler, encode_picture
-from mvsdk.backends import select
+from mvsdk.backends import find_backend, select
 from mvsdk.bundle import Bundle
 from mvsdk.conditioning import ADDED_TIME_IDS, MicroConditioning
 from mvsdk.errors import BackendError, BundleError, InputError
@@ -50,21 +50,25 @@ _WAYS: dict[Task, str] = {
 def load(
     path: str | os.PathLike[str],
     *,
-    backend: Backend | None = None,
+    backend: Backend | str | None = None,
     target: str | None = None,
     chip: str | None = None,
     precision: str | None = None,
+    format: str | None = None,
     memory: Memory = "fast",
 ) -> Pipeline:
     """Open a bundle and choose what runs it; graphs are loaded when they are first needed.
 
     Args:
         path: The `NAME.mvbundle` folder.
-        backend: Runs the graphs; None takes ONNX Runtime or QNN, whichever the choice below needs.
-        target: "onnx" or "snapdragon"; None takes the first that runs here, onnx before snapdragon.
+        backend: Runs the graphs, or the name of what does, such as "executorch"; None takes the
+            one that the choice below needs.
+        target: "onnx", "snapdragon", "executorch" or "iphone"; None takes the first of these that
+            runs here.
         chip: Chip that the graphs were compiled for, by slug or marketing name; None takes any.
         precision: Such as "fp32" or "w8a16"; None takes the first of fp32, fp16, w8a16 on onnx, and
             the other way round on snapdragon.
+        format: "coreml" or "coreai" on iphone, the delegate on executorch; None takes any.
         memory: "fast" keeps graphs loaded for the next clip. "low" lets each go before the next is
             loaded: the peak is that of the largest, and every clip pays for loading again.
 
@@ -77,7 +81,10 @@ def load(
     if memory not in ("fast", "low"):
         raise InputError(f"memory is {memory!r}; allowed: fast, low")
     bundle = Bundle.open(path)
-    choice = select(bundle, backend=backend, target=target, chip=chip, precision=precision)
+    chosen = find_backend(backend) if isinstance(backend, str) else backend
+    choice = select(
+        bundle, backend=chosen, target=target, chip=chip, precision=precision, format=format
+    )
     return Pipeline(bundle, choice, memory=memory)
 
 

@@ -51,6 +51,7 @@ def verify_variant(
     pipeline = mvsdk.load(
         path,
         target=chosen.target,
+        format=chosen.delegate or chosen.format,
         precision=chosen.precision,
         chip=chosen.chip.slug if chosen.chip else None,
         memory="low",
@@ -189,7 +190,16 @@ def _record(
 
 
 def _machine(variant: Variant) -> str:
-    if variant.target != "snapdragon":
-        return f"ONNX Runtime {importlib.metadata.version('onnxruntime')}, CPU"
+    """Return what ran a variant, with its version."""
+    version = importlib.metadata.version
+    if variant.format == "coreml":
+        tools = f"coremltools {version('coremltools')}, PyTorch {version('torch')}"
+        return f"checker of Core ML packages, {tools}, CPU"
+    if variant.format == "coreai":
+        return f"Core AI runtime {version('coreai-core')}, CPU"
+    if variant.format == "executorch":
+        return f"ExecuTorch {version('executorch')}, {variant.delegate}, CPU"
+    if variant.format == "onnx":
+        return f"ONNX Runtime {version('onnxruntime')}, CPU"
     kind = "HTP emulator" if is_emulated() else "NPU"
-    return f"QNN {kind}, onnxruntime-qnn {importlib.metadata.version('onnxruntime-qnn')}"
+    return f"QNN {kind}, onnxruntime-qnn {version('onnxruntime-qnn')}"

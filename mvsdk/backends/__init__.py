@@ -7,7 +7,9 @@ types and quantization that a graph has at its border are the backend's business
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mvsdk.devices import find_chipset
@@ -83,6 +85,9 @@ class Selection:
 
     backend: Backend
     target: str
+    format: str
+    """What the files are, or for ExecuTorch what takes their operators, such as coreml or xnnpack.
+    """
     precision: str
     chip: str | None
     """Slug of the chip that the variants are compiled for; None for a variant of any machine."""
@@ -94,11 +99,14 @@ class _Kind:
     """What all components of a selection have in common."""
 
     target: str
+    format: str
     precision: str
     chip: str | None
 
     def __str__(self) -> str:
-        return "/".join(part for part in (self.target, self.precision, self.chip) if part)
+        # A computer's and Qualcomm's targets have one format each, which goes without saying.
+        said = None if self.target in ("onnx", "snapdragon") else self.format
+        return "/".join(part for part in (self.target, said, self.precision, self.chip) if part)
 
 
 # What runs on this machine comes first: any computer runs onnx, and there fp32 is both the fastest
@@ -106,16 +114,46 @@ class _Kind:
 _PREFERENCE = {
     "onnx": ("fp32", "fp16", "w8a16"),
     "snapdragon": ("w8a16", "fp16", "fp32"),
+    "executorch": ("fp32", "w8a8", "w8a16", "fp16"),
+    "iphone": ("fp32", "fp16", "w8", "w6", "w4"),
 }
+BACKENDS_GROUP = "mvsdk.backends"
+"""Entry points of other packages: each is called without arguments and gives a `Backend`."""
 
 
 def default_backends() -> tuple[Backend, ...]:
-    """Return the backends that `select` tries, in order of preference."""
-    # Here and not above, as both import this module.
+    """Return the backends that `select` tries, in order of preference.
+
+    Those of other packages come last; one that does not load is left out (`mvsdk doctor` says why).
+    """
+    # Here and not above, as all of them import this module.
+    from mvsdk.backends.coreai import CoreAI
+    from mvsdk.backends.executorch import ExecuTorch
     from mvsdk.backends.onnxruntime import OnnxRuntime
     from mvsdk.backends.qnn import Qnn
 
-    return (OnnxRuntime(), Qnn())
+    further: list[Backend] = []
+    for point in further_backends():
+        with contextlib.suppress(Exception):  # whatever a package of somebody else's raises
+            further.append(point.load()())
+    return (OnnxRuntime(), Qnn(), ExecuTorch(), CoreAI(), *further)
+
+
+def further_backends() -> list[EntryPoint]:
+    """Return the backends that other packages offer, by name."""
+    return sorted(entry_points(group=BACKENDS_GROUP), key=lambda point: point.name)
+
+
+def find_backend(name: str) -> Backend:
+    """Return the backend of that name.
+
+    Raises:
+        InputError: If there is none.
+    """
+    known = {backend.name: backend for backend in default_backends()}
+    if name not in known:
+        raise InputError(f"unknown backend {name[:64]!a}; known: {', '.join(known)}")
+    return known[name]
 
 
 def select(
@@ -125,19 +163,22 @@ def select(
     target: str | None = None,
     chip: str | None = None,
     precision: str | None = None,
+    format: str | None = None,
 ) -> Selection:
     """Choose one variant for every component, and the backend to run them.
 
-    All components get the same target, precision and chip. Of what is left after the filters the
-    first that runs on this machine is taken: onnx before snapdragon, fp32 before the others on
-    onnx, w8a16 before the others on snapdragon, then the order of the manifest.
+    All components get the same target, format, precision and chip. Of what is left after the
+    filters the first that runs on this machine is taken: onnx before snapdragon, executorch and
+    iphone, exact precisions before others except on snapdragon, then the order of the manifest.
 
     Args:
         bundle: The bundle.
-        backend: The only backend to consider; None tries ONNX Runtime, then QNN.
+        backend: The only backend to consider; None tries all (`default_backends`).
         target: Only this target; None allows all.
         chip: Only variants compiled for this chip, by slug or marketing name; None allows all.
         precision: Only this precision; None allows all.
+        format: Only this format, such as coreml or coreai, or this delegate of ExecuTorch; None
+            allows all.
 
     Raises:
         InputError: If no set of variants is left after the filters.
@@ -147,7 +188,7 @@ def select(
     kinds = _complete_kinds(bundle.manifest)
     if chip is not None and all(kind.chip != chip for kind in kinds):
         chip = find_chipset(chip).slug
-    wanted = {"target": target, "precision": precision, "chip": chip}
+    wanted = {"target": target, "format": format, "precision": precision, "chip": chip}
     left = [kind for kind in kinds if all(_fits(kind, wanted))]
     if not left:
         asked = " ".join(f"{name}={value}" for name, value in wanted.items() if value is not None)
@@ -156,31 +197,50 @@ def select(
             "choose one of these or export it"
         )
     reasons: list[str] = []
+    candidates = (backend,) if backend is not None else default_backends()
     for kind in sorted(left, key=_rank):
         variants = _variants(bundle.manifest, kind)
-        for candidate in (backend,) if backend is not None else default_backends():
+        for candidate in candidates:
             refusals = (candidate.unsupported_reason(variant) for variant in variants.values())
             reason = next((refusal for refusal in refusals if refusal is not None), None)
             if reason is None:
                 return Selection(
                     backend=candidate,
                     target=kind.target,
+                    format=kind.format,
                     precision=kind.precision,
                     chip=kind.chip,
                     variants=variants,
                 )
-            if backend is not None or candidate.name == _BACKEND_OF_TARGET.get(kind.target):
+            if backend is not None or candidate.name == _BACKEND_OF_FORMAT.get(kind.format):
                 reasons.append(reason)
+        if backend is None and kind.format == "coreml" and not _has_checker(candidates):
+            reasons.append(_NO_CHECKER)
     told = "; ".join(dict.fromkeys(reasons)) or "no backend knows such a target"
     raise BackendError(f"{bundle.path.name} holds {_listed(left)}, none runs here: {told}")
 
 
-_BACKEND_OF_TARGET = {"onnx": "onnxruntime", "snapdragon": "qnn"}
+_CHECKER = "coreml-checker"
+_BACKEND_OF_FORMAT = {
+    "onnx": "onnxruntime",
+    "qnn_context": "qnn",
+    "coreml": _CHECKER,
+    "coreai": "coreai",
+    **dict.fromkeys(("xnnpack", "qnn"), "executorch"),
+}
+_NO_CHECKER = (
+    "format coreml runs on Apple's systems; the toolchain's checker evaluates it anywhere: "
+    "pip install 'mvsdk[apple]'"
+)
+
+
+def _has_checker(candidates: Sequence[Backend]) -> bool:
+    return any(candidate.name == _CHECKER for candidate in candidates)
 
 
 def _kind(variant: Variant) -> _Kind:
     slug = None if variant.chip is None else variant.chip.slug
-    return _Kind(variant.target, variant.precision, slug)
+    return _Kind(variant.target, variant.delegate or variant.format, variant.precision, slug)
 
 
 def _complete_kinds(manifest: Manifest) -> Sequence[_Kind]:

@@ -28,7 +28,9 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that say what runs: bundle, variant, steps, seed, memory."""
     add = parser.add_argument
     add("--bundle", metavar="DIR", help="default: $MVSDK_BUNDLE, else the one *.mvbundle here")
-    add("--target", metavar="T", help="onnx or snapdragon; default: what runs here")
+    add("--target", metavar="T", help="onnx, snapdragon, executorch or iphone")
+    add("--backend", metavar="B", help="what runs it, such as executorch or coreai")
+    add("--format", metavar="F", help=argparse.SUPPRESS)
     add("--chip", metavar="C", help="variant for this chip (mvsdk devices)")
     add("--precision", metavar="P", help="such as fp32 or w8a16; default: the first that runs")
     add("--steps", type=whole_number, metavar="N", help="one of the bundle's numbers of steps")
@@ -74,6 +76,8 @@ def make_clip(
         target=options.target,
         chip=options.chip,
         precision=options.precision,
+        format=options.format,
+        backend=options.backend,
         memory=options.memory,
     ) as pipeline:
         pipeline.check_task(task)
@@ -157,7 +161,8 @@ def _make_with_progress(pipeline: Pipeline, make: Make) -> Video:
 
 def _summary(pipeline: Pipeline, video: Video, timings: Timings) -> str:
     choice = pipeline.selection
-    kind = "/".join(part for part in (choice.target, choice.precision, choice.chip) if part)
+    said = None if choice.target in ("onnx", "snapdragon") else choice.format
+    kind = "/".join(x for x in (choice.target, said, choice.precision, choice.chip) if x)
     steps = len(timings.denoise_s)
     stages = {
         "load": timings.load_s,
@@ -187,6 +192,7 @@ def _facts(pipeline: Pipeline, video: Video, timings: Timings) -> dict[str, obje
         "height": height,
         "width": width,
         "target": pipeline.selection.target,
+        "format": pipeline.selection.format,
         "precision": pipeline.selection.precision,
         "chip": pipeline.selection.chip,
         "backend": backend,

@@ -177,6 +177,7 @@ def _variant(
     return Variant(
         id=files.id,
         target=files.target,
+        format="qnn_context" if files.target == "snapdragon" else "onnx",
         precision=files.precision,
         chip=find_chipset(files.chip).chip if files.chip else None,
         model=refs[0].path,

@@ -12,7 +12,7 @@ from typing import Any
 from mvsdk.errors import BundleError
 from mvsdk_export.checker.blob import BlobFile
 from mvsdk_export.checker.values import TensorType, read_immediate, tensor_type
-from mvsdk_export.targets.coreml.tools import import_coremltools
+from mvsdk_export.targets.coreml.tools import load_protocol
 
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_MODEL_BYTES = 1 << 30
@@ -193,11 +193,9 @@ def open_package(path: Path) -> Package:
             f"{path.name} has a description of {size} bytes, allowed: {MAX_MODEL_BYTES}; "
             "export the package again"
         )
-    import_coremltools()
-    from coremltools.proto import Model_pb2  # pyright: ignore[reportMissingImports]
     from google.protobuf.message import DecodeError
 
-    model: Any = Model_pb2.Model()  # pyright: ignore[reportAttributeAccessIssue]
+    model: Any = load_protocol()[0].Model()
     try:
         model.ParseFromString(specification.read_bytes())
     except (DecodeError, RecursionError) as exc:

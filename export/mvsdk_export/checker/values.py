@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mvsdk.errors import BundleError
+from mvsdk_export.targets.coreml.tools import load_protocol
 
 MAX_ELEMENTS = 1 << 32
 
@@ -28,14 +29,12 @@ def tensor_type(kind: Any) -> TensorType:
     Raises:
         BundleError: If it is no tensor, or has a size that is not fixed.
     """
-    from coremltools.proto import MIL_pb2  # pyright: ignore[reportMissingImports]
-
     if kind.WhichOneof("type") != "tensorType":
         raise BundleError(
             f"the program has a value of the kind {kind.WhichOneof('type')}, want a tensor; "
             "convert it anew"
         )
-    known: Any = MIL_pb2.DataType  # pyright: ignore[reportAttributeAccessIssue]
+    known = load_protocol()[1].DataType
     dimensions = kind.tensorType.dimensions
     if any(item.WhichOneof("dimension") != "constant" for item in dimensions):
         raise BundleError("the program has a size that is not fixed; convert it for one size")

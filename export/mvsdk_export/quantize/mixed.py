@@ -32,6 +32,8 @@ PROBES = 2
 CALLS = 32
 """Recorded calls that are looked at, spread over all of them. Some weights matter to few clips: of
 the default model's, those that spin a subject."""
+GROUP_ELEMENTS = 1 << 25
+"""Weights whose errors and gradients are held at once; each group is a pass of its own."""
 _ROUNDS = 8
 """Assignments that are measured at most."""
 _CLOSE_DB = 1.0
@@ -153,15 +155,41 @@ def _measure_noise(
     feeds: Sequence[Feed],
 ) -> dict[str, list[float]]:
     """Return each weight's share of the error, in the order of its schemes."""
+    found: dict[str, list[float]] = {}
+    for names in _groups(weights):
+        group = {name: weights[name] for name in names}
+        found |= _measure_group(module, group, {name: rows[name] for name in names}, feeds)
+    return found
+
+
+def _groups(weights: Mapping[str, Tensor]) -> list[list[str]]:
+    """Part weights so that errors and gradients of one group are all that is held at a time."""
+    groups: list[list[str]] = [[]]
+    held = 0
+    for name, weight in weights.items():
+        if groups[-1] and held + weight.numel() > GROUP_ELEMENTS:
+            groups.append([])
+            held = 0
+        groups[-1].append(name)
+        held += weight.numel()
+    return groups
+
+
+def _measure_group(
+    module: nn.Module,
+    weights: Mapping[str, Tensor],
+    rows: Mapping[str, Sequence[tuple[WeightScheme, Compressed | None]]],
+    feeds: Sequence[Feed],
+) -> dict[str, list[float]]:
+    errors = {name: _errors(weights[name], rows[name]) for name in weights}
     total = {name: np.zeros(len(row)) for name, row in rows.items()}
     generator = torch.Generator().manual_seed(0)
-    frozen = {name: weight.requires_grad for name, weight in weights.items()}
     for weight in weights.values():
         weight.requires_grad_(True)
     with torch.enable_grad():
         for feed in feeds:
             output = module(*_tensors(feed))
-            signal = float(output.detach().double().square().sum())
+            signal = max(float(output.detach().double().square().sum()), 1e-30)
             for probe in range(PROBES):
                 sign = torch.randint(0, 2, output.shape, generator=generator) * 2.0 - 1.0
                 gradients = torch.autograd.grad(
@@ -170,26 +198,32 @@ def _measure_noise(
                     retain_graph=probe + 1 < PROBES,
                     allow_unused=True,
                 )
-                for (name, weight), gradient in zip(weights.items(), gradients, strict=True):
+                for name, gradient in zip(weights, gradients, strict=True):
                     if gradient is not None:
-                        total[name] += _shares(weight, gradient, rows[name]) / max(signal, 1e-30)
-    for name, weight in weights.items():
-        weight.requires_grad_(frozen[name])
+                        total[name] += _shares(errors[name], gradient) / signal
+    for weight in weights.values():
+        weight.requires_grad_(False)
     return {name: list(found / (len(feeds) * PROBES)) for name, found in total.items()}
 
 
-def _shares(
-    weight: Tensor,
-    gradient: Tensor,
-    row: Sequence[tuple[WeightScheme, Compressed | None]],
-) -> NDArray[np.float64]:
+def _errors(
+    weight: Tensor, row: Sequence[tuple[WeightScheme, Compressed | None]]
+) -> list[Tensor | None]:
+    """Return what each scheme adds to a weight, flat; None for nothing worth a mention."""
+    return [
+        None
+        if compressed is None
+        else (torch.from_numpy(compressed.dense.astype(np.float32)) - weight.detach()).flatten()
+        for _, compressed in row
+    ]
+
+
+def _shares(errors: Sequence[Tensor | None], gradient: Tensor) -> NDArray[np.float64]:
     """Return the square of what each scheme does to one probe of the output."""
-    shares = np.zeros(len(row))
-    for index, (_, compressed) in enumerate(row):
-        if compressed is not None:
-            error = torch.from_numpy(compressed.dense.astype(np.float32)) - weight.detach()
-            shares[index] = float((error * gradient).sum()) ** 2
-    return shares
+    flat = gradient.flatten()
+    return np.array(
+        [0.0 if error is None else float(torch.dot(error, flat)) ** 2 for error in errors]
+    )
 
 
 def _ladder(

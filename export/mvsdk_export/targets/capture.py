@@ -23,24 +23,24 @@ class PixelBorders(nn.Module):
 
     def __init__(
         self,
-        graph: nn.Module,
+        network: nn.Module,
         names: Collection[str],
         *,
         pixel_inputs: Collection[str] = (),
         pixel_outputs: Collection[str] = (),
         dtype: torch.dtype = torch.uint8,
     ) -> None:
-        """Wrap a graph.
+        """Wrap a network.
 
         Args:
-            graph: Takes and gives float32.
+            network: Takes and gives float32; not called graph, a name that torch.fx has for itself.
             names: Names of its inputs, in the order of `forward`.
             pixel_inputs: Those of them that are pixels.
             pixel_outputs: Any name, if what it gives are pixels: graphs give one tensor.
             dtype: Type of the pixels that cross. A float type holds whole numbers too.
         """
         super().__init__()
-        self.graph = graph
+        self.network = network
         self._pixels = [name in pixel_inputs for name in names]
         self._gives_pixels = bool(pixel_outputs)
         self._dtype = dtype
@@ -53,7 +53,7 @@ class PixelBorders(nn.Module):
             value.float() / 255.0 if pixels else value
             for value, pixels in zip(inputs, self._pixels, strict=True)
         ]
-        given = self.graph(*taken)
+        given = self.network(*taken)
         if not self._gives_pixels:
             return given
         pixels = given * 255.0

@@ -6,6 +6,13 @@ JSON values. None of them prints.
 
 from __future__ import annotations
 
+from mvsdk_export.work.apple import (
+    compress_coreml,
+    convert_coreml,
+    finish_coreml,
+    lower_coreai,
+)
+from mvsdk_export.work.executorch import lower_executorch
 from mvsdk_export.work.graphs import (
     evaluate,
     finish,
@@ -21,10 +28,15 @@ from mvsdk_export.work.snapdragon import compile_chip, stitch
 
 __all__ = [
     "compile_chip",
+    "compress_coreml",
+    "convert_coreml",
     "evaluate",
     "finish",
+    "finish_coreml",
     "finish_part",
     "join",
+    "lower_coreai",
+    "lower_executorch",
     "paint",
     "quantize",
     "quantize_part",

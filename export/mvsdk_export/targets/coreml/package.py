@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mvsdk_export.targets.coreml.tools import import_coremltools
+from mvsdk_export.targets.coreml.tools import load_protocol, load_storage
 
 SPECIFICATION = Path("Data/com.apple.CoreML/model.mlmodel")
 WEIGHTS = Path("Data/com.apple.CoreML/weights")
@@ -71,10 +71,7 @@ def write_package(model: Model, weights: Sequence[Path], path: Path) -> None:
 
 def read_model(path: Path) -> Model:
     """Read the description of a package of our own making (untrusted ones: mvsdk_export.mil)."""
-    import_coremltools()
-    from coremltools.proto import Model_pb2  # pyright: ignore[reportMissingImports]
-
-    model: Any = Model_pb2.Model()  # pyright: ignore[reportAttributeAccessIssue]
+    model: Any = load_protocol()[0].Model()
     model.ParseFromString((path / SPECIFICATION).read_bytes())
     return model
 
@@ -95,12 +92,7 @@ class WeightReader:
 
     def __init__(self, path: Path) -> None:
         """Open a file."""
-        import_coremltools()
-        from coremltools.libmilstoragepython import (  # pyright: ignore[reportMissingImports]
-            _BlobStorageReader,
-        )
-
-        self._reader = _BlobStorageReader(str(path))
+        self._reader = load_storage()._BlobStorageReader(str(path))
 
     def read(self, value: Any) -> NDArray[Any]:
         """Return the constant that a `MIL_pb2.Value` refers to, in its shape.
@@ -128,14 +120,9 @@ class WeightWriter:
             folder: Where it is made.
             name: Name of the file, in the folder and in the description.
         """
-        import_coremltools()
-        from coremltools.libmilstoragepython import (  # pyright: ignore[reportMissingImports]
-            _BlobStorageWriter,
-        )
-
         self.path = folder / name
         self.path.unlink(missing_ok=True)
-        self._writer = _BlobStorageWriter(str(self.path))
+        self._writer = load_storage()._BlobStorageWriter(str(self.path))
         self._known: dict[tuple[str, bytes], int] = {}
 
     def refer(self, value: Any, data: NDArray[Any], kind: str) -> None:
@@ -173,9 +160,7 @@ def constants_of(operations: Sequence[Operation]) -> Iterator[tuple[Operation, A
 
 def data_types() -> dict[str, int]:
     """Return the numbers of `MIL_pb2.DataType` by name, in lower case."""
-    from coremltools.proto import MIL_pb2  # pyright: ignore[reportMissingImports]
-
-    known: Any = MIL_pb2.DataType  # pyright: ignore[reportAttributeAccessIssue]
+    known = load_protocol()[1].DataType
     return {name.lower(): number for name, number in known.items()}
 
 

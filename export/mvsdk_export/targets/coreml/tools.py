@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import importlib.util
 import logging
+import sys
 import warnings
+from pathlib import Path
 from typing import Any
 
 from mvsdk_export.errors import TargetUnavailableError
@@ -13,6 +16,59 @@ from mvsdk_export.errors import TargetUnavailableError
 INSTALL = "pip install 'mvsdk[apple]'"
 DEPLOYMENT_TARGETS = ("iOS17", "iOS18", "iOS26")
 """Systems that Core ML packages are made for; the second is the default."""
+
+
+def load_protocol() -> tuple[Any, Any]:
+    """Return coremltools' `Model_pb2` and `MIL_pb2`, in a tenth of a second.
+
+    Importing coremltools itself takes six: converters of every framework come with it. Its modules
+    of formats need nothing of that, so they are loaded as a package of another name.
+
+    Raises:
+        TargetUnavailableError: If coremltools is missing.
+    """
+    name = "_coremltools_proto"
+    if name not in sys.modules:
+        folder = _folder() / "proto"
+        spec = importlib.util.spec_from_file_location(
+            name, folder / "__init__.py", submodule_search_locations=[str(folder)]
+        )
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+    return (
+        importlib.import_module(f"{name}.Model_pb2"),
+        importlib.import_module(f"{name}.MIL_pb2"),
+    )
+
+
+def load_storage() -> Any:
+    """Return coremltools' reader and writer of files of weights, likewise.
+
+    Raises:
+        TargetUnavailableError: If coremltools is missing.
+    """
+    name = "libmilstoragepython"
+    if name not in sys.modules:
+        (library,) = _folder().glob(f"{name}*.so")
+        spec = importlib.util.spec_from_file_location(name, library)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        sys.modules[name] = module
+    return sys.modules[name]
+
+
+def _folder() -> Path:
+    spec = importlib.util.find_spec("coremltools")
+    if spec is None or spec.origin is None:
+        raise TargetUnavailableError(
+            f"Core ML packages need coremltools, which is not installed; run: {INSTALL}"
+        )
+    return Path(spec.origin).parent
 
 
 def import_coremltools() -> Any:
