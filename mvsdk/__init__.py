@@ -9,8 +9,8 @@
     pipeline = mvsdk.load("mobilevd.mvbundle")
     pipeline.animate("harbour.jpg", motion=127, seed=7).save("harbour.mp4")
 
-Importing the package is light: each name is loaded when it is first used, and ONNX Runtime, Pillow
-and av only when something runs or is written.
+Importing the package is light: each name is loaded when it is first used, and what runs graphs,
+Pillow and av only when something runs or is written.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mvsdk.backends import Backend, Session
+    from mvsdk.backends.coreai import CoreAI
+    from mvsdk.backends.executorch import ExecuTorch
     from mvsdk.backends.fake import Fake
     from mvsdk.backends.onnxruntime import OnnxRuntime
     from mvsdk.backends.qnn import Qnn
@@ -60,6 +62,8 @@ __all__ = [  # noqa: RUF022 - grouped by use
     "Session",
     "OnnxRuntime",
     "Qnn",
+    "ExecuTorch",
+    "CoreAI",
     "Fake",
     # phones
     "CHIPSETS",
@@ -92,6 +96,8 @@ _HOMES = {
     "Session": "mvsdk.backends",
     "OnnxRuntime": "mvsdk.backends.onnxruntime",
     "Qnn": "mvsdk.backends.qnn",
+    "ExecuTorch": "mvsdk.backends.executorch",
+    "CoreAI": "mvsdk.backends.coreai",
     "Fake": "mvsdk.backends.fake",
     "CHIPSETS": "mvsdk.devices",
     "Chipset": "mvsdk.devices",

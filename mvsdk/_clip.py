@@ -81,7 +81,7 @@ class Clip:
             work.call("vae_decoder", {"latents": latents[start : start + at_once]})["frames"]
             for start in range(0, len(latents), at_once)
         ]
-        return _as_frames(decoded[0] if len(decoded) == 1 else np.concatenate(decoded))
+        return decoded[0] if len(decoded) == 1 else np.concatenate(decoded)
 
     def _noise(self, stream: int) -> Latents:
         return initial_latents(self.seed, self.manifest.latents.shape, stream=stream)
@@ -156,10 +156,3 @@ def encode_picture(
     hidden_states = work.call("image_encoder", {"image": picture})
     image_latents = work.call("vae_encoder", noised)
     return {**hidden_states, **image_latents, ADDED_TIME_IDS: ids.reshape(shapes[ADDED_TIME_IDS])}
-
-
-def _as_frames(frames: NDArray[Any]) -> NDArray[np.uint8]:
-    """Return decoded frames as uint8; a graph may say them as numbers with scale 1."""
-    if frames.dtype != np.uint8:
-        frames = np.clip(np.rint(frames), 0, 255).astype(np.uint8)
-    return frames

@@ -35,6 +35,8 @@ FORMATS: Mapping[Target, tuple[Format, ...]] = {
 """Target -> what its files may be."""
 PACKAGE_FORMATS: tuple[Format, ...] = ("coreml", "coreai")
 """Formats whose model is a folder."""
+WEIGHTS_SUFFIX = ".ptd"
+"""Suffix of the file with the weights that an ExecuTorch program keeps beside it."""
 SYSTEM = re.compile(r"iOS[1-9][0-9]{0,2}")
 
 ZERO_POINTS: Mapping[DType, tuple[int, int]] = {
@@ -215,7 +217,7 @@ class Variant:
         """Read a variant; what version 1 lacks has the value that it implies."""
         words = _WORDS[version]
         f = node.fields(*(item.name for item in fields(cls) if item.name not in words.lacks))
-        target = f["target"].choice(words.targets)
+        target: Target = f["target"].choice(words.targets)
         later: dict[str, Any] = {"format": FORMATS[target][0]}
         if version > 1:
             later = {

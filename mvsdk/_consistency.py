@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from math import prod
 from typing import TYPE_CHECKING
 
-from mvsdk._components import DELEGATES, PACKAGE_FORMATS
+from mvsdk._components import DELEGATES, PACKAGE_FORMATS, WEIGHTS_SUFFIX
 from mvsdk._parse import to_float32
 from mvsdk.conditioning import ADDED_TIME_IDS, MicroConditioning
 from mvsdk.errors import BundleError, InputError
@@ -139,6 +139,9 @@ def _check_variant(where: str, variant: Variant) -> None:
             raise _refuse(f"{where} has the package {variant.model}, in which none of its files is")
     elif variant.model not in paths:
         raise _refuse(f"{where} has the model {variant.model}, which is not among its files")
+    weights = [path for path in paths if path.endswith(WEIGHTS_SUFFIX)]
+    if variant.format == "executorch" and len(weights) > 1:
+        raise _refuse(f"{where} has {len(weights)} files {WEIGHTS_SUFFIX}, want at most one")
     _check_platform(where, variant)
 
 

@@ -116,12 +116,18 @@ class Bundle:
         paths = {ref.path: self.file(ref) for ref in variant.files}
         package = variant.format in PACKAGE_FORMATS
         model = self.path / variant.model if package else paths[variant.model]
+        if package and model.is_symlink():
+            raise BundleError(
+                f"bundle {self.path.name}: the package {variant.model} is a link; copy the bundle "
+                "with its links resolved"
+            )
         for relative in _files_below(self.path, model if package else model.parent):
             if relative in self._files:
                 self.file(self._files[relative])
             elif relative != MANIFEST_NAME:
+                where = "in a package" if package else "beside a model"
                 raise BundleError(
-                    f"bundle {self.path.name}: {relative!a} is beside a model, but not listed in "
+                    f"bundle {self.path.name}: {relative!a} is {where}, but not listed in "
                     f"{MANIFEST_NAME}; remove it, or download or export the bundle again"
                 )
         return model

@@ -61,29 +61,29 @@ def load(
 
     Args:
         path: The `NAME.mvbundle` folder.
-        backend: Runs the graphs, or the name of what does, such as "executorch"; None takes the
-            one that the choice below needs.
-        target: "onnx", "snapdragon", "executorch" or "iphone"; None takes the first of these that
-            runs here.
+        backend: Runs the graphs, or its name, such as "executorch"; None takes what the choice
+            below needs.
+        target: "onnx", "snapdragon", "executorch" or "iphone"; None takes the first that runs here.
         chip: Chip that the graphs were compiled for, by slug or marketing name; None takes any.
-        precision: Such as "fp32" or "w8a16"; None takes the first of fp32, fp16, w8a16 on onnx, and
-            the other way round on snapdragon.
-        format: "coreml" or "coreai" on iphone, the delegate on executorch; None takes any.
+        precision: Such as "fp32" or "w8a16"; None takes the first in the order of the target
+            (`mvsdk.backends.select`).
+        format: Such as "coreml" or "coreai" on iphone, the delegate on executorch; None takes any.
         memory: "fast" keeps graphs loaded for the next clip. "low" lets each go before the next is
             loaded: the peak is that of the largest, and every clip pays for loading again.
 
     Raises:
         BundleError: If the bundle is missing, damaged or unsafe.
-        InputError: If the bundle holds no such variant, `memory` is unknown, or nothing here knows
-            the bundle's task.
+        InputError: If the bundle holds no such variant, `memory` or the backend's name is unknown,
+            or nothing here knows the bundle's task.
         BackendError: If nothing here can run the variants that are left.
     """
     if memory not in ("fast", "low"):
         raise InputError(f"memory is {memory!r}; allowed: fast, low")
     bundle = Bundle.open(path)
-    chosen = find_backend(backend) if isinstance(backend, str) else backend
+    if isinstance(backend, str):
+        backend = find_backend(backend)
     choice = select(
-        bundle, backend=chosen, target=target, chip=chip, precision=precision, format=format
+        bundle, backend=backend, target=target, chip=chip, precision=precision, format=format
     )
     return Pipeline(bundle, choice, memory=memory)
 

@@ -24,10 +24,10 @@ def main() -> int:
     """Run the job; return the exit status."""
     _die_with_parent(os.getppid())
     job = json.load(sys.stdin)
-    from mvsdk_export import work
+    from mvsdk_export.work import find_function
 
     try:
-        timed(getattr(work, job["function"]), job["arguments"], Path(job["output"]))
+        timed(find_function(job["function"]), job["arguments"], Path(job["output"]))
     except MvsdkError as exc:
         print(f"error: {type(exc).__name__}: {exc}")
         return 1

@@ -1,4 +1,4 @@
-"""The border of a graph: checks shapes, casts float16, quantizes and dequantizes.
+"""The border of a graph: checks shapes, casts float16, quantizes and dequantizes, makes bytes.
 
 Shared by every backend, so that a quantized graph gives the same numbers whoever runs it.
 """
@@ -10,18 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mvsdk.errors import BackendError, InputError
+from mvsdk.errors import BackendError, BundleError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from mvsdk.manifest import TensorSpec
+    from mvsdk.manifest import TensorSpec, Variant
 
     Run = Callable[[dict[str, NDArray[Any]]], Sequence[NDArray[Any]]]
 
 _FLOATS = frozenset({"float32", "float16"})
+_FRAMES = "frames"
+"""The output whose real values are pixels, 0 to 255, in whatever type a graph has them."""
 
 
 class GraphSession:
@@ -89,7 +91,15 @@ class GraphSession:
 
     def _decode(self, spec: TensorSpec, value: NDArray[Any]) -> NDArray[Any]:
         self._check_shape(spec, value, BackendError)
-        return decode(spec, value)
+        real = decode(spec, value)
+        if spec.name != _FRAMES or real.dtype == np.uint8:
+            return real
+        if not np.isfinite(real).all():
+            raise BackendError(
+                f"{self._label}/{spec.name} has nan or infinite values; run mvsdk verify on the "
+                "bundle, or choose another precision"
+            )
+        return np.clip(np.rint(real), 0, 255).astype(np.uint8)
 
     def _check_shape(
         self, spec: TensorSpec, value: NDArray[Any], error: type[InputError | BackendError]
@@ -99,6 +109,44 @@ class GraphSession:
                 f"{self._label}/{spec.name} has shape {value.shape}, "
                 f"bundle wants {tuple(spec.shape)}; export the bundle for this shape"
             )
+
+
+def label_of(variant: Variant) -> str:
+    """Return what error messages call a graph: its folder, such as `unet/onnx-fp32`."""
+    folders = variant.model.split("/")[:-1]
+    return "/".join(folder for folder in folders if folder != "components") or variant.id
+
+
+def first_line(exc: BaseException) -> str:
+    """Return the first line of an exception's text without ONNX Runtime's prefix."""
+    lines = str(exc).strip().splitlines() or [type(exc).__name__]
+    return lines[0].removeprefix("[ONNXRuntimeError] : ")
+
+
+def check_border(
+    label: str,
+    side: str,
+    specs: Sequence[TensorSpec],
+    found: Mapping[str, tuple[Sequence[int | None], str]],
+) -> None:
+    """Check that one side of a loaded graph is what the manifest says.
+
+    Args:
+        label: What error messages call the graph.
+        side: "input" or "output".
+        specs: What the manifest says.
+        found: Name -> (shape, type) of the graph's tensors, types as in a manifest.
+
+    Raises:
+        BundleError: If a name, shape or type differs.
+    """
+    shown = {name: (list(shape), dtype) for name, (shape, dtype) in found.items()}
+    told = {spec.name: (list(spec.shape), spec.dtype) for spec in specs}
+    if shown != told:
+        raise BundleError(
+            f"{label}: the graph's {side}s are {shown}, the manifest says {told}; "
+            "export the bundle again"
+        )
 
 
 def encode(spec: TensorSpec, value: NDArray[Any]) -> NDArray[Any]:
@@ -122,7 +170,7 @@ def encode(spec: TensorSpec, value: NDArray[Any]) -> NDArray[Any]:
         # Float64, as float32 has no 2**31 - 1: its nearest, 2**31, does not fit an int32.
         stored = steps.astype(np.float64) + (spec.zero_point or 0)
         value = np.clip(stored, bounds.min, bounds.max)
-    return np.ascontiguousarray(value, dtype)
+    return np.asarray(value, dtype, order="C")  # ascontiguousarray gives a scalar an axis
 
 
 def decode(spec: TensorSpec, value: NDArray[Any]) -> NDArray[Any]:

@@ -5,26 +5,18 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from mvsdk.backends._graph import GraphSession
-from mvsdk.errors import BackendError, BundleError
+from mvsdk.backends._graph import GraphSession, check_border, first_line, label_of
+from mvsdk.errors import BackendError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
-    from mvsdk.manifest import TensorSpec, Variant
+    from mvsdk.manifest import Variant
 
-_TYPES = {
-    "float32": "tensor(float)",
-    "float16": "tensor(float16)",
-    "int32": "tensor(int32)",
-    "int64": "tensor(int64)",
-    "uint8": "tensor(uint8)",
-    "uint16": "tensor(uint16)",
-    "int8": "tensor(int8)",
-    "int16": "tensor(int16)",
-}
+_TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16"}
+"""ONNX Runtime's names of types that are not those of numpy in brackets."""
 
 
 def import_onnxruntime() -> Any:
@@ -42,12 +34,6 @@ def import_onnxruntime() -> Any:
         ) from exc
 
 
-def label_of(variant: Variant) -> str:
-    """Return what error messages call a graph: its folder, such as `unet/onnx-fp32`."""
-    folders = variant.model.split("/")[:-1]
-    return "/".join(folder for folder in folders if folder != "components") or variant.id
-
-
 def open_graph(session: Any, variant: Variant, explain: Callable[[str], str] = str) -> GraphSession:
     """Wrap an `onnxruntime.InferenceSession` whose borders are as the manifest says.
 
@@ -60,8 +46,8 @@ def open_graph(session: Any, variant: Variant, explain: Callable[[str], str] = s
         BundleError: If a name, shape or type of the graph differs from the manifest.
     """
     label = label_of(variant)
-    _check_border(label, "input", variant.inputs, session.get_inputs())
-    _check_border(label, "output", variant.outputs, session.get_outputs())
+    check_border(label, "input", variant.inputs, _border(session.get_inputs()))
+    check_border(label, "output", variant.outputs, _border(session.get_outputs()))
     names = [spec.name for spec in variant.outputs]
 
     def run(feeds: dict[str, NDArray[Any]]) -> Sequence[NDArray[Any]]:
@@ -73,19 +59,9 @@ def open_graph(session: Any, variant: Variant, explain: Callable[[str], str] = s
     return GraphSession(label, variant.inputs, variant.outputs, run)
 
 
-def first_line(exc: BaseException) -> str:
-    """Return the first line of an exception's text without ONNX Runtime's prefix."""
-    lines = str(exc).strip().splitlines() or [type(exc).__name__]
-    return lines[0].removeprefix("[ONNXRuntimeError] : ")
+def _border(tensors: Sequence[Any]) -> dict[str, tuple[Sequence[int | None], str]]:
+    return {tensor.name: (tensor.shape, _dtype(tensor.type)) for tensor in tensors}
 
 
-def _check_border(
-    label: str, side: str, specs: Sequence[TensorSpec], tensors: Sequence[Any]
-) -> None:
-    found = {tensor.name: (list(tensor.shape), tensor.type) for tensor in tensors}
-    told = {spec.name: (list(spec.shape), _TYPES[spec.dtype]) for spec in specs}
-    if found != told:
-        raise BundleError(
-            f"{label}: the graph's {side}s are {found}, the manifest says {told}; "
-            "export the bundle again"
-        )
+def _dtype(type_: str) -> str:
+    return _TYPES.get(type_, type_.removeprefix("tensor(").removesuffix(")"))

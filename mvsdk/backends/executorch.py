@@ -1,42 +1,54 @@
-"""ExecuTorch's own Python runtime: runs `executorch` variants whose delegate is XNNPACK.
+"""ExecuTorch's own runtime: runs `executorch` variants whose operators XNNPACK takes.
 
-It is the runtime that phones have, on this machine's CPU. Programs for the Core ML delegate run on
-Apple's systems, those for QNN on a phone.
+It is the runtime that phones have, here on this machine's CPU. What the Core ML delegate takes runs
+on Apple's systems, what the QNN delegate takes on a phone.
 """
 
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
-import importlib.util
+import platform
+import re
+import warnings
 from typing import TYPE_CHECKING, Any
 
-from mvsdk.backends._graph import GraphSession
-from mvsdk.backends._ort import first_line, label_of
+from mvsdk._installed import installed_version
+from mvsdk.backends._graph import GraphSession, check_border, first_line, label_of
 from mvsdk.backends.native_output import captured_native_output
 from mvsdk.errors import BackendError
+from mvsdk.manifest import WEIGHTS_SUFFIX
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
     from mvsdk.bundle import Bundle
-    from mvsdk.manifest import Variant
+    from mvsdk.manifest import TensorSpec, Variant
 
+_DISTRIBUTION = "executorch"
 _INSTALL = "pip install 'mvsdk[executorch]'"
-_BACKEND = "XnnpackBackend"
-_ELSEWHERE = {
-    "coreml": "the Core ML delegate runs on Apple's systems only",
-    "qnn": "the QNN delegate runs on a phone with a Snapdragon chip only",
-}
 _METHOD = "forward"
-WEIGHTS_SUFFIX = ".ptd"
-"""Files of weights beside a program."""
+_REGISTERED = {"xnnpack": "XnnpackBackend", "coreml": "CoreMLBackend"}
+"""Delegate -> what the runtime calls it."""
+# Numbers of c10::ScalarType.
+_TYPES = {
+    0: "uint8",
+    1: "int8",
+    2: "int16",
+    3: "int32",
+    4: "int64",
+    5: "float16",
+    6: "float32",
+    27: "uint16",
+}
+_LOGGED = re.compile(r"\[\w+\.(?:cpp|h):\d+\] (.*)")
+_HARMLESS = "[cpuinfo_utils.cpp:"
 
 
 class ExecuTorch:
-    """ExecuTorch on the CPU."""
+    """The Python bindings of ExecuTorch."""
 
     @property
     def name(self) -> str:
@@ -44,17 +56,20 @@ class ExecuTorch:
         return "executorch"
 
     def describe(self) -> str:
-        """Return one line for people."""
-        return f"ExecuTorch {importlib.metadata.version('executorch')}, XNNPACK on this CPU"
+        """Return one line for people: version, and that this machine runs the programs."""
+        place = "this Mac" if _is_mac() else "this machine's CPU, XNNPACK"
+        return f"ExecuTorch {installed_version(_DISTRIBUTION)} on {place}"
 
     def unsupported_reason(self, variant: Variant) -> str | None:
         """Return why a variant cannot run here, or None if it can."""
         if variant.format != "executorch":
             return f"ExecuTorch runs target executorch, not {variant.target}"
-        if variant.delegate in _ELSEWHERE:
-            return f"{_ELSEWHERE[variant.delegate]}; use an xnnpack variant here"
-        if importlib.util.find_spec("executorch") is None:
-            return f"target executorch needs ExecuTorch; run: {_INSTALL}"
+        if variant.delegate == "qnn":
+            return "the delegate qnn runs on a phone with a Snapdragon chip; use xnnpack here"
+        if variant.delegate == "coreml" and not _is_mac():
+            return "the delegate coreml runs on Apple's systems; use xnnpack here"
+        if installed_version(_DISTRIBUTION) is None:
+            return f"target executorch needs the package executorch; run: {_INSTALL}"
         return None
 
     def load(self, bundle: Bundle, variant: Variant) -> GraphSession:
@@ -64,53 +79,99 @@ class ExecuTorch:
         if reason is not None:
             raise BackendError(f"{label}: {reason}")
         path = bundle.model(variant)
-        weights = [bundle.file(x) for x in variant.files if x.path.endswith(WEIGHTS_SUFFIX)]
-        torch, portable = _import()
+        weights = [bundle.file(ref) for ref in variant.files if ref.path.endswith(WEIGHTS_SUFFIX)]
+        torch, runtime = _import_runtime()
+        _check_delegate(runtime, variant)
+        printed: list[str] = []
         try:
-            with captured_native_output():
-                module = portable._load_for_executorch(
-                    str(path), str(weights[0]) if weights else None
-                )
-        except Exception as exc:  # of the runtime's own class
-            raise BackendError(
-                f"ExecuTorch cannot load {label}: {first_line(exc)}; made with ExecuTorch "
-                f"{variant.tools.get('executorch', 'unknown')}, here is "
-                f"{importlib.metadata.version('executorch')}; export the bundle again"
-            ) from exc
-        names = [spec.name for spec in variant.inputs]
+            with captured_native_output() as printed:
+                program = _load_program(runtime, path, *weights)
+                meta = program.load_method(_METHOD).metadata
+        except Exception as exc:  # the runtime has no class of its own
+            raise BackendError(_explain(variant, exc, printed)) from exc
+        inputs = _border(variant.inputs, meta.num_inputs(), meta.input_tensor_meta)
+        outputs = _border(variant.outputs, meta.num_outputs(), meta.output_tensor_meta)
+        check_border(label, "input", variant.inputs, inputs)
+        check_border(label, "output", variant.outputs, outputs)
 
         def run(feeds: dict[str, NDArray[Any]]) -> Sequence[NDArray[Any]]:
+            # PyTorch warns of arrays that it could not write, which it is not asked to.
+            writable = (feeds[spec.name] for spec in variant.inputs)
+            given = [torch.from_numpy(x if x.flags.writeable else x.copy()) for x in writable]
             try:
-                with captured_native_output():
-                    made = module.run_method(
-                        _METHOD, tuple(torch.from_numpy(feeds[name]) for name in names)
-                    )
-            except Exception as exc:  # of the runtime's own class
+                # The program keeps its methods, but they do not keep the program.
+                made = program.load_method(_METHOD).execute(given)
+                return [tensor.numpy() for tensor in made]
+            except Exception as exc:  # as above
                 raise BackendError(f"{label} failed to run: {first_line(exc)}") from exc
-            # The runtime keeps its outputs' memory for the next run.
-            return [value.numpy().copy() for value in made]
 
         return GraphSession(label, variant.inputs, variant.outputs, run)
 
 
-def _import() -> tuple[Any, Any]:
-    """Import PyTorch, in whose tensors this runtime takes and gives everything, and the runtime.
+def _is_mac() -> bool:
+    return platform.system() == "Darwin"
+
+
+def _import_runtime() -> tuple[Any, Any]:
+    """Import the runtime, which takes and gives tensors of PyTorch, and so needs all of it.
+
+    Returns:
+        The module `torch` and the runtime.
 
     Raises:
-        BackendError: If one is missing or broken, or lacks XNNPACK.
+        BackendError: If one of them is missing or broken.
     """
     try:
-        with captured_native_output():
+        # It warns of its own beta interface, and of much else that it imports.
+        with captured_native_output(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             torch = importlib.import_module("torch")
-            portable = importlib.import_module("executorch.extension.pybindings._portable_lib")
-            known = portable._get_registered_backend_names()
-    except ImportError as exc:
+            runtime = importlib.import_module("executorch.runtime").Runtime.get()
+    except (ImportError, OSError) as exc:  # OSError: a shared library of another release
         raise BackendError(
-            f"target executorch needs ExecuTorch ({exc}); run: {_INSTALL} --force-reinstall"
+            f"executorch {installed_version(_DISTRIBUTION)} cannot be imported "
+            f"({first_line(exc)}); run: {_INSTALL} --force-reinstall"
         ) from exc
-    if _BACKEND not in known:
+    return torch, runtime
+
+
+def _check_delegate(runtime: Any, variant: Variant) -> None:
+    wanted = _REGISTERED[variant.delegate or "xnnpack"]
+    registered: list[str] = runtime.backend_registry.registered_backend_names
+    if wanted not in registered:
         raise BackendError(
-            f"this build of ExecuTorch has no {_BACKEND}, only {', '.join(known) or 'none'}; "
-            f"run: {_INSTALL} --force-reinstall"
+            f"executorch {installed_version(_DISTRIBUTION)} is built without {wanted}, with "
+            f"{', '.join(registered) or 'no delegate'}; run: {_INSTALL} --force-reinstall"
         )
-    return torch, portable
+
+
+def _load_program(runtime: Any, path: Path, weights: Path | None = None) -> Any:
+    program = runtime.load_program(path, data_path=weights)
+    if _METHOD not in program.method_names:
+        raise KeyError(f"no method {_METHOD}, only {', '.join(sorted(program.method_names))}")
+    return program
+
+
+def _border(
+    specs: Sequence[TensorSpec], count: int, meta: Callable[[int], Any]
+) -> dict[str, tuple[Sequence[int | None], str]]:
+    """Return one side of a program, whose tensors have places, and no names."""
+    names = [spec.name for spec in specs]
+    names += [f"number {place}" for place in range(len(names), count)]
+    found = [meta(place) for place in range(count)]
+    return {
+        name: (tensor.sizes(), _TYPES.get(tensor.dtype(), f"type {tensor.dtype()}"))
+        for name, tensor in zip(names, found, strict=False)
+    }
+
+
+def _explain(variant: Variant, exc: Exception, printed: Sequence[str]) -> str:
+    """Say why a program did not load: the exception has a number, the log has the reason."""
+    logged = [line for line in printed if not line.startswith(_HARMLESS)]
+    reasons = [found[1] for line in logged if (found := _LOGGED.match(line))]
+    reason = "; ".join([first_line(exc), *reasons[:1]])
+    return (
+        f"ExecuTorch cannot load {label_of(variant)}: {reason}; "
+        f"made with executorch {variant.tools.get(_DISTRIBUTION, 'unknown')}, here is "
+        f"{installed_version(_DISTRIBUTION)}; update executorch, or export the bundle again"
+    )

@@ -1,8 +1,8 @@
 """Keeps what native libraries print out of the program's own output.
 
-Qualcomm's libraries print from C, to file descriptors 1 and 2 and past `sys.stdout`: a line about
-`LIBNATIVE` on standard output would break `--json`, and the reason of a failure is on standard
-error only, not in the exception.
+Libraries of Qualcomm, Meta and Apple print from C, to file descriptors 1 and 2 and past
+`sys.stdout`: a line about `LIBNATIVE` on standard output would break `--json`, and the reason of a
+failure is on standard error only, not in the exception.
 """
 
 from __future__ import annotations
@@ -24,7 +24,11 @@ logger = logging.getLogger(__name__)
 
 _LOCK = threading.RLock()
 _NATIVE = re.compile(
-    rb"LIBNATIVE|\[[VIWEF]:onnxruntime|\bQnn|\bQNN|<[EWIVD]>|\bfastrpc|adsprpc", re.IGNORECASE
+    rb"LIBNATIVE|\[[VIWEF]:onnxruntime|\bQnn|\bQNN|<[EWIVD]>|\bfastrpc|adsprpc"
+    rb"|^\[\w+\.(?:cpp|h):\d+\] "  # ExecuTorch
+    rb"|torchao/_C|torch/utils/_pytree"  # what ExecuTorch imports, of parts that it does not need
+    rb"|^ODIE \[",  # Core AI
+    re.IGNORECASE,
 )
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 

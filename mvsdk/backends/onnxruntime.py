@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mvsdk.backends._ort import first_line, import_onnxruntime, label_of, open_graph
+from mvsdk.backends._graph import first_line, label_of
+from mvsdk.backends._ort import import_onnxruntime, open_graph
 from mvsdk.errors import BackendError, InputError
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ import re
 import threading
 from typing import TYPE_CHECKING, Any
 
-from mvsdk.backends._ort import first_line, import_onnxruntime, label_of, open_graph
+from mvsdk.backends._graph import first_line, label_of
+from mvsdk.backends._ort import import_onnxruntime, open_graph
 from mvsdk.backends.native_output import captured_native_output
 from mvsdk.errors import BackendError
 

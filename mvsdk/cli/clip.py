@@ -28,11 +28,12 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that say what runs: bundle, variant, steps, seed, memory."""
     add = parser.add_argument
     add("--bundle", metavar="DIR", help="default: $MVSDK_BUNDLE, else the one *.mvbundle here")
-    add("--target", metavar="T", help="onnx, snapdragon, executorch or iphone")
-    add("--backend", metavar="B", help="what runs it, such as executorch or coreai")
+    # One line for both: the help of a verb fits a screen.
+    add("--target", metavar="T", help="such as onnx, or iphone (--format coreml or coreai)")
     add("--format", metavar="F", help=argparse.SUPPRESS)
     add("--chip", metavar="C", help="variant for this chip (mvsdk devices)")
     add("--precision", metavar="P", help="such as fp32 or w8a16; default: the first that runs")
+    add("--backend", metavar="B", help="what runs it (mvsdk doctor); default: by target")
     add("--steps", type=whole_number, metavar="N", help="one of the bundle's numbers of steps")
     add("--seed", type=whole_number, default=0, metavar="N", help="0 to 2**64-1; default 0")
     add("--memory", choices=("fast", "low"), default="fast", help="low: one graph at a time")
@@ -73,11 +74,11 @@ def make_clip(
         check_scale(options.scale)
     with mvsdk.load(
         bundle,
+        backend=options.backend,
         target=options.target,
         chip=options.chip,
         precision=options.precision,
         format=options.format,
-        backend=options.backend,
         memory=options.memory,
     ) as pipeline:
         pipeline.check_task(task)
@@ -160,9 +161,7 @@ def _make_with_progress(pipeline: Pipeline, make: Make) -> Video:
 
 
 def _summary(pipeline: Pipeline, video: Video, timings: Timings) -> str:
-    choice = pipeline.selection
-    said = None if choice.target in ("onnx", "snapdragon") else choice.format
-    kind = "/".join(x for x in (choice.target, said, choice.precision, choice.chip) if x)
+    kind = pipeline.selection.kind
     steps = len(timings.denoise_s)
     stages = {
         "load": timings.load_s,
@@ -191,10 +190,7 @@ def _facts(pipeline: Pipeline, video: Video, timings: Timings) -> dict[str, obje
         "frames": count,
         "height": height,
         "width": width,
-        "target": pipeline.selection.target,
-        "format": pipeline.selection.format,
-        "precision": pipeline.selection.precision,
-        "chip": pipeline.selection.chip,
+        **asdict(pipeline.selection.kind),
         "backend": backend,
         "timings": stages,
     }

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import mvsdk
+from mvsdk._installed import installed_version
 from mvsdk.cache import cache_folder
 from mvsdk.cli.command import Command
 from mvsdk.cli.output import show, show_json, table
@@ -23,6 +24,9 @@ from mvsdk.cli.output import show, show_json, table
 _EXTRAS = {
     "export": "make bundles: mvsdk export, verify, plan, compress",
     "snapdragon": "compile for Snapdragon, and run it on the emulator",
+    "apple": "make Core ML packages, and check them anywhere",
+    "coreai": "make Core AI assets, and run them",
+    "executorch": "make ExecuTorch programs, and run those for XNNPACK",
     "train": "train the SDK's models again: mvsdk train",
     "dev": "tests and checks of mvsdk itself",
 }
@@ -57,7 +61,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    checks = [*_system(), *_packages(), *_extras(), *_qnn(), _encoder(), _cache()]
+    checks = [*_system(), *_packages(), *_extras(), *_qnn(), *_further(), _encoder(), _cache()]
     healthy = all(check.ok for check in checks if check.required)
     if options.json:
         show_json({"ok": healthy, "checks": [asdict(check) for check in checks]})
@@ -106,8 +110,8 @@ def _packages() -> list[_Check]:
     return [
         _Check(
             name=name,
-            ok=_version(name) is not None,
-            found=_version(name) or "missing: pip install --upgrade mvsdk",
+            ok=installed_version(name) is not None,
+            found=installed_version(name) or "missing: pip install --upgrade mvsdk",
             purpose=purpose,
             required=True,
         )
@@ -135,7 +139,7 @@ def _extra(extra: str, purpose: str, wanted: list[str]) -> _Check:
         if re.search(rf"extra\s*==\s*['\"]{extra}['\"]", requirement)
         and (match := re.match(r"\s*([A-Za-z0-9._-]+)", requirement))
     ]
-    missing = [name for name in names if name != "mvsdk" and _version(name) is None]
+    missing = [name for name in names if name != "mvsdk" and installed_version(name) is None]
     found = "complete"
     if missing:
         found = f"lacks {', '.join(missing)}: pip install 'mvsdk[{extra}]'"
@@ -190,6 +194,23 @@ def _libatomic() -> str:
     return "found"
 
 
+def _further() -> list[_Check]:
+    """Look at the backends that other packages offer."""
+    from mvsdk.backends import further_backends
+
+    further = further_backends()
+    purpose = "runs variants of its own: --backend"
+    found = [
+        _attempt(f"backend {name}", purpose, backend.describe)
+        for name, backend in further.loaded.items()
+    ]
+    broken = [
+        _Check(name=f"backend {name}", ok=False, found=reason, purpose=purpose)
+        for name, reason in further.failed.items()
+    ]
+    return [*found, *broken]
+
+
 def _encoder() -> _Check:
     def found() -> str:
         av = importlib.import_module("av")
@@ -217,10 +238,3 @@ def _attempt(name: str, purpose: str, found: Callable[[], str]) -> _Check:
     except Exception as exc:  # a broken library may raise anything, and doctor must not fall ill
         reason = f"{type(exc).__name__}: {exc}"
         return _Check(name=name, ok=False, found=reason, purpose=purpose)
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from mvsdk.bundle import Bundle
     from mvsdk.manifest import Manifest, Variant, Verification
 
+_SHOWN_OPERATORS = 3
+
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", metavar="BUNDLE", type=Path, help="a *.mvbundle folder")
@@ -63,7 +65,7 @@ def _summary(bundle: Bundle, *, verified: bool) -> str:
         f"files     {len(files)}, {size}; {checked}",
         "",
         table(
-            ["component", "target", "precision", "chip", "size", "worst dB", "left on CPU"],
+            ["component", "target", "precision", "runs on", "size", "worst dB", "left on CPU"],
             _rows(manifest),
         ),
     ]
@@ -86,9 +88,9 @@ def _rows(manifest: Manifest) -> list[list[str]]:
     return [
         [
             name,
-            variant.target,
+            _target(variant),
             variant.precision,
-            variant.chip.slug if variant.chip else "any",
+            variant.chip.slug if variant.chip else variant.deployment_target or "any",
             format_bytes(sum(ref.bytes for ref in variant.files)),
             _worst(
                 [
@@ -116,14 +118,23 @@ def _worst(records: Sequence[Verification]) -> str:
     return f"{worst.value_db:.1f} (>= {worst.floor_db:g}){failed}"
 
 
+def _target(variant: Variant) -> str:
+    """Return the target, with what it leaves open."""
+    said = variant.format if variant.target == "iphone" else variant.delegate
+    return f"{variant.target}/{said}" if said else variant.target
+
+
 def _residency(variant: Variant) -> str:
     residency = variant.residency
     if residency is None:
         return "-"
+    # Rules predict what nobody has seen on a phone.
+    basis = " (predicted)" if residency.basis == "rules" else ""
     if not residency.cpu_nodes:
-        return "nothing"
+        return f"nothing{basis}"
     operators = sorted({node.operator for node in residency.left_outside})
-    return f"{residency.cpu_nodes}: {', '.join(operators)}"
+    more = ", ..." if len(operators) > _SHOWN_OPERATORS else ""
+    return f"{residency.cpu_nodes}: {', '.join(operators[:_SHOWN_OPERATORS])}{more}{basis}"
 
 
 def _end_to_end(manifest: Manifest) -> list[str]:

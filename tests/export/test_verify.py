@@ -28,7 +28,7 @@ from mvsdk_export.verify import (
     sqnr_db,
     verify_variant,
 )
-from mvsdk_export.work import record
+from mvsdk_export.work.reference import record
 
 pytestmark = pytest.mark.torch
 

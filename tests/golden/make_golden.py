@@ -1,4 +1,4 @@
-"""Write the golden files of noise, schedules and sampling; every runtime's tests read them.
+"""Write golden files of noise, schedules, sampling and manifests; every runtime's tests read them.
 
 `make_golden.py` writes, `make_golden.py --check` compares and exits with 1 on a difference. Floats
 are exact: 64-bit values stand as hexadecimal bits, float32 values as decimals that a double holds.
@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import make_manifests
 import numpy as np
 from numpy.typing import NDArray
 
@@ -219,10 +220,12 @@ def to_text(golden: dict[str, list[dict[str, Any]]]) -> str:
     return "{\n" + ",\n".join(sections) + "\n}\n"
 
 
-BUILDERS: dict[str, Callable[[], dict[str, list[dict[str, Any]]]]] = {
-    "noise.json": build_noise,
-    "schedules.json": build_schedules,
-    "sampling.json": build_sampling,
+BUILDERS: dict[str, Callable[[], str]] = {
+    "noise.json": lambda: to_text(build_noise()),
+    "schedules.json": lambda: to_text(build_schedules()),
+    "sampling.json": lambda: to_text(build_sampling()),
+    "manifest_v2.json": make_manifests.text_to_video,
+    "manifest_v2_image_to_video.json": make_manifests.image_to_video,
 }
 
 
@@ -233,7 +236,7 @@ def main() -> int:
     check = parser.parse_args().check
     status = 0
     for name, build in BUILDERS.items():
-        path, text = GOLDEN / name, to_text(build())
+        path, text = GOLDEN / name, build()
         if not check:
             path.write_text(text, encoding="utf-8")
         elif not path.exists() or path.read_text(encoding="utf-8") != text:

@@ -1,4 +1,4 @@
-"""Selection of variants, the border of graphs, ONNX Runtime, and what QNN says when it fails."""
+"""The border of graphs, ONNX Runtime, and what QNN says when it fails."""
 
 from __future__ import annotations
 
@@ -24,102 +24,14 @@ from tiny_bundles import (
 
 import mvsdk
 from mvsdk import BackendError, BundleError, Fake, InputError, OnnxRuntime, Qnn
-from mvsdk.backends import qnn, select
+from mvsdk.backends import qnn
 from mvsdk.backends._graph import GraphSession, decode, encode
 from mvsdk.backends.native_output import captured_native_output
 from mvsdk.bundle import Bundle
 from mvsdk.devices import find_chipset
 from mvsdk.manifest import TensorSpec, Variant
 
-MIXED = [
-    VariantFiles(target="snapdragon", precision="fp16", chip="sm8650"),
-    VariantFiles(target="snapdragon", precision="w8a16", chip="sm8650"),
-    VariantFiles(target="snapdragon", precision="w8a16", chip="sm8750"),
-    VariantFiles(target="onnx", precision="w8a16"),
-    VariantFiles(target="onnx", precision="fp32"),
-]
-
-
-@pytest.fixture
-def mixed(tmp_path: Path) -> Bundle:
-    return build_bundle(tmp_path / "mixed.mvbundle", MIXED)
-
-
-# --- selection -----------------------------------------------------------------------------------
-
-
-def _chosen(bundle: Bundle, **filters: Any) -> tuple[str, str, str | None]:
-    choice = select(bundle, backend=Fake({}), **filters)
-    for variant in choice.variants.values():
-        chip = variant.chip.slug if variant.chip else None
-        assert (variant.target, variant.precision, chip) == (
-            choice.target,
-            choice.precision,
-            choice.chip,
-        )
-    return choice.target, choice.precision, choice.chip
-
-
-def test_default_is_fp32_on_this_computer(mixed: Bundle) -> None:
-    choice = select(mixed)
-    assert (choice.target, choice.precision) == ("onnx", "fp32")
-    assert choice.backend.name == "onnxruntime"
-
-
-def test_filters_narrow_the_choice(mixed: Bundle) -> None:
-    assert _chosen(mixed, target="snapdragon") == ("snapdragon", "w8a16", "sm8650")
-    assert _chosen(mixed, precision="fp16") == ("snapdragon", "fp16", "sm8650")
-    assert _chosen(mixed, chip="sm8750") == ("snapdragon", "w8a16", "sm8750")
-    assert _chosen(mixed, chip="Snapdragon 8 Elite") == ("snapdragon", "w8a16", "sm8750")
-    assert _chosen(mixed, precision="w8a16") == ("onnx", "w8a16", None)
-
-
-@pytest.mark.parametrize(
-    ("filters", "message"),
-    [
-        ({"target": "qnm"}, "no variant with target=qnm in mixed.mvbundle; it holds snapdragon/fp"),
-        ({"precision": "int4"}, "precision=int4"),
-        ({"target": "onnx", "chip": "sm8650"}, "target=onnx chip=sm8650"),
-        ({"chip": "sm8550"}, "chip=sm8550 .* it holds .*snapdragon/w8a16/sm8750"),
-        ({"chip": "sm9999"}, "unknown chip 'sm9999'.* known: "),
-    ],
-)
-def test_what_the_bundle_lacks_is_refused_with_what_it_holds(
-    mixed: Bundle, filters: dict[str, str], message: str
-) -> None:
-    with pytest.raises(InputError, match=message):
-        select(mixed, **filters)
-
-
-def test_a_kind_that_one_component_lacks_is_not_mixed_with_another(tmp_path: Path) -> None:
-    onnx, npu = MIXED[4], MIXED[1]
-    bundle = build_bundle(
-        tmp_path / "a.mvbundle", [onnx, npu], components={"unet": [npu], "vae_decoder": [npu, onnx]}
-    )
-    assert _chosen(bundle) == ("snapdragon", "w8a16", "sm8650")
-    with pytest.raises(InputError, match="it holds snapdragon/w8a16/sm8650;"):
-        select(bundle, target="onnx")
-    broken = build_bundle(tmp_path / "b.mvbundle", [onnx], components={"unet": [npu]})
-    with pytest.raises(BundleError, match="onnx/fp32, snapdragon/w8a16/sm8650 are incomplete"):
-        select(broken)
-
-
-def test_a_backend_that_cannot_run_the_choice_says_why(mixed: Bundle) -> None:
-    with pytest.raises(BackendError, match="none runs here: ONNX Runtime on the CPU runs target"):
-        select(mixed, backend=OnnxRuntime(), target="snapdragon")
-    with pytest.raises(BackendError, match="none runs here: QNN runs target snapdragon, not onnx"):
-        select(mixed, backend=Qnn(), target="onnx")
-
-
-def test_snapdragon_without_its_extra_names_the_command(
-    mixed: Bundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(BackendError, match=r"pip install 'mvsdk\[snapdragon\]'"):
-        select(mixed, target="snapdragon")
-    monkeypatch.setitem(sys.modules, "onnxruntime_qnn", None)
-    with pytest.raises(BackendError, match=r"pip install 'mvsdk\[snapdragon\]'"):
-        qnn.register(object())
+NPU = VariantFiles(target="snapdragon", precision="w8a16", chip="sm8650")
 
 
 # --- the border of a graph -----------------------------------------------------------------------
@@ -156,6 +68,56 @@ def test_float16_and_integers_are_cast() -> None:
     assert decode(_spec("float16"), value.astype(np.float16)).dtype == np.float32
     assert encode(_spec("int64"), np.int32([1, 2, 3, 4])).dtype == np.int64
     assert decode(_spec("uint8"), np.uint8([1, 2, 3, 4])).dtype == np.uint8
+
+
+def test_a_tensor_without_axes_stays_one() -> None:
+    spec = TensorSpec(name="timestep", shape=(), dtype="float16")
+    assert encode(spec, np.zeros((), np.float32)).shape == ()
+
+
+def _decoded(values: list[float], dtype: Any, **quantization: Any) -> np.ndarray:
+    spec = TensorSpec(name="frames", shape=(len(values),), dtype=dtype, **quantization)
+    session = GraphSession("vae_decoder", [], [spec], lambda feeds: [np.asarray(values, dtype)])
+    frames = session.run({})["frames"]
+    assert frames.dtype == np.uint8
+    return frames
+
+
+def test_frames_leave_a_session_as_bytes_whatever_the_graph_gives() -> None:
+    assert _decoded([0, 7, 255], "uint8").tolist() == [0, 7, 255]
+    assert _decoded([-3, 7, 300], "int32").tolist() == [0, 7, 255]
+    halves = [0.5, 1.5, 2.5, 254.5, 255.5, -0.5, -9.0, 1000.0]
+    for dtype in ("float32", "float16"):
+        assert _decoded(halves, dtype).tolist() == [0, 2, 2, 254, 255, 0, 0, 255]
+    assert _decoded([0, 1, 200], "uint8", scale=2.0, zero_point=0).tolist() == [0, 2, 255]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_frames_that_are_no_numbers_are_refused(value: float) -> None:
+    with pytest.raises(BackendError, match="vae_decoder/frames has nan or infinite values; run"):
+        _decoded([1.0, value], "float32")
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "int32"])
+def test_clips_of_graphs_without_bytes_are_equal(tmp_path: Path, dtype: Any) -> None:
+    def without_bytes(component: str, spec: TensorSpec) -> TensorSpec:
+        return replace(spec, dtype=dtype) if spec.dtype == "uint8" else spec
+
+    functions = fake_functions()
+    bytes_of = functions["vae_decoder"]
+
+    def vae_decoder(feeds: Any) -> dict[str, np.ndarray]:
+        return {"frames": np.floor(bytes_of(feeds)["frames"])}
+
+    functions["vae_decoder"] = vae_decoder
+    bundle = build_bundle(tmp_path / "whole.mvbundle", tensors=without_bytes)
+    plain = build_bundle(tmp_path / "bytes.mvbundle")
+    clip, exact = (
+        mvsdk.load(path, backend=Fake(functions)).generate("a cat").frames
+        for path in (bundle.path, plain.path)
+    )
+    assert clip.dtype == np.uint8
+    assert np.array_equal(clip, exact)
 
 
 def test_quantized_borders_do_not_show_in_the_pipeline(tmp_path: Path) -> None:
@@ -215,7 +177,7 @@ def test_onnx_runtime_runs_a_graph_and_counts_its_time(onnx_bundle: Bundle) -> N
 
 
 def test_onnx_runtime_refuses_another_target(tmp_path: Path) -> None:
-    bundle = build_bundle(tmp_path / "npu.mvbundle", MIXED[:1])
+    bundle = build_bundle(tmp_path / "npu.mvbundle", [NPU])
     with pytest.raises(BackendError, match="runs target onnx, not snapdragon"):
         OnnxRuntime().load(bundle, _variant(bundle, "unet"))
 
@@ -254,7 +216,7 @@ def test_threads_below_one_are_refused() -> None:
 
 
 def _snapdragon(tmp_path: Path) -> Variant:
-    bundle = build_bundle(tmp_path / "npu.mvbundle", MIXED[1:2])
+    bundle = build_bundle(tmp_path / "npu.mvbundle", [NPU])
     return replace(_variant(bundle, "unet"), tools={"onnxruntime-qnn": "2.6.0"})
 
 
@@ -398,8 +360,3 @@ def test_captures_may_be_nested(capfd: pytest.CaptureFixture[str]) -> None:
         os.write(2, b"QNN outer\n")
     assert (inner, outer) == (["QNN inner"], ["QNN outer"])
     assert capfd.readouterr() == ("", "")
-
-
-def test_chips_of_variants_are_those_of_the_table(mixed: Bundle) -> None:
-    chip = select(mixed, backend=Fake({}), chip="sm8750").variants["unet"].chip
-    assert chip == find_chipset("sm8750").chip

@@ -15,12 +15,13 @@ import pytest
 
 from mvsdk.bundle import Bundle, BundleWriter, sha256_file
 from mvsdk.errors import BundleError
-from mvsdk.manifest import Manifest
+from mvsdk.manifest import Manifest, Variant
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "manifest.json"
+GOLDEN = Path(__file__).parents[1] / "golden" / "manifest_v2.json"
 MANIFEST = Manifest.from_json(GOLDEN.read_bytes())
 MODEL = "components/unet/onnx-fp32/model.onnx"
 BINARY = "components/unet/snapdragon-sm8650-w8a16/model_qnn.bin"
+PACKAGE = "components/unet/iphone-coreml-w8/Unet.mlpackage"
 
 
 @pytest.fixture
@@ -250,7 +251,7 @@ def test_file_that_the_manifest_does_not_list_is_ignored_away_from_models(folder
 def test_model_with_an_unlisted_file_beside_it_is_refused(folder: Path) -> None:
     """ONNX Runtime reads external data by name, and would read a file that nobody hashed."""
     bundle = Bundle.open(folder)
-    plain, compiled = bundle.manifest.component("unet").variants
+    plain, compiled = bundle.manifest.component("unet").variants[:2]
     stray = (folder / MODEL).parent / "more" / "weights.data"
     stray.parent.mkdir()
     stray.write_text("weights")
@@ -264,7 +265,7 @@ def test_model_with_an_unlisted_file_beside_it_is_refused(folder: Path) -> None:
 
 def test_model_with_a_changed_file_of_another_variant_beside_it_is_refused(folder: Path) -> None:
     document: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
-    _, compiled = document["components"]["unet"]["variants"]
+    compiled = document["components"]["unet"]["variants"][1]
     moved = "components/unet/onnx-fp32/model_qnn.bin"
     shutil.move(folder / BINARY, folder / moved)
     next(ref for ref in compiled["files"] if ref["path"] == BINARY)["path"] = moved
@@ -276,3 +277,56 @@ def test_model_with_a_changed_file_of_another_variant_beside_it_is_refused(folde
     assert "model_qnn.bin has the hash" in refused(
         lambda: bundle.model(bundle.manifest.component("unet").variants[0])
     )
+
+
+def _package(bundle: Bundle) -> Variant:
+    return bundle.manifest.component("unet").variants[2]
+
+
+def test_package_is_handed_out_as_a_folder_whose_files_are_verified(folder: Path) -> None:
+    bundle = Bundle.open(folder)
+    model = bundle.model(_package(bundle))
+    assert model == folder.resolve() / PACKAGE
+    assert len([path for path in model.rglob("*") if path.is_file()]) == 3
+    weights = model / "Data/com.apple.CoreML/weights/weight.bin"
+    weights.write_text("x" * weights.stat().st_size)
+    assert "weight.bin has the hash" in refused(lambda: bundle.model(_package(bundle)))
+
+
+@pytest.mark.parametrize("name", ["more.bin", "Data/.DS_Store", "Data/com.apple.CoreML/weights/a"])
+def test_package_with_an_unlisted_file_in_it_is_refused(folder: Path, name: str) -> None:
+    (folder / PACKAGE / name).write_text("weights")
+    bundle = Bundle.open(folder)
+    message = refused(lambda: bundle.model(_package(bundle)))
+    assert f"{PACKAGE}/{name}' is in a package, but not listed in manifest.json; remove" in message
+
+
+def test_file_beside_a_package_is_ignored(folder: Path) -> None:
+    """A package refers to nothing beside it, and file browsers leave files of their own there."""
+    (folder / PACKAGE).with_name(".DS_Store").write_text("left by a file browser")
+    bundle = Bundle.open(folder)
+    bundle.model(_package(bundle))
+
+
+def test_links_of_packages_are_refused(folder: Path) -> None:
+    package = folder / PACKAGE
+    shutil.move(package / "Data", folder / "elsewhere")
+    (package / "Data").symlink_to(folder / "elsewhere")
+    bundle = Bundle.open(folder)
+    message = refused(lambda: bundle.model(_package(bundle)))
+    assert f"{PACKAGE}/Data' is in a package, but not listed" in message
+    (package / "Data").unlink()
+    shutil.move(folder / "elsewhere", package / "Data")
+    shutil.move(package, folder / "elsewhere")
+    package.symlink_to(folder / "elsewhere")
+    bundle = Bundle.open(folder)
+    message = refused(lambda: bundle.model(_package(bundle)))
+    assert f"the package {PACKAGE} is a link; copy the bundle with its links resolved" in message
+
+
+def test_bundle_of_version_1_is_opened(folder: Path) -> None:
+    shutil.copyfile(GOLDEN.with_name("manifest.json"), folder / "manifest.json")
+    bundle = Bundle.open(folder, verify=True)
+    plain, compiled = bundle.manifest.component("unet").variants
+    assert (plain.format, compiled.format) == ("onnx", "qnn_context")
+    bundle.model(compiled)

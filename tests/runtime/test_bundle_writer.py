@@ -19,7 +19,7 @@ from mvsdk.errors import BundleError, MvsdkError, OutputError
 from mvsdk.manifest import Manifest
 
 ROOT = Path(__file__).parents[2]
-MANIFEST = Manifest.from_json((ROOT / "tests/golden/manifest.json").read_bytes())
+MANIFEST = Manifest.from_json((ROOT / "tests/golden/manifest_v2.json").read_bytes())
 NEW = replace(MANIFEST, name="newer")
 
 

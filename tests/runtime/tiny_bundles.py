@@ -65,6 +65,10 @@ def _even(steps: int) -> Schedule:
     return Schedule(sigmas=sigmas, timesteps=tuple(1000 * sigma for sigma in sigmas[:-1]))
 
 
+FORMATS = {"onnx": "onnx", "snapdragon": "qnn_context", "executorch": "executorch"}
+MODELS = {"coreml": "Model.mlpackage", "coreai": "model.aimodel", "executorch": "model.pte"}
+
+
 @dataclass
 class VariantFiles:
     """What a variant is made of: kind, and the content of its model file."""
@@ -74,10 +78,29 @@ class VariantFiles:
     chip: str | None = None
     content: Callable[[str, Path], Sequence[Path]] | None = None
     """Writes the files of a component into a folder, the model first. None: a few bytes."""
+    delegate: str | None = None
+    package: str | None = None
+    """Format of the target iphone."""
+
+    @property
+    def format(self) -> str:
+        return self.package or FORMATS[self.target]
 
     @property
     def id(self) -> str:
-        return "-".join(part for part in (self.target, self.chip, self.precision) if part)
+        parts = (self.target, self.package, self.delegate, self.chip, self.precision)
+        return "-".join(part for part in parts if part)
+
+    def write(self, component: str, folder: Path) -> Sequence[Path]:
+        if self.content is not None:
+            return self.content(component, folder)
+        model = folder / MODELS.get(self.format, "model.onnx")
+        file = model
+        if self.package is not None:
+            file = model / "Data" / "weights.bin"
+            file.parent.mkdir(parents=True)
+        file.write_bytes(f"{component} {self.id}".encode())
+        return [model]
 
 
 def build_bundle(
@@ -161,11 +184,9 @@ def _variant(
 ) -> Variant:
     folder = writer.directory / "components" / component / files.id
     folder.mkdir(parents=True)
-    if files.content is None:
-        (folder / "model.onnx").write_bytes(f"{component} {files.id}".encode())
-        written: Sequence[Path] = [folder / "model.onnx"]
-    else:
-        written = files.content(component, folder)
+    model, *others = files.write(component, folder)
+    below = [path for path in sorted(model.rglob("*")) if path.is_file()]
+    written = [model, *others] if model.is_file() else [*below, *others]
     refs = [writer.add_file(path.relative_to(writer.directory).as_posix()) for path in written]
     inputs, outputs = (
         tuple(
@@ -177,14 +198,16 @@ def _variant(
     return Variant(
         id=files.id,
         target=files.target,
-        format="qnn_context" if files.target == "snapdragon" else "onnx",
+        format=files.format,
+        delegate=files.delegate,
+        deployment_target="iOS18" if files.target == "iphone" else None,
         precision=files.precision,
         chip=find_chipset(files.chip).chip if files.chip else None,
-        model=refs[0].path,
+        model=model.relative_to(writer.directory).as_posix(),
         files=tuple(refs),
         inputs=inputs,
         outputs=outputs,
-        compute_unit="NPU" if files.target == "snapdragon" else "CPU",
+        compute_unit="NPU" if files.target in ("snapdragon", "iphone") else "CPU",
         tools={"onnxruntime": "1.31.1"},
     )
 

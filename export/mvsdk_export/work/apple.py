@@ -1,4 +1,7 @@
-"""Stages that make packages for Apple's phones: Core ML and Core AI."""
+"""Stages that make packages for Apple's phones: Core ML and Core AI.
+
+What takes seconds to import is imported by what needs it: finishing a package takes no PyTorch.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,6 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-
-import torch
-
-from mvsdk_export.networks.target_forms import set_coreml_forms_
-from mvsdk_export.work.common import crossing_feeds, open_subject, plain
 
 PACKAGES: Mapping[str, str] = {
     "text_encoder": "TextEncoder",
@@ -33,7 +31,11 @@ def convert_coreml(
     decoder: str | None = None,
 ) -> dict[str, Any]:
     """Convert a component to a float16 Core ML package."""
+    import torch
+
+    from mvsdk_export.networks.target_forms import set_coreml_forms_
     from mvsdk_export.targets.coreml.convert import convert
+    from mvsdk_export.work.common import open_subject
 
     found = open_subject(model, decoder, subject, pixels=torch.float16)
     convert(
@@ -60,7 +62,11 @@ def compress_coreml(
     decoder: str | None = None,
 ) -> dict[str, Any]:
     """Compress the weights of a converted component, as recorded calls allow."""
+    import torch
+
+    from mvsdk_export.networks.target_forms import set_coreml_forms_
     from mvsdk_export.targets.coreml.compress import compress_package
+    from mvsdk_export.work.common import crossing_feeds, open_subject
 
     found = open_subject(model, decoder, subject, pixels=torch.float32)
     found.network.rounds = False  # type: ignore[assignment]
@@ -88,8 +94,8 @@ def finish_coreml(
     report = finish_package(source, output / _package(component), chunk_bytes=chunk_bytes)
     return {
         "model": _package(component),
-        "inputs": plain(report.inputs),
-        "outputs": plain(report.outputs),
+        "inputs": [asdict(item) for item in report.inputs],
+        "outputs": [asdict(item) for item in report.outputs],
         "residency": asdict(report.residency),
         "chunks": report.chunks,
     }

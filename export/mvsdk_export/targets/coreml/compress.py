@@ -6,6 +6,7 @@ Only weights change: activations, and whatever no recorded call says how to meas
 from __future__ import annotations
 
 import hashlib
+import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -43,6 +44,7 @@ LEAST_ELEMENTS = 1024
 """Smaller weights stay as they are: there is little to save."""
 PALETTE_GROUP = 16
 """Output channels that share a palette unless told otherwise; fewer where they do not divide."""
+FINE_GROUP, FINE_INPUTS = 4, 256
 BLOCK = 32
 """Inputs that share a scale, where one for each channel is too coarse."""
 BLOCKWISE_VERSION = 9
@@ -113,15 +115,22 @@ def schemes_for(
     Raises:
         CompressionError: As `compress_package`.
     """
-    shared = 0
-    if blockwise:
-        shared = divisor(shape[0], PALETTE_GROUP) if group is None else group
+    groups = [0]
+    if blockwise and group is not None:
+        groups = [group]
+    elif blockwise:
+        # Fewer channels to a palette where a channel has so many inputs that it hardly counts.
+        many = math.prod(shape[1:]) >= FINE_INPUTS
+        groups = [
+            divisor(shape[0], most) for most in (PALETTE_GROUP, *([FINE_GROUP] if many else []))
+        ]
     palettes = [
-        WeightScheme(kind="palette", bits=bits, group=shared)
+        WeightScheme(kind="palette", bits=bits, group=size)
         for bits in (4, 6)
         if bits >= _NOMINAL_BITS[precision]
+        for size in groups
     ]
-    finer = [WeightScheme(kind="palette", bits=8, group=shared)]
+    finer = [WeightScheme(kind="palette", bits=8, group=groups[0])]
     if blockwise and shape[1] % BLOCK == 0:
         finer.append(WeightScheme(kind="linear", bits=8, block=BLOCK))
     schemes = [*palettes, WeightScheme(kind="linear", bits=8), *finer, FLOAT16]

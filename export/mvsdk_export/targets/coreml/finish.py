@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvsdk.manifest import DType, Residency, TensorSpec
-from mvsdk_export.checker import Operation, Tensor, load_program, open_package
+from mvsdk_export.checker.package import Operation, Tensor, open_package
 from mvsdk_export.errors import ExportError
 from mvsdk_export.preflight import Finding, check_findings
 from mvsdk_export.targets.coreml import neural_engine as engine
@@ -76,6 +76,8 @@ def _check_chunks(whole: Path, cut: Path) -> None:
     Raises:
         ExportError: If they differ.
     """
+    from mvsdk_export.checker.evaluate import load_program
+
     program = load_program(whole)
     feed = _noise({item.name: (item.shape, item.dtype) for item in program.inputs})
     wanted = program.run(feed)

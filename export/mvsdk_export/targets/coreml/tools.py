@@ -50,9 +50,10 @@ def load_storage() -> Any:
     Raises:
         TargetUnavailableError: If coremltools is missing.
     """
-    name = "libmilstoragepython"
+    # Under the name that coremltools itself imports it by: its types can be registered once only.
+    name = "coremltools.libmilstoragepython"
     if name not in sys.modules:
-        (library,) = _folder().glob(f"{name}*.so")
+        (library,) = _folder().glob("libmilstoragepython*.so")
         spec = importlib.util.spec_from_file_location(name, library)
         assert spec is not None
         assert spec.loader is not None
