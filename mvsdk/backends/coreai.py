@@ -75,9 +75,11 @@ class CoreAI:
                 with captured_native_output():
                     opened = _open(authoring, path, variant.function or _FUNCTION, stack)
                     function = _loop().run(opened)
+                _check_borders(label, variant, function.desc)
+            except BundleError:
+                raise
             except Exception as exc:  # of classes that differ from beta to beta
                 raise BackendError(_explain(f"Core AI cannot load {label}", variant, exc)) from exc
-            _check_borders(label, variant, function.desc)
             undo.pop_all()
         names = [spec.name for spec in variant.outputs]
 

@@ -87,17 +87,17 @@ class ExecuTorch:
             with captured_native_output() as printed:
                 program = _load_program(runtime, path, *weights)
                 meta = program.load_method(_METHOD).metadata
+                inputs = _border(variant.inputs, meta.num_inputs(), meta.input_tensor_meta)
+                outputs = _border(variant.outputs, meta.num_outputs(), meta.output_tensor_meta)
         except Exception as exc:  # the runtime has no class of its own
             raise BackendError(_explain(variant, exc, printed)) from exc
-        inputs = _border(variant.inputs, meta.num_inputs(), meta.input_tensor_meta)
-        outputs = _border(variant.outputs, meta.num_outputs(), meta.output_tensor_meta)
         check_border(label, "input", variant.inputs, inputs)
         check_border(label, "output", variant.outputs, outputs)
 
         def run(feeds: dict[str, NDArray[Any]]) -> Sequence[NDArray[Any]]:
-            # PyTorch warns of arrays that it could not write, which it is not asked to.
-            writable = (feeds[spec.name] for spec in variant.inputs)
-            given = [torch.from_numpy(x if x.flags.writeable else x.copy()) for x in writable]
+            # PyTorch warns of arrays that are read-only, though nothing here writes to them.
+            values = (feeds[spec.name] for spec in variant.inputs)
+            given = [torch.from_numpy(x if x.flags.writeable else x.copy()) for x in values]
             try:
                 # The program keeps its methods, but they do not keep the program.
                 made = program.load_method(_METHOD).execute(given)

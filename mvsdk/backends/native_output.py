@@ -2,23 +2,25 @@
 
 Libraries of Qualcomm, Meta and Apple print from C, to file descriptors 1 and 2 and past
 `sys.stdout`: a line about `LIBNATIVE` on standard output would break `--json`, and the reason of a
-failure is on standard error only, not in the exception.
+failure is on standard error only, not in the exception. ExecuTorch's goes to `sys.stderr`, which in
+a notebook is no descriptor.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import io
 import logging
 import os
 import re
 import sys
 import tempfile
 import threading
-from typing import TYPE_CHECKING, BinaryIO
+from typing import IO, TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
 logger = logging.getLogger(__name__)
 
@@ -37,9 +39,9 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 def captured_native_output() -> Generator[list[str]]:
     """Collect what native code prints inside the block.
 
-    File descriptors 1 and 2 belong to the whole process, so one thread at a time is inside, and
-    lines that do not look like a native library's (another thread printed) are passed on
-    afterwards. Blocks may be nested.
+    File descriptors 1 and 2 and `sys.stderr` belong to the whole process, so one thread at a time
+    is inside, and lines that do not look like a native library's (another thread printed) are
+    passed on afterwards. Blocks may be nested.
 
     Yields:
         A list that holds the captured lines once the block has ended. They go to the debug log too.
@@ -52,14 +54,18 @@ def captured_native_output() -> Generator[list[str]]:
             for descriptor in (1, 2)
             if _is_open(descriptor)
         ]
+        written = io.StringIO()
         try:
-            yield lines
+            with contextlib.redirect_stderr(written):
+                yield lines
         finally:
             _flush()
             stack.close()
             for descriptor, sink in sinks:
-                lines += _sort_out(descriptor, sink)
+                sink.seek(0)
+                lines += _sort_out(sink, lambda line, to=descriptor: os.write(to, line))
                 sink.close()
+            lines += _sort_out(io.BytesIO(written.getvalue().encode("utf-8", "replace")), _pass_on)
 
 
 @contextlib.contextmanager
@@ -74,18 +80,22 @@ def _redirected(descriptor: int) -> Generator[BinaryIO]:
         os.close(saved)
 
 
-def _sort_out(descriptor: int, sink: BinaryIO) -> list[str]:
-    """Log the native lines of a sink and return them; write the others where they belong."""
-    sink.seek(0)
+def _sort_out(sink: IO[bytes], pass_on: Callable[[bytes], object]) -> list[str]:
+    """Log the native lines of a sink and return them; hand the others on."""
     native: list[str] = []
     for line in sink:
         if _NATIVE.search(line):
             native.append(_COLOUR.sub("", line.decode("utf-8", "replace")).strip())
         else:
-            os.write(descriptor, line)
+            pass_on(line)
     for text in native:
         logger.debug("%s", text)
     return native
+
+
+def _pass_on(line: bytes) -> None:
+    if sys.stderr is not None:  # pyright: ignore[reportUnnecessaryComparison]
+        sys.stderr.write(line.decode("utf-8"))
 
 
 def _flush() -> None:

@@ -22,7 +22,7 @@ pytest.importorskip("hatchling", reason="needs the extra dev")
 
 PACKAGES = ("mvsdk", "mvsdk_export")
 CORE = {"av", "numpy", "onnxruntime", "pillow"}
-EXTRAS = {"export", "snapdragon", "train", "dev"}
+EXTRAS = {"export", "snapdragon", "apple", "coreai", "executorch", "train", "dev"}
 MOST_BYTES = 45_000_000
 DIST_INFO = f"mvsdk-{mvsdk.__version__}.dist-info"
 
@@ -94,11 +94,16 @@ def test_extras_bring_what_their_names_say(metadata: Message) -> None:
     export = _requirements(metadata, "export")
     assert {"torch", "onnx", "onnxscript"} <= export
     assert _requirements(metadata, "snapdragon") == export | {"onnxruntime-qnn"}
+    apple = _requirements(metadata, "apple")
+    assert apple == export | {"coremltools"}
+    coreai = _requirements(metadata, "coreai")
+    assert {*export, "coreai-core", "coreai-torch"} <= coreai
+    executorch = _requirements(metadata, "executorch")
+    assert {*apple, "executorch", "torchao"} <= executorch
     train = _requirements(metadata, "train")
     assert {*export, "transformers", "tokenizers"} <= train
-    assert {*train, "onnxruntime-qnn", "pytest", "ruff", "pyright"} <= _requirements(
-        metadata, "dev"
-    )
+    phones = apple | coreai | executorch | {"onnxruntime-qnn"}
+    assert train | phones | {"pytest", "ruff", "pyright"} <= _requirements(metadata, "dev")
 
 
 def test_metadata_say_version_python_and_licence(metadata: Message) -> None:
@@ -115,6 +120,8 @@ def test_the_command_and_the_toolchain_are_entry_points(wheel: Path) -> None:
     assert lines == [
         "[console_scripts]",
         "mvsdk = mvsdk.cli:main",
+        "[mvsdk.backends]",
+        "coreml-checker = mvsdk_export.checker.backend:CoreMLChecker",
         "[mvsdk.commands]",
         "toolchain = mvsdk_export.cli:COMMANDS",
     ]

@@ -20,7 +20,8 @@ WEIGHTS_MOST_BYTES = 40_000_000
 FILE_MOST_BYTES = 25_000_000
 WEIGHT_SUFFIX = ".safetensors"
 OTHER_WEIGHTS = re.compile(
-    r"\.(bin|ckpt|gguf|h5|joblib|mlmodel|np[yz]|onnx|pickle|pkl|pt[e2h]?|tflite)$", re.IGNORECASE
+    r"\.(bin|ckpt|gguf|h5|joblib|mlmodel|np[yz]|onnx|pickle|pkl|mlirb|pt[de2h]?|tflite)$",
+    re.IGNORECASE,
 )
 
 # A letter in brackets stands for itself, so that this file does not hold what it looks for.

@@ -353,6 +353,15 @@ def test_capture_gives_the_descriptors_back_after_an_error(
     assert capfd.readouterr().out == "visible\n"
 
 
+def test_native_lines_on_pythons_own_stream_are_captured_too(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with captured_native_output() as lines:
+        sys.stderr.write("[program.cpp:168] identifier\na line of another thread\nODIE [x]: y\n")
+    assert lines == ["[program.cpp:168] identifier", "ODIE [x]: y"]
+    assert capsys.readouterr().err == "a line of another thread\n"
+
+
 def test_captures_may_be_nested(capfd: pytest.CaptureFixture[str]) -> None:
     with captured_native_output() as outer:
         with captured_native_output() as inner:

@@ -13,7 +13,10 @@ import pytest
 
 import mvsdk
 
-HEAVY = ("onnxruntime", "onnxruntime_qnn", "PIL", "av", "torch", "onnx", "mvsdk_export")
+HEAVY = (
+    *("onnxruntime", "onnxruntime_qnn", "executorch", "coreai", "coremltools"),
+    *("PIL", "av", "torch", "onnx", "mvsdk_export"),
+)
 
 
 def _python(code: str) -> Any:
@@ -30,6 +33,7 @@ def _python(code: str) -> Any:
     [
         "import mvsdk",
         "import mvsdk; mvsdk.load, mvsdk.Pipeline, mvsdk.Video, mvsdk.OnnxRuntime, mvsdk.Qnn",
+        "import mvsdk; mvsdk.ExecuTorch(), mvsdk.CoreAI()",
         "import mvsdk.cli",
     ],
 )

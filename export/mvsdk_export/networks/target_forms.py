@@ -13,7 +13,14 @@ from typing import Literal
 from torch import nn
 
 from mvsdk_export.networks import text_encoder, transformer
-from mvsdk_export.networks.blocks import PreciseProjection, Projection, SiLU, set_forms_
+from mvsdk_export.networks.blocks import (
+    GroupNorm,
+    PreciseProjection,
+    Projection,
+    SiLU,
+    set_forms_,
+)
+from mvsdk_export.networks.svd.added_values import AddedSinusoids
 from mvsdk_export.networks.svd.blocks import TokenProjection
 from mvsdk_export.networks.svd.clip_vision import ClipAttention, QuickGelu
 from mvsdk_export.networks.svd.graphs import AntialiasedResize
@@ -55,3 +62,20 @@ def set_coreml_forms_(network: nn.Module, attention: Attention = "fused") -> nn.
     """
     set_forms_(network)
     return set_forms_(network, {**FLOAT_FORMS, **dict.fromkeys(ATTENTIONS, attention)})
+
+
+def set_xnnpack_forms_(network: nn.Module) -> nn.Module:
+    """Switch the layers of a network to the forms of ExecuTorch programs for XNNPACK, in place.
+
+    It has no normalisation: means and products make one of groups. Sines of numbers that come
+    beside a picture are exact in float32, without tables.
+
+    Args:
+        network: In the forms of training.
+
+    Returns:
+        The network.
+    """
+    set_forms_(network)
+    own: Forms = {GroupNorm: "moments", AddedSinusoids: "angles"}
+    return set_forms_(network, {**FLOAT_FORMS, **dict.fromkeys(ATTENTIONS, "batched"), **own})

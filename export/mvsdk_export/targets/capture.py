@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -61,12 +61,18 @@ class PixelBorders(nn.Module):
         return torch.round(pixels).to(self._dtype) if self.rounds else pixels
 
 
-def capture(network: nn.Module, inputs: Mapping[str, Tensor]) -> ExportedProgram:
+def capture(
+    network: nn.Module,
+    inputs: Mapping[str, Tensor],
+    *,
+    rewrite: Callable[[fx.GraphModule], None] | None = None,
+) -> ExportedProgram:
     """Export a network of fixed shapes, with everything folded that depends on weights alone.
 
     Args:
         network: Network in evaluation mode.
         inputs: Example of every input, in the order of `forward`.
+        rewrite: Changes the graph in place for a target, constants folded.
 
     Returns:
         A program whose inputs are those of `forward`, with weights as parameters or buffers.
@@ -78,6 +84,8 @@ def capture(network: nn.Module, inputs: Mapping[str, Tensor]) -> ExportedProgram
         assert isinstance(module, fx.GraphModule)
         _fold_constants_(module)
         _slice_known_places_(module)
+        if rewrite is not None:
+            rewrite(module)
         return torch.export.export(module, examples)
 
 

@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+import torch
+
+from mvsdk.manifest import TensorSpec
+from mvsdk_export.errors import ExportError
+from mvsdk_export.targets.executorch import lower_xnnpack
+from mvsdk_export.work.common import Subject, open_subject
+
+PROGRAM = "model.pte"
 
 
 def lower_executorch(
@@ -23,4 +33,34 @@ def lower_executorch(
     decoder: str | None = None,
 ) -> dict[str, Any]:
     """Lower a component to an ExecuTorch program."""
-    raise NotImplementedError
+    if delegate != "xnnpack" or precision != "fp32":
+        raise ExportError(f"no {delegate} at {precision} yet")
+    del chip, deployment_target, target_db, recorded
+    found = open_subject(model, decoder, subject, pixels=torch.uint8)
+    residency = lower_xnnpack(
+        found.network,
+        found.inputs,
+        output / PROGRAM,
+        external_weights=external_weights,
+        etrecord=etrecord,
+    )
+    return {
+        "model": PROGRAM,
+        **_borders(found),
+        "residency": asdict(residency),
+    }
+
+
+def _borders(found: Subject) -> dict[str, Any]:
+    """Return what a program takes and gives."""
+    with torch.no_grad():
+        given = found.network(*found.inputs.values())
+    (name,) = found.outputs
+    tensors = {"inputs": found.inputs, "outputs": {name: given}}
+    return {
+        side: [
+            asdict(TensorSpec(name=name, shape=tuple(x.shape), dtype=str(x.dtype)[6:]))  # type: ignore[arg-type]
+            for name, x in items.items()
+        ]
+        for side, items in tensors.items()
+    }
