@@ -154,7 +154,9 @@ class ExportRequest:
     @property
     def chip_precisions(self) -> tuple[Precision, ...]:
         """Precisions of those graphs."""
-        found = (x.precision for x in self.variants if x.target == "snapdragon")
+        found: list[Precision] = [
+            plan.precision for plan in self.variants if plan.target == "snapdragon"
+        ]
         return tuple(dict.fromkeys(found))
 
     @property

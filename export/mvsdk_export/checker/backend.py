@@ -8,8 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from mvsdk.backends._graph import GraphSession
-from mvsdk.backends._ort import label_of
+from mvsdk.backends._graph import GraphSession, label_of
 from mvsdk.bundle import Bundle
 from mvsdk.errors import BackendError, MvsdkError
 from mvsdk.manifest import Variant

@@ -143,7 +143,7 @@ def read_targets(text: str) -> tuple[Target, ...]:
     for word in words:
         if word not in TARGETS:
             raise InputError(f"unknown target {word[:64]!a}; known: {', '.join(TARGETS)}, all")
-    return cast("tuple[Target, ...]", tuple(dict.fromkeys(words)))
+    return tuple(dict.fromkeys(cast("Sequence[Target]", words)))
 
 
 def read_variants(options: argparse.Namespace) -> tuple[VariantPlan, ...]:
@@ -157,7 +157,7 @@ def read_variants(options: argparse.Namespace) -> tuple[VariantPlan, ...]:
     _check_options(options, targets)
     format_, deployment_target = _read_apple_format(options)
     delegate = _read_choice("--delegate", options.delegate or "xnnpack", DELEGATES)
-    names = {target: _kind_name(target, format_, delegate) for target in targets}
+    names: dict[Target, str] = {x: _kind_name(x, format_, delegate) for x in targets}
     for name in names.values():
         kind = KINDS[name]
         base = ("torch", "onnx", "onnxscript", "tqdm")
@@ -271,14 +271,13 @@ def _read_precisions(
 ) -> dict[Target, tuple[Precision, ...]]:
     if text is None:
         return {target: KINDS[name].default for target, name in names.items()}
-    known = tuple(dict.fromkeys(p for name in names.values() for p in KINDS[name].precisions))
+    every = [p for name in names.values() for p in KINDS[name].precisions]
+    known: tuple[Precision, ...] = tuple(dict.fromkeys(every))
     wanted = read_precisions(text, known)
-    found = {
-        target: tuple(p for p in wanted if p in KINDS[name].precisions)
-        for target, name in names.items()
-    }
-    for target, precisions in found.items():
-        if not precisions:
+    found: dict[Target, tuple[Precision, ...]] = {}
+    for target, name in names.items():
+        found[target] = tuple(p for p in wanted if p in KINDS[name].precisions)
+        if not found[target]:
             raise InputError(
                 f"--precision {text[:64]} is nothing that {target} is made in: "
                 f"{', '.join(KINDS[names[target]].precisions)}; add one of these, or leave "

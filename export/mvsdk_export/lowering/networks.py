@@ -133,7 +133,7 @@ def _lower_executorch(
             "precision": plan.precision,
             "chip": None if plan.chipset is None else plan.chipset.slug,
             "deployment_target": plan.deployment_target,
-            "target_db": lowering.floors_db[plan.precision],
+            "target_db": lowering.floors_db[plan.precision] + MARGIN_DB,
             "external_weights": source.executorch.external_weights,
             "etrecord": source.executorch.etrecord,
         },

@@ -17,7 +17,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -101,11 +101,11 @@ def assign(
     if not feeds:
         raise CompressionError("no recorded calls to measure on; export with calibration prompts")
     weights = dict(module.state_dict(keep_vars=True))
-    chosen = [feeds[i] for i in sorted({int(x) for x in np.linspace(0, len(feeds) - 1, CALLS)})]
+    chosen = spread(feeds)
     rows = {name: _candidates(name, weights[name], tried) for name, tried in candidates.items()}
     noise = _measure_noise(module, {name: weights[name] for name in rows}, rows, chosen)
     ladders = {name: _ladder(row, noise[name]) for name, row in rows.items()}
-    references = [_run(module, feed) for feed in chosen]
+    references = [run_feed(module, feed) for feed in chosen]
 
     def try_aim(aim: float) -> Assignment:
         picked = _pick(ladders, aim)
@@ -118,17 +118,35 @@ def assign(
             / max(1, sum(weights[name].numel() for name in picked)),
         )
 
-    return _search(try_aim, target_db)
+    return search(try_aim, target_db)
 
 
-def _search(try_aim: Callable[[float], Assignment], target_db: float) -> Assignment:
-    """Return the assignment of the fewest bits that keeps the wanted parity, or the nearest to it.
+class Tried(Protocol):
+    """What was tried in a search."""
+
+    @property
+    def sqnr_db(self) -> float:
+        """Measured parity."""
+        ...
+
+    @property
+    def bits(self) -> float:
+        """Mean width of the weights."""
+        ...
+
+
+T = TypeVar("T", bound=Tried)
+
+
+def search(try_aim: Callable[[float], T], target_db: float, rounds: int = _ROUNDS) -> T:
+    """Return what has the fewest bits and keeps the wanted parity, or comes nearest to it.
 
     The predicted parity is that of the mean call and to first order, the measured one of the worst:
     the aim moves by what is missing or left over.
     """
-    aim, tried = target_db, []
-    for _ in range(_ROUNDS):
+    aim: float = target_db
+    tried: list[T] = []
+    for _ in range(rounds):
         found = try_aim(aim)
         tried.append(found)
         over = found.sqnr_db - target_db
@@ -188,7 +206,7 @@ def _measure_group(
         weight.requires_grad_(True)
     with torch.enable_grad():
         for feed in feeds:
-            output = module(*_tensors(feed))
+            output = module(*tensors_of(feed))
             signal = max(float(output.detach().double().square().sum()), 1e-30)
             for probe in range(PROBES):
                 sign = torch.randint(0, 2, output.shape, generator=generator) * 2.0 - 1.0
@@ -285,7 +303,7 @@ def _measure(
                 weights[name].copy_(torch.from_numpy(item.compressed.dense.astype(np.float32)))
         try:
             values = [
-                _sqnr_db(_run(module, feed), reference)
+                sqnr_db(run_feed(module, feed), reference)
                 for feed, reference in zip(feeds, references, strict=True)
             ]
         finally:
@@ -294,16 +312,25 @@ def _measure(
     return min(values)
 
 
-def _run(module: nn.Module, feed: Feed) -> Tensor:
+def run_feed(module: nn.Module, feed: Feed) -> Tensor:
+    """Run a network on a recorded call."""
     with torch.no_grad():
-        return module(*_tensors(feed))
+        return module(*tensors_of(feed))
 
 
-def _tensors(feed: Feed) -> list[Tensor]:
+def spread(feeds: Sequence[Feed], count: int = CALLS) -> list[Feed]:
+    """Return some of the recorded calls, spread over all."""
+    places = sorted({int(x) for x in np.linspace(0, len(feeds) - 1, count)})
+    return [feeds[place] for place in places]
+
+
+def tensors_of(feed: Feed) -> list[Tensor]:
+    """Return the inputs of a recorded call, in order."""
     return [torch.from_numpy(np.array(value)) for value in feed.values()]
 
 
-def _sqnr_db(output: Tensor, reference: Tensor) -> float:
+def sqnr_db(output: Tensor, reference: Tensor) -> float:
+    """Return the signal to noise ratio of a result in dB."""
     signal = float(reference.double().square().sum())
     noise = float((output.double() - reference.double()).square().sum())
     return 10 * math.log10(max(signal, 1e-300) / max(noise, 1e-300))

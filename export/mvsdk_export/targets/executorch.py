@@ -11,7 +11,6 @@ import contextlib
 import importlib
 import io
 import logging
-import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -70,7 +69,7 @@ def lower_xnnpack(
     """
     exir = import_executorch("exir")
     set_xnnpack_forms_(network)
-    program = plain_program(capture(network, inputs, rewrite=_tell_shapes_))
+    program = plain_program(capture(network, inputs, rewrite=tell_shapes_))
     return write_program(exir, program, path, external_weights=external_weights, etrecord=etrecord)
 
 
@@ -84,7 +83,6 @@ def write_program(
 ) -> Residency:
     """Lower an exported program for XNNPACK and write it; see `lower_xnnpack`."""
     partition = import_executorch("backends.xnnpack.partition.xnnpack_partitioner")
-    before = sum(1 for node in program.graph.nodes if node.op == "call_function")
     try:
         with quiet():
             edge = exir.to_edge_transform_and_lower(
@@ -92,7 +90,7 @@ def write_program(
                 partitioner=[partition.XnnpackPartitioner()],
                 generate_etrecord=etrecord,
             )
-            residency = _residency(edge.exported_program().graph_module, before)
+            residency = _residency(edge.exported_program().graph_module)
             config = exir.ExecutorchBackendConfig(external_constants=external_weights)
             made = edge.to_executorch(config)
             del edge
@@ -132,7 +130,7 @@ def plain_program(program: ExportedProgram) -> ExportedProgram:
     return program
 
 
-def _tell_shapes_(module: fx.GraphModule) -> None:
+def tell_shapes_(module: fx.GraphModule) -> None:
     """Write what only moves elements as slices and reshapes, in place."""
     graph = module.graph
     for node in list(graph.nodes):
@@ -182,7 +180,7 @@ def _shape(node: fx.Node) -> list[int]:
     return list(node.meta["val"].shape)
 
 
-def _residency(module: fx.GraphModule, before: int) -> Residency:
+def _residency(module: fx.GraphModule) -> Residency:
     """Count what delegates take and name what they do not."""
     outside = tuple(
         LeftOutside(
@@ -193,12 +191,13 @@ def _residency(module: fx.GraphModule, before: int) -> Residency:
         for node in module.graph.nodes
         if node.op == "call_function" and (name := _operator(node)) not in _NOT_COUNTED
     )
+    lowered: list[Any] = [x for x in module.children() if hasattr(x, "original_module")]
     taken = sum(
-        sum(1 for inner in child.original_module.graph.nodes if inner.op == "call_function")
-        for name, child in module.named_children()
-        if hasattr(child, "original_module")
+        1
+        for child in lowered
+        for node in child.original_module.graph.nodes
+        if node.op == "call_function"
     )
-    del before
     return Residency(npu_nodes=taken, cpu_nodes=len(outside), left_outside=outside)
 
 
@@ -245,10 +244,3 @@ def quiet() -> Iterator[None]:
 def first_line(exc: BaseException) -> str:
     """Return the first line of an exception's text."""
     return (str(exc).strip().splitlines() or [type(exc).__name__])[0][:500]
-
-
-def sqnr_db(output: Tensor, reference: Tensor) -> float:
-    """Return the signal to noise ratio of a result in dB."""
-    signal = float(reference.double().square().sum())
-    noise = float((output.double() - reference.double()).square().sum())
-    return 10 * math.log10(max(signal, 1e-300) / max(noise, 1e-300))

@@ -12,7 +12,8 @@ import torch
 from mvsdk.manifest import TensorSpec
 from mvsdk_export.errors import ExportError
 from mvsdk_export.targets.executorch import lower_xnnpack
-from mvsdk_export.work.common import Subject, open_subject
+from mvsdk_export.targets.executorch_8bit import lower_xnnpack_8bit
+from mvsdk_export.work.common import Subject, crossing_feeds, open_subject
 
 PROGRAM = "model.pte"
 
@@ -33,21 +34,30 @@ def lower_executorch(
     decoder: str | None = None,
 ) -> dict[str, Any]:
     """Lower a component to an ExecuTorch program."""
-    if delegate != "xnnpack" or precision != "fp32":
-        raise ExportError(f"no {delegate} at {precision} yet")
-    del chip, deployment_target, target_db, recorded
+    if delegate != "xnnpack":
+        raise ExportError(f"no {delegate} yet")
+    del chip, deployment_target
+    options = {"external_weights": external_weights, "etrecord": etrecord}
     found = open_subject(model, decoder, subject, pixels=torch.uint8)
-    residency = lower_xnnpack(
+    borders = _borders(found)
+    if precision == "fp32":
+        residency = lower_xnnpack(found.network, found.inputs, output / PROGRAM, **options)
+        return {"model": PROGRAM, **borders, "residency": asdict(residency)}
+    assert recorded is not None
+    found.network.rounds = False  # type: ignore[assignment]
+    residency, quantized = lower_xnnpack_8bit(
         found.network,
         found.inputs,
+        crossing_feeds(recorded, subject["component"]),
         output / PROGRAM,
-        external_weights=external_weights,
-        etrecord=etrecord,
+        target_db=target_db,
+        **options,
     )
     return {
         "model": PROGRAM,
-        **_borders(found),
+        **borders,
         "residency": asdict(residency),
+        **quantized.summary(),
     }
 
 
