@@ -22,16 +22,16 @@ from mvsdk.devices import find_chipset
 from mvsdk.manifest import Precision, Target
 from mvsdk_export.errors import ExportError
 from mvsdk_export.export import check_request, count_stages, export, plan_lowerings
-from mvsdk_export.lowering import Lowering, lower
+from mvsdk_export.lowering import Lowering, lower_graphs
 from mvsdk_export.quantize.part_feeds import PartFeeds, evaluate_parts
 from mvsdk_export.recipes import ComponentRecipe
 from mvsdk_export.recipes.spec import TensorRecipe
 from mvsdk_export.reference import Evaluation, save_calls
-from mvsdk_export.request import ExportRequest, VariantPlan
+from mvsdk_export.request import ExportRequest, VariantPlan, plan_variants
 from mvsdk_export.stages import Stage, StageRunner, timed
 from mvsdk_export.targets.join import join_models
 from mvsdk_export.targets.split import Part, split_model
-from mvsdk_export.work import common as work
+from mvsdk_export.work import common, find_function
 
 pytestmark = pytest.mark.torch
 
@@ -59,6 +59,7 @@ def plans(
             target=target,
             precision=precision,
             chipset=find_chipset(chip) if chip else None,
+            format="qnn_context" if chip else "onnx",
         )
         for precision in precisions
         for chip in chips or [""]
@@ -132,7 +133,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def run_child(name: str, job: Mapping[str, Any], folder: Path) -> None:
         del name, folder
-        timed(getattr(work, job["function"]), job["arguments"], Path(job["output"]))
+        timed(find_function(job["function"]), job["arguments"], Path(job["output"]))
 
     monkeypatch.setattr("mvsdk_export.stages._run_child", run_child)
 
@@ -144,19 +145,21 @@ class Lowered:
         self.traced, self.recorded = folder / "traced", folder / "recorded"
         for path in (self.traced, self.recorded):
             path.mkdir()
-        write_network(self.traced / work.MODEL)
+        write_network(self.traced / common.MODEL)
         calls = [
             Evaluation(component="net", case="", step=None, inputs=x, output=np.zeros(1))
             for x in make_calls()
         ]
-        save_calls(calls, self.recorded / work.CALLS)
+        save_calls(calls, self.recorded / common.CALLS)
         self.runner = StageRunner(folder / "cache")
 
     def __call__(self, wanted: tuple[VariantPlan, ...], parts: int) -> dict[str, Stage]:
         lowering = Lowering(component=NETWORK, plans=wanted, parts=parts)
         with self.runner as runner:
             before = len(runner.finished)
-            made = lower(runner.run, lowering, as_stage(self.traced), as_stage(self.recorded))
+            made = lower_graphs(
+                runner.run, lowering, as_stage(self.traced), as_stage(self.recorded)
+            )
             assert len(runner.finished) - before == lowering.count_stages()
         return made
 
@@ -177,7 +180,7 @@ def stage_names(wanted: tuple[VariantPlan, ...], parts: int) -> list[str]:
         return replace(as_stage(Path(name)), result={"inputs": [], "outputs": []})
 
     lowering = Lowering(component=NETWORK, plans=wanted, parts=parts)
-    made = lower(run, lowering, as_stage(Path("traced")), as_stage(Path("recorded")))
+    made = lower_graphs(run, lowering, as_stage(Path("traced")), as_stage(Path("recorded")))
     assert made.keys() == {plan.id for plan in wanted}
     assert len(names) == lowering.count_stages()
     return names
@@ -286,7 +289,7 @@ def test_model_that_was_quantised_in_parts_has_the_borders_and_results_of_the_wh
     for call in make_calls(3):
         steps = np.rint(call["x"] / np.float32(scale)) + zero_point
         values = {**call, "x": np.clip(steps, 0, 65535).astype(np.uint16)}
-        found, wanted = (run_model(x.folder / work.MODEL, values)["frames"] for x in (cut, whole))
+        found, wanted = (run_model(x.folder / common.MODEL, values)["frames"] for x in (cut, whole))
         assert found.dtype == np.uint8
         assert np.abs(found.astype(int) - wanted).max() <= 2
 
@@ -298,11 +301,11 @@ def test_float16_parts_hand_over_float16_and_take_and_give_what_the_whole_does(
     cut, whole = lowered((plan,), 3)[plan.id], lowered((plan,), 1)[plan.id]
     assert border_of(cut, "inputs") == border_of(whole, "inputs")
     for call in make_calls(3):
-        found, wanted = (run_model(x.folder / work.MODEL, call)["frames"] for x in (cut, whole))
+        found, wanted = (run_model(x.folder / common.MODEL, call)["frames"] for x in (cut, whole))
         assert np.abs(found.astype(int) - wanted).max() <= 1
     inner = {
         x.name: x.type.tensor_type.elem_type
-        for x in onnx.load(cut.folder / work.MODEL).graph.value_info
+        for x in onnx.load(cut.folder / common.MODEL).graph.value_info
         if "/" not in x.name
     }
     assert set(inner.values()) == {TensorProto.FLOAT16}
@@ -319,7 +322,7 @@ def test_compiled_parts_are_stitched(lowered: Lowered, precision: Precision) -> 
     assert residency["left_outside"] == []
     files = sorted(x.name for x in made.folder.iterdir() if x.suffix in (".onnx", ".bin"))
     assert files == ["model_ctx.onnx", "model_ctx_0.bin", "model_ctx_1.bin"]
-    graph = onnx.load(made.folder / work.CONTEXT).graph
+    graph = onnx.load(made.folder / common.CONTEXT).graph
     crossing = {x.type.tensor_type.elem_type for x in graph.value_info}
     wanted = TensorProto.UINT16 if precision == "w8a16" else TensorProto.FLOAT16
     assert crossing == {wanted}
@@ -328,16 +331,18 @@ def test_compiled_parts_are_stitched(lowered: Lowered, precision: Precision) -> 
 
 
 def test_network_that_does_not_use_an_input_cannot_be_cut(lowered: Lowered) -> None:
-    model = onnx.load(lowered.traced / work.MODEL)
+    model = onnx.load(lowered.traced / common.MODEL)
     model.graph.input.append(helper.make_tensor_value_info("unused", TensorProto.FLOAT, (1,)))
-    onnx.save(model, lowered.traced / work.MODEL)
+    onnx.save(model, lowered.traced / common.MODEL)
     component = replace(
         NETWORK,
         inputs=(*NETWORK.inputs, TensorRecipe(name="unused", shape=(1,), dtype="float32")),
     )
     lowering = Lowering(component=component, plans=plans("fp16"), parts=2)
     with pytest.raises(ExportError, match="'unused' is among the inputs of no part"):
-        lower(lowered.runner.run, lowering, as_stage(lowered.traced), as_stage(lowered.recorded))
+        lower_graphs(
+            lowered.runner.run, lowering, as_stage(lowered.traced), as_stage(lowered.recorded)
+        )
 
 
 def animation_request(
@@ -347,9 +352,7 @@ def animation_request(
     model = write_tiny_animator_folder(folder, one_step=one_step)
     request = ExportRequest(
         folder=model,
-        target=target,
-        precisions=precisions,
-        chips=(find_chipset("sm8650"),) if target == "snapdragon" else (),
+        variants=plan_variants(target, precisions, chips=(find_chipset("sm8650"),)),
         num_frames=4,
         height=64,
         width=64,

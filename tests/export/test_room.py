@@ -15,7 +15,7 @@ from tiny_mobilevd import write_tiny_animator_folder
 from mvsdk_export import room
 from mvsdk_export.errors import ExportError
 from mvsdk_export.export import check_request, export, plan_lowerings
-from mvsdk_export.request import ExportRequest
+from mvsdk_export.request import ExportRequest, plan_variants
 from mvsdk_export.room import check_room, estimate_calibration_bytes
 from mvsdk_export.stages import StageRunner
 
@@ -27,9 +27,7 @@ def request_in_parts(tmp_path: Path) -> ExportRequest:
     """Return a request for a tiny model of four steps with guidance, its denoiser in 3 parts."""
     request = ExportRequest(
         folder=write_tiny_animator_folder(tmp_path / "model", one_step=False),
-        target="onnx",
-        precisions=("w8a16",),
-        chips=(),
+        variants=plan_variants("onnx", ("w8a16",)),
         num_frames=4,
         height=64,
         width=64,
@@ -67,7 +65,9 @@ def test_what_calibrates_grows_with_clips_steps_and_cuts(request_in_parts: Expor
     assert cut - whole == 2 * (estimate(unguided) - whole)
     longer = replace(request_in_parts, steps=(1, 3, 4))
     assert estimate(longer) - estimate(replace(longer, part_bytes=1 << 30)) == 2 * (cut - whole)
-    assert estimate(replace(request_in_parts, precisions=("fp32", "fp16"))) == 0
+    assert (
+        estimate(replace(request_in_parts, variants=plan_variants("onnx", ("fp32", "fp16")))) == 0
+    )
 
 
 def test_export_without_room_is_refused_before_any_work(

@@ -20,7 +20,7 @@ from mvsdk_export import export, stages
 from mvsdk_export.checkpoints import open_model
 from mvsdk_export.errors import CheckpointError, ExportError
 from mvsdk_export.recipes import find_recipe
-from mvsdk_export.request import ExportRequest
+from mvsdk_export.request import ExportRequest, plan_variants
 from mvsdk_export.stages import Stage, StageRunner
 
 pytestmark = pytest.mark.torch
@@ -160,9 +160,11 @@ def test_interrupted_stage_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_p
 def request_of(path: Path, out: Path) -> ExportRequest:
     return ExportRequest(
         folder=open_model(path, find_recipe("sticker")),
-        target="snapdragon",
-        precisions=("w8a16", "fp16"),
-        chips=(find_chipset("sm8550"), find_chipset("sm8650")),
+        variants=plan_variants(
+            "snapdragon",
+            ("w8a16", "fp16"),
+            chips=(find_chipset("sm8550"), find_chipset("sm8650")),
+        ),
         num_frames=8,
         height=32,
         width=32,

@@ -271,8 +271,9 @@ def _read_precisions(
 ) -> dict[Target, tuple[Precision, ...]]:
     if text is None:
         return {target: KINDS[name].default for target, name in names.items()}
-    every = [p for name in names.values() for p in KINDS[name].precisions]
-    known: tuple[Precision, ...] = tuple(dict.fromkeys(every))
+    known: list[Precision] = []
+    for name in names.values():
+        known += [x for x in KINDS[name].precisions if x not in known]
     wanted = read_precisions(text, known)
     found: dict[Target, tuple[Precision, ...]] = {}
     for target, name in names.items():

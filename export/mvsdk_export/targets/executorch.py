@@ -82,12 +82,11 @@ def write_program(
     etrecord: bool = False,
 ) -> Residency:
     """Lower an exported program for XNNPACK and write it; see `lower_xnnpack`."""
-    partition = import_executorch("backends.xnnpack.partition.xnnpack_partitioner")
     try:
         with quiet():
             edge = exir.to_edge_transform_and_lower(
                 program,
-                partitioner=[partition.XnnpackPartitioner()],
+                partitioner=_partitioners(),
                 generate_etrecord=etrecord,
             )
             residency = _residency(edge.exported_program().graph_module)
@@ -106,6 +105,21 @@ def write_program(
     if etrecord:
         made.get_etrecord().save(str(path.with_name(ETRECORD)))
     return residency
+
+
+def _partitioners() -> list[Any]:
+    """Return what hands operators to XNNPACK.
+
+    Layers whose activations are quantised anew come first, each for itself: among others they make
+    graphs that wait for each other.
+    """
+    partition = import_executorch("backends.xnnpack.partition.xnnpack_partitioner")
+    config = import_executorch("backends.xnnpack.partition.config.xnnpack_config")
+    dynamic = config.ConfigPrecisionType.DYNAMIC_QUANT
+    return [
+        partition.XnnpackPartitioner(config_precisions=dynamic, per_op_mode=True),
+        partition.XnnpackPartitioner(),
+    ]
 
 
 def plain_program(program: ExportedProgram) -> ExportedProgram:
