@@ -33,7 +33,7 @@ from mvsdk_export.preflight import check_findings, count_parts, preflight_costs
 from mvsdk_export.request import ExportRequest, needs_calls
 from mvsdk_export.room import check_room, estimate_calibration_bytes
 from mvsdk_export.schedule import make_sampler
-from mvsdk_export.stages import Run, Stage, StageRunner
+from mvsdk_export.stages import Run, Stage, StageRunner, seconds_of
 from mvsdk_export.verify import check_parity
 
 CALIBRATION_SEED = 1000
@@ -51,6 +51,10 @@ class ExportReport:
 
     bundle: Bundle
     stages: tuple[Stage, ...]
+    seconds: Mapping[str, float]
+    """Variant id -> seconds of all that it took, with what it shares with others."""
+    compression: Mapping[str, Mapping[str, Any]]
+    """Variant id -> component -> how many weights or layers are stored how, where that differs."""
 
 
 OnStage = Callable[[str], None]
@@ -159,7 +163,27 @@ def export(request: ExportRequest, runner: StageRunner, on_stage: OnStage) -> Ex
             manifest = replace(manifest, verification=tuple(records))
         bundle = writer.commit(manifest)
         on_stage("")
-    return ExportReport(bundle=bundle, stages=tuple(runner.finished))
+    made = {plan.id: _of_variant(artefacts, plan.id) for plan in request.variants}
+    return ExportReport(
+        bundle=bundle,
+        stages=tuple(runner.finished),
+        seconds={name: seconds_of(list(stages.values())) for name, stages in made.items()},
+        compression={name: found for name, x in made.items() if (found := _compression(x))},
+    )
+
+
+def _of_variant(artefacts: Mapping[Key, Stage], variant: str) -> dict[str, Stage]:
+    return {component: stage for (component, name), stage in artefacts.items() if name == variant}
+
+
+def _compression(stages: Mapping[str, Stage]) -> dict[str, Any]:
+    """Return what the stages of a variant, or those that they read, say of their weights."""
+    found: dict[str, Any] = {}
+    for component, stage in stages.items():
+        for made in (stage, *stage.needs):
+            if "schemes" in made.result:
+                found[component] = {k: made.result[k] for k in ("bits", "sqnr_db", "schemes")}
+    return found
 
 
 def _make_graphs(

@@ -185,9 +185,7 @@ class ExportRequest:
 
 def needs_calls(plan: VariantPlan) -> bool:
     """Return whether recorded calls of the reference decide what a variant becomes."""
-    return plan.precision in ("w8a16", "w8a8") or (
-        plan.format == "coreml" and plan.precision != "fp16"
-    )
+    return plan.precision not in ("fp32", "fp16")
 
 
 def source_precision(plan: VariantPlan) -> Precision:

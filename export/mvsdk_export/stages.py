@@ -21,7 +21,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -70,8 +70,12 @@ class Stage:
     seconds: float
     peak_bytes: int
     """Largest resident memory of the child, bytes; 0 where the system does not tell."""
+    base_bytes: int = 0
+    """What the child had taken before its function began: libraries."""
     reused: bool
     """Whether an earlier run had finished it."""
+    needs: tuple[Stage, ...] = ()
+    """Stages that it reads."""
 
 
 Run = Callable[..., Stage]
@@ -137,7 +141,9 @@ class StageRunner:
             result=report["result"],
             seconds=report["seconds"],
             peak_bytes=report["peak_bytes"],
+            base_bytes=report["base_bytes"],
             reused=reused,
+            needs=tuple(_flat(needs)),
         )
         self.finished.append(stage)
         return stage
@@ -264,6 +270,26 @@ def _failure(name: str, status: int, log: Path) -> MvsdkError:
     return ExportError(f"{name} failed: {told}")
 
 
+def seconds_of(stages: Sequence[Stage]) -> float:
+    """Return the seconds of stages and of all that they read, each once."""
+    every: dict[str, float] = {}
+    todo = list(stages)
+    while todo:
+        stage = todo.pop()
+        if stage.key not in every:
+            every[stage.key] = stage.seconds
+            todo += stage.needs
+    return sum(every.values())
+
+
+def _flat(needs: Mapping[str, Stage | Sequence[Stage]]) -> Iterator[Stage]:
+    for found in needs.values():
+        if isinstance(found, Stage):
+            yield found
+        else:
+            yield from found
+
+
 def _of_each(found: Stage | Sequence[Stage], value: Callable[[Stage], str]) -> str | list[str]:
     return value(found) if isinstance(found, Stage) else [value(stage) for stage in found]
 
@@ -296,12 +322,13 @@ def source_hash() -> str:
 
 def timed(function: Any, arguments: Mapping[str, Any], output: Path) -> None:
     """Call a stage's function and write its report; the child's side of `StageRunner.run`."""
-    start = time.monotonic()
+    start, base = time.monotonic(), _peak_bytes()
     result = function(**arguments, output=output)
     report = {
         "result": result,
         "seconds": time.monotonic() - start,
         "peak_bytes": _peak_bytes(),
+        "base_bytes": base,
     }
     (output / RESULT).write_text(json.dumps(report), encoding="utf-8")
 

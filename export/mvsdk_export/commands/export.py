@@ -37,6 +37,7 @@ from mvsdk_export.preflight import check_findings, preflight_request
 if TYPE_CHECKING:
     from mvsdk_export.export import ExportReport
     from mvsdk_export.request import ExportRequest
+    from mvsdk_export.stages import Stage
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -227,11 +228,14 @@ def _to_json(report: ExportReport) -> Mapping[str, object]:
             for variant in part.variants
         ],
         "verification": [asdict(record) for record in manifest.verification],
+        "seconds": report.seconds,
+        "compression": report.compression,
         "stages": [
             {
                 "name": stage.name,
                 "seconds": stage.seconds,
                 "peak_bytes": stage.peak_bytes,
+                "base_bytes": stage.base_bytes,
                 "reused": stage.reused,
             }
             for stage in report.stages
@@ -247,6 +251,10 @@ def _to_text(report: ExportReport, request: ExportRequest) -> str:
     return "\n".join(
         [
             variant_table(manifest),
+            "",
+            summary_table(manifest, report.seconds),
+            "",
+            stage_table(report.stages),
             "",
             f"{path}: {format_bytes(sum(ref.bytes for ref in manifest.files()))}; "
             f"{len(report.stages)} stages in {spent:.0f} s, the largest took {format_bytes(peak)}",
@@ -288,6 +296,49 @@ def variant_table(manifest: Manifest) -> str:
     order = list(ids)
     rows.sort(key=lambda row: order.index(row[0]))
     return table(["variant", "component", "size", "NPU nodes", "parity", "floor", ""], rows)
+
+
+def summary_table(manifest: Manifest, seconds: Mapping[str, float]) -> str:
+    """Return one row per set of variants: bytes, end-to-end parity, residency, seconds."""
+    rows: list[list[str]] = []
+    for first in next(iter(manifest.components.values())).variants:
+        parts = [v for c in manifest.components.values() for v in c.variants if v.id == first.id]
+        whole = [
+            record
+            for record in manifest.verification
+            if record.variant == first.id and record.component == END_TO_END
+        ]
+        known = [part.residency for part in parts if part.residency is not None]
+        taken = sum(x.npu_nodes for x in known)
+        left = sum(x.cpu_nodes for x in known)
+        rows.append(
+            [
+                str(first.kind),
+                format_bytes(sum(ref.bytes for part in parts for ref in part.files)),
+                _parity([record for record in whole if record.metric == "psnr"])[0],
+                f"{taken} of {taken + left}" if known else "-",
+                f"{seconds.get(first.id, 0.0):.0f}",
+            ]
+        )
+    return table(["target", "size", "end to end", "taken", "seconds"], rows)
+
+
+def stage_table(stages: Sequence[Stage]) -> str:
+    """Return one row per kind of stage: how many, seconds, memory above that of libraries."""
+    kinds: dict[str, list[Stage]] = {}
+    for stage in stages:
+        kinds.setdefault(stage.name.split()[0], []).append(stage)
+    rows = [
+        [
+            kind,
+            str(len(found)),
+            f"{sum(stage.seconds for stage in found if not stage.reused):.1f}",
+            format_bytes(max(stage.peak_bytes for stage in found)),
+            format_bytes(max(stage.peak_bytes - stage.base_bytes for stage in found)),
+        ]
+        for kind, found in kinds.items()
+    ]
+    return table(["stage", "times", "seconds", "memory", "without libraries"], rows)
 
 
 def _is_about(record: Verification, component: str, variant: Variant) -> bool:

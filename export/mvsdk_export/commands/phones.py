@@ -54,7 +54,7 @@ KINDS: Mapping[str, Kind] = {
     ),
     "coreai": Kind(
         precisions=("fp32", "fp16", "w8", "w6", "w4"),
-        default=("fp16",),
+        default=("w8",),
         extra="coreai",
         modules=("coreai", "coreai_torch"),
     ),
@@ -271,9 +271,8 @@ def _read_precisions(
 ) -> dict[Target, tuple[Precision, ...]]:
     if text is None:
         return {target: KINDS[name].default for target, name in names.items()}
-    known: list[Precision] = []
-    for name in names.values():
-        known += [x for x in KINDS[name].precisions if x not in known]
+    every = (precision for name in names.values() for precision in KINDS[name].precisions)
+    known = cast("Sequence[Precision]", tuple(dict.fromkeys(every)))
     wanted = read_precisions(text, known)
     found: dict[Target, tuple[Precision, ...]] = {}
     for target, name in names.items():

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mvsdk_export.lowering.spec import Lowering
-from mvsdk_export.request import AppleOptions, ExecuTorchOptions, VariantPlan
+from mvsdk_export.request import AppleOptions, ExecuTorchOptions, VariantPlan, needs_calls
 from mvsdk_export.stages import Run, Stage
 
 MARGIN_DB = 3.0
@@ -55,7 +55,7 @@ def lower_networks(
                 package = _compress(run, lowering, plan, source, package, recorded)
             artefacts[plan.id] = _finish(run, lowering, plan, source, package)
         elif plan.format == "coreai":
-            artefacts[plan.id] = _lower_coreai(run, lowering, plan, source)
+            artefacts[plan.id] = _lower_coreai(run, lowering, plan, source, recorded)
         else:
             artefacts[plan.id] = _lower_executorch(run, lowering, plan, source, recorded)
     return artefacts
@@ -111,11 +111,19 @@ def _finish(
     )
 
 
-def _lower_coreai(run: Run, lowering: Lowering, plan: VariantPlan, source: Source) -> Stage:
+def _lower_coreai(
+    run: Run, lowering: Lowering, plan: VariantPlan, source: Source, recorded: Stage | None
+) -> Stage:
     return run(
         f"lower {lowering.component.name} {plan.precision} to Core AI",
         "lower_coreai",
-        arguments={"subject": source.subject, "precision": plan.precision},
+        arguments={
+            "subject": source.subject,
+            "precision": plan.precision,
+            "target_db": lowering.floors_db[plan.precision] + MARGIN_DB,
+            "group": source.apple.palette_group,
+        },
+        needs={"recorded": recorded} if needs_calls(plan) else {},
         **source.outside,
     )
 
@@ -137,6 +145,6 @@ def _lower_executorch(
             "external_weights": source.executorch.external_weights,
             "etrecord": source.executorch.etrecord,
         },
-        needs={} if plan.precision in ("fp32", "fp16") else {"recorded": recorded},
+        needs={"recorded": recorded} if needs_calls(plan) else {},
         **source.outside,
     )

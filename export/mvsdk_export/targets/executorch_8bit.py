@@ -31,7 +31,7 @@ from mvsdk_export.quantize.mixed import (
     sqnr_db,
     tensors_of,
 )
-from mvsdk_export.targets.capture import capture
+from mvsdk_export.targets.capture import PixelBorders, capture
 from mvsdk_export.targets.executorch import (
     INSTALL,
     import_executorch,
@@ -97,19 +97,36 @@ def lower_xnnpack_8bit(
     if not feeds:
         raise CompressionError("no recorded calls to measure on; export with calibration prompts")
     set_xnnpack_forms_(network)
-    module = capture(network, inputs, rewrite=tell_shapes_).module(check_guards=False)
-    assert isinstance(module, fx.GraphModule)
-    found = quantize(module, spread(feeds, _CALIBRATION_CALLS), target_db)
+    module = _capture_module(network, inputs)
+    smooth = module
+    if isinstance(network, PixelBorders):  # pixels are rounded, which no gradient passes
+        network.rounds = False
+        smooth = _capture_module(network, inputs)
+        network.rounds = True
+    found = quantize(module, spread(feeds, _CALIBRATION_CALLS), target_db, smooth=smooth)
     with quiet():
         program = torch.export.export(found.module, tuple(inputs.values()))
     return write_program(exir, plain_program(program), path, **options), found
 
 
-def quantize(module: fx.GraphModule, feeds: Sequence[Feed], target_db: float) -> Quantized:
-    """Quantise as many weights as the output bears; the module is left as it was."""
-    layers = {node.name: node for node in module.graph.nodes if node.target in (_LINEAR, _CONV)}
+def quantize(
+    module: fx.GraphModule,
+    feeds: Sequence[Feed],
+    target_db: float,
+    *,
+    smooth: fx.GraphModule | None = None,
+) -> Quantized:
+    """Quantise as many weights as the output bears.
+
+    Args:
+        module: Captured network, which is left as it was.
+        feeds: Inputs of recorded calls.
+        target_db: SQNR that the output shall keep on them.
+        smooth: The same with an output that gradients pass; None if that of the module is.
+    """
+    layers = _layers_of(module)
     sizes = {name: _weight(module, node).numel() for name, node in layers.items()}
-    shares = _measure_shares(module, layers, feeds)
+    shares = _measure_shares(smooth or module, _layers_of(smooth or module), feeds)
     references = [run_feed(module, feed) for feed in feeds]
 
     def try_aim(aim_db: float) -> Quantized:
@@ -129,6 +146,16 @@ def quantize(module: fx.GraphModule, feeds: Sequence[Feed], target_db: float) ->
         )
 
     return search(try_aim, target_db, _ROUNDS)
+
+
+def _capture_module(network: nn.Module, inputs: Mapping[str, Tensor]) -> fx.GraphModule:
+    module = capture(network, inputs, rewrite=tell_shapes_).module(check_guards=False)
+    assert isinstance(module, fx.GraphModule)
+    return module
+
+
+def _layers_of(module: fx.GraphModule) -> dict[str, fx.Node]:
+    return {node.name: node for node in module.graph.nodes if node.target in (_LINEAR, _CONV)}
 
 
 def _pick(shares: Mapping[str, float], sizes: Mapping[str, int], allowed: float) -> frozenset[str]:

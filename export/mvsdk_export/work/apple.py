@@ -105,14 +105,40 @@ def lower_coreai(
     *,
     model: str,
     subject: Mapping[str, Any],
-    precision: str,
+    precision: Any,
+    target_db: float,
+    group: int | None,
     output: Path,
+    recorded: str | None = None,
     decoder: str | None = None,
 ) -> dict[str, Any]:
     """Lower a component to a Core AI asset."""
-    from mvsdk_export.targets import coreai
+    from mvsdk_export.targets.coreai import PIXELS, SUFFIX
+    from mvsdk_export.targets.coreai import lower_coreai as lower
+    from mvsdk_export.work.common import crossing_feeds, open_subject
 
-    raise NotImplementedError(coreai, model, subject, precision, output, decoder)
+    name = subject["component"]
+    found = open_subject(model, decoder, subject, pixels=PIXELS)
+    asset = PACKAGES[name] + SUFFIX
+    compressed = recorded is not None
+    report = lower(
+        found.network,
+        found.inputs,
+        found.outputs,
+        output / asset,
+        precision=precision,
+        feeds=crossing_feeds(recorded, name) if recorded is not None else (),
+        target_db=target_db if compressed else None,
+        group=group,
+    )
+    return {
+        "model": asset,
+        "inputs": [asdict(item) for item in report.inputs],
+        "outputs": [asdict(item) for item in report.outputs],
+        "operators": report.operators,
+        "against_rules": [asdict(item) for item in report.against_rules],
+        **(report.assignment.summary() if report.assignment is not None else {}),
+    }
 
 
 def _package(component: str) -> str:

@@ -44,7 +44,6 @@ def lower_executorch(
         residency = lower_xnnpack(found.network, found.inputs, output / PROGRAM, **options)
         return {"model": PROGRAM, **borders, "residency": asdict(residency)}
     assert recorded is not None
-    found.network.rounds = False  # type: ignore[assignment]
     residency, quantized = lower_xnnpack_8bit(
         found.network,
         found.inputs,
