@@ -8,6 +8,7 @@ take from the clock is replaced.
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -37,6 +38,7 @@ _DTYPES: Mapping[str, DType] = {
 _FIELDS = ("author", "license")
 _METADATA = "metadata.json"
 _PREFIXES = ("coreai.decomposable.", "coreai.")
+_SYMBOL = re.compile(r"@([\w.]+)")
 _NOT_COUNTED = ("constant", "output")
 
 
@@ -149,8 +151,9 @@ def _operator(operation: Any, composites: Mapping[str, str]) -> str:
     for prefix in _PREFIXES:
         name = name.removeprefix(prefix)
     if name == "invoke":
-        callee = str(operation.attributes["callee"]).removeprefix("@")
-        return composites.get(callee) or name
+        # Such as #param.constant<@layer_norm_3> : !param.symbol.
+        found = _SYMBOL.search(str(operation.attributes["callee"]))
+        return (composites.get(found[1]) if found else None) or name
     return name
 
 

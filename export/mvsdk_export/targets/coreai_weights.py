@@ -17,6 +17,7 @@ from torch import fx, nn
 from mvsdk_export.quantize.mixed import Assignment, Feed, assign
 from mvsdk_export.quantize.weights import Compressed, Linear, WeightScheme, compress, divisor
 from mvsdk_export.targets.coreai_forms import tidy_
+from mvsdk_export.targets.coreai_tools import import_coreai
 from mvsdk_export.targets.coreml.compress import LEAST_ELEMENTS, PALETTE_GROUP, schemes_for
 
 _OPS = torch.ops.aten
@@ -112,6 +113,7 @@ def scheme_of(shape: Sequence[int], precision: str, group: int | None) -> Weight
 
 def store_weights_(module: fx.GraphModule, weights: Mapping[str, Compressed]) -> None:
     """Put the operators that decode weights where weights were, in place."""
+    import_coreai("coreai_torch._compression.custom_layers")  # registers the operators
     made: dict[str, tuple[Any, tuple[Any, ...]]] = {}
     for index, (name, found) in enumerate(weights.items()):
         made[name] = _register(module, index, found)

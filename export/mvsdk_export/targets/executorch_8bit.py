@@ -181,7 +181,9 @@ def _convert(module: fx.GraphModule, layers: frozenset[str], feeds: Sequence[Fee
     chosen = quantizer.XNNPACKQuantizer()
     chosen.set_operator_type(_LINEAR, configure(is_per_channel=True, is_dynamic=True))
     chosen.set_operator_type(_CONV, configure(is_per_channel=True))
-    chosen.set_filter_function(lambda node: node.name in layers)
+    # It is asked about what a layer reads as well.
+    kinds = (_LINEAR, _CONV)
+    chosen.set_filter_function(lambda node: node.target not in kinds or node.name in layers)
     with quiet():
         copy = fx.GraphModule(module, _copy_graph(module.graph))
         prepared = pt2e.prepare_pt2e(copy, chosen)
