@@ -45,7 +45,7 @@ clean: ## remove .venv, caches and the demo's clips; bundles stay
 
 # A stamp per extra, named for it.
 $(LIGHT) $(FULL): $(VENV)/.%: pyproject.toml constraints.txt $(VENV)/.made
-	$(PIP) install --quiet --constraint constraints.txt hatchling editables
+	$(PIP) install --quiet --constraint constraints.txt hatchling editables setuptools
 	$(PIP) install --constraint constraints.txt --no-build-isolation --editable '.[$*]'
 	@$(BIN)/python -c '$(FIND_LIBATOMIC)' 2>/dev/null || echo $(NO_LIBATOMIC) >&2
 	@touch $@

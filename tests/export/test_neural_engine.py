@@ -268,7 +268,7 @@ def test_operations_are_counted_and_constants_are_not() -> None:
 
 def test_a_graph_without_operations_has_no_nodes_and_no_findings() -> None:
     weight = _operation("const", name="w")
-    assert predict_residency([weight]) == Residency(npu_nodes=0, cpu_nodes=0)
+    assert predict_residency([weight]) == Residency(npu_nodes=0, cpu_nodes=0, basis="rules")
     assert check_limits([weight]) == ()
 
 

@@ -30,6 +30,7 @@ from mvsdk_export.commands.phones import (
     add_phone_arguments,
     read_apple,
     read_executorch,
+    read_resources,
     read_variants,
 )
 from mvsdk_export.preflight import check_findings, preflight_request
@@ -74,6 +75,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     request = _read_request(options)
+    resources = read_resources(options.resources)
     if options.dry_run:
         from mvsdk_export.export import check_request
 
@@ -90,11 +92,25 @@ def _run(options: argparse.Namespace) -> int:
             say(f"finished stages are kept in {runner.cache_folder}")
         else:
             runner.forget()
+    if resources is not None:
+        _write_resources(report, resources)
     if options.json:
         show_json(_to_json(report))
     else:
         show(_to_text(report, request))
     return 0
+
+
+def _write_resources(report: ExportReport, out: Path) -> None:
+    """Write the packages of the first Core ML variants under the names of Apple's Swift code."""
+    from mvsdk_export.targets.coreml.resources import write_resources
+
+    variants = {
+        name: next(variant for variant in part.variants if variant.format == "coreml")
+        for name, part in report.bundle.manifest.components.items()
+    }
+    names = write_resources(report.bundle, variants, out)
+    say(f"{out}: {', '.join(names)}")
 
 
 EXPORT = Command(

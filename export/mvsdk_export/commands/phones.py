@@ -6,6 +6,7 @@ import argparse
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from mvsdk.cli.command import whole_number
@@ -156,6 +157,8 @@ def read_variants(options: argparse.Namespace) -> tuple[VariantPlan, ...]:
     targets = read_targets(options.target)
     _check_options(options, targets)
     format_, deployment_target = _read_apple_format(options)
+    if options.resources is not None and format_ != "coreml":
+        raise InputError("--resources goes with --format coreml; leave it out")
     delegate = _read_choice("--delegate", options.delegate or "xnnpack", DELEGATES)
     names: dict[Target, str] = {x: _kind_name(x, format_, delegate) for x in targets}
     for name in names.values():
@@ -207,6 +210,20 @@ def read_executorch(options: argparse.Namespace) -> ExecuTorchOptions:
     from mvsdk_export.request import ExecuTorchOptions
 
     return ExecuTorchOptions(external_weights=options.external_weights, etrecord=options.etrecord)
+
+
+def read_resources(text: str | None) -> Path | None:
+    """Return the folder of --resources, which must not exist yet.
+
+    Raises:
+        InputError: If it does, or its parent is no folder.
+    """
+    if text is None:
+        return None
+    path = Path(text)
+    if path.exists() or not path.absolute().parent.is_dir():
+        raise InputError(f"--resources is {text[:64]!a}, want a new folder in an existing one")
+    return path
 
 
 _BELONGS: Mapping[str, Target] = {

@@ -18,7 +18,7 @@ from torch.export import ExportedProgram
 
 from mvsdk_export.errors import ExportError
 from mvsdk_export.quantize.mixed import Assignment, Feed
-from mvsdk_export.targets.capture import capture
+from mvsdk_export.targets.capture import PixelBorders, capture
 from mvsdk_export.targets.coreai_asset import AssetReport, read_reports, save_asset
 from mvsdk_export.targets.coreai_forms import (
     decompositions,
@@ -26,7 +26,11 @@ from mvsdk_export.targets.coreai_forms import (
     write_convolutions_,
 )
 from mvsdk_export.targets.coreai_tools import explained, import_coreai, installed_releases
-from mvsdk_export.targets.coreai_weights import choose_weights, store_weights_
+from mvsdk_export.targets.coreai_weights import (
+    assign_weights,
+    compress_weights,
+    store_weights_,
+)
 
 Precision = Literal["fp32", "fp16", "w8", "w6", "w4"]
 
@@ -142,17 +146,29 @@ def _build(
 ) -> tuple[ExportedProgram, Assignment | None]:
     """Return a float32 program with the weights that are wanted, before any operator is lowered."""
     set_coreai_forms_(network)
-    program = capture(network, inputs, rewrite=write_convolutions_)
     if precision in ("fp32", "fp16"):
-        return program, None
-    module = program.module(check_guards=False)
-    del program
-    assert isinstance(module, fx.GraphModule)
-    weights, assignment = choose_weights(module, precision, feeds, target_db, group)
-    with explained("storing compressed weights"):
+        return capture(network, inputs, rewrite=write_convolutions_), None
+    found = None
+    if target_db is not None:
+        measured = _capture_module(network, inputs, rounds=False)
+        found = assign_weights(measured, precision, feeds, target_db, group)
+        del measured
+    module = _capture_module(network, inputs)
+    weights = compress_weights(module, precision, group) if found is None else found.weights
+    with explained("storing compressed weights"), torch.no_grad():
         store_weights_(module, weights)
-        with torch.no_grad():
-            return torch.export.export(module, tuple(inputs.values())), assignment
+        return torch.export.export(module, tuple(inputs.values())), found
+
+
+def _capture_module(
+    network: nn.Module, inputs: Mapping[str, Tensor], *, rounds: bool = True
+) -> fx.GraphModule:
+    """Return a captured network; without rounding of pixels, so that gradients pass, if wanted."""
+    if isinstance(network, PixelBorders):
+        network.rounds = rounds
+    module = capture(network, inputs, rewrite=write_convolutions_).module(check_guards=False)
+    assert isinstance(module, fx.GraphModule)
+    return module
 
 
 def _write(

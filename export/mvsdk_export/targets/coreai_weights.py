@@ -1,9 +1,9 @@
 """Weights of fewer bits in Core AI assets: the operators that decode them, in place of weights.
 
-The arrays are ours (quantize/weights.py): Apple's own packages for this round float16 weights to
-four digits before they look for a palette, compile C++ where they run, and pass over a weight whose
-channels a group does not divide. What decodes is Core AI's: `lut_to_dense` and
-`blockwise_shift_scale`, which Apple's runtime computes as `Compressed.dense` does.
+The arrays are ours (quantize/weights.py). Apple's own passes for this, in coreai-opt, give palettes
+that are as good, but take ten times as long, compile C++ where they run, pass over a weight whose
+channels a group does not divide, and do not measure which weight needs how many bits. What decodes
+is Core AI's: `lut_to_dense` and `blockwise_shift_scale`, which compute what `Compressed.dense` does.
 """
 
 from __future__ import annotations
@@ -30,46 +30,47 @@ _WEIGHTS: Mapping[Any, int] = {
 """Operator -> which operand is a weight `(D, ...)`."""
 
 
-def choose_weights(
+def assign_weights(
     module: fx.GraphModule,
     precision: str,
     feeds: Sequence[Feed],
-    target_db: float | None,
+    target_db: float,
     group: int | None,
-) -> tuple[dict[str, Compressed], Assignment | None]:
-    """Compress the weights of a captured network.
+) -> Assignment:
+    """Compress the weights of a captured network, with more bits where its output needs them.
 
     Args:
         module: The network; its weights stay as they are.
-        precision: w8, w6 or w4.
-        feeds: Inputs of recorded calls, by which weights get more bits where the output needs them.
-        target_db: SQNR that the output shall keep on them; None gives all weights the same width.
-        group: Output channels that share a palette; None for `PALETTE_GROUP`, or fewer where that
-            does not divide the channels of a weight.
-
-    Returns:
-        Name of a weight -> what stands for it, and how the recorded calls decided, if they did.
+        precision: w8, w6 or w4: the width that most weights shall have.
+        feeds: Inputs of recorded calls.
+        target_db: SQNR that the output shall keep on them.
+        group: Output channels that share a palette; None for 16, or fewer where that does not
+            divide the channels of a weight.
 
     Raises:
         CompressionError: If palettes for so many channels are impossible for a weight, or there are
             no calls to measure on.
     """
+    shapes = {name: tuple(module.state_dict()[name].shape) for name in find_weights(module)}
+    # Scales by blocks of inputs are not among what Apple advises for phones.
+    candidates = {
+        name: [x for x in schemes_for(name, shape, precision, True, group) if not x.block]
+        for name, shape in shapes.items()
+    }
+    return assign(module, candidates, feeds, target_db=target_db)
+
+
+def compress_weights(
+    module: fx.GraphModule, precision: str, group: int | None
+) -> dict[str, Compressed]:
+    """Compress the weights of a captured network, all to the same width; see `assign_weights`."""
     weights = module.state_dict()
-    names = find_weights(module)
-    if target_db is not None:
-        # Scales by blocks of inputs are not among what Apple advises for phones.
-        candidates = {
-            name: [x for x in _schemes(name, weights[name].shape, precision, group) if not x.block]
-            for name in names
-        }
-        found = assign(module, candidates, feeds, target_db=target_db)
-        return dict(found.weights), found
     return {
         name: compress(
             name, weights[name].numpy(), scheme_of(weights[name].shape, precision, group)
         )
-        for name in names
-    }, None
+        for name in find_weights(module)
+    }
 
 
 def find_weights(module: fx.GraphModule) -> list[str]:
@@ -103,7 +104,7 @@ def scheme_of(shape: Sequence[int], precision: str, group: int | None) -> Weight
     Args:
         shape: (D, ...).
         precision: w8 (int8, a scale for each output channel), w6 or w4 (palettes).
-        group: As `choose_weights` takes it.
+        group: As `assign_weights` takes it.
     """
     if precision == "w8":
         return WeightScheme(kind="linear", bits=8)
@@ -144,9 +145,3 @@ def _register(module: nn.Module, index: int, found: Compressed) -> tuple[Any, tu
     module.register_buffer(names[0], torch.from_numpy(found.indices))
     module.register_buffer(names[1], torch.from_numpy(table).float())
     return torch.ops.coreai.lut_to_dense.default, (*names, 0)
-
-
-def _schemes(
-    name: str, shape: Sequence[int], precision: str, group: int | None
-) -> list[WeightScheme]:
-    return schemes_for(name, tuple(shape), precision, True, group)

@@ -72,7 +72,10 @@ def predict_residency(operations: Iterable[Operation], *, chip: str = "A15") -> 
         if (why := why_outside(operation, generation))
     )
     return Residency(
-        npu_nodes=len(counted) - len(outside), cpu_nodes=len(outside), left_outside=outside
+        npu_nodes=len(counted) - len(outside),
+        cpu_nodes=len(outside),
+        left_outside=outside,
+        basis="rules",
     )
 
 

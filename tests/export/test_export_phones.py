@@ -1,0 +1,136 @@
+"""Exports for iPhone and ExecuTorch: options, one small bundle of each, and what a reader sees."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+from exporting import Toolchain
+
+import mvsdk
+from mvsdk.bundle import Bundle
+
+pytestmark = pytest.mark.torch
+
+SMALL = ("--steps", "1", "--height", "32", "--width", "32")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--target", "iphon"], "unknown target 'iphon'; known: onnx, snapdragon, iphone, exec"),
+        (
+            ["--target", "iphone", "--deployment-target", "iOS27", "--format", "coreml"],
+            "--deployment-target iOS27 does not go with --format coreml; allowed: iOS17, iOS18",
+        ),
+        (
+            ["--target", "iphone", "--deployment-target", "16"],
+            "--deployment-target is 'iOS16', allowed: iOS17, iOS18, iOS26, iOS27",
+        ),
+        (["--target", "iphone", "--precision", "w8a16"], "unknown precision 'w8a16'; known: fp16"),
+        (
+            ["--target", "all", "--precision", "w6"],
+            "--precision w6 is nothing that snapdragon is made in: w8a16, fp16; add one of these",
+        ),
+        (["--target", "onnx", "--palette-group", "8"], "--palette-group goes with --target iphone"),
+        (["--target", "iphone", "--palette-group", "0"], "--palette-group is 0, allowed: 1 to"),
+        (["--target", "iphone", "--chip", "sm8650"], "--chip goes with --target snapdragon, not"),
+        (["--target", "onnx", "--deployment-target", "iOS18"], "--deployment-target goes with"),
+        (["--target", "iphone", "--attention", "flash"], "--attention is 'flash', allowed: fused"),
+        (["--target", "executorch", "--delegate", "mps"], "--delegate is 'mps', allowed: xnnpack"),
+        (
+            ["--target", "iphone", "--compute-units", "ANE"],
+            "--compute-units is 'ANE', allowed",
+        ),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(
+    toolchain: Toolchain, arguments: list[str], message: str
+) -> None:
+    done = toolchain("export", *arguments, "--dry-run")
+    assert done.status == 2
+    assert message in done.err
+
+
+def test_missing_extra_is_named(toolchain: Toolchain, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mvsdk_export.commands.find_spec", lambda name: None)
+    for target, extra in (("iphone", "apple"), ("executorch", "executorch")):
+        done = toolchain("export", "--target", target, "--dry-run")
+        assert f"pip install 'mvsdk[{extra}]'" in done.err
+
+
+def test_all_means_every_phone_in_one_bundle(toolchain: Toolchain, tmp_path: Path) -> None:
+    for package in ("coremltools", "executorch", "onnxruntime_qnn"):
+        pytest.importorskip(package)
+    done = toolchain(
+        *("export", "--target", "all", "--chip", "sm8650", "--dry-run", "--json"),
+        *("--out", tmp_path / "all.mvbundle"),
+    )
+    assert done.status == 0, done.err
+    plan = json.loads(done.out)
+    assert [variant["id"] for variant in plan["variants"]] == [
+        "snapdragon-sm8650-w8a16",
+        "iphone-coreml-w8",
+        "executorch-xnnpack-w8a8",
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.apple
+def test_core_ml_bundle_is_verified_makes_clips_and_opens_under_apples_names(
+    toolchain: Toolchain, tiny_model_folder: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("coremltools")
+    out, resources = tmp_path / "phone.mvbundle", tmp_path / "Resources"
+    done = toolchain(
+        *("export", "--target", "iphone", "--precision", "fp16,w6", "--json", *SMALL),
+        *("--checkpoint", tiny_model_folder, "--out", out, "--resources", resources),
+        *("--chunk-bytes", "65536", "--compute-units", "ALL"),
+    )
+    assert done.status == 0, done.err
+    report = json.loads(done.out)
+    assert all(record["passed"] for record in report["verification"])
+    assert report["seconds"].keys() == {"iphone-coreml-fp16", "iphone-coreml-w6"}
+    assert report["compression"]["iphone-coreml-w6"]["transformer"]["bits"] < 16
+    bundle = Bundle.open(out, verify=True)
+    for part in bundle.manifest.components.values():
+        for variant in part.variants:
+            assert variant.deployment_target == "iOS18"
+            assert variant.compute_unit == "ALL"
+            assert variant.residency is not None
+            assert variant.residency.basis == "rules"
+    names = {path.name for path in resources.iterdir()}
+    assert {"VAEDecoder.mlpackage", "vocab.json", "README.txt"} <= names
+    assert any(name.startswith("MultiModalDiffusionTransformerChunk") for name in names)
+    clips = {
+        precision: mvsdk.load(out, target="iphone", precision=precision).generate("a cat", seed=3)
+        for precision in ("fp16", "w6")
+    }
+    difference = clips["fp16"].frames.astype(int) - clips["w6"].frames
+    assert 0 < np.abs(difference).mean() < 6
+
+
+@pytest.mark.slow
+@pytest.mark.executorch
+def test_executorch_bundle_is_verified_and_makes_the_clip_of_the_reference(
+    toolchain: Toolchain, tiny_model_folder: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("executorch")
+    out = tmp_path / "phone.mvbundle"
+    done = toolchain(
+        *("export", "--target", "executorch,onnx", "--precision", "fp32", "--json", *SMALL),
+        *("--checkpoint", tiny_model_folder, "--out", out),
+    )
+    assert done.status == 0, done.err
+    report = json.loads(done.out)
+    assert all(record["passed"] for record in report["verification"])
+    clips = [
+        mvsdk.load(out, backend=backend).generate("a cat", seed=3).frames.astype(int)
+        for backend in ("executorch", "onnxruntime")
+    ]
+    assert np.abs(clips[0] - clips[1]).max() <= 1
