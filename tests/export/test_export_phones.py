@@ -105,8 +105,9 @@ def test_core_ml_bundle_is_verified_makes_clips_and_opens_under_apples_names(
             assert variant.residency is not None
             assert variant.residency.basis == "rules"
     names = {path.name for path in resources.iterdir()}
-    assert {"VAEDecoder.mlpackage", "vocab.json", "README.txt"} <= names
-    assert any(name.startswith("MultiModalDiffusionTransformerChunk") for name in names)
+    assert {"vocab.json", "README.txt"} <= names
+    for stem in ("TextEncoder", "MultiModalDiffusionTransformerChunk1", "VAEDecoder"):
+        assert any(name.startswith(stem) for name in names)
     clips = {
         precision: mvsdk.load(out, target="iphone", precision=precision).generate("a cat", seed=3)
         for precision in ("fp16", "w6")

@@ -34,7 +34,12 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     def run_child(name: str, job: Mapping[str, Any], folder: Path) -> None:
         del name
         started.append(dict(job))
-        report = {"result": {"number": len(started)}, "seconds": 1.5, "peak_bytes": 9}
+        report = {
+            "result": {"number": len(started)},
+            "seconds": 1.5,
+            "peak_bytes": 9,
+            "base_bytes": 4,
+        }
         (folder / stages.RESULT).write_text(json.dumps(report))
 
     monkeypatch.setattr(stages, "_run_child", run_child)
@@ -124,7 +129,7 @@ def test_stage_that_another_export_finished_meanwhile_is_taken(
     def run_child(name: str, job: Mapping[str, Any], folder: Path) -> None:
         del name, job
         (place,) = {path.name.split(".")[1] for path in tmp_path.iterdir()}
-        report = {"result": "ours", "seconds": 1.0, "peak_bytes": 1}
+        report = {"result": "ours", "seconds": 1.0, "peak_bytes": 1, "base_bytes": 0}
         (folder / stages.RESULT).write_text(json.dumps(report))
         (tmp_path / place).mkdir()
         (tmp_path / place / stages.RESULT).write_text(json.dumps({**report, "result": "theirs"}))
