@@ -150,7 +150,9 @@ def _build(
         return capture(network, inputs, rewrite=write_convolutions_), None
     found = None
     if target_db is not None:
-        measured = _capture_module(network, inputs, rounds=False)
+        # Recorded pixels are real numbers, and stay so: gradients do not pass what rounds.
+        real = {k: x.float() if x.dtype == PIXELS else x for k, x in inputs.items()}
+        measured = _capture_module(network, real, rounds=False)
         found = assign_weights(measured, precision, feeds, target_db, group)
         del measured
     module = _capture_module(network, inputs)
@@ -163,7 +165,7 @@ def _build(
 def _capture_module(
     network: nn.Module, inputs: Mapping[str, Tensor], *, rounds: bool = True
 ) -> fx.GraphModule:
-    """Return a captured network; without rounding of pixels, so that gradients pass, if wanted."""
+    """Return a captured network, with pixels rounded or not."""
     if isinstance(network, PixelBorders):
         network.rounds = rounds
     module = capture(network, inputs, rewrite=write_convolutions_).module(check_guards=False)

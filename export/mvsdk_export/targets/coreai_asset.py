@@ -11,11 +11,12 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mvsdk.manifest import DType, LeftOutside, TensorSpec
+from mvsdk_export.errors import UnsupportedOpError
 from mvsdk_export.quantize.mixed import Assignment
 from mvsdk_export.targets.coreai_tools import import_coreai
 
@@ -58,7 +59,7 @@ class AssetReport:
     """Of what operators give; what is inside a composite is its own business."""
     against_rules: tuple[LeftOutside, ...]
     """Operators that break a documented rule of the Neural Engine. Others may stay outside too."""
-    assignment: Assignment | None = field(default=None)
+    assignment: Assignment | None = None
     """How the bits of weights were chosen; None where all have the same."""
 
 
@@ -166,10 +167,15 @@ def _composite(graph: Any) -> str:
 
 
 def _specs(attributes: Any, kinds: Any) -> tuple[TensorSpec, ...]:
-    return tuple(
-        TensorSpec(name=said["coreai.name"].value, shape=shape, dtype=_DTYPES[dtype])
-        for said, (shape, dtype) in zip(attributes, _tensors(kinds), strict=True)
-    )
+    specs: list[TensorSpec] = []
+    for said, (shape, dtype) in zip(attributes, _tensors(kinds), strict=True):
+        name = said["coreai.name"].value
+        if dtype not in _DTYPES:
+            raise UnsupportedOpError(
+                f"{name} crosses the border as {dtype}; a bundle knows {', '.join(_DTYPES)}"
+            )
+        specs.append(TensorSpec(name=name, shape=shape, dtype=_DTYPES[dtype]))
+    return tuple(specs)
 
 
 def _tensors(kinds: Any) -> Iterator[tuple[tuple[int, ...], str]]:

@@ -86,13 +86,16 @@ def _convolve(graph: fx.Graph, node: fx.Node, weight: str) -> fx.Node:
     source, _, *others = node.args
     assert isinstance(source, fx.Node)
     *lead, width = source.meta["val"].shape
-    rows = lead[-1] if lead else 1
+    is_sequence = len(lead) == 2
     call = graph.call_function
-    x = call(_OPS.reshape.default, (source, [math.prod(lead[:-1]), rows, width]))
+    x = source
+    if not is_sequence:
+        rows = lead[-1] if lead else 1
+        x = call(_OPS.reshape.default, (x, [math.prod(lead[:-1]), rows, width]))
     x = call(_OPS.unsqueeze.default, (call(_OPS.transpose.int, (x, 1, 2)), 2))  # (B, C, 1, N)
     x = call(_OPS.conv2d.default, (x, graph.get_attr(weight), *others))
     x = call(_OPS.transpose.int, (call(_OPS.squeeze.dim, (x, 2)), 1, 2))
-    return call(_OPS.reshape.default, (x, list(node.meta["val"].shape)))
+    return x if is_sequence else call(_OPS.reshape.default, (x, list(node.meta["val"].shape)))
 
 
 def decompositions() -> dict[Any, Callable[..., Any]]:

@@ -3,7 +3,7 @@
 The arrays are ours (quantize/weights.py). Apple's own passes for this, in coreai-opt, give palettes
 that are as good, but take ten times as long, compile C++ where they run, pass over a weight whose
 channels a group does not divide, and do not measure which weight needs how many bits. What decodes
-is Core AI's: `lut_to_dense` and `blockwise_shift_scale`, which compute what `Compressed.dense` does.
+is Core AI's: `lut_to_dense` and `blockwise_shift_scale`, which compute `Compressed.dense`.
 """
 
 from __future__ import annotations

@@ -1,0 +1,525 @@
+"""Core AI assets: what Apple's runtime computes of them, and what they say of themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import importlib.metadata
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("coreai")
+pytest.importorskip("coreai_torch")
+
+import torch.nn.functional as F  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
+
+from mvsdk.backends.native_output import captured_native_output  # noqa: E402
+from mvsdk.manifest import TensorSpec  # noqa: E402
+from mvsdk_export.errors import (  # noqa: E402
+    CompressionError,
+    ExportError,
+    TargetUnavailableError,
+    UnsupportedOpError,
+)
+from mvsdk_export.networks.blocks import (  # noqa: E402
+    CrossAttention,
+    Projection,
+    ResidualBlock,
+    SpatialAttention,
+    TemporalAttention,
+    TemporalConv,
+)
+from mvsdk_export.networks.svd.transformer import GatedUnit, SelfAttention  # noqa: E402
+from mvsdk_export.quantize.weights import compress  # noqa: E402
+from mvsdk_export.targets import coreai_tools  # noqa: E402
+from mvsdk_export.targets.capture import PixelBorders, capture  # noqa: E402
+from mvsdk_export.targets.coreai import (  # noqa: E402
+    PIXELS,
+    AssetReport,
+    lower_coreai,
+    lower_coreai_functions,
+)
+from mvsdk_export.targets.coreai_forms import (  # noqa: E402
+    decompositions,
+    set_coreai_forms_,
+    write_convolutions_,
+)
+from mvsdk_export.targets.coreai_weights import find_weights, scheme_of  # noqa: E402
+
+pytestmark = [
+    pytest.mark.torch,
+    pytest.mark.coreai,
+    # of PyTorch, inside what Apple's packages do with it
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+]
+
+Arrays = Mapping[str, NDArray[Any]]
+WIDTH = 32
+
+
+class Small(nn.Module):
+    """Every kind of weight that is compressed, attention, and both kinds of normalisation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.words = nn.Embedding(64, WIDTH)
+        self.first = nn.Conv2d(3, WIDTH, 3, padding=1)
+        self.norm = nn.GroupNorm(4, WIDTH)
+        self.second = nn.Conv2d(WIDTH, WIDTH, 3, padding=1)
+        self.token_norm = nn.LayerNorm(WIDTH)
+        self.qkv = nn.Linear(WIDTH, 3 * WIDTH)
+        self.last = nn.Conv2d(WIDTH, 3, 1)
+
+    def forward(self, x: Tensor, ids: Tensor) -> Tensor:
+        """Map `(N, 3, H, W)` in [0, 1] and words `(1, L)` to `(N, 3, H, W)` in [0, 1]."""
+        h = self.second(F.silu(self.norm(self.first(x))))
+        tokens = h.flatten(2).transpose(1, 2) + self.words(ids).mean(dim=1)
+        q, k, v = (
+            self.qkv(self.token_norm(tokens)).unflatten(2, (6, -1)).transpose(1, 2).split(2, 1)
+        )
+        out = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(tokens.shape)
+        return torch.sigmoid(self.last((tokens + out).transpose(1, 2).reshape(h.shape)))
+
+
+def examples(size: int = 8) -> dict[str, Tensor]:
+    return {"x": torch.zeros(2, 3, size, size), "ids": torch.zeros(1, 5, dtype=torch.int32)}
+
+
+def feed(seed: int = 0, size: int = 8) -> Arrays:
+    random = np.random.default_rng(seed)
+    return {
+        "x": random.random((2, 3, size, size), np.float32),
+        "ids": random.integers(0, 64, (1, 5), dtype=np.int32),
+    }
+
+
+def run_network(network: nn.Module, values: Arrays) -> NDArray[Any]:
+    with torch.inference_mode():
+        return network(*(torch.from_numpy(x) for x in values.values())).numpy()
+
+
+def run_asset(path: Path, values: Arrays, function: str = "main") -> dict[str, NDArray[Any]]:
+    """Run an asset with Apple's runtime on this CPU; values get the types that it takes."""
+
+    async def run() -> dict[str, NDArray[Any]]:
+        from coreai.authoring import AIModelAsset
+        from coreai.runtime import NDArray as Value
+
+        async with AIModelAsset.load(path).executable() as model:
+            call = model.load_function(function)
+            types = {name: call.desc.input_descriptor(name).dtype for name in values}
+            given = {name: Value(x.astype(types[name])) for name, x in values.items()}
+            return {name: x.numpy().copy() for name, x in (await call(given)).items()}
+
+    with captured_native_output():
+        return asyncio.run(run())
+
+
+def sqnr_db(found: NDArray[Any], wanted: NDArray[Any]) -> float:
+    noise = np.square(found.astype(np.float64) - wanted).sum()
+    return float(10 * np.log10(np.square(wanted.astype(np.float64)).sum() / max(noise, 1e-300)))
+
+
+def size_of(path: Path) -> int:
+    return sum(file.stat().st_size for file in path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def assets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, AssetReport]]:
+    """Return precision -> asset of a `Small` and its report: only read them."""
+    folder = tmp_path_factory.mktemp("assets")
+    found: dict[str, tuple[Path, AssetReport]] = {}
+    for precision in ("fp32", "fp16", "w8", "w6", "w4"):
+        path = folder / f"{precision}.aimodel"
+        report = lower_coreai(Small(), examples(), ["y"], path, precision=precision)
+        found[precision] = path, report
+    return found
+
+
+# --- what is computed ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("precision", "least_db"),
+    [("fp32", 100.0), ("fp16", 55.0), ("w8", 40.0), ("w6", 30.0), ("w4", 20.0)],
+)
+def test_runtime_computes_what_pytorch_does(
+    assets: dict[str, tuple[Path, AssetReport]], precision: str, least_db: float
+) -> None:
+    path, _ = assets[precision]
+    for seed in range(3):
+        (found,) = run_asset(path, feed(seed)).values()
+        assert sqnr_db(found, run_network(Small(), feed(seed))) >= least_db
+
+
+def test_names_shapes_and_types_are_those_that_the_runtime_sees(
+    assets: dict[str, tuple[Path, AssetReport]],
+) -> None:
+    from coreai.authoring import AIModelAsset
+
+    for precision, (path, report) in assets.items():
+        real = "float32" if precision == "fp32" else "float16"
+        assert report.inputs == (
+            TensorSpec(name="x", shape=(2, 3, 8, 8), dtype=real),
+            TensorSpec(name="ids", shape=(1, 5), dtype="int32"),
+        )
+        assert report.outputs == (TensorSpec(name="y", shape=(2, 3, 8, 8), dtype=real),)
+        summary = AIModelAsset.load(path).summary(include_statistics=False)
+        assert summary is not None
+        assert [name for name, _ in summary.function_inputs("main")] == ["x", "ids"]
+        assert [name for name, _ in summary.function_outputs("main")] == ["y"]
+        (found,) = run_asset(path, feed()).values()
+        assert found.dtype == real
+
+
+def test_fewer_bits_take_fewer_bytes(assets: dict[str, tuple[Path, AssetReport]]) -> None:
+    weights = sum(x.numel() for x in Small().parameters() if x.dim() > 1)
+    overhead = size_of(assets["fp32"][0]) - 4 * weights
+    for precision, bits in (("fp16", 16), ("w8", 8), ("w6", 6), ("w4", 4)):
+        # Scales and palettes come on top: these weights are small.
+        assert size_of(assets[precision][0]) < weights * bits / 8 + overhead + 8000
+
+
+@pytest.mark.parametrize("precision", ["w8", "w6"])
+def test_weights_are_decoded_bit_by_bit(
+    assets: dict[str, tuple[Path, AssetReport]], tmp_path: Path, precision: str
+) -> None:
+    network = Small()
+    module = capture(Small(), examples(), rewrite=write_convolutions_).module(check_guards=False)
+    assert len(find_weights(module)) == 3  # two convolutions are too small to be worth it
+    for name, weight in network.named_parameters():
+        if weight.dim() > 1 and weight.numel() >= 1024:
+            scheme = scheme_of(weight.shape, precision, None)
+            dense = compress(name, weight.detach().numpy(), scheme).dense
+            weight.data = torch.from_numpy(dense.astype(np.float32))
+    path = tmp_path / "dense.aimodel"
+    lower_coreai(network, examples(), ["y"], path, precision="fp16")
+    wanted = run_asset(path, feed())["y"]
+    assert (run_asset(assets[precision][0], feed())["y"] == wanted).all()
+
+
+def test_recorded_calls_give_weights_more_bits_where_the_output_needs_them(tmp_path: Path) -> None:
+    report = lower_coreai(
+        Small(),
+        examples(),
+        ["y"],
+        tmp_path / "mixed.aimodel",
+        precision="w4",
+        feeds=[feed(seed) for seed in range(3)],
+        target_db=38.0,
+    )
+    assert report.assignment is not None
+    assert report.assignment.sqnr_db >= 38.0
+    assert 4 < report.assignment.bits < 16
+    (found,) = run_asset(tmp_path / "mixed.aimodel", feed(7)).values()
+    assert sqnr_db(found, run_network(Small(), feed(7))) >= 36.0
+
+
+def test_measuring_takes_recorded_calls(tmp_path: Path) -> None:
+    with pytest.raises(CompressionError, match="no recorded calls to measure on"):
+        lower_coreai(
+            Small(), examples(), ["y"], tmp_path / "x.aimodel", precision="w8", target_db=40.0
+        )
+
+
+def test_palettes_for_channels_that_do_not_divide_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(CompressionError, match="palettes for 5 each do not divide"):
+        lower_coreai(Small(), examples(), ["y"], tmp_path / "x.aimodel", precision="w4", group=5)
+
+
+@pytest.mark.parametrize(("precision", "most"), [("fp32", 0), ("fp16", 1), ("w8", 3)])
+def test_pixels_cross_as_bytes(tmp_path: Path, precision: Any, most: int) -> None:
+    network = PixelBorders(Small(), ["x", "ids"], pixel_inputs=["x"], pixel_outputs=["y"])
+    inputs = {**examples(), "x": examples()["x"].to(PIXELS)}
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 3, 8, 8), dtype=np.uint8)
+    values = {**feed(), "x": pixels}
+    options: dict[str, Any] = {}
+    if precision == "w8":  # where rounding would stop gradients
+        options = {"feeds": [{**values, "x": pixels.astype(np.float32)}], "target_db": 40.0}
+    path = tmp_path / "bytes.aimodel"
+    report = lower_coreai(network, inputs, ["y"], path, precision=precision, **options)
+    assert [spec.dtype for spec in (*report.inputs, *report.outputs)] == ["uint8", "int32", "uint8"]
+    found = run_asset(path, values)["y"]
+    assert found.dtype == np.uint8
+    assert np.abs(found.astype(int) - run_network(network, values)).max() <= most
+
+
+# --- how it is written ---------------------------------------------------------------------------
+
+
+class Blocks(nn.Module):
+    """Layers that have forms."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.residual = ResidualBlock(64, 64, embedding_dim=16)
+        self.spatial = SpatialAttention(64)
+        self.cross = CrossAttention(64, 16)
+        self.temporal = TemporalAttention(64)
+        self.convolution = TemporalConv(64)
+        self.tokens = SelfAttention(64, 2)
+        self.unit = GatedUnit(64, 32)
+        self.last = Projection(32, 16)
+        for weight in self.parameters():
+            if weight.dim() > 1:
+                nn.init.normal_(weight, std=0.1)
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        """Map frames `(2, 64, 4, 4)` and a context `(1, 3, 16)` to `(2, 16, 16)`."""
+        h = self.residual(x, context[:, 0])
+        h = self.cross(self.spatial(h), context)
+        h = self.convolution(self.temporal(h, 2), 2).flatten(2).transpose(1, 2)
+        return self.last(self.unit(h + self.tokens(h, 2)))
+
+
+def test_forms_of_layers_compute_what_those_of_training_do(tmp_path: Path) -> None:
+    inputs = {"x": torch.randn(2, 64, 4, 4), "context": torch.randn(1, 3, 16)}
+    values = {name: value.numpy() for name, value in inputs.items()}
+    wanted = run_network(Blocks(), values)
+    report = lower_coreai(Blocks(), inputs, ["y"], tmp_path / "b.aimodel", precision="fp32")
+    assert sqnr_db(run_asset(tmp_path / "b.aimodel", values)["y"], wanted) >= 100
+    assert report.largest_rank <= 4
+    assert report.operators["group_norm"] == 6
+    assert not {"silu", "tanh", "scaled_dot_product_attention", "invoke"} & report.operators.keys()
+
+
+def test_linear_layers_of_any_rank_become_convolutions() -> None:
+    class Ranks(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.shared, self.plain = nn.Linear(6, 4), nn.Linear(4, 5, bias=False)
+
+        def forward(self, *inputs: Tensor) -> Tensor:
+            return torch.cat([self.plain(self.shared(x)).reshape(-1, 5) for x in inputs])
+
+    network = Ranks()
+    inputs = {str(rank): torch.randn(*[2, 3, 1, 2][:rank], 6) for rank in range(5)}
+    program = capture(network, inputs, rewrite=write_convolutions_)
+    found = program.module(check_guards=False)
+    values = tuple(inputs.values())
+    assert torch.allclose(found(*values), network(*values), atol=1e-6)
+    targets = [str(node.target) for node in program.graph.nodes]
+    assert targets.count("aten.conv2d.default") == 10
+    assert "aten.linear.default" not in targets
+    weights = [tuple(x.shape) for x in found.state_dict().values() if x.dim() > 1]
+    assert sorted(weights) == [(4, 6, 1, 1), (5, 4, 1, 1)]
+
+
+def test_attention_is_computed_head_by_head() -> None:
+    class Attention(nn.Module):
+        def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            return F.scaled_dot_product_attention(q, k, v, scale=0.3)
+
+    inputs = {name: torch.randn(2, 3, n, 8) for name, n in (("q", 5), ("k", 7), ("v", 7))}
+    program = capture(Attention(), inputs).run_decompositions(decompositions())
+    targets = [str(node.target) for node in program.graph.nodes]
+    assert targets.count("aten._softmax.default") == 3
+    found = program.module(check_guards=False)(*inputs.values())
+    assert torch.allclose(found, Attention()(*inputs.values()), atol=1e-6)
+
+
+def test_attention_with_a_mask_is_left_to_core_ai(tmp_path: Path) -> None:
+    class Attention(nn.Module):
+        def forward(self, q: Tensor, mask: Tensor) -> Tensor:
+            return F.scaled_dot_product_attention(q, q, q, attn_mask=mask)
+
+    inputs = {"q": torch.randn(1, 2, 4, 8), "mask": torch.randn(1, 1, 4, 4)}
+    path = tmp_path / "masked.aimodel"
+    report = lower_coreai(Attention(), inputs, ["y"], path, precision="fp32")
+    assert report.operators == {"scaled_dot_product_attention": 1}
+    values = {name: value.numpy() for name, value in inputs.items()}
+    assert sqnr_db(run_asset(path, values)["y"], run_network(Attention(), values)) >= 100
+
+
+# --- what it says of itself ----------------------------------------------------------------------
+
+
+def test_report_names_what_breaks_a_rule_of_the_neural_engine(
+    assets: dict[str, tuple[Path, AssetReport]], tmp_path: Path
+) -> None:
+    (_, single), (_, half) = assets["fp32"], assets["fp16"]
+    assert len(single.against_rules) == sum(single.operators.values())
+    assert {x.reason.split(",")[0] for x in single.against_rules} <= {"float32", "int32"}
+    assert {x.reason.split(",")[0] for x in half.against_rules} <= {"int32"}
+    assert single.operators == half.operators
+    assert single.operators["group_norm"] == single.operators["layer_norm"] == 1
+
+    class Wide(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.reshape(2, 2, 2, 2, 2, 2).permute(5, 0, 4, 1, 3, 2).reshape(8, 8) * 2
+
+    wide = lower_coreai(
+        Wide(), {"x": torch.zeros(8, 8)}, ["y"], tmp_path / "wide.aimodel", precision="fp16"
+    )
+    assert wide.largest_rank == 6
+    reason = "6 axes, the Neural Engine takes 5 [apple-rules]"
+    assert {(x.operator, x.reason) for x in wide.against_rules} == {
+        ("reshape", reason),
+        ("transpose", reason),
+    }
+
+
+def test_metadata_says_tools_author_and_licence_and_no_date(tmp_path: Path) -> None:
+    path = tmp_path / "said.aimodel"
+    said = {"author": "somebody", "license": "Apache-2.0", "mvsdk.component": "unet"}
+    lower_coreai(nn.ReLU(), {"x": torch.zeros(1, 4)}, ["y"], path, precision="fp32", metadata=said)
+    from coreai.authoring import AIModelAsset
+
+    found = AIModelAsset.load(path).metadata
+    assert (found.author, found.license, found.creation_date) == ("somebody", "Apache-2.0", None)
+    own = json.loads((path / "metadata.json").read_text())["creatorDefinedMetadata"]
+    tools = ("coreai-core", "coreai-torch", "coreai-opt", "torch", "mvsdk")
+    versions = {name: importlib.metadata.version(name) for name in tools}
+    assert own == {**versions, "mvsdk.component": "unet"}
+    assert sorted(x.name for x in path.iterdir()) == ["main.hash", "main.mlirb", "metadata.json"]
+
+
+def test_equal_networks_give_equal_bytes(
+    assets: dict[str, tuple[Path, AssetReport]], tmp_path: Path
+) -> None:
+    first, again = assets["w6"][0], tmp_path / "again.aimodel"
+    lower_coreai(Small(), examples(), ["y"], again, precision="w6")
+    for file in first.iterdir():
+        assert file.read_bytes() == (again / file.name).read_bytes()
+
+
+def test_no_asset_knows_the_machine_that_made_it(
+    assets: dict[str, tuple[Path, AssetReport]],
+) -> None:
+    here = [Path(__file__).parents[2], Path(sys.prefix), Path.home(), Path(torch.__file__).parent]
+    words = [str(x).encode() for x in here if len(x.parts) > 2]
+    words += [b"site-packages", b"test_coreai", b".py", b"/tmp/"]
+    for path, _ in assets.values():
+        for file in path.iterdir():
+            content = file.read_bytes()
+            assert [word for word in words if word in content] == []
+        assert "creationDate" not in json.loads((path / "metadata.json").read_text())
+
+
+def test_nothing_is_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "quiet.aimodel"
+    lower_coreai(Small(), examples(), ["y"], path, precision="w4")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_existing_asset_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "x.aimodel"
+    path.mkdir()
+    (path / "left.over").write_text("old")
+    lower_coreai(nn.ReLU(), {"x": torch.zeros(1, 4)}, ["y"], path, precision="fp32")
+    assert not (path / "left.over").exists()
+
+
+# --- several sizes -------------------------------------------------------------------------------
+
+
+def test_sizes_of_a_network_share_their_weights(tmp_path: Path) -> None:
+    class Sizes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.layers = nn.ModuleList(nn.Conv2d(64, 64, 3, padding=1) for _ in range(3))
+            self.tokens = nn.Linear(64, 64)
+
+        def forward(self, x: Tensor) -> Tensor:
+            for layer in self.layers:
+                x = x + torch.tanh(layer(x))
+            return self.tokens(x.flatten(2).transpose(1, 2))
+
+    sizes = {f"size_{n}": {"x": torch.randn(1, 64, n, n)} for n in (4, 8)}
+    one, both = tmp_path / "one.aimodel", tmp_path / "both.aimodel"
+    lower_coreai(Sizes(), sizes["size_4"], ["y"], one, precision="w8")
+    functions = {name: (Sizes(), inputs) for name, inputs in sizes.items()}
+    reports = lower_coreai_functions(functions, ["y"], both, precision="w8")
+    assert size_of(both) < 1.1 * size_of(one)
+    for name, inputs in sizes.items():
+        assert reports[name].inputs[0].shape == tuple(inputs["x"].shape)
+        values = {"x": inputs["x"].numpy()}
+        found = run_asset(both, values, name)["y"]
+        assert sqnr_db(found, run_network(Sizes(), values)) >= 35
+
+
+# --- what goes wrong -----------------------------------------------------------------------------
+
+
+def test_folder_has_the_suffix_of_an_asset_and_at_least_one_function(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"cannot be called 'x.mlpackage'; end it with .aimodel"):
+        lower_coreai(Small(), examples(), ["y"], tmp_path / "x.mlpackage", precision="fp32")
+    with pytest.raises(ExportError, match=r"x.aimodel would have no function"):
+        lower_coreai_functions({}, ["y"], tmp_path / "x.aimodel", precision="fp32")
+
+
+@pytest.mark.parametrize("missing", ["coreai_torch", "coreai.runtime", "coreai_opt.casting"])
+def test_missing_package_is_an_error_of_the_target(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, missing: str
+) -> None:
+    real = importlib.import_module
+
+    def import_module(name: str, package: str | None = None) -> Any:
+        if name == missing:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        return real(name, package)
+
+    monkeypatch.setattr(importlib, "import_module", import_module)
+    with pytest.raises(TargetUnavailableError, match=rf"{missing}.*pip install 'mvsdk\[coreai\]'$"):
+        lower_coreai(
+            nn.ReLU(), {"x": torch.zeros(1, 4)}, ["y"], tmp_path / "x.aimodel", precision="fp16"
+        )
+    assert not (tmp_path / "x.aimodel").exists()
+
+
+def test_release_that_broke_is_named_beside_those_that_were_tried(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import coreai_torch
+
+    real = importlib.metadata.version
+    monkeypatch.setattr(
+        importlib.metadata, "version", lambda name: "9.9" if name == "coreai-torch" else real(name)
+    )
+    monkeypatch.delattr(coreai_torch.TorchConverter, "to_coreai")
+    with pytest.raises(
+        TargetUnavailableError,
+        match=r"converting x for Core AI failed.* no attribute 'to_coreai'; tried with "
+        r"coreai-core 1.0.0b3, coreai-torch 0.4.3, coreai-opt 0.4.0, here is coreai-torch 9.9; "
+        r"run: pip install",
+    ):
+        lower_coreai(
+            nn.ReLU(), {"x": torch.zeros(1, 4)}, ["y"], tmp_path / "x.aimodel", precision="fp32"
+        )
+
+
+def test_releases_that_were_tried_go_without_saying_what_is_here() -> None:
+    if coreai_tools.installed_releases() == dict(coreai_tools.BETA):
+        assert "here is" not in coreai_tools.describe_releases()
+
+
+def test_operator_that_core_ai_does_not_have_is_refused(tmp_path: Path) -> None:
+    class Refused(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.special.bessel_j0(x)
+
+    with pytest.raises(UnsupportedOpError, match=r"converting x .*bessel_j0.*; tried with coreai"):
+        lower_coreai(
+            Refused(), {"x": torch.zeros(1, 4)}, ["y"], tmp_path / "x.aimodel", precision="fp32"
+        )
+
+
+def test_forms_switch_a_network_in_place() -> None:
+    blocks = Blocks()
+    assert set_coreai_forms_(blocks) is blocks
+    assert (blocks.residual.norm1.form, blocks.last.form) == ("native", "matmul")
+    assert (blocks.spatial.form, blocks.temporal.form) == ("heads_split", "unrolled")
