@@ -1,6 +1,6 @@
-"""Every call of Apple's beta packages that the toolchain makes, one after the other, by itself.
+"""Apple's beta packages: every call of them that the toolchain makes, and what is said if it fails.
 
-Where a new release breaks something, this says in one sentence which call of which package.
+Where a new release breaks something, the first test says in one sentence which call of which one.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ pytest.importorskip("coreai_torch")
 from torch import Tensor, nn  # noqa: E402
 
 from mvsdk.backends.native_output import captured_native_output  # noqa: E402
+from mvsdk_export.errors import TargetUnavailableError, UnsupportedOpError  # noqa: E402
+from mvsdk_export.targets import coreai_tools  # noqa: E402
+from mvsdk_export.targets.coreai import lower_coreai  # noqa: E402
 from mvsdk_export.targets.coreai_tools import BETA, first_line, quiet  # noqa: E402
 
 pytestmark = [
@@ -148,3 +151,59 @@ def test_core_ai_beta_still_works(tmp_path: Path) -> None:
         authoring = importlib.import_module("coreai.authoring")
         found = asyncio.run(run(authoring, runtime, path, x.half().numpy()))
         check(np.abs(found - wanted).max() < 0.02 * np.abs(wanted).max(), "it computes otherwise")
+
+
+@pytest.mark.parametrize("missing", ["coreai_torch", "coreai.runtime", "coreai_opt.casting"])
+def test_missing_package_is_an_error_of_the_target(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, missing: str
+) -> None:
+    real = importlib.import_module
+
+    def import_module(name: str, package: str | None = None) -> Any:
+        if name == missing:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        return real(name, package)
+
+    monkeypatch.setattr(importlib, "import_module", import_module)
+    with pytest.raises(TargetUnavailableError, match=rf"{missing}.*pip install 'mvsdk\[coreai\]'$"):
+        lower_coreai(
+            nn.ReLU(), {"x": torch.zeros(1, 4)}, ["y"], tmp_path / "x.aimodel", precision="fp16"
+        )
+    assert not (tmp_path / "x.aimodel").exists()
+
+
+def test_release_that_broke_is_named_beside_those_that_were_tried(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import coreai_torch
+
+    real = importlib.metadata.version
+    monkeypatch.setattr(
+        importlib.metadata, "version", lambda name: "9.9" if name == "coreai-torch" else real(name)
+    )
+    monkeypatch.delattr(coreai_torch.TorchConverter, "to_coreai")
+    with pytest.raises(
+        TargetUnavailableError,
+        match=r"converting x for Core AI failed.* no attribute 'to_coreai'; tried with "
+        r"coreai-core 1.0.0b3, coreai-torch 0.4.3, coreai-opt 0.4.0, here is coreai-torch 9.9; "
+        r"run: pip install",
+    ):
+        lower_coreai(
+            nn.ReLU(), {"x": torch.zeros(1, 4)}, ["y"], tmp_path / "x.aimodel", precision="fp32"
+        )
+
+
+def test_releases_that_were_tried_go_without_saying_what_is_here() -> None:
+    if coreai_tools.installed_releases() == dict(coreai_tools.BETA):
+        assert "here is" not in coreai_tools.describe_releases()
+
+
+def test_operator_that_core_ai_does_not_have_is_refused(tmp_path: Path) -> None:
+    class Refused(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.special.bessel_j0(x)
+
+    with pytest.raises(UnsupportedOpError, match=r"converting x .*bessel_j0.*; tried with coreai"):
+        lower_coreai(
+            Refused(), {"x": torch.zeros(1, 4)}, ["y"], tmp_path / "x.aimodel", precision="fp32"
+        )
