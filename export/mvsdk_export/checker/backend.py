@@ -39,7 +39,7 @@ class CoreMLChecker:
 
     def load(self, bundle: Bundle, variant: Variant) -> GraphSession:
         """Load one graph; see `mvsdk.backends.Backend.load`."""
-        from mvsdk_export.checker.evaluate import load_program
+        from mvsdk_export.checker.program import load_program
 
         label = label_of(variant)
         reason = self.unsupported_reason(variant)

@@ -1,181 +1,118 @@
-"""Constants of ML programs, compressed ones included, decoded by the format's own description.
-
-Reference:
-    Core ML's Model Intermediate Language: `constexpr_*` of iOS 16 (attributes) and iOS 18 (inputs).
-"""
+"""Constants of a program: read, and decoded where they are compressed."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Iterator
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from mvsdk.errors import BundleError
-from mvsdk_export.checker.package import Package
-from mvsdk_export.checker.values import read_immediate, tensor_type
-
-Array = NDArray[Any]
-
-
-def read_value(package: Package, value: Any) -> Any:
-    """Read a constant, from the description or from a file of weights."""
-    if value.WhichOneof("value") == "immediateValue":
-        return read_immediate(value)
-    kind = tensor_type(value.type)
-    place = value.blobFileValue
-    return package.blob(place.fileName).read(place.offset, kind.dtype, kind.shape)
+from mvsdk_export.checker.binding import as_number, parameters_of
+from mvsdk_export.checker.folder import PackageFolder
+from mvsdk_export.checker.operations import CONSTEXPR
+from mvsdk_export.checker.values import (
+    ANY,
+    Constant,
+    TensorType,
+    array_type,
+    read_immediate,
+    read_type,
+)
 
 
-def decode(package: Package, operation: Any, known: Mapping[str, Any]) -> Any:
-    """Return what a `const` or `constexpr_*` operation stands for.
+class Constants:
+    """Constants that were read so far, by name."""
 
-    Args:
-        package: Has the files of weights.
-        operation: The operation.
-        known: Constants before it, by name.
+    def __init__(self, folder: PackageFolder) -> None:
+        """Begin with none.
 
-    Raises:
-        BundleError: If its parts do not fit.
-    """
-    if operation.type == "const":
-        return read_value(package, operation.attributes["val"])
-    given = {
-        name: read_value(package, value)
-        for name, value in operation.attributes.items()
-        if name != "name"
-    }
-    for name, argument in operation.inputs.items():
-        (item,) = argument.arguments
-        bound = item.WhichOneof("binding") == "name"
-        given[name] = known[item.name] if bound else read_value(package, item.value)
-    shape = tensor_type(operation.outputs[0].type).shape
-    try:
-        found = DECODERS[operation.type](given, shape)
-    except (KeyError, ValueError, IndexError) as exc:
-        raise BundleError(
-            f"the constant {operation.outputs[0].name[:64]!a} ({operation.type}) is damaged: "
-            f"{exc}; export the package again"
-        ) from exc
-    if isinstance(found, tuple):
-        return found
-    if found.shape != shape:
-        raise BundleError(
-            f"the constant {operation.outputs[0].name[:64]!a} decodes to {found.shape}, its type "
-            f"says {shape}; export the package again"
-        )
-    return found
+        Args:
+            folder: Where files of weights are.
+        """
+        self._folder = folder
+        self.values: dict[str, Constant] = {}
+        self.types: dict[str, TensorType] = {}
 
+    def add(self, operation: Any) -> None:
+        """Read or decode a `const` or `constexpr_*` operation.
 
-def _affine_dequantize(given: Mapping[str, Any], shape: Sequence[int]) -> Array:
-    """Decode iOS 16's integers: `scale * (data - zero_point)`, along an axis."""
-    data = given["quantized_data"]
-    axis = int(given["axis"])
-    along = [1] * data.ndim
-    along[axis] = -1
-    scale, zero = given["scale"], given["zero_point"]
-    scale = scale.reshape(along) if scale.ndim else scale
-    zero = zero.reshape(along) if zero.ndim else zero
-    real = (data.astype(np.float32) - zero.astype(np.float32)) * scale.astype(np.float32)
-    return real.astype(scale.dtype)
+        Raises:
+            BundleError: If it is damaged, or not of its type.
+        """
+        try:
+            made = self._make(operation)
+            for output, value in zip(operation.outputs, made, strict=True):
+                self._keep(output, value)
+        except BundleError:
+            raise
+        except (ArithmeticError, LookupError, MemoryError, TypeError, ValueError) as exc:
+            name = operation.outputs[0].name if operation.outputs else ""
+            raise self._folder.damaged(
+                f"has a damaged constant {name[:64]!a} ({operation.type[:64]}): {exc}"
+            ) from exc
 
+    def read(self, value: Any) -> Constant:
+        """Return what a `MIL_pb2.Value` is, from the description or a file of weights.
 
-def _lut_to_dense(given: Mapping[str, Any], shape: Sequence[int]) -> Array:
-    lut, indices = given["lut"], given["indices"]
-    if "shape" in given:  # iOS 16: packed indices, one palette
-        sizes = [int(x) for x in np.asarray(given["shape"]).ravel()]
-        bits = int(math.log2(lut.size))
-        stream = np.unpackbits(
-            indices.astype(np.uint8), bitorder="little", count=math.prod(sizes) * bits
-        )
-        places = (stream.reshape(-1, bits) * (1 << np.arange(bits))).sum(axis=1)
-        return lut.ravel()[places].reshape(sizes)
-    return _grouped_lut(lut, indices, int(given.get("vector_axis", -1)))
+        Raises:
+            BundleError: If it is damaged, or not of its type.
+        """
+        held = value.WhichOneof("value")
+        if held == "immediateValue":
+            return read_immediate(value)
+        if held != "blobFileValue":
+            raise self._folder.damaged("has a constant without a value")
+        kind, place = read_type(value.type), value.blobFileValue
+        if ANY in kind.shape or not kind.is_tensor:
+            raise self._folder.damaged(
+                f"has a constant in {place.fileName[:80]!a} of no fixed size"
+            )
+        return self._folder.blob(place.fileName).read(place.offset, kind.dtype, kind.shape)
 
+    def keep_only(self, names: Collection[str]) -> None:
+        """Forget all but some constants: those that only other constants were made of."""
+        for name in self.values.keys() - set(names):
+            del self.values[name]
 
-def _grouped_lut(lut: Array, indices: Array, vector_axis: int) -> Array:
-    """Decode iOS 18's palettes: each block of the weight has its own, of numbers or of vectors.
+    def _make(self, operation: Any) -> tuple[Constant, ...]:
+        if operation.type == "const":
+            return (self.read(operation.attributes["val"]),)
+        function = CONSTEXPR[operation.type]
+        given = dict(self._given(operation))
+        filled: dict[str, Any] = {}
+        for name, parameter in parameters_of(function).items():
+            if name in given:
+                held = parameter.kind in ("array", "text")
+                filled[name] = given[name] if held else as_number(parameter.kind, given[name])
+                if isinstance(filled[name], str) != (parameter.kind == "text"):
+                    raise TypeError(f"{name} is given another kind of value")
+            elif parameter.required:
+                raise KeyError(f"the parameter {name} is missing")
+        made = function(**filled)
+        return made if isinstance(made, tuple) else (made,)
 
-    The palettes have a size for each axis of the weight (blocks along it), then the number of
-    entries, then the length of a vector, which is laid along `vector_axis`.
-    """
-    rank = indices.ndim
-    blocks, length = lut.shape[:rank], lut.shape[-1]
-    places = []
-    for axis, (size, count) in enumerate(zip(indices.shape, blocks, strict=True)):
-        if size % count:
-            raise ValueError(f"{count} palettes along an axis of {size}")
-        along = [1] * rank
-        along[axis] = size
-        places.append((np.arange(size) // (size // count)).reshape(along))
-    values = lut[(*places, indices)]  # like the indices, then the vector
-    if length == 1:
-        return values[..., 0]
-    axis = vector_axis % rank
-    moved = np.moveaxis(values, -1, axis + 1)
-    shape = list(indices.shape)
-    shape[axis] *= length
-    return moved.reshape(shape)
+    def _given(self, operation: Any) -> Iterator[tuple[str, Constant]]:
+        for name, value in operation.attributes.items():
+            if name != "name":
+                yield name, self.read(value)
+        for name, argument in operation.inputs.items():
+            (item,) = argument.arguments
+            if item.WhichOneof("binding") == "value":
+                yield name, self.read(item.value)
+            else:
+                yield name, self.values[item.name]
 
-
-def _sparse_to_dense(given: Mapping[str, Any], shape: Sequence[int]) -> Array:
-    values, mask = given["nonzero_data"], given["mask"]
-    if "shape" in given:  # iOS 16: a packed mask
-        sizes = [int(x) for x in np.asarray(given["shape"]).ravel()]
-        bits = np.unpackbits(mask.astype(np.uint8), bitorder="little", count=math.prod(sizes))
-        mask = bits.reshape(sizes)
-    dense = np.zeros(mask.shape, values.dtype)
-    dense[mask.astype(bool)] = values.ravel()
-    return dense
-
-
-def _cast(given: Mapping[str, Any], shape: Sequence[int]) -> Array:
-    kinds = {"fp16": np.float16, "fp32": np.float32}
-    return given["source_val"].astype(kinds[str(given["output_dtype"])])
-
-
-def _blockwise(given: Mapping[str, Any], shape: Sequence[int]) -> Array:
-    """Decode iOS 18's integers: a scale and an offset for each block of the weight."""
-    data, scale = given["data"], given["scale"]
-    real = data.astype(np.float32)
-    if given.get("offset") is not None:
-        real = real - _spread(given["offset"], data.shape).astype(np.float32)
-    return (real * _spread(scale, data.shape).astype(np.float32)).astype(scale.dtype)
-
-
-def _spread(values: Array, shape: Sequence[int]) -> Array:
-    """Repeat what each block has to every element of it."""
-    for axis, size in enumerate(shape):
-        if size % values.shape[axis]:
-            raise ValueError(f"{values.shape[axis]} blocks along an axis of {size}")
-        values = np.repeat(values, size // values.shape[axis], axis=axis)
-    return values
-
-
-def _lut_to_sparse(given: Mapping[str, Any], shape: Sequence[int]) -> tuple[Array, Array]:
-    mask, indices, lut = given["indices_mask"], given["indices_nonzero_data"], given["lut"]
-    dense = np.zeros(mask.shape, np.uint8)
-    dense[mask.astype(bool)] = indices.ravel()
-    values = _grouped_lut(lut, dense, int(given.get("vector_axis", -1)))
-    return mask, values[mask.astype(bool)]
-
-
-def _sparse_blockwise(given: Mapping[str, Any], shape: Sequence[int]) -> tuple[Array, Array]:
-    mask = given["data_mask"]
-    dense = np.zeros(mask.shape, given["nonzero_data"].dtype)
-    dense[mask.astype(bool)] = given["nonzero_data"].ravel()
-    parts = {"data": dense, "scale": given["scale"], "offset": given.get("offset")}
-    return mask, _blockwise(parts, shape)[mask.astype(bool)]
-
-
-DECODERS: Mapping[str, Callable[[Mapping[str, Any], Sequence[int]], Any]] = {
-    "constexpr_affine_dequantize": _affine_dequantize,
-    "constexpr_blockwise_shift_scale": _blockwise,
-    "constexpr_cast": _cast,
-    "constexpr_lut_to_dense": _lut_to_dense,
-    "constexpr_lut_to_sparse": _lut_to_sparse,
-    "constexpr_sparse_blockwise_shift_scale": _sparse_blockwise,
-    "constexpr_sparse_to_dense": _sparse_to_dense,
-}
+    def _keep(self, output: Any, value: Constant) -> None:
+        kind = read_type(output.type)
+        if output.name in self.values:
+            raise ValueError("there is another of this name")
+        if not isinstance(value, str):
+            held = array_type(kind.dtype)
+            if not kind.fits(value.shape) or value.dtype.newbyteorder("=") != held:
+                raise ValueError(
+                    f"it is {value.dtype} {value.shape[:8]}, its type says {kind.dtype} "
+                    f"{kind.shape[:8]}"
+                )
+        elif kind.dtype != "string":
+            raise ValueError(f"it is a text, its type says {kind.dtype}")
+        self.values[output.name] = value
+        self.types[output.name] = kind

@@ -1,289 +1,308 @@
-"""A saved .mlpackage: what it holds, read defensively, as it may come from anywhere."""
+"""What a saved .mlpackage says of itself: functions, operations, types and metadata."""
 
 from __future__ import annotations
 
-import json
-import re
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from mvsdk.errors import BundleError
-from mvsdk_export.checker.blob import BlobFile
-from mvsdk_export.checker.values import TensorType, read_immediate, tensor_type
-from mvsdk_export.targets.coreml.tools import load_protocol
+from mvsdk_export.checker.folder import PackageFolder
+from mvsdk_export.checker.values import Constant, TensorType, read_immediate, read_type
 
-MAX_MANIFEST_BYTES = 1 << 20
-MAX_MODEL_BYTES = 1 << 30
-"""Largest description; that of a denoiser of a billion weights has a few megabytes."""
-MAX_PROGRAMS = 64
+MAX_MODELS = 64
+"""Most models of a pipeline."""
 
-_BLOB = re.compile(r"@model_path/weights/([A-Za-z0-9][A-Za-z0-9._-]{0,127})")
-_DTYPES = {65552: "float16", 65568: "float32", 65600: "float64", 131104: "int32", 131080: "int8"}
+_SMALL = 64
+"""Elements of a constant up to which a description of an operation shows its value."""
+
+_FEATURE_TYPES = {
+    65552: "float16",
+    65568: "float32",
+    65600: "float64",
+    131080: "int8",
+    131104: "int32",
+}
 """`ArrayFeatureType.ArrayDataType`, by number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tensor:
-    """An input or output of a model, or a value inside."""
+    """An input or output of a function, or of an operation in it."""
 
     name: str
+    """Empty for a constant that an operation holds itself."""
     shape: tuple[int, ...]
+    """-1 where the program does not fix a size."""
     dtype: str
+    """In lower case, such as float16, int32, bool or uint4."""
     constant: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """One operation of a program, constants left out."""
+    """One operation of a function; constants, compressed ones too, are none."""
 
     type: str
     name: str
     inputs: Mapping[str, tuple[Tensor, ...]]
-    """Parameter -> what it is given; several for a list, such as what is concatenated."""
+    """Parameter -> what it is given: several for what takes several, such as `concat`."""
     outputs: tuple[Tensor, ...]
-    constants: Mapping[str, Any] = field(default_factory=dict)
-    """Parameter -> value, of those that are small constants."""
+    constants: Mapping[str, Constant] = field(default_factory=dict)
+    """Parameter -> value, of texts and of small arrays that the description holds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Function:
+    """A function of a package."""
+
+    name: str
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """One program: a model has one, a pipeline several."""
+    """One program that runs as a part of a function: messages of the description."""
 
-    program: Any
-    """`MIL_pb2.Program`."""
-    description: Any
-    """`ModelDescription` or `FunctionDescription`."""
-    function: str
-
-    @property
-    def block(self) -> Any:
-        """Operations and outputs."""
-        function = self.program.functions[self.function]
-        forms = list(function.block_specializations.values())
-        if len(forms) != 1:
-            raise BundleError(
-                f"the function {self.function[:64]!a} has {len(forms)} forms, want one; convert it "
-                "for one system"
-            )
-        return forms[0]
+    inputs: Mapping[str, TensorType]
+    block: Any
+    """`MIL_pb2.Block`."""
+    described: Any
+    """`ModelDescription` or `FunctionDescription`: what an app sees at the border."""
 
 
 class Package:
-    """An opened package; weights are not read."""
+    """An opened package."""
 
-    def __init__(self, path: Path, model: Any, weights: Path) -> None:
+    def __init__(self, folder: PackageFolder, model: Any) -> None:
         """Use `open_package`."""
-        self.path = path
+        self.folder = folder
         self._model = model
-        self._weights = weights
-        self._blobs: dict[str, BlobFile] = {}
+        self._kind = model.WhichOneof("Type")
+        if self._kind == "pipeline":
+            self._programs = [self._program(item) for item in model.pipeline.models]
+            if not 0 < len(self._programs) <= MAX_MODELS:
+                raise folder.damaged(f"is a pipeline of {len(self._programs)} models")
+        else:
+            self._programs = [self._program(model)]
 
     @property
     def specification_version(self) -> int:
-        """Version of the format: 8 is iOS 17, 9 is iOS 18."""
+        """Version of the format: 8 came with iOS 17, 9 with iOS 18."""
         return self._model.specificationVersion
 
     @property
     def metadata(self) -> Mapping[str, str]:
-        """What the package says of itself."""
+        """What its maker notes: keys and texts of the package's own."""
         return dict(self._model.description.metadata.userDefined)
 
     @property
-    def functions(self) -> tuple[str, ...]:
-        """Names of the functions; the default comes first."""
-        if self._model.WhichOneof("Type") != "mlProgram":
-            return ("main",)
-        names = list(self._model.mlProgram.functions)
-        default = self._model.description.defaultFunctionName or "main"
-        return tuple(sorted(names, key=lambda name: (name != default, name)))
+    def default_function(self) -> str:
+        """Name of the function that runs where none is named."""
+        return self._model.description.defaultFunctionName or "main"
+
+    @functools.cached_property
+    def functions(self) -> Mapping[str, Function]:
+        """Functions by name, the default first. A pipeline has one.
+
+        Raises:
+            BundleError: If a function's border is damaged.
+        """
+        if self._kind == "pipeline":
+            names = [self.default_function]
+        else:
+            names = sorted(self._programs[0].functions)
+            if self.default_function not in names:
+                raise self.folder.damaged(
+                    f"has no default function {self.default_function[:64]!a}; it has "
+                    f"{', '.join(names)[:200] or 'none'}"
+                )
+            names.sort(key=lambda name: name != self.default_function)
+        return {name: self._function(name) for name in names}
 
     def sources(self, function: str | None = None) -> list[Source]:
-        """Return the programs of a function, in the order in which they run.
+        """Return the programs that a function runs, in their order.
 
         Args:
-            function: None for the default.
+            function: Of a package with several; None for the default.
 
         Raises:
-            BundleError: If there is no such function, or no program.
+            BundleError: If there is no such function, or it is damaged.
         """
-        kind = self._model.WhichOneof("Type")
-        if kind == "pipeline":
-            models = list(self._model.pipeline.models)
-            if not 0 < len(models) <= MAX_PROGRAMS:
-                raise self._refuse(f"is a pipeline of {len(models)} models")
-            return [self._source(model, None) for model in models]
-        return [self._source(self._model, function)]
-
-    def inputs(self, function: str | None = None) -> tuple[Tensor, ...]:
-        """Return what a function takes."""
-        return self._border("input", function)
-
-    def outputs(self, function: str | None = None) -> tuple[Tensor, ...]:
-        """Return what a function gives."""
-        return self._border("output", function)
+        if self._kind == "pipeline":
+            if function not in (None, self.default_function):
+                raise self._no_function(function, [self.default_function])
+            models = self._model.pipeline.models
+            return [
+                self._source(program, model.description, model.description.defaultFunctionName)
+                for program, model in zip(self._programs, models, strict=True)
+            ]
+        return [
+            self._source(
+                self._programs[0], self._model.description, function or self.default_function
+            )
+        ]
 
     def operations(self, function: str | None = None) -> Iterator[Operation]:
-        """Yield the operations of a function in order, constants left out."""
-        for source in self.sources(function):
-            types = {x.name: tensor_type(x.type) for x in _inputs_of(source)}
-            constants: dict[str, Any] = {}
-            for operation in source.block.operations:
-                types |= {x.name: tensor_type(x.type) for x in operation.outputs}
-                if operation.type.startswith("const"):
-                    constants[operation.outputs[0].name] = _small_value(operation)
-                    continue
-                yield _describe(operation, types, constants)
+        """Yield what a function does, operation by operation.
 
-    def blob(self, name: str) -> BlobFile:
-        """Return a file of weights by the name that a description has for it.
+        Args:
+            function: Of a package with several; None for the default.
 
         Raises:
-            BundleError: If the name leaves the package, or the file is missing or damaged.
+            BundleError: If there is no such function, or it is damaged.
         """
-        if name not in self._blobs:
-            match = _BLOB.fullmatch(name)
-            if match is None:
-                raise self._refuse(f"names the file of weights {name[:80]!a}")
-            self._blobs[name] = BlobFile(_locate(self._weights, match[1], self.path.name))
-        return self._blobs[name]
+        for source in self.sources(function):
+            types = dict(source.inputs)
+            constants: dict[str, Constant | None] = {}
+            for item in source.block.operations:
+                types |= {output.name: read_type(output.type) for output in item.outputs}
+                if is_constant(item):
+                    constants |= dict.fromkeys((output.name for output in item.outputs), None)
+                    if (value := _small_value(item)) is not None:
+                        constants[item.outputs[0].name] = value
+                else:
+                    yield _describe(item, types, constants)
 
-    def _source(self, model: Any, function: str | None) -> Source:
-        if model.WhichOneof("Type") != "mlProgram":
-            raise self._refuse(f"holds a model of the kind {model.WhichOneof('Type')}")
-        described = {item.name: item for item in model.description.functions}
-        name = function or model.description.defaultFunctionName or "main"
-        if name not in model.mlProgram.functions:
-            known = ", ".join(sorted(model.mlProgram.functions))
-            raise self._refuse(f"has no function {name[:64]!a}; it has {known[:200]}")
-        description = described.get(name, model.description)
-        return Source(program=model.mlProgram, description=description, function=name)
+    def _program(self, model: Any) -> Any:
+        kind = model.WhichOneof("Type")
+        if kind != "mlProgram":
+            raise self.folder.damaged(f"holds a model of the kind {kind}, want mlProgram")
+        return model.mlProgram
 
-    def _border(self, side: str, function: str | None) -> tuple[Tensor, ...]:
-        description = self._model.description
-        if self._model.WhichOneof("Type") == "mlProgram":
-            description = self.sources(function)[0].description
-        return tuple(self._feature(item) for item in getattr(description, side))
+    def _source(self, program: Any, description: Any, function: str) -> Source:
+        name = function or "main"
+        if name not in program.functions:
+            raise self._no_function(name, sorted(program.functions))
+        body = program.functions[name]
+        blocks = body.block_specializations
+        if body.opset not in blocks:
+            raise self.folder.damaged(f"has no operations for {body.opset[:64]!a} in {name[:64]!a}")
+        described = {item.name: item for item in description.functions}
+        return Source(
+            inputs={item.name: read_type(item.type) for item in body.inputs},
+            block=blocks[body.opset],
+            described=described.get(name, description),
+        )
 
-    def _feature(self, item: Any) -> Tensor:
+    def _function(self, name: str) -> Function:
+        sources = self.sources(name)
+        described = self._model.description if len(sources) > 1 else sources[0].described
+        taken: dict[str, TensorType] = {}
+        given: dict[str, TensorType] = {}
+        for source in sources:
+            taken = {**source.inputs, **taken}  # the first that takes it
+            given |= _outputs_of(source)  # the last that gives it
+        return Function(
+            name=name,
+            inputs=tuple(self._feature(item, taken) for item in described.input),
+            outputs=tuple(self._feature(item, given) for item in described.output),
+        )
+
+    def _feature(self, item: Any, types: Mapping[str, TensorType]) -> Tensor:
+        """Return an input or output, where an app and the program are told the same."""
+        kind = types.get(item.name)
+        if kind is None:
+            raise self.folder.damaged(f"has no value {item.name[:64]!a}, which its border names")
+        form = item.type.WhichOneof("Type")
+        if form != "multiArrayType":
+            raise BundleError(
+                f"the package {self.folder.name} has {item.name[:64]!a} of the kind {form} at its "
+                "border; the checker takes tensors only"
+            )
         array = item.type.multiArrayType
-        if item.type.WhichOneof("Type") != "multiArrayType" or array.dataType not in _DTYPES:
-            raise self._refuse(f"has the feature {item.name[:64]!a}, which is no tensor")
-        return Tensor(name=item.name, shape=tuple(array.shape), dtype=_DTYPES[array.dataType])
+        dtype = _FEATURE_TYPES.get(array.dataType, f"type {array.dataType}")
+        if dtype != kind.dtype or (array.shape and not kind.fits(tuple(array.shape))):
+            raise self.folder.damaged(
+                f"says {dtype} {tuple(array.shape)[:8]} of {item.name[:64]!a}, its program "
+                f"{kind.dtype} {kind.shape[:8]}"
+            )
+        return Tensor(name=item.name, shape=kind.shape, dtype=kind.dtype)
 
-    def _refuse(self, what: str) -> BundleError:
-        return BundleError(f"{self.path.name} {what}; export the package again")
+    def _no_function(self, name: str | None, known: Sequence[str]) -> BundleError:
+        return BundleError(
+            f"the package {self.folder.name} has no function {(name or '')[:64]!a}; it has "
+            f"{', '.join(known)[:200] or 'none'}"
+        )
 
 
 def open_package(path: Path) -> Package:
-    """Open a package and check its structure.
+    """Open a package and check its structure; weights are not read.
 
     Args:
         path: The .mlpackage folder.
 
     Raises:
-        TargetUnavailableError: If coremltools is missing, which has the format of descriptions.
-        BundleError: If the folder is damaged, unsafe, or holds no model.
+        TargetUnavailableError: If coremltools is missing, which has the format's messages.
+        BundleError: If the folder is damaged or unsafe, or holds no ML program.
     """
-    root = _read_root(path)
-    specification = _locate(path / "Data", root, path.name)
-    if (size := specification.stat().st_size) > MAX_MODEL_BYTES:
-        raise BundleError(
-            f"{path.name} has a description of {size} bytes, allowed: {MAX_MODEL_BYTES}; "
-            "export the package again"
-        )
-    from google.protobuf.message import DecodeError
-
-    model: Any = load_protocol()[0].Model()
-    try:
-        model.ParseFromString(specification.read_bytes())
-    except (DecodeError, RecursionError) as exc:
-        raise BundleError(
-            f"{path.name} has a damaged description; export the package again"
-        ) from exc
-    return Package(path, model, specification.parent / "weights")
+    folder = PackageFolder(path)
+    return Package(folder, folder.read_model())
 
 
-def _read_root(path: Path) -> str:
-    """Return where the model is, below `Data`."""
-    manifest = _locate(path, "Manifest.json", path.name)
-    problem = BundleError(f"{path.name} has a damaged Manifest.json; export the package again")
-    if manifest.stat().st_size > MAX_MANIFEST_BYTES:
-        raise problem
-    try:
-        content = json.loads(manifest.read_bytes())
-        root = content["itemInfoEntries"][content["rootModelIdentifier"]]["path"]
-    except (ValueError, KeyError, TypeError, RecursionError) as exc:
-        raise problem from exc
-    if not isinstance(root, str):
-        raise problem
-    return root
+def is_constant(operation: Any) -> bool:
+    """Return whether an operation stands for a constant, compressed or not."""
+    return operation.type == "const" or operation.type.startswith("constexpr_")
 
 
-def _locate(folder: Path, relative: str, package: str) -> Path:
-    """Return a file of a package.
-
-    Raises:
-        BundleError: If its place is outside the folder, or no regular file.
-    """
-    parts = PurePosixPath(relative).parts
-    if not parts or relative.startswith("/") or any(x in ("..", ".") for x in parts):
-        raise BundleError(f"{package} names the file {relative[:80]!a} outside; do not use it")
-    if "\\" in relative or "\0" in relative or ":" in relative:
-        raise BundleError(f"{package} names the file {relative[:80]!a}; do not use it")
-    found = folder
-    for part in parts:
-        found = found / part
-        if found.is_symlink():
-            raise BundleError(f"{package} has a link at {relative[:80]}; copy it without links")
-    if not found.is_file():
-        raise BundleError(f"{package} lacks {relative[:80]}; export the package again")
+def _outputs_of(source: Source) -> dict[str, TensorType]:
+    """Return the types of what a program gives, without reading all of it."""
+    wanted = set(source.block.outputs)
+    found = {name: kind for name, kind in source.inputs.items() if name in wanted}
+    for operation in reversed(source.block.operations):
+        for output in operation.outputs:
+            if output.name in wanted:
+                found[output.name] = read_type(output.type)
+        if len(found) == len(wanted):
+            break
     return found
 
 
-def _inputs_of(source: Source) -> Sequence[Any]:
-    return source.program.functions[source.function].inputs
-
-
-def _small_value(operation: Any) -> Any:
-    """Return a constant that is in the description; None for what a file holds."""
-    value = operation.attributes["val"] if "val" in operation.attributes else None  # noqa: SIM401 - a map of messages makes what it is asked for
-    if value is None or value.WhichOneof("value") != "immediateValue":
+def _small_value(operation: Any) -> Constant | None:
+    """Return the value of a small constant that the description holds."""
+    if operation.type != "const" or "val" not in operation.attributes:
         return None
-    return read_immediate(value)
+    value = operation.attributes["val"]
+    if value.WhichOneof("value") != "immediateValue" or not operation.outputs:
+        return None
+    return _shown(value)
+
+
+def _shown(value: Any) -> Constant | None:
+    if value.immediateValue.WhichOneof("value") != "tensor":
+        return None
+    found = read_immediate(value)
+    return found if isinstance(found, str) or found.size <= _SMALL else None
 
 
 def _describe(
-    operation: Any, types: Mapping[str, TensorType], constants: Mapping[str, Any]
+    operation: Any, types: Mapping[str, TensorType], constants: Mapping[str, Constant | None]
 ) -> Operation:
     inputs: dict[str, tuple[Tensor, ...]] = {}
-    small: dict[str, Any] = {}
+    values: dict[str, Constant] = {}
     for parameter, argument in operation.inputs.items():
         found: list[Tensor] = []
         for item in argument.arguments:
             if item.WhichOneof("binding") == "value":
-                kind, name, constant = tensor_type(item.value.type), "", True
+                name, kind, value = "", read_type(item.value.type), None
                 if item.value.WhichOneof("value") == "immediateValue":
-                    small[parameter] = read_immediate(item.value)
+                    value = _shown(item.value)
             else:
-                name, constant = item.name, item.name in constants
-                kind = types.get(name, TensorType(dtype="unknown", shape=()))
-                if constants.get(name) is not None:
-                    small[parameter] = constants[name]
+                name, value = item.name, constants.get(item.name)
+                kind = types.get(name, TensorType(dtype="nothing", shape=()))
+            constant = not name or name in constants
             found.append(Tensor(name=name, shape=kind.shape, dtype=kind.dtype, constant=constant))
+            if value is not None and len(argument.arguments) == 1:
+                values[parameter] = value
         inputs[parameter] = tuple(found)
-    return Operation(
-        type=operation.type,
-        name=_name_of(operation),
-        inputs=inputs,
-        outputs=tuple(
-            Tensor(name=x.name, shape=types[x.name].shape, dtype=types[x.name].dtype)
-            for x in operation.outputs
-        ),
-        constants=small,
+    outputs = tuple(
+        Tensor(name=item.name, shape=types[item.name].shape, dtype=types[item.name].dtype)
+        for item in operation.outputs
     )
-
-
-def _name_of(operation: Any) -> str:
-    return operation.outputs[0].name if operation.outputs else ""
+    name = outputs[0].name if outputs else ""
+    return Operation(
+        type=operation.type, name=name, inputs=inputs, outputs=outputs, constants=values
+    )

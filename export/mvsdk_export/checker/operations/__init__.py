@@ -1,23 +1,63 @@
-"""Operations of ML programs, by the format's description (iOS 15 to 18)."""
+"""Operations of ML programs, by the format's own description of iOS 15 to iOS 18.
+
+One table of type -> function: `binding` says how their parameters are filled. They take and give
+tensors; float16 values come as float32, and rounding results is not their affair.
+
+Reference:
+    coremltools, converters/mil/mil/ops/defs/iOS15 ... iOS18.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
-from mvsdk_export.checker.arguments import Arguments
+from mvsdk_export.checker.binding import Function
+from mvsdk_export.checker.operations.activations import ACTIVATIONS
+from mvsdk_export.checker.operations.constexpr import CONSTEXPR
 from mvsdk_export.checker.operations.elementwise import ELEMENTWISE
+from mvsdk_export.checker.operations.gathering import GATHERING
 from mvsdk_export.checker.operations.linear import LINEAR
-from mvsdk_export.checker.operations.places import PLACES
+from mvsdk_export.checker.operations.making import MAKING
 from mvsdk_export.checker.operations.reductions import REDUCTIONS
+from mvsdk_export.checker.operations.resizing import RESIZING
 from mvsdk_export.checker.operations.shapes import SHAPES
+from mvsdk_export.checker.operations.slicing import SLICING
 from mvsdk_export.checker.operations.spatial import SPATIAL
 
-OPERATIONS: Mapping[str, Callable[[Arguments], Any]] = {
+__all__ = ["CONSTEXPR", "EXACT", "OPERATIONS"]
+
+OPERATIONS: Mapping[str, Function] = {
+    **ACTIVATIONS,
     **ELEMENTWISE,
+    **GATHERING,
     **LINEAR,
-    **PLACES,
+    **MAKING,
     **REDUCTIONS,
+    **RESIZING,
     **SHAPES,
+    **SLICING,
     **SPATIAL,
 }
+
+EXACT = frozenset(
+    {
+        *SHAPES,
+        *SLICING,
+        *("gather", "gather_along_axis", "gather_nd", "topk", "band_part"),
+        *(
+            "identity",
+            "abs",
+            "ceil",
+            "floor",
+            "round",
+            "sign",
+            "maximum",
+            "minimum",
+            "select",
+            "relu",
+        ),
+        *("reduce_max", "reduce_min", "max_pool", "upsample_nearest_neighbor"),
+        *("resize_nearest_neighbor", "space_to_batch", "batch_to_space"),
+    }
+)
+"""Operations whose results have the precision of what they are given: rounding changes nothing."""

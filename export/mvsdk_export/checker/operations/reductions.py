@@ -1,123 +1,160 @@
-"""Reductions over axes, and normalisations."""
+"""Reductions along axes, normalisations, and sorting."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mvsdk_export.checker.arguments import Arguments
+from mvsdk_export.checker.binding import Function, Ints
 
 
-def _reduction(
-    function: Callable[[Tensor, list[int], bool], Tensor],
-) -> Callable[[Arguments], Tensor]:
-    def run(a: Arguments) -> Tensor:
-        x = a.tensor()
-        axes = a.ints("axes", list(range(x.dim())))
-        return function(x, axes, a.bool("keep_dims"))
+def _over_axes(compute: Callable[[Tensor, Ints, bool], Tensor]) -> Function:
+    """Return a reduction over some axes, all where none are given; whole numbers stay whole."""
+
+    def run(x: Tensor, axes: Ints | None = None, keep_dims: bool = False) -> Tensor:
+        every = tuple(range(x.ndim)) if axes is None else axes
+        if x.is_floating_point():
+            return compute(x, every, keep_dims)
+        return compute(x.double(), every, keep_dims).to(x.dtype)
 
     return run
 
 
-def _product(x: Tensor, axes: list[int], keep: bool) -> Tensor:
-    for axis in sorted((axis % x.dim() for axis in axes), reverse=True):
-        x = x.prod(dim=axis, keepdim=keep)
-    return x
+def _prod(x: Tensor, axes: Ints, keep: bool) -> Tensor:
+    for axis in axes:
+        x = x.prod(dim=axis, keepdim=True)
+    return x if keep else _drop(x, axes)
 
 
-def _argument(function: Callable[..., Tensor]) -> Callable[[Arguments], Tensor]:
-    return lambda a: function(a.tensor(), dim=a.int("axis", -1), keepdim=a.bool("keep_dims"))
+def _drop(x: Tensor, axes: Ints) -> Tensor:
+    return x.squeeze(tuple(axes)) if axes else x
 
 
-def _softmax(a: Arguments) -> Tensor:
-    return a.tensor().softmax(dim=a.int("axis", -1))
+def _over_axis(compute: Callable[[Tensor, int, bool], Tensor]) -> Function:
+    """Return a search along one axis: where the first of the extremes is."""
+
+    def run(
+        x: Tensor,
+        axis: int = -1,
+        keep_dims: bool = False,
+        output_dtype: Literal["int32", "uint16"] = "int32",
+    ) -> Tensor:
+        return compute(x, axis, keep_dims)
+
+    return run
 
 
-def _layer_norm(a: Arguments) -> Tensor:
-    x = a.tensor()
-    axes = sorted(axis % x.dim() for axis in a.ints("axes", list(range(x.dim()))))
-    mean = x.mean(dim=axes, keepdim=True)
-    variance = (x - mean).square().mean(dim=axes, keepdim=True)
-    x = (x - mean) * torch.rsqrt(variance + a.float("epsilon", 1e-5))
-    along = [size if axis in axes else 1 for axis, size in enumerate(x.shape)]
-    if a.has("gamma"):
-        x = x * a.tensor("gamma").reshape(along)
-    if a.has("beta"):
-        x = x + a.tensor("beta").reshape(along)
-    return x
+def _cumsum(x: Tensor, axis: int = 0, exclusive: bool = False, reverse: bool = False) -> Tensor:
+    x = x.flip(axis) if reverse else x
+    total = x.cumsum(axis)
+    if exclusive:  # shifted by one, not the value subtracted: that would not be exact
+        first = torch.zeros_like(total.narrow(axis, 0, 1))
+        total = torch.cat([first, total.narrow(axis, 0, x.shape[axis] - 1)], dim=axis)
+    return total.flip(axis) if reverse else total
 
 
-def _instance_norm(a: Arguments) -> Tensor:
-    x = a.tensor()
-    weight = a.tensor("gamma") if a.has("gamma") else None
-    bias = a.tensor("beta") if a.has("beta") else None
-    return F.instance_norm(x, weight=weight, bias=bias, eps=a.float("epsilon", 1e-5))
+def _argsort(x: Tensor, axis: int = -1, ascending: bool = False) -> Tensor:
+    return torch.argsort(x, dim=axis, descending=not ascending, stable=True)
 
 
-def _batch_norm(a: Arguments) -> Tensor:
-    weight = a.tensor("gamma") if a.has("gamma") else None
-    bias = a.tensor("beta") if a.has("beta") else None
-    return F.batch_norm(
-        a.tensor(),
-        a.tensor("mean"),
-        a.tensor("variance"),
-        weight=weight,
-        bias=bias,
-        eps=a.float("epsilon", 1e-5),
-    )
+def _topk(
+    x: Tensor,
+    k: int = 1,
+    axis: int = -1,
+    ascending: bool = False,
+    sort: bool = True,
+    return_indices: bool = True,
+    output_indices_dtype: Literal["int32", "uint16"] = "int32",
+) -> tuple[Tensor, ...]:
+    """Return the extremes along an axis; always sorted, as MIL allows where `sort` is false."""
+    count = x.shape[axis] if k == -1 else k
+    order = _argsort(x, axis, ascending).narrow(axis, 0, count)
+    values = x.gather(axis, order)
+    return (values, order) if return_indices else (values,)
 
 
-def _l2_norm(a: Arguments) -> Tensor:
-    x = a.tensor()
-    axes = [-3, -2, -1][-x.dim() :]
-    return x / torch.sqrt(x.square().sum(dim=axes, keepdim=True) + a.float("epsilon", 1e-6))
+# --- normalisations -------------------------------------------------------------------------------
 
 
-def _local_response_norm(a: Arguments) -> Tensor:
-    return F.local_response_norm(
-        a.tensor(),
-        a.int("size"),
-        alpha=a.float("alpha", 1e-4),
-        beta=a.float("beta", 0.75),
-        k=a.float("k", 1.0),
-    )
+def _per_channel(values: Tensor, x: Tensor) -> Tensor:
+    return values.reshape(1, -1, *[1] * (x.ndim - 2))
 
 
-def _cumsum(a: Arguments) -> Tensor:
-    x, axis = a.tensor(), a.int("axis", 0)
-    if a.bool("reverse"):
-        x = x.flip(axis)
-    summed = x.cumsum(dim=axis)
-    if a.bool("exclusive"):
-        summed = summed - x
-    return summed.flip(axis) if a.bool("reverse") else summed
+def _batch_norm(
+    x: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    gamma: Tensor | None = None,
+    beta: Tensor | None = None,
+    epsilon: float = 1e-5,
+) -> Tensor:
+    return F.batch_norm(x, mean, variance, gamma, beta, training=False, eps=epsilon)
 
 
-REDUCTIONS: Mapping[str, Callable[[Arguments], Tensor]] = {
+def _instance_norm(
+    x: Tensor, gamma: Tensor | None = None, beta: Tensor | None = None, epsilon: float = 1e-5
+) -> Tensor:
+    """Normalise each channel of each batch entry over its places, with the biased variance."""
+    axes = tuple(range(2, x.ndim))
+    variance, mean = torch.var_mean(x, axes, correction=0, keepdim=True)
+    x = (x - mean) * torch.rsqrt(variance + epsilon)
+    x = x if gamma is None else x * _per_channel(gamma, x)
+    return x if beta is None else x + _per_channel(beta, x)
+
+
+def _layer_norm(
+    x: Tensor,
+    axes: Ints | None = None,
+    gamma: Tensor | None = None,
+    beta: Tensor | None = None,
+    epsilon: float = 1e-5,
+) -> Tensor:
+    """Normalise over axes; `gamma` and `beta` have the sizes of those axes."""
+    every = sorted(axis % x.ndim for axis in (range(x.ndim) if axes is None else axes))
+    sizes = [x.shape[axis] for axis in every]
+    if every == list(range(x.ndim - len(every), x.ndim)):
+        return F.layer_norm(x, sizes, gamma, beta, epsilon)
+    variance, mean = torch.var_mean(x, every, correction=0, keepdim=True)
+    x = (x - mean) * torch.rsqrt(variance + epsilon)
+    spread = [size if axis in every else 1 for axis, size in enumerate(x.shape)]
+    x = x if gamma is None else x * gamma.reshape(spread)
+    return x if beta is None else x + beta.reshape(spread)
+
+
+def _l2_norm(x: Tensor, epsilon: float = 1e-6) -> Tensor:
+    """Divide by the length over the last three axes."""
+    return x * torch.rsqrt(x.square().sum(dim=(-3, -2, -1), keepdim=True) + epsilon)
+
+
+def _local_response_norm(
+    x: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
+) -> Tensor:
+    return F.local_response_norm(x, size, alpha=alpha, beta=beta, k=k)
+
+
+REDUCTIONS: Mapping[str, Function] = {
+    "argsort": _argsort,
     "batch_norm": _batch_norm,
     "cumsum": _cumsum,
     "instance_norm": _instance_norm,
     "l2_norm": _l2_norm,
     "layer_norm": _layer_norm,
     "local_response_norm": _local_response_norm,
-    "reduce_argmax": _argument(torch.argmax),
-    "reduce_argmin": _argument(torch.argmin),
-    "reduce_l1_norm": _reduction(lambda x, axes, keep: x.abs().sum(dim=axes, keepdim=keep)),
-    "reduce_l2_norm": _reduction(
-        lambda x, axes, keep: x.square().sum(dim=axes, keepdim=keep).sqrt()
-    ),
-    "reduce_log_sum": _reduction(lambda x, axes, keep: x.sum(dim=axes, keepdim=keep).log()),
-    "reduce_log_sum_exp": _reduction(
-        lambda x, axes, keep: torch.logsumexp(x, dim=axes, keepdim=keep)
-    ),
-    "reduce_max": _reduction(lambda x, axes, keep: x.amax(dim=axes, keepdim=keep)),
-    "reduce_mean": _reduction(lambda x, axes, keep: x.mean(dim=axes, keepdim=keep)),
-    "reduce_min": _reduction(lambda x, axes, keep: x.amin(dim=axes, keepdim=keep)),
-    "reduce_prod": _reduction(_product),
-    "reduce_sum": _reduction(lambda x, axes, keep: x.sum(dim=axes, keepdim=keep)),
-    "reduce_sum_square": _reduction(lambda x, axes, keep: x.square().sum(dim=axes, keepdim=keep)),
-    "softmax": _softmax,
+    "reduce_argmax": _over_axis(lambda x, axis, keep: x.argmax(axis, keepdim=keep)),
+    "reduce_argmin": _over_axis(lambda x, axis, keep: x.argmin(axis, keepdim=keep)),
+    "reduce_l1_norm": _over_axes(lambda x, axes, keep: x.abs().sum(axes, keepdim=keep)),
+    "reduce_l2_norm": _over_axes(lambda x, axes, keep: x.square().sum(axes, keepdim=keep).sqrt()),
+    "reduce_log_sum": _over_axes(lambda x, axes, keep: x.sum(axes, keepdim=keep).log()),
+    "reduce_log_sum_exp": _over_axes(lambda x, axes, keep: x.logsumexp(axes, keepdim=keep)),
+    "reduce_max": _over_axes(lambda x, axes, keep: x.amax(axes, keepdim=keep)),
+    "reduce_mean": _over_axes(lambda x, axes, keep: x.mean(axes, keepdim=keep)),
+    "reduce_min": _over_axes(lambda x, axes, keep: x.amin(axes, keepdim=keep)),
+    "reduce_prod": _over_axes(_prod),
+    "reduce_sum": _over_axes(lambda x, axes, keep: x.sum(axes, keepdim=keep)),
+    "reduce_sum_square": _over_axes(lambda x, axes, keep: x.square().sum(axes, keepdim=keep)),
+    "topk": _topk,
 }

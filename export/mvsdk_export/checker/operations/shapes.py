@@ -1,180 +1,117 @@
-"""Operations that move elements: shapes, slices, joints."""
+"""Operations that change the order or the axes of values, and nothing else."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+import math
+from collections.abc import Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from mvsdk_export.checker.arguments import Arguments
+from mvsdk_export.checker.binding import Function, Ints, Tensors
 
 
-def _reshape(a: Arguments) -> Tensor:
-    x = a.tensor()
-    wanted = a.ints("shape")
-    return x.reshape([x.shape[i] if size == 0 else size for i, size in enumerate(wanted)])
-
-
-def _reshape_like(a: Arguments) -> Tensor:
-    x = a.tensor()
-    sizes: list[int] = []
-    begins, ends = a.ints("begins"), a.ints("ends")
-    for other, begin, end in zip(a.all("ref_tensors"), begins, ends, strict=True):
-        shape = list(other.shape)
-        sizes += shape[begin : end or None]
+def _reshape(x: Tensor, shape: Ints) -> Tensor:
+    """Change sizes: 0 stands for the size that is there, counted from the last axis."""
+    sizes = list(shape)
+    for back in range(1, len(sizes) + 1):
+        if sizes[-back] == 0 and x.numel():
+            sizes[-back] = x.shape[-back] if back <= x.ndim else 1
     return x.reshape(sizes)
 
 
-def _expand_dims(a: Arguments) -> Tensor:
-    x, axes = a.tensor(), a.ints("axes")
-    for axis in sorted(axis % (x.dim() + len(axes)) for axis in axes):
+def _transpose(x: Tensor, perm: Ints) -> Tensor:
+    return x.permute(perm)
+
+
+def _expand_dims(x: Tensor, axes: Ints) -> Tensor:
+    rank = x.ndim + len(axes)
+    for axis in sorted(axis % rank for axis in axes):
         x = x.unsqueeze(axis)
     return x
 
 
-def _squeeze(a: Arguments) -> Tensor:
-    x = a.tensor()
-    if not a.has("axes"):
-        return x.squeeze()
-    return x.squeeze(tuple(axis % x.dim() for axis in a.ints("axes")))
+def _squeeze(x: Tensor, axes: Ints | None = None) -> Tensor:
+    """Drop axes of one element; others stay."""
+    return x.squeeze() if axes is None else x.squeeze(axes)
 
 
-def _concat(a: Arguments) -> Tensor:
-    values, axis = a.all("values"), a.int("axis")
-    if not a.bool("interleave"):
+def _flatten2d(x: Tensor, axis: int = 1) -> Tensor:
+    split = axis % x.ndim if axis < 0 else axis
+    return x.reshape(math.prod(x.shape[:split]), -1)
+
+
+def _concat(values: Tensors, axis: int, interleave: bool = False) -> Tensor:
+    """Join along an axis; interleaved: first of each, second of each, and so on."""
+    if not interleave:
         return torch.cat(values, dim=axis)
-    axis %= values[0].dim()
-    return torch.stack(values, dim=axis + 1).flatten(axis, axis + 1)
+    place = axis % values[0].ndim
+    return torch.stack(values, dim=place + 1).flatten(place, place + 1)
 
 
-def _split(a: Arguments) -> list[Tensor]:
-    x, axis = a.tensor(), a.int("axis")
-    if a.has("split_sizes"):
-        return list(x.split(a.ints("split_sizes"), dim=axis))
-    return list(x.chunk(a.int("num_splits"), dim=axis))
+def _stack(values: Tensors, axis: int) -> Tensor:
+    return torch.stack(values, dim=axis)
 
 
-def _slice_by_index(a: Arguments) -> Tensor:
-    x = a.tensor()
-    places, squeezed = slices_of(a, list(x.shape))
-    for axis, place in enumerate(places):
-        x = x.index_select(axis, place)
-    return x.squeeze(tuple(squeezed)) if squeezed else x
+def _split(
+    x: Tensor, axis: int, num_splits: int | None = None, split_sizes: Ints | None = None
+) -> tuple[Tensor, ...]:
+    if split_sizes is not None:
+        return x.split(list(split_sizes), dim=axis)
+    if not num_splits or x.shape[axis] % num_splits:
+        raise ValueError(f"{num_splits} parts of an axis of {x.shape[axis]}")
+    return x.split(x.shape[axis] // num_splits, dim=axis)
 
 
-def slices_of(a: Arguments, shape: list[int]) -> tuple[list[Tensor], list[int]]:
-    """Return the places along each axis that `begin`, `end`, `stride` and the masks mean.
-
-    Args:
-        a: Arguments.
-        shape: Of what is sliced.
-
-    Returns:
-        Places, and axes that are dropped.
-    """
-    rank = len(shape)
-    begins, ends = a.ints("begin"), a.ints("end")
-    strides = a.ints("stride", [1] * rank)
-    open_begin, open_end = a.bools("begin_mask", rank), a.bools("end_mask", rank)
-    squeeze = a.bools("squeeze_mask", rank)
-    places: list[Tensor] = []
-    for axis, size in enumerate(shape):
-        stride = strides[axis]
-        begin = None if open_begin[axis] else begins[axis]
-        end = None if open_end[axis] else ends[axis]
-        if squeeze[axis]:
-            first = (begin or 0) % size if begin is not None else 0
-            places.append(torch.tensor([first]))
-            continue
-        found = range(size)[slice(begin, end, stride)]
-        places.append(torch.tensor(list(found), dtype=torch.int64))
-    return places, [axis for axis in range(rank) if squeeze[axis]]
+def _reverse(x: Tensor, axes: Ints | None = None) -> Tensor:
+    return x.flip(tuple(range(x.ndim)) if axes is None else axes)
 
 
-def _slice_by_size(a: Arguments) -> Tensor:
-    x = a.tensor()
-    for axis, (begin, size) in enumerate(zip(a.ints("begin"), a.ints("size"), strict=True)):
-        begin %= x.shape[axis]
-        x = x.narrow(axis, begin, x.shape[axis] - begin if size == -1 else size)
-    return x
+def _sliding_windows(x: Tensor, axis: int, size: int, stride: int = 1) -> Tensor:
+    place = axis % x.ndim
+    return x.unfold(place, size, stride).movedim(-1, place + 1)
 
 
-def _slice_update(a: Arguments) -> Tensor:
-    x = a.tensor().clone()
-    places, squeezed = slices_of(a, list(x.shape))
-    update = a.tensor("update")
-    for axis in squeezed:
-        update = update.unsqueeze(axis)
-    x[torch.meshgrid(*places, indexing="ij")] = update.expand([len(p) for p in places])
-    return x
+# --- between channels and places ------------------------------------------------------------------
 
 
-def _tile(a: Arguments) -> Tensor:
-    return a.tensor().repeat(a.ints("reps"))
+def _pixel_shuffle(x: Tensor, upscale_factor: int) -> Tensor:
+    """Move channels to places, as PyTorch: the channel of the result is the outermost."""
+    return torch.pixel_shuffle(x, upscale_factor)
 
 
-def _pad(a: Arguments) -> Tensor:
-    x, pad, mode = a.tensor(), a.ints("pad"), a.text("mode", "constant")
-    pairs = list(zip(pad[::2], pad[1::2], strict=True))
-    flat = [amount for pair in reversed(pairs) for amount in pair]
-    if mode == "constant":
-        return F.pad(x, flat, value=a.float("constant_val"))
-    lead = x.dim() - len(pairs)
-    for axis, (before, after) in enumerate(pairs, start=lead):
-        size = x.shape[axis]
-        places = torch.arange(-before, size + after)
-        if mode == "replicate":
-            places = places.clamp(0, size - 1)
-        else:
-            places = places.abs()
-            places = torch.where(places >= size, 2 * (size - 1) - places, places)
-        x = x.index_select(axis, places)
-    return x
+def _pixel_unshuffle(x: Tensor, downscale_factor: int) -> Tensor:
+    return torch.pixel_unshuffle(x, downscale_factor)
 
 
-def _range_1d(a: Arguments) -> Tensor:
-    start, end, step = (a.tensor(name) for name in ("start", "end", "step"))
-    return torch.arange(start.item(), end.item(), step.item())
+def _depth_to_space(x: Tensor, block_size: int) -> Tensor:
+    """Move channels to places, as TensorFlow: the channel of the result is the innermost."""
+    n, c, h, w = x.shape
+    b = block_size
+    x = x.reshape(n, b, b, c // (b * b), h, w).permute(0, 3, 4, 1, 5, 2)
+    return x.reshape(n, c // (b * b), h * b, w * b)
 
 
-def _fill(a: Arguments) -> Tensor:
-    return torch.full(a.ints("shape"), a.get("value", torch.zeros(())).item())
+def _space_to_depth(x: Tensor, block_size: int) -> Tensor:
+    n, c, h, w = x.shape
+    b = block_size
+    x = x.reshape(n, c, h // b, b, w // b, b).permute(0, 3, 5, 1, 2, 4)
+    return x.reshape(n, c * b * b, h // b, w // b)
 
 
-def _fill_like(a: Arguments) -> Tensor:
-    return torch.full(a.tensor("ref_tensor").shape, a.get("value", torch.zeros(())).item())
-
-
-def _band_part(a: Arguments) -> Tensor:
-    x = a.tensor()
-    lower, upper = a.int("lower", -1), a.int("upper", -1)
-    rows, columns = torch.arange(x.shape[-2])[:, None], torch.arange(x.shape[-1])
-    kept = ((lower < 0) | (rows - columns <= lower)) & ((upper < 0) | (columns - rows <= upper))
-    return torch.where(kept, x, torch.zeros((), dtype=x.dtype))
-
-
-SHAPES: Mapping[str, Callable[[Arguments], Any]] = {
-    "band_part": _band_part,
+SHAPES: Mapping[str, Function] = {
     "concat": _concat,
+    "depth_to_space": _depth_to_space,
     "expand_dims": _expand_dims,
-    "fill": _fill,
-    "fill_like": _fill_like,
-    "flatten2d": lambda a: a.tensor().reshape(a.tensor().shape[: a.int("axis", 1)].numel(), -1),
-    "pad": _pad,
-    "range_1d": _range_1d,
+    "flatten2d": _flatten2d,
+    "pixel_shuffle": _pixel_shuffle,
+    "pixel_unshuffle": _pixel_unshuffle,
     "reshape": _reshape,
-    "reshape_like": _reshape_like,
-    "reverse": lambda a: a.tensor().flip(a.ints("axes", list(range(a.tensor().dim())))),
-    "shape": lambda a: torch.tensor(a.tensor().shape),
-    "slice_by_index": _slice_by_index,
-    "slice_by_size": _slice_by_size,
-    "slice_update": _slice_update,
+    "reverse": _reverse,
+    "sliding_windows": _sliding_windows,
+    "space_to_depth": _space_to_depth,
     "split": _split,
     "squeeze": _squeeze,
-    "stack": lambda a: torch.stack(a.all("values"), dim=a.int("axis")),
-    "tile": _tile,
-    "transpose": lambda a: a.tensor().permute(a.ints("perm")),
+    "stack": _stack,
+    "transpose": _transpose,
 }

@@ -56,14 +56,15 @@ def finish_package(source: Path, target: Path, *, chunk_bytes: int) -> PackageRe
         make_pipeline(source, chunks, target)
         _check_chunks(source, target)
     package = open_package(target)
+    function = package.functions[package.default_function]
     operations = [_facts(operation) for operation in package.operations()]
     # Files of weights are one for each chunk; what is checked beside them is the same for all.
     largest = max((file.stat().st_size for file in weight_files(target)), default=0)
     findings = check_limits(operations, weight_bytes=largest)
     check_findings(findings)
     return PackageReport(
-        inputs=_specs(package.inputs()),
-        outputs=_specs(package.outputs()),
+        inputs=_specs(function.inputs),
+        outputs=_specs(function.outputs),
         residency=predict_residency(operations),
         findings=findings,
         chunks=chunks,
@@ -76,7 +77,7 @@ def _check_chunks(whole: Path, cut: Path) -> None:
     Raises:
         ExportError: If they differ.
     """
-    from mvsdk_export.checker.evaluate import load_program
+    from mvsdk_export.checker.program import load_program
 
     program = load_program(whole)
     feed = _noise({item.name: (item.shape, item.dtype) for item in program.inputs})
@@ -111,7 +112,7 @@ def _facts(operation: Operation) -> engine.Operation:
         },
         outputs=tuple(_tensor_facts(tensor) for tensor in operation.outputs),
         constants={
-            parameter: value if isinstance(value, str | list) else value.tolist()
+            parameter: value if isinstance(value, str) else value.tolist()
             for parameter, value in operation.constants.items()
         },
     )

@@ -70,7 +70,7 @@ def write_package(model: Model, weights: Sequence[Path], path: Path) -> None:
 
 
 def read_model(path: Path) -> Model:
-    """Read the description of a package of our own making (untrusted ones: mvsdk_export.mil)."""
+    """Read the description of a package of our own making; the checker reads others."""
     model: Any = load_protocol()[0].Model()
     model.ParseFromString((path / SPECIFICATION).read_bytes())
     return model
