@@ -192,7 +192,7 @@ def _record(
 def _machine(variant: Variant) -> str:
     """Return what ran a variant, with its version."""
     version = importlib.metadata.version
-    if variant.format == "coreml":
+    if "coreml" in (variant.format, variant.delegate):
         tools = f"coremltools {version('coremltools')}, PyTorch {version('torch')}"
         return f"checker of Core ML packages, {tools}, CPU"
     if variant.format == "coreai":

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import tempfile
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
@@ -13,11 +15,14 @@ from mvsdk.bundle import Bundle
 from mvsdk.errors import BackendError, MvsdkError
 from mvsdk.manifest import Variant
 
+if TYPE_CHECKING:
+    from mvsdk_export.checker.delegated import Borders
+
 NAME = "coreml-checker"
 
 
 class CoreMLChecker:
-    """Evaluates .mlpackage folders operation by operation, on the CPU."""
+    """Evaluates .mlpackage folders operation by operation on the CPU, inside .pte files too."""
 
     @property
     def name(self) -> str:
@@ -30,29 +35,53 @@ class CoreMLChecker:
 
     def unsupported_reason(self, variant: Variant) -> str | None:
         """Return why a variant cannot run here, or None if it can."""
-        if variant.format != "coreml":
-            return f"the checker runs the format coreml, not {variant.format}"
-        missing = [x for x in ("torch", "coremltools") if importlib.util.find_spec(x) is None]
+        delegated = variant.delegate == "coreml"
+        if variant.format != "coreml" and not delegated:
+            made = f"delegate {variant.delegate}" if variant.delegate else variant.format
+            return f"the checker runs the format coreml and the delegate coreml, not {made}"
+        wanted = ["torch", "coremltools", *(["executorch"] if delegated else [])]
+        missing = [x for x in wanted if importlib.util.find_spec(x) is None]
         if missing:
-            return f"the checker needs {', '.join(missing)}; run: pip install 'mvsdk[apple]'"
+            extras = "apple,executorch" if delegated else "apple"
+            return f"the checker needs {', '.join(missing)}; run: pip install 'mvsdk[{extras}]'"
         return None
 
     def load(self, bundle: Bundle, variant: Variant) -> GraphSession:
         """Load one graph; see `mvsdk.backends.Backend.load`."""
+        from mvsdk_export.checker.delegated import Borders, extract_package
         from mvsdk_export.checker.program import load_program
 
         label = label_of(variant)
         reason = self.unsupported_reason(variant)
         if reason is not None:
             raise BackendError(f"{label}: {reason}")
-        program = load_program(bundle.model(variant), variant.function)
+        given = [spec.name for spec in variant.inputs]
         names = [spec.name for spec in variant.outputs]
+        if variant.delegate is None:
+            program = load_program(bundle.model(variant), variant.function)
+            borders = Borders(inputs=tuple(given), outputs=tuple(names))
+        else:
+            with tempfile.TemporaryDirectory() as folder:
+                path, borders = extract_package(bundle.model(variant), Path(folder))
+                program = load_program(path)
+            _check_borders(label, variant, borders)
 
         def run(feeds: dict[str, NDArray[Any]]) -> Sequence[NDArray[Any]]:
+            named = zip(borders.inputs, given, strict=True)
             try:
-                made = program.run(feeds)
+                made = program.run({inside: feeds[name] for inside, name in named})
             except MvsdkError as exc:
                 raise BackendError(f"{label} failed to run: {exc}") from exc
-            return [made[name] for name in names]
+            return [made[name] for name in borders.outputs]
 
         return GraphSession(label, variant.inputs, variant.outputs, run)
+
+
+def _check_borders(label: str, variant: Variant, borders: Borders) -> None:
+    wanted = len(variant.inputs), len(variant.outputs)
+    found = len(borders.inputs), len(borders.outputs)
+    if wanted != found:
+        raise BackendError(
+            f"{label} takes {found[0]} inputs and gives {found[1]} outputs, its manifest says "
+            f"{wanted[0]} and {wanted[1]}; export it again"
+        )

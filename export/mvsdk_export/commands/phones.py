@@ -160,6 +160,11 @@ def read_variants(options: argparse.Namespace) -> tuple[VariantPlan, ...]:
     if options.resources is not None and format_ != "coreml":
         raise InputError("--resources goes with --format coreml; leave it out")
     delegate = _read_choice("--delegate", options.delegate or "xnnpack", DELEGATES)
+    if options.external_weights and delegate != "xnnpack":
+        raise InputError(
+            f"--external-weights goes with --delegate xnnpack, not {delegate}, which keeps its "
+            "weights to itself; leave it out"
+        )
     names: dict[Target, str] = {x: _kind_name(x, format_, delegate) for x in targets}
     for name in names.values():
         kind = KINDS[name]

@@ -78,19 +78,32 @@ def write_program(
     program: ExportedProgram,
     path: Path,
     *,
+    partitioners: Sequence[Any] | None = None,
     external_weights: bool = False,
     etrecord: bool = False,
 ) -> Residency:
-    """Lower an exported program for XNNPACK and write it; see `lower_xnnpack`."""
+    """Lower an exported program and write it; see `lower_xnnpack`.
+
+    Args:
+        exir: ExecuTorch's module.
+        program: The program.
+        path: The .pte file to write.
+        partitioners: What hands operators to delegates; None for XNNPACK's.
+        external_weights: As `lower_xnnpack` has it.
+        etrecord: Likewise.
+    """
+    if external_weights:
+        _put_outside_(program, path.stem)
     try:
         with quiet():
             edge = exir.to_edge_transform_and_lower(
                 program,
-                partitioner=_partitioners(),
+                partitioner=_partitioners() if partitioners is None else list(partitioners),
                 generate_etrecord=etrecord,
             )
             residency = _residency(edge.exported_program().graph_module)
-            config = exir.ExecutorchBackendConfig(external_constants=external_weights)
+            kept = (lambda _: path.stem) if external_weights else False
+            config = exir.ExecutorchBackendConfig(external_constants=kept)
             made = edge.to_executorch(config)
             del edge
     except Exception as exc:  # the passes of ExecuTorch raise all kinds
@@ -101,7 +114,6 @@ def write_program(
         made.write_to_file(sink)
     if external_weights:
         made.write_tensor_data_to_file(str(path.parent))
-        _name_weights(path)
     if etrecord:
         made.get_etrecord().save(str(path.with_name(ETRECORD)))
     return residency
@@ -220,11 +232,15 @@ def _operator(node: fx.Node) -> str:
     return name.removeprefix("aten.").split(".")[0]
 
 
-def _name_weights(path: Path) -> None:
-    """Give the file of weights the name of the program."""
-    found = [x for x in path.parent.iterdir() if x.suffix == ".ptd"]
-    if len(found) == 1:
-        found[0].rename(path.with_suffix(".ptd"))
+def _put_outside_(program: ExportedProgram, name: str) -> None:
+    """Mark the weights that a delegate takes as kept in a file of this name, in place."""
+    weights = {spec.arg.name for spec in program.graph_signature.input_specs if spec.target}
+    for node in program.graph.nodes:
+        if node.op == "placeholder" and node.name in weights:
+            node.meta["custom"] = {
+                **node.meta.get("custom", {}),
+                "delegate_constant_tag": name,
+            }
 
 
 def import_executorch(module: str) -> Any:
@@ -245,7 +261,9 @@ def import_executorch(module: str) -> Any:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Keep what ExecuTorch prints and warns of off the terminal."""
-    logging.getLogger("executorch").setLevel(logging.ERROR)
+    # torchao, which comes with it, registers what PyTorch now knows by itself.
+    for name in ("executorch", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     with (
         warnings.catch_warnings(),
         contextlib.redirect_stdout(io.StringIO()),

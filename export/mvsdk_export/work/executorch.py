@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from mvsdk.manifest import TensorSpec
-from mvsdk_export.errors import ExportError
 from mvsdk_export.targets.executorch import lower_xnnpack
 from mvsdk_export.targets.executorch_8bit import lower_xnnpack_8bit
+from mvsdk_export.targets.executorch_coreml import lower_coreml_delegate
 from mvsdk_export.work.common import Subject, crossing_feeds, open_subject
 
 PROGRAM = "model.pte"
@@ -34,9 +34,19 @@ def lower_executorch(
     decoder: str | None = None,
 ) -> dict[str, Any]:
     """Lower a component to an ExecuTorch program."""
-    if delegate != "xnnpack":
-        raise ExportError(f"no {delegate} yet")
-    del chip, deployment_target
+    del chip
+    if delegate == "coreml":
+        assert deployment_target is not None
+        found = open_subject(model, decoder, subject, pixels=torch.float32)
+        borders = _borders(found)
+        residency = lower_coreml_delegate(
+            found.network,
+            found.inputs,
+            output / PROGRAM,
+            deployment_target=deployment_target,
+            etrecord=etrecord,
+        )
+        return {"model": PROGRAM, **borders, "residency": asdict(residency)}
     options = {"external_weights": external_weights, "etrecord": etrecord}
     found = open_subject(model, decoder, subject, pixels=torch.uint8)
     borders = _borders(found)

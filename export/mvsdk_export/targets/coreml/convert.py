@@ -7,7 +7,7 @@ import io
 import math
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,21 @@ from mvsdk_export.targets.coreml.tools import (
     import_coremltools,
     tool_metadata,
 )
+
+
+def _gelu(x: Tensor, approximate: str = "none") -> Tensor:
+    """Write out the GELU by a hyperbolic tangent; coremltools makes one operator of it again.
+
+    coremltools 9.0 does not see which GELU an exported program wants, and takes the exact one.
+    """
+    if approximate != "tanh":
+        return NotImplemented
+    inner = math.sqrt(2 / math.pi) * (x + 0.044715 * torch.pow(x, 3))
+    return 0.5 * x * (1 + torch.tanh(inner))
+
+
+REWRITTEN: Mapping[Any, Callable[..., Tensor]] = {torch.ops.aten.gelu.default: _gelu}
+"""Operators that coremltools takes for others -> what they are written as."""
 
 
 def convert(
@@ -57,8 +72,7 @@ def convert(
             f"deployment target {deployment_target!a} is none of Core ML's that are known: "
             f"{', '.join(DEPLOYMENT_TARGETS)}; choose one with --deployment-target"
         )
-    table: dict[Any, Any] = {torch.ops.aten.gelu.default: _gelu}
-    program = capture(network, inputs).run_decompositions(table)
+    program = capture(network, inputs).run_decompositions(dict(REWRITTEN))
     with tempfile.TemporaryDirectory(dir=path.parent) as folder, _quiet():
         saved = Path(folder) / path.name
         try:
@@ -82,17 +96,6 @@ def convert(
         del model
         set_metadata(spec, {**tool_metadata(), **(metadata or {})})
         write_package(spec, weight_files(saved), path)
-
-
-def _gelu(x: Tensor, approximate: str = "none") -> Tensor:
-    """Write out the GELU by a hyperbolic tangent; coremltools makes one operator of it again.
-
-    coremltools 9.0 does not see which GELU an exported program wants, and takes the exact one.
-    """
-    if approximate != "tanh":
-        return NotImplemented
-    inner = math.sqrt(2 / math.pi) * (x + 0.044715 * torch.pow(x, 3))
-    return 0.5 * x * (1 + torch.tanh(inner))
 
 
 def _tensor_type(ct: Any, name: str, value: Tensor) -> Any:

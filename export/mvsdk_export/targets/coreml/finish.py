@@ -55,11 +55,24 @@ def finish_package(source: Path, target: Path, *, chunk_bytes: int) -> PackageRe
     else:
         make_pipeline(source, chunks, target)
         _check_chunks(source, target)
-    package = open_package(target)
+    return inspect_package(target, chunks=chunks)
+
+
+def inspect_package(path: Path, *, chunks: int = 1) -> PackageReport:
+    """Check a package against limits, and say what is in it.
+
+    Args:
+        path: The package.
+        chunks: How many it was cut into.
+
+    Raises:
+        ExportError: If a tensor has more than five axes, which Core ML refuses.
+    """
+    package = open_package(path)
     function = package.functions[package.default_function]
     operations = [_facts(operation) for operation in package.operations()]
     # Files of weights are one for each chunk; what is checked beside them is the same for all.
-    largest = max((file.stat().st_size for file in weight_files(target)), default=0)
+    largest = max((file.stat().st_size for file in weight_files(path)), default=0)
     findings = check_limits(operations, weight_bytes=largest)
     check_findings(findings)
     return PackageReport(

@@ -1,0 +1,249 @@
+"""ExecuTorch programs: what its runtime, and the checker of Core ML, compute of them."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("executorch", reason="needs the extra executorch")
+pytest.importorskip("coremltools", reason="needs the extra apple")
+
+from core_ml import Stack, examples, feeds, run_network  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
+
+from mvsdk.errors import BundleError  # noqa: E402
+from mvsdk_export.checker import load_program  # noqa: E402
+from mvsdk_export.checker.delegated import extract_package  # noqa: E402
+from mvsdk_export.errors import CompressionError, ExportError, UnsupportedOpError  # noqa: E402
+from mvsdk_export.targets.executorch import lower_xnnpack  # noqa: E402
+from mvsdk_export.targets.executorch_8bit import lower_xnnpack_8bit  # noqa: E402
+from mvsdk_export.targets.executorch_coreml import lower_coreml_delegate  # noqa: E402
+
+pytestmark = [
+    pytest.mark.torch,
+    pytest.mark.executorch,
+    # of PyTorch, inside what ExecuTorch does with it
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+]
+
+
+def _network() -> nn.Module:
+    """Return a network whose weights differ more than those of training do at first."""
+    network = Stack().eval()
+    with torch.no_grad():
+        network.first.weight.mul_(2.0)
+    return network
+
+
+def _run(path: Path, feed: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+    from executorch.runtime import Runtime
+
+    weights = path.with_suffix(".ptd")
+    beside = weights if weights.exists() else None
+    program = Runtime.get().load_program(path, data_path=beside)
+    (made,) = program.load_method("forward").execute([torch.from_numpy(x) for x in feed.values()])
+    return made.numpy()
+
+
+def _db(wanted: NDArray[Any], given: NDArray[Any]) -> float:
+    noise = np.square(wanted.astype(np.float64) - given).sum()
+    return 10 * np.log10(np.square(wanted.astype(np.float64)).sum() / noise)
+
+
+@pytest.fixture(scope="module")
+def xnnpack(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a float32 program for XNNPACK."""
+    path = tmp_path_factory.mktemp("xnnpack") / "model.pte"
+    lower_xnnpack(_network(), examples(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def delegated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a program that holds a Core ML package."""
+    path = tmp_path_factory.mktemp("coreml") / "model.pte"
+    lower_coreml_delegate(_network(), examples(), path, deployment_target="iOS18")
+    return path
+
+
+def test_float32_program_computes_what_pytorch_does(xnnpack: Path) -> None:
+    for feed in feeds():
+        assert _db(run_network(_network(), feed), _run(xnnpack, feed)) > 100
+
+
+def test_operators_left_outside_are_named_with_the_reason(tmp_path: Path) -> None:
+    class Lookup(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.words = nn.Embedding(16, 8)
+            self.out = nn.Linear(8, 8)
+
+        def forward(self, ids: Tensor) -> Tensor:
+            return self.out(self.words(ids))
+
+    ids = {"ids": torch.zeros(1, 4, dtype=torch.int32)}
+    residency = lower_xnnpack(Lookup().eval(), ids, tmp_path / "model.pte")
+    assert [(x.operator, x.reason) for x in residency.left_outside] == [
+        ("embedding", "XNNPACK looks nothing up")
+    ]
+    assert residency.npu_nodes > 0
+    assert residency.cpu_nodes == 1
+
+
+def test_weights_can_lie_beside_the_program(tmp_path: Path, xnnpack: Path) -> None:
+    path = tmp_path / "model.pte"
+    lower_xnnpack(_network(), examples(), path, external_weights=True)
+    weights = path.with_suffix(".ptd")
+    assert weights.stat().st_size > 300_000
+    assert path.stat().st_size < xnnpack.stat().st_size / 2
+    for feed in feeds(1):
+        np.testing.assert_array_equal(_run(path, feed), _run(xnnpack, feed))
+
+
+def test_record_for_developer_tools_is_kept_on_request(tmp_path: Path) -> None:
+    lower_xnnpack(_network(), examples(), tmp_path / "model.pte", etrecord=True)
+    with zipfile.ZipFile(tmp_path / "etrecord.bin") as record:
+        assert "edge_dialect_exported_program" in " ".join(record.namelist())
+
+
+def test_equal_networks_give_equal_programs(tmp_path: Path, xnnpack: Path) -> None:
+    lower_xnnpack(_network(), examples(), tmp_path / "model.pte")
+    assert (tmp_path / "model.pte").read_bytes() == xnnpack.read_bytes()
+
+
+def test_layers_have_8_bits_as_far_as_the_output_bears_it(tmp_path: Path, xnnpack: Path) -> None:
+    shares: list[int] = []
+    for target in (20.0, 58.0):
+        path = tmp_path / f"model{target:.0f}.pte"
+        _, found = lower_xnnpack_8bit(_network(), examples(), feeds(8), path, target_db=target)
+        assert found.sqnr_db >= target
+        measured = min(_db(run_network(_network(), feed), _run(path, feed)) for feed in feeds(8))
+        assert measured == pytest.approx(found.sqnr_db, abs=2.0)
+        shares.append(len(found.layers))
+    assert shares[0] == found.of
+    assert 0 < shares[1] < shares[0]
+    assert (tmp_path / "model20.pte").stat().st_size < 0.45 * xnnpack.stat().st_size
+
+
+def test_8_bits_want_recorded_calls(tmp_path: Path) -> None:
+    with pytest.raises(CompressionError, match="no recorded calls to measure on"):
+        lower_xnnpack_8bit(_network(), examples(), [], tmp_path / "model.pte", target_db=30.0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_package_inside_a_program_computes_what_pytorch_does(
+    delegated: Path, tmp_path: Path
+) -> None:
+    package, borders = extract_package(delegated, tmp_path)
+    assert len(borders.inputs) == 2
+    program = load_program(package)
+    for feed in feeds():
+        made = program.run(dict(zip(borders.inputs, feed.values(), strict=True)))
+        assert _db(run_network(_network(), feed), made[borders.outputs[0]]) > 55
+
+
+def test_package_inside_a_program_is_held_to_the_rules_of_the_neural_engine(
+    tmp_path: Path,
+) -> None:
+    class Waves(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.sin(x) * 2 + x
+
+    path = tmp_path / "model.pte"
+    residency = lower_coreml_delegate(
+        Waves(), {"x": torch.zeros(1, 4, 8, 8)}, path, deployment_target="iOS17"
+    )
+    assert residency.basis == "rules"
+    assert [item.operator for item in residency.left_outside] == ["sin"]
+    assert [x.name for x in tmp_path.iterdir()] == ["model.pte"]
+
+
+def test_what_core_ml_does_not_take_is_an_error(tmp_path: Path) -> None:
+    class Odd(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.special.i0(x)
+
+    with pytest.raises((UnsupportedOpError, ExportError), match="ExecuTorch refused model: "):
+        lower_coreml_delegate(
+            Odd(), {"x": torch.zeros(1, 4)}, tmp_path / "model.pte", deployment_target="iOS18"
+        )
+    assert not list(tmp_path.iterdir())
+
+
+def _table(path: Path) -> tuple[bytes, bytes, dict[str, Any]]:
+    """Return a program up to the table of its delegate's files, what follows, and the table."""
+    content = path.read_bytes()
+    end = content.rindex(b':"sedon"{') + len(b':"sedon"{')
+    table, length = json.JSONDecoder().raw_decode(content[:end][::-1].decode("latin-1"))
+    return content[: end - length], content[end:], table
+
+
+def _rename(table: dict[str, Any]) -> None:
+    for node in table["nodes"]:
+        if "weights" in node["children"]:
+            node["children"][".."] = node["children"].pop("weights")
+
+
+def _move(table: dict[str, Any]) -> None:
+    table["nodes"][0]["dataRegion"]["offset"] = 1 << 40
+
+
+def _nest(table: dict[str, Any]) -> None:
+    table["nodes"][-1]["children"]["model.mlpackage"] = len(table["nodes"]) - 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_rename, "damaged or unsafe"),
+        (_move, "damaged or unsafe"),
+        (_nest, "damaged or unsafe"),
+        (lambda table: table["nodes"].clear(), "damaged or unsafe"),
+        (lambda table: table["nodes"][-1].update(children={}), "has no metadata.json"),
+    ],
+)
+def test_unsafe_tables_of_files_are_refused(
+    delegated: Path, tmp_path: Path, change: Callable[[dict[str, Any]], Any], message: str
+) -> None:
+    before, after, table = _table(delegated)
+    for node in table["nodes"]:
+        del node["name"]  # which nothing reads; what changes may be longer
+    change(table)
+    written = json.dumps(table, separators=(",", ":")).encode()[::-1]
+    whole = len(delegated.read_bytes()) - len(before) - len(after)
+    assert len(written) <= whole
+    path = tmp_path / "bad.pte"
+    path.write_bytes(before + written.rjust(whole, b"\0") + after)
+    out = tmp_path / "out"
+    out.mkdir()
+    with pytest.raises(BundleError, match=message):
+        extract_package(path, out)
+    assert not list(out.iterdir())
+
+
+def test_what_is_no_program_for_core_ml_is_refused(
+    xnnpack: Path, delegated: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(BundleError, match="no program that calls Core ML and does nothing else|wa"):
+        extract_package(xnnpack, tmp_path)
+    content = delegated.read_bytes()
+    for name, bad in {
+        "empty": b"",
+        "text": b"not a program at all",
+        "short": content[: len(content) // 2],
+        "head": content[:40],
+    }.items():
+        path = tmp_path / f"{name}.pte"
+        path.write_bytes(bad)
+        with pytest.raises(BundleError, match=rf"the program {name}\.pte .*; export it again"):
+            extract_package(path, tmp_path)
