@@ -1,8 +1,7 @@
 """Lowering to ExecuTorch: programs for XNNPACK, which runs on any phone's CPU.
 
-XNNPACK takes what it has a kernel for, and ExecuTorch's portable kernels run the rest, slowly and
-in the order of the program: every operator left outside cuts a delegate's graph in two. So shapes
-are told in the few operators that XNNPACK knows, and group normalisation in means and products.
+XNNPACK takes what it has a kernel for, and ExecuTorch's portable kernels run the rest:
+executorch_graph.py has the forms that leave little to them.
 """
 
 from __future__ import annotations
@@ -24,22 +23,19 @@ from mvsdk.manifest import LeftOutside, Residency
 from mvsdk_export.errors import TargetUnavailableError, UnsupportedOpError
 from mvsdk_export.networks.target_forms import set_xnnpack_forms_
 from mvsdk_export.targets.capture import capture
+from mvsdk_export.targets.executorch_graph import write_for_xnnpack_
 
 INSTALL = "pip install 'mvsdk[executorch]'"
 ETRECORD = "etrecord.bin"
 _OPS = torch.ops.aten
 _NOT_COUNTED = ("getitem", "executorch_call_delegate", "alloc")
 _REASONS: Mapping[str, str] = {
-    "native_layer_norm": "XNNPACK has no normalisation over the last axis alone",
+    "native_layer_norm": "XNNPACK has no normalisation over axes before the last",
     "native_group_norm": "XNNPACK has no group normalisation",
     "embedding": "XNNPACK looks nothing up",
-    "_softmax": "XNNPACK has a softmax over the last axis only",
-    "sum": "XNNPACK has no sum",
-    "mean": "XNNPACK has a mean over height and width only",
     "round": "XNNPACK does not round",
-    "upsample_nearest2d": "XNNPACK has no nearest upsampling",
-    "slice_copy": "XNNPACK slices with a step of 1 only",
-    "expand_copy": "XNNPACK repeats nothing",
+    "upsample_nearest2d": "XNNPACK repeats pixels in whole factors only",
+    "dim_order_ops": "XNNPACK copies no tensor for its layout",
 }
 
 
@@ -69,8 +65,15 @@ def lower_xnnpack(
     """
     exir = import_executorch("exir")
     set_xnnpack_forms_(network)
-    program = plain_program(capture(network, inputs, rewrite=tell_shapes_))
-    return write_program(exir, program, path, external_weights=external_weights, etrecord=etrecord)
+    program = plain_program(capture(network, inputs, rewrite=write_for_xnnpack_))
+    return write_program(
+        exir,
+        program,
+        path,
+        partitioners=xnnpack_partitioners(),
+        external_weights=external_weights,
+        etrecord=etrecord,
+    )
 
 
 def write_program(
@@ -78,7 +81,7 @@ def write_program(
     program: ExportedProgram,
     path: Path,
     *,
-    partitioners: Sequence[Any] | None = None,
+    partitioners: Sequence[Any],
     external_weights: bool = False,
     etrecord: bool = False,
 ) -> Residency:
@@ -88,7 +91,7 @@ def write_program(
         exir: ExecuTorch's module.
         program: The program.
         path: The .pte file to write.
-        partitioners: What hands operators to delegates; None for XNNPACK's.
+        partitioners: What hands operators to delegates.
         external_weights: As `lower_xnnpack` has it.
         etrecord: Likewise.
     """
@@ -98,7 +101,7 @@ def write_program(
         with quiet():
             edge = exir.to_edge_transform_and_lower(
                 program,
-                partitioner=_partitioners() if partitioners is None else list(partitioners),
+                partitioner=list(partitioners),
                 generate_etrecord=etrecord,
             )
             residency = _residency(edge.exported_program().graph_module)
@@ -119,19 +122,28 @@ def write_program(
     return residency
 
 
-def _partitioners() -> list[Any]:
+def xnnpack_partitioners(*, dynamic: bool = False) -> list[Any]:
     """Return what hands operators to XNNPACK.
 
-    Layers whose activations are quantised anew come first, each for itself: among others they make
-    graphs that wait for each other.
+    Args:
+        dynamic: Whether linear layers have activations that are quantised anew in every run. They
+            come first then, each for itself: among others they make graphs that wait for each
+            other.
     """
     partition = import_executorch("backends.xnnpack.partition.xnnpack_partitioner")
-    config = import_executorch("backends.xnnpack.partition.config.xnnpack_config")
-    dynamic = config.ConfigPrecisionType.DYNAMIC_QUANT
-    return [
-        partition.XnnpackPartitioner(config_precisions=dynamic, per_op_mode=True),
-        partition.XnnpackPartitioner(),
-    ]
+    found = [partition.XnnpackPartitioner()]
+    if dynamic:
+        config = import_executorch("backends.xnnpack.partition.config.xnnpack_config")
+        layers = import_executorch("backends.xnnpack.partition.config.gemm_configs")
+        found.insert(
+            0,
+            partition.XnnpackPartitioner(
+                configs=[layers.LinearConfig, layers.AddmmConfig],
+                config_precisions=config.ConfigPrecisionType.DYNAMIC_QUANT,
+                per_op_mode=True,
+            ),
+        )
+    return found
 
 
 def plain_program(program: ExportedProgram) -> ExportedProgram:
@@ -147,63 +159,8 @@ def plain_program(program: ExportedProgram) -> ExportedProgram:
             continue
         if node.kwargs.get("memory_format") is not None:
             node.kwargs = {**node.kwargs, "memory_format": torch.contiguous_format}
-        if node.target is _OPS.expand.default:
-            (source, _), value = node.args[:2], node.meta["val"]
-            if source.meta["val"].shape == value.shape:
-                node.replace_all_uses_with(source)
-                program.graph.erase_node(node)
     program.graph_module.recompile()
     return program
-
-
-def tell_shapes_(module: fx.GraphModule) -> None:
-    """Write what only moves elements as slices and reshapes, in place."""
-    graph = module.graph
-    for node in list(graph.nodes):
-        if node.op != "call_function":
-            continue
-        if node.target in (_OPS.chunk.default, _OPS.split_with_sizes.default, _OPS.split.Tensor):
-            _slice_parts_(graph, node)
-        elif node.target is _OPS.select.int:
-            source, axis, place = node.args
-            place %= source.meta["val"].shape[axis]
-            with graph.inserting_before(node):
-                part = graph.call_function(_OPS.slice.Tensor, (source, axis, place, place + 1))
-                shaped = graph.call_function(_OPS.reshape.default, (part, _shape(node)))
-            shaped.meta = dict(node.meta)
-            node.replace_all_uses_with(shaped)
-        elif node.target in (
-            _OPS.squeeze.dim,
-            _OPS.squeeze.dims,
-            _OPS.unsqueeze.default,
-            _OPS.flatten.using_ints,
-        ):
-            node.target = _OPS.reshape.default
-            node.args, node.kwargs = (node.args[0], _shape(node)), {}
-    graph.eliminate_dead_code()
-    module.recompile()
-
-
-def _slice_parts_(graph: fx.Graph, node: fx.Node) -> None:
-    source = node.args[0]
-    axis = node.args[2] if len(node.args) > 2 else node.kwargs.get("dim", 0)
-    parts: Sequence[Tensor] = node.meta["val"]
-    starts = [0]
-    for part in parts:
-        starts.append(starts[-1] + part.shape[axis])  # type: ignore[index]
-    for user in list(node.users):
-        place = user.args[1]
-        assert isinstance(place, int)
-        with graph.inserting_before(user):
-            sliced = graph.call_function(
-                _OPS.slice.Tensor, (source, axis, starts[place], starts[place + 1])
-            )
-        sliced.meta = dict(user.meta)
-        user.replace_all_uses_with(sliced)
-
-
-def _shape(node: fx.Node) -> list[int]:
-    return list(node.meta["val"].shape)
 
 
 def _residency(module: fx.GraphModule) -> Residency:

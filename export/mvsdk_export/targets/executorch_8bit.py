@@ -37,9 +37,10 @@ from mvsdk_export.targets.executorch import (
     import_executorch,
     plain_program,
     quiet,
-    tell_shapes_,
     write_program,
+    xnnpack_partitioners,
 )
+from mvsdk_export.targets.executorch_graph import write_for_xnnpack_
 
 _LINEAR, _CONV = torch.ops.aten.linear.default, torch.ops.aten.conv2d.default
 _ROUNDS = 4
@@ -77,7 +78,8 @@ def lower_xnnpack_8bit(
     path: Path,
     *,
     target_db: float,
-    **options: bool,
+    external_weights: bool = False,
+    etrecord: bool = False,
 ) -> tuple[Residency, Quantized]:
     """Lower a network in 8 bits for XNNPACK, as far as its output bears it.
 
@@ -87,7 +89,8 @@ def lower_xnnpack_8bit(
         feeds: Inputs of recorded calls.
         path: The .pte file to write.
         target_db: SQNR that the output shall keep on the recorded calls.
-        options: As `lower_xnnpack` takes them.
+        external_weights: As `lower_xnnpack` has it.
+        etrecord: Likewise.
 
     Raises:
         TargetUnavailableError: If ExecuTorch or torchao is missing.
@@ -106,7 +109,15 @@ def lower_xnnpack_8bit(
     found = quantize(module, spread(feeds, _CALIBRATION_CALLS), target_db, smooth=smooth)
     with quiet():
         program = torch.export.export(found.module, tuple(inputs.values()))
-    return write_program(exir, plain_program(program), path, **options), found
+    residency = write_program(
+        exir,
+        plain_program(program),
+        path,
+        partitioners=xnnpack_partitioners(dynamic=True),
+        external_weights=external_weights,
+        etrecord=etrecord,
+    )
+    return residency, found
 
 
 def quantize(
@@ -149,7 +160,7 @@ def quantize(
 
 
 def _capture_module(network: nn.Module, inputs: Mapping[str, Tensor]) -> fx.GraphModule:
-    module = capture(network, inputs, rewrite=tell_shapes_).module(check_guards=False)
+    module = capture(network, inputs, rewrite=write_for_xnnpack_).module(check_guards=False)
     assert isinstance(module, fx.GraphModule)
     return module
 
