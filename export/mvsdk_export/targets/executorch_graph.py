@@ -76,18 +76,9 @@ class _Writer:
 
     def repeat(self, node: fx.Node) -> fx.Node | None:
         """Repeat along axes of one by a product with ones."""
-        source = node.args[0]
-        assert isinstance(source, fx.Node)
-        shape = _shape(node)
         if not node.meta["val"].is_floating_point():
             return None
-        if len(_shape(source)) < len(shape):
-            source = self._reshaped(
-                source, [1] * (len(shape) - len(_shape(source))) + _shape(source)
-            )
-        if _shape(source) == shape:
-            return source
-        return self._repeated(source, shape)
+        return self._repeated(node.args[0], _shape(node))
 
     def product(self, node: fx.Node) -> fx.Node | None:
         """Multiply matrices in one batch of them."""
@@ -225,7 +216,10 @@ class _Writer:
 
     def _repeated(self, source: Any, shape: Sequence[int]) -> fx.Node:
         """Return a tensor whose axes of one are as long as wanted."""
-        old = _shape(source)
+        old = [1] * (len(shape) - len(_shape(source))) + _shape(source)
+        source = self._reshaped(source, old)
+        if old == list(shape):
+            return source
         ones = torch.ones([1 if a == b else b for a, b in zip(old, shape, strict=True)])
         return self._call(_OPS.mul.Tensor, source, self._constant(ones))
 
