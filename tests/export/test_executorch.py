@@ -125,7 +125,7 @@ class _Sampled(nn.Module):
         shared = x[:1, :1].expand(2, 4, 6, 8) @ x[0, :1].transpose(1, 2)
         waves = torch.sin(x - torch.round(x)) + torch.zeros_like(x) + 2.0
         return (
-            torch.cat([wide, wide], dim=1) + means + waves + shared.mean(dim=(2, 3), keepdim=True)
+            torch.cat([wide, -wide], dim=1) + means + waves + shared.mean(dim=(2, 3), keepdim=True)
         )
 
 
