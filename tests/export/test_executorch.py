@@ -182,6 +182,25 @@ def test_layers_have_8_bits_as_far_as_the_output_bears_it(tmp_path: Path, xnnpac
     assert (tmp_path / "model20.pte").stat().st_size < 0.45 * xnnpack.stat().st_size
 
 
+def test_a_layer_that_is_called_twice_has_8_bits_in_both_calls(tmp_path: Path) -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.layer = nn.Conv2d(8, 8, 3, padding=1)
+            nn.init.constant_(self.layer.bias, 2.0)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(0.01 * self.layer(x))
+
+    x = np.random.default_rng(0).standard_normal((1, 8, 8, 8)).astype(np.float32)
+    path, network = tmp_path / "model.pte", Twice().eval()
+    taken = {"x": torch.from_numpy(x)}
+    _, found = lower_xnnpack_8bit(network, taken, [{"x": x}], path, target_db=10.0)
+    assert len(found.layers) == found.of == 2
+    assert _db(run_network(network, {"x": x}), _run(path, {"x": x})) > 30
+
+
 def test_8_bits_want_recorded_calls(tmp_path: Path) -> None:
     with pytest.raises(CompressionError, match="no recorded calls to measure on"):
         lower_xnnpack_8bit(_network(), examples(), [], tmp_path / "model.pte", target_db=30.0)

@@ -162,7 +162,32 @@ def quantize(
 def _capture_module(network: nn.Module, inputs: Mapping[str, Tensor]) -> fx.GraphModule:
     module = capture(network, inputs, rewrite=write_for_xnnpack_).module(check_guards=False)
     assert isinstance(module, fx.GraphModule)
+    _part_biases_(module)
     return module
+
+
+def _part_biases_(module: fx.GraphModule) -> None:
+    """Give every call of a layer a bias of its own, in place.
+
+    In 8 bits a bias has the scale of what it is added to, so calls of one layer need several; in
+    one graph XNNPACK would take the first of them for all.
+    """
+    taken: set[str] = set()
+    for node in _layers_of(module).values():
+        bias = node.args[2] if len(node.args) > 2 else None
+        if not isinstance(bias, fx.Node) or bias.op != "get_attr":
+            continue
+        name = str(bias.target)
+        if name in taken:
+            copy = f"bias_of_{node.name}"
+            module.register_parameter(copy, nn.Parameter(_attribute(module, name).detach().clone()))
+            with module.graph.inserting_before(node):
+                own = module.graph.get_attr(copy)
+            own.meta = dict(bias.meta)
+            node.replace_input_with(bias, own)
+        taken.add(name)
+    module.graph.eliminate_dead_code()
+    module.recompile()
 
 
 def _layers_of(module: fx.GraphModule) -> dict[str, fx.Node]:
@@ -322,7 +347,11 @@ def _rounded_weight(weight: Tensor) -> Tensor:
 def _weight(module: nn.Module, node: fx.Node) -> Tensor:
     source = node.args[1]
     assert isinstance(source, fx.Node)
+    return _attribute(module, str(source.target))
+
+
+def _attribute(module: nn.Module, path: str) -> Tensor:
     found: Any = module
-    for part in str(source.target).split("."):
+    for part in path.split("."):
         found = getattr(found, part)
     return found
