@@ -82,16 +82,14 @@ def plan_variants(
         )
     return tuple(
         VariantPlan(
-            id="-".join(["executorch", delegate, *([chip.slug] if chip else []), p]),
+            id=f"executorch-{delegate}-{p}",
             target="executorch",
             precision=p,
-            chipset=chip,
             format="executorch",
             delegate=delegate,
             deployment_target=deployment_target if delegate == "coreml" else None,
         )
         for p in precisions
-        for chip in (chips if delegate == "qnn" else (None,))
     )
 
 

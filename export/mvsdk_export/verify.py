@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,16 @@ def _clip_records(
         )
 
 
+_WIDER: Mapping[str, str] = {
+    "w8a16": "fp16",
+    "w8a8": "fp32",
+    "w8": "fp16",
+    "w6": "w8",
+    "w4": "w6",
+}
+"""Precision -> the next with more bits."""
+
+
 def check_parity(records: Sequence[Verification]) -> None:
     """Raise if any record is below its floor.
 
@@ -111,10 +121,11 @@ def check_parity(records: Sequence[Verification]) -> None:
         return
     worst = min(misses, key=lambda x: (x.value_db or 0.0) - x.floor_db)
     where = worst.component + (f" at step {worst.step}" if worst.step is not None else "")
+    wider = _WIDER.get(worst.variant.rpartition("-")[2])
     advice = (
-        "try --precision fp16, or more calibration prompts or pictures"
-        if "w8a16" in worst.variant
-        else "check the checkpoint, then report this with what mvsdk doctor says"
+        "check the checkpoint, then report this with what mvsdk doctor says"
+        if wider is None
+        else f"try --precision {wider}, or more calibration prompts or pictures"
     )
     more = f" (and {len(misses) - 1} more)" if len(misses) > 1 else ""
     raise ParityError(

@@ -43,6 +43,11 @@ SMALL = ("--steps", "1", "--height", "32", "--width", "32")
         (["--target", "onnx", "--deployment-target", "iOS18"], "--deployment-target goes with"),
         (["--target", "iphone", "--attention", "flash"], "--attention is 'flash', allowed: fused"),
         (["--target", "executorch", "--delegate", "mps"], "--delegate is 'mps', allowed: xnnpack"),
+        (["--target", "executorch", "--delegate", "qnn"], "use --target snapdragon for Qualcomm's"),
+        (
+            ["--target", "executorch", "--delegate", "coreml", "--external-weights"],
+            "--external-weights goes with --delegate xnnpack, not coreml, which keeps its weights",
+        ),
         (
             ["--target", "iphone", "--compute-units", "ANE"],
             "--compute-units is 'ANE', allowed",

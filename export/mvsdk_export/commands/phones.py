@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -71,16 +71,10 @@ KINDS: Mapping[str, Kind] = {
         extra="executorch",
         modules=("executorch", "coremltools"),
     ),
-    "executorch-qnn": Kind(
-        precisions=("w8a16", "fp16"),
-        default=("w8a16",),
-        extra="executorch",
-        modules=("executorch", "torchao"),
-    ),
 }
 COREML_TARGETS = ("iOS17", "iOS18", "iOS26")
 COREAI_TARGETS = ("iOS27",)
-DELEGATES: tuple[Delegate, ...] = ("xnnpack", "coreml", "qnn")
+DELEGATES: tuple[Delegate, ...] = ("xnnpack", "coreml")
 COMPUTE_UNITS: Mapping[str, ComputeUnit] = {
     "CPU_AND_NE": "NPU",
     "CPU_AND_GPU": "GPU",
@@ -105,7 +99,7 @@ Options of the targets iphone and executorch:
                          16, what divides the channels of a weight)
   --resources DIR        also write packages under the names that Apple's
                          Swift code for Stable Diffusion opens
-  --delegate D           xnnpack, coreml or qnn (default: xnnpack)
+  --delegate D           xnnpack or coreml (default: xnnpack)
   --external-weights     keep weights of .pte programs in .ptd files
   --etrecord             keep records for ExecuTorch's developer tools
 """
@@ -159,17 +153,14 @@ def read_variants(options: argparse.Namespace) -> tuple[VariantPlan, ...]:
     format_, deployment_target = _read_apple_format(options)
     if options.resources is not None and format_ != "coreml":
         raise InputError("--resources goes with --format coreml; leave it out")
-    delegate = _read_choice("--delegate", options.delegate or "xnnpack", DELEGATES)
+    delegate = _read_delegate(options.delegate)
     if options.external_weights and delegate != "xnnpack":
         raise InputError(
             f"--external-weights goes with --delegate xnnpack, not {delegate}, which keeps its "
             "weights to itself; leave it out"
         )
     names: dict[Target, str] = {x: _kind_name(x, format_, delegate) for x in targets}
-    for name in names.values():
-        kind = KINDS[name]
-        base = ("torch", "onnx", "onnxscript", "tqdm")
-        require_toolchain(*base, *kind.modules, command="export", extra=kind.extra)
+    require_tools(names.values(), "export", "onnxscript", "tqdm")
     precisions = _read_precisions(options.precision, names)
     from mvsdk_export.request import plan_variants
 
@@ -179,12 +170,29 @@ def read_variants(options: argparse.Namespace) -> tuple[VariantPlan, ...]:
         for plan in plan_variants(
             target,
             precisions[target],
-            chips=_read_chipsets(options, target, delegate),
+            chips=_read_chipsets(options, target),
             format=format_ if target == "iphone" else None,
             delegate=cast("Delegate", delegate),
             deployment_target=deployment_target,
         )
     )
+
+
+def require_tools(names: Iterable[str], command: str, *modules: str) -> None:
+    """Check that what makes and runs these kinds is installed.
+
+    Args:
+        names: Of `KINDS`; others need nothing here.
+        command: The verb that needs them.
+        *modules: What it needs beside PyTorch and ONNX.
+
+    Raises:
+        ExportError: If a package is missing, with the pip command.
+    """
+    base = ("torch", "onnx", *modules)
+    for kind in (KINDS[name] for name in names if name in KINDS):
+        require_toolchain(*base, *kind.modules, command=command, extra=kind.extra)
+    require_toolchain(*base, command=command)
 
 
 def read_apple(options: argparse.Namespace) -> AppleOptions:
@@ -257,8 +265,7 @@ def _check_options(options: argparse.Namespace, targets: Sequence[Target]) -> No
             "--deployment-target goes with --target iphone, or executorch with --delegate coreml; "
             "leave it out"
         )
-    compiled = "snapdragon" in targets or options.delegate == "qnn"
-    if options.chip is not None and not compiled:
+    if options.chip is not None and "snapdragon" not in targets:
         raise InputError(
             f"--chip goes with --target snapdragon, not {', '.join(targets)}; leave it out"
         )
@@ -308,13 +315,21 @@ def _read_precisions(
     return found
 
 
-def _read_chipsets(
-    options: argparse.Namespace, target: Target, delegate: str
-) -> tuple[Chipset, ...]:
-    if target == "snapdragon" or (target == "executorch" and delegate == "qnn"):
-        names = read_chips(options.chip, every=False)
-        return tuple(dict.fromkeys(find_chipset(name) for name in names))
-    return ()
+def _read_chipsets(options: argparse.Namespace, target: Target) -> tuple[Chipset, ...]:
+    if target != "snapdragon":
+        return ()
+    names = read_chips(options.chip, every=False)
+    return tuple(dict.fromkeys(find_chipset(name) for name in names))
+
+
+def _read_delegate(text: str | None) -> str:
+    if text == "qnn":
+        raise InputError(
+            "--delegate qnn is not offered: ExecuTorch's is made for QNN 2.37, and the libraries "
+            "that pip installs, 2.47 and later, refuse its configuration (docs/executorch.md); "
+            "use --target snapdragon for Qualcomm's NPUs"
+        )
+    return _read_choice("--delegate", text or "xnnpack", DELEGATES)
 
 
 def _read_choice(option: str, value: str, allowed: Sequence[str] | Mapping[str, Any]) -> str:

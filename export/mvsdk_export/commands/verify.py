@@ -14,9 +14,9 @@ from mvsdk.cli.command import Command
 from mvsdk.cli.output import say, show, show_json
 from mvsdk.errors import InputError, MvsdkError, OutputError
 from mvsdk_export.checkpoints import MODEL_CARD, default_model_folder, open_model
-from mvsdk_export.commands import require_toolchain
 from mvsdk_export.commands.arguments import read_picture_folder
 from mvsdk_export.commands.export import variant_table
+from mvsdk_export.commands.phones import require_tools
 from mvsdk_export.recipes import Recipe, find_recipe
 
 if TYPE_CHECKING:
@@ -49,11 +49,9 @@ def _run(options: argparse.Namespace) -> int:
             f"cannot write the results into {bundle.path.name}: the folder is not writable; "
             "copy the bundle to a folder that you may write to"
         )
-    needed = ["torch", "onnx"]
-    targets = {v.target for part in bundle.manifest.components.values() for v in part.variants}
-    if "snapdragon" in targets:
-        require_toolchain(*needed, "onnxruntime_qnn", command="verify", extra="snapdragon")
-    require_toolchain(*needed, command="verify")
+    variants = [v for part in bundle.manifest.components.values() for v in part.variants]
+    kinds = (f"executorch-{v.delegate}" if v.delegate else v.format for v in variants)
+    require_tools(dict.fromkeys(kinds), "verify")
     path = options.checkpoint or default_model_folder(recipe.name)
     folder = open_model(path, recipe, decoder=options.decoder)
     _check_source(bundle, folder)

@@ -131,15 +131,13 @@ def _lower_coreai(
 def _lower_executorch(
     run: Run, lowering: Lowering, plan: VariantPlan, source: Source, recorded: Stage | None
 ) -> Stage:
-    chip = "" if plan.chipset is None else f" for {plan.chipset.slug}"
     return run(
-        f"lower {lowering.component.name} {plan.precision} to ExecuTorch {plan.delegate}{chip}",
+        f"lower {lowering.component.name} {plan.precision} to ExecuTorch {plan.delegate}",
         "lower_executorch",
         arguments={
             "subject": source.subject,
             "delegate": plan.delegate,
             "precision": plan.precision,
-            "chip": None if plan.chipset is None else plan.chipset.slug,
             "deployment_target": plan.deployment_target,
             "target_db": lowering.floors_db[plan.precision] + MARGIN_DB,
             "external_weights": source.executorch.external_weights,

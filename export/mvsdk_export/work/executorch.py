@@ -24,7 +24,6 @@ def lower_executorch(
     subject: Mapping[str, Any],
     delegate: str,
     precision: str,
-    chip: str | None,
     deployment_target: str | None,
     target_db: float,
     external_weights: bool,
@@ -34,7 +33,6 @@ def lower_executorch(
     decoder: str | None = None,
 ) -> dict[str, Any]:
     """Lower a component to an ExecuTorch program."""
-    del chip
     if delegate == "coreml":
         assert deployment_target is not None
         found = open_subject(model, decoder, subject, pixels=torch.float32)
