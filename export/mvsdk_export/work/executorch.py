@@ -7,9 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from mvsdk.manifest import TensorSpec
+from mvsdk_export.quantize.mixed import Feed
 from mvsdk_export.targets.executorch import lower_xnnpack
 from mvsdk_export.targets.executorch_8bit import lower_xnnpack_8bit
 from mvsdk_export.targets.executorch_coreml import lower_coreml_delegate
@@ -55,7 +57,7 @@ def lower_executorch(
     residency, quantized = lower_xnnpack_8bit(
         found.network,
         found.inputs,
-        crossing_feeds(recorded, subject["component"]),
+        [_as_taken(feed, found) for feed in crossing_feeds(recorded, subject["component"])],
         output / PROGRAM,
         target_db=target_db,
         **options,
@@ -65,6 +67,14 @@ def lower_executorch(
         **borders,
         "residency": asdict(residency),
         **quantized.summary(),
+    }
+
+
+def _as_taken(feed: Feed, found: Subject) -> Feed:
+    """Return a recorded call with pixels as the program takes them."""
+    return {
+        name: value.astype(np.uint8) if found.inputs[name].dtype == torch.uint8 else value
+        for name, value in feed.items()
     }
 
 
