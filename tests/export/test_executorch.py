@@ -139,6 +139,24 @@ def test_what_xnnpack_lacks_is_written_in_what_it_has(tmp_path: Path) -> None:
         assert _db(network(x).numpy(), _run(path, {"x": x.numpy()})) > 100
 
 
+@pytest.mark.parametrize("axis", [0, 1, 3])
+def test_softmax_beside_convolutions_is_over_its_own_axis(axis: int, tmp_path: Path) -> None:
+    class Beside(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.before = nn.Conv2d(4, 4, 3, padding=1)
+            self.after = nn.Conv2d(4, 4, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.after(torch.softmax(8 * self.before(x), dim=axis))
+
+    network, path = Beside().eval(), tmp_path / "model.pte"
+    x = np.random.default_rng(0).standard_normal((3, 4, 5, 6)).astype(np.float32)
+    lower_xnnpack(network, {"x": torch.from_numpy(x)}, path)
+    assert _db(run_network(network, {"x": x}), _run(path, {"x": x})) > 100
+
+
 def test_pixels_are_rounded_as_every_target_rounds_them(tmp_path: Path) -> None:
     borders = PixelBorders(nn.Identity(), ["x"], pixel_outputs=["y"])
     x = np.array([[0.5 / 255, 1.5 / 255, 2.5 / 255, 1.0, 0.0]], dtype=np.float32)

@@ -122,28 +122,10 @@ def write_program(
     return residency
 
 
-def xnnpack_partitioners(*, dynamic: bool = False) -> list[Any]:
-    """Return what hands operators to XNNPACK.
-
-    Args:
-        dynamic: Whether linear layers have activations that are quantised anew in every run. They
-            come first then, each for itself: among others they make graphs that wait for each
-            other.
-    """
+def xnnpack_partitioners() -> list[Any]:
+    """Return what hands operators to XNNPACK."""
     partition = import_executorch("backends.xnnpack.partition.xnnpack_partitioner")
-    found = [partition.XnnpackPartitioner()]
-    if dynamic:
-        config = import_executorch("backends.xnnpack.partition.config.xnnpack_config")
-        layers = import_executorch("backends.xnnpack.partition.config.gemm_configs")
-        found.insert(
-            0,
-            partition.XnnpackPartitioner(
-                configs=[layers.LinearConfig, layers.AddmmConfig],
-                config_precisions=config.ConfigPrecisionType.DYNAMIC_QUANT,
-                per_op_mode=True,
-            ),
-        )
-    return found
+    return [partition.XnnpackPartitioner()]
 
 
 def plain_program(program: ExportedProgram) -> ExportedProgram:

@@ -113,7 +113,7 @@ def lower_xnnpack_8bit(
         exir,
         plain_program(program),
         path,
-        partitioners=xnnpack_partitioners(dynamic=True),
+        partitioners=xnnpack_partitioners(),
         external_weights=external_weights,
         etrecord=etrecord,
     )

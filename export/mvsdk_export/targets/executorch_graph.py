@@ -142,17 +142,32 @@ class _Writer:
             made = self._call(_OPS.add.Tensor, made, bias)
         return self._reshaped(made, shape)
 
-    def softmax(self, node: fx.Node) -> fx.Node | None:
-        """Take it over the last axis, which another is exchanged with."""
+    def softmax(self, node: fx.Node) -> fx.Node:
+        """Take it over the rows of a matrix.
+
+        Of four axes, ExecuTorch may move the second to the end for a convolution nearby, and
+        XNNPACK's softmax is over whatever is last.
+        """
         source, axis = node.args[:2]
         assert isinstance(axis, int)
         last = len(_shape(node)) - 1
-        if axis % (last + 1) == last:
+        moved = source
+        if axis % (last + 1) != last:
+            moved = self._call(_OPS.transpose.int, source, axis, last)
+        shape = _shape(moved)
+        rows = self._reshaped(moved, [math.prod(shape[:-1]), shape[-1]])
+        made = self._reshaped(self._call(_OPS.softmax.int, rows, 1), shape)
+        return made if moved is source else self._call(_OPS.transpose.int, made, axis, last)
+
+    def linear(self, node: fx.Node) -> fx.Node | None:
+        """Take the rows of a matrix: of four axes, the last could be moved as in `softmax`."""
+        source = node.args[0]
+        shape = _shape(source)
+        if len(shape) != 4:
             return None
-        exchanged = self._call(_OPS.transpose.int, source, axis, last)
-        return self._call(
-            _OPS.transpose.int, self._call(_OPS.softmax.int, exchanged, last), axis, last
-        )
+        rows = self._reshaped(source, [math.prod(shape[:-1]), shape[-1]])
+        made = self._call(_OPS.linear.default, rows, *node.args[1:])
+        return self._reshaped(made, _shape(node))
 
     def enlarge(self, node: fx.Node) -> fx.Node | None:
         """Repeat pixels: the nearest of those that were, in whole factors."""
@@ -274,6 +289,7 @@ _FORMS: Mapping[Any, Callable[[_Writer, fx.Node], fx.Node | None]] = {
     _OPS.sum.dim_IntList: _Writer.total,
     _OPS.layer_norm.default: _Writer.layer_norm,
     _OPS.softmax.int: _Writer.softmax,
+    _OPS.linear.default: _Writer.linear,
     _OPS.upsample_nearest2d.vec: _Writer.enlarge,
     _OPS.slice.Tensor: _Writer.stride,
     _OPS.round.default: _Writer.round,
