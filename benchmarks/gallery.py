@@ -96,14 +96,14 @@ def draw_gallery(bundle: str, steps: int) -> list[np.ndarray]:
 
 def compare_bundles(bundles: Sequence[str], steps: int) -> list[np.ndarray]:
     """Return labelled clips of the first prompts, those of a prompt beside each other."""
-    pipelines = {name: open_bundle(name) for name in bundles}
+    pipelines = [open_bundle(name) for name in bundles]
     return [
         label_clip(
             pipeline.generate(prompt, num_inference_steps=steps, seed=seed).frames,
-            f"{prompt}: {Path(name).name}",
+            f"{prompt}: {pipeline.selection.kind}",
         )
         for prompt, seed in PROMPTS[:COMPARED]
-        for name, pipeline in pipelines.items()
+        for pipeline in pipelines
     ]
 
 
