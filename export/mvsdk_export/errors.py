@@ -14,6 +14,11 @@ from __future__ import annotations
 from mvsdk.errors import MvsdkError
 
 
+def first_line(exc: BaseException) -> str:
+    """Return the first line of an exception's text, for messages of one line."""
+    return (str(exc).strip().splitlines() or [type(exc).__name__])[0][:500]
+
+
 class ExportError(MvsdkError):
     """An export, a verification or a plan cannot go on."""
 

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import importlib.metadata
 import json
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("coreai")
 pytest.importorskip("coreai_torch")
 
 import torch.nn.functional as F  # noqa: E402
+from core_ai import MARKS, Arrays, run_asset, run_network, sqnr_db  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
-from mvsdk.backends.native_output import captured_native_output  # noqa: E402
 from mvsdk.manifest import TensorSpec  # noqa: E402
 from mvsdk_export.errors import (  # noqa: E402
     CompressionError,
@@ -41,16 +38,8 @@ from mvsdk_export.targets.coreai_forms import (  # noqa: E402
 )
 from mvsdk_export.targets.coreai_weights import find_weights, scheme_of  # noqa: E402
 
-pytestmark = [
-    pytest.mark.torch,
-    pytest.mark.coreai,
-    # of PyTorch, inside what Apple's packages do with it
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-]
+pytestmark = MARKS
 
-Arrays = Mapping[str, NDArray[Any]]
 WIDTH = 32
 
 
@@ -89,33 +78,6 @@ def feed(seed: int = 0, size: int = 8) -> Arrays:
         "x": random.random((2, 3, size, size), np.float32),
         "ids": random.integers(0, 64, (1, 5), dtype=np.int32),
     }
-
-
-def run_network(network: nn.Module, values: Arrays) -> NDArray[Any]:
-    with torch.inference_mode():
-        return network(*(torch.from_numpy(x) for x in values.values())).numpy()
-
-
-def run_asset(path: Path, values: Arrays, function: str = "main") -> dict[str, NDArray[Any]]:
-    """Run an asset with Apple's runtime on this CPU; values get the types that it takes."""
-
-    async def run() -> dict[str, NDArray[Any]]:
-        from coreai.authoring import AIModelAsset
-        from coreai.runtime import NDArray as Value
-
-        async with AIModelAsset.load(path).executable() as model:
-            call = model.load_function(function)
-            types = {name: call.desc.input_descriptor(name).dtype for name in values}
-            given = {name: Value(x.astype(types[name])) for name, x in values.items()}
-            return {name: x.numpy().copy() for name, x in (await call(given)).items()}
-
-    with captured_native_output():
-        return asyncio.run(run())
-
-
-def sqnr_db(found: NDArray[Any], wanted: NDArray[Any]) -> float:
-    noise = np.square(found.astype(np.float64) - wanted).sum()
-    return float(10 * np.log10(np.square(wanted.astype(np.float64)).sum() / max(noise, 1e-300)))
 
 
 def size_of(path: Path) -> int:
@@ -252,6 +214,11 @@ def test_report_names_what_breaks_a_rule_of_the_neural_engine(
     assert len(single.against_rules) == sum(single.operators.values())
     assert {x.reason.split(",")[0] for x in single.against_rules} <= {"float32", "int32"}
     assert {x.reason.split(",")[0] for x in half.against_rules} <= {"int32"}
+    assert single.residency is None
+    assert half.residency is not None
+    assert half.residency.basis == "rules"
+    assert half.residency.left_outside == half.against_rules
+    assert half.residency.npu_nodes + half.residency.cpu_nodes == sum(half.operators.values())
     assert single.operators == half.operators
     assert single.operators["group_norm"] == single.operators["layer_norm"] == 1
 

@@ -21,21 +21,20 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("coreai")
 pytest.importorskip("coreai_torch")
 
+from core_ai import MARKS  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 from mvsdk.backends.native_output import captured_native_output  # noqa: E402
-from mvsdk_export.errors import TargetUnavailableError, UnsupportedOpError  # noqa: E402
+from mvsdk_export.errors import (  # noqa: E402
+    TargetUnavailableError,
+    UnsupportedOpError,
+    first_line,
+)
 from mvsdk_export.targets import coreai_tools  # noqa: E402
 from mvsdk_export.targets.coreai import lower_coreai  # noqa: E402
-from mvsdk_export.targets.coreai_tools import BETA, first_line, quiet  # noqa: E402
+from mvsdk_export.targets.coreai_tools import BETA, quiet  # noqa: E402
 
-pytestmark = [
-    pytest.mark.torch,
-    pytest.mark.coreai,
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-]
+pytestmark = MARKS
 
 
 class Encoded(nn.Module):

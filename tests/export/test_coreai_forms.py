@@ -11,7 +11,7 @@ pytest.importorskip("coreai")
 pytest.importorskip("coreai_torch")
 
 import torch.nn.functional as F  # noqa: E402
-from test_coreai import run_asset, run_network, sqnr_db  # noqa: E402
+from core_ai import MARKS, run_asset, run_network, sqnr_db  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 from mvsdk_export.networks.blocks import (  # noqa: E402
@@ -31,14 +31,7 @@ from mvsdk_export.targets.coreai_forms import (  # noqa: E402
     write_convolutions_,
 )
 
-pytestmark = [
-    pytest.mark.torch,
-    pytest.mark.coreai,
-    # of PyTorch, inside what Apple's packages do with it
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-]
+pytestmark = MARKS
 
 
 class Blocks(nn.Module):

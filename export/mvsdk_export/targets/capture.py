@@ -100,7 +100,7 @@ def _fold_constants_(module: fx.GraphModule) -> None:
         if node.target is torch.ops.aten._assert_tensor_metadata.default:
             module.graph.erase_node(node)  # held by the capture; it would keep its operand alive
         elif node.op == "get_attr":
-            known[node] = _attribute(module, str(node.target))
+            known[node] = attribute_of(module, str(node.target))
         elif node.op == "call_function" and all(x in known for x in node.all_input_nodes):
             arguments = map_arg((node.args, node.kwargs), known.__getitem__)
             known[node] = node.target(*arguments[0], **arguments[1])  # type: ignore[operator]
@@ -125,7 +125,7 @@ def _slice_known_places_(module: fx.GraphModule) -> None:
         source, axis, places = node.args
         if places.op != "get_attr":
             continue
-        wanted: list[int] = _attribute(module, str(places.target)).tolist()
+        wanted: list[int] = attribute_of(module, str(places.target)).tolist()
         with module.graph.inserting_before(node):
             parts = [
                 module.graph.call_function(
@@ -152,7 +152,30 @@ def _runs(places: Sequence[int]) -> list[range]:
     return found
 
 
-def _attribute(module: nn.Module, path: str) -> Any:
+def capture_module(
+    network: nn.Module,
+    inputs: Mapping[str, Tensor],
+    *,
+    rewrite: Callable[[fx.GraphModule], None],
+    rounds: bool = True,
+) -> fx.GraphModule:
+    """Return a captured network as a module, whose weights can still be changed.
+
+    Args:
+        network: As `capture` takes it, and what follows.
+        inputs: The same.
+        rewrite: The same.
+        rounds: Whether `PixelBorders` round; gradients do not pass what rounds.
+    """
+    if isinstance(network, PixelBorders):
+        network.rounds = rounds
+    module = capture(network, inputs, rewrite=rewrite).module(check_guards=False)
+    assert isinstance(module, fx.GraphModule)
+    return module
+
+
+def attribute_of(module: nn.Module, path: str) -> Any:
+    """Return a parameter or buffer of a module by its path: names with points between."""
     *parents, name = path.split(".")
     for parent in parents:
         module = getattr(module, parent)

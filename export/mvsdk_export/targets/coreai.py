@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from mvsdk_export.errors import ExportError
 from mvsdk_export.quantize.mixed import Assignment, Feed
-from mvsdk_export.targets.capture import PixelBorders, capture
+from mvsdk_export.targets.capture import capture, capture_module
 from mvsdk_export.targets.coreai_asset import AssetReport, read_reports, save_asset
 from mvsdk_export.targets.coreai_forms import (
     decompositions,
@@ -152,25 +152,14 @@ def _build(
     if target_db is not None:
         # Recorded pixels are real numbers, and stay so: gradients do not pass what rounds.
         real = {k: x.float() if x.dtype == PIXELS else x for k, x in inputs.items()}
-        measured = _capture_module(network, real, rounds=False)
+        measured = capture_module(network, real, rewrite=write_convolutions_, rounds=False)
         found = assign_weights(measured, precision, feeds, target_db, group)
         del measured
-    module = _capture_module(network, inputs)
+    module = capture_module(network, inputs, rewrite=write_convolutions_)
     weights = compress_weights(module, precision, group) if found is None else found.weights
     with explained("storing compressed weights"), torch.no_grad():
         store_weights_(module, weights)
         return torch.export.export(module, tuple(inputs.values())), found
-
-
-def _capture_module(
-    network: nn.Module, inputs: Mapping[str, Tensor], *, rounds: bool = True
-) -> fx.GraphModule:
-    """Return a captured network, with pixels rounded or not."""
-    if isinstance(network, PixelBorders):
-        network.rounds = rounds
-    module = capture(network, inputs, rewrite=write_convolutions_).module(check_guards=False)
-    assert isinstance(module, fx.GraphModule)
-    return module
 
 
 def _write(

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mvsdk.manifest import DType, LeftOutside, TensorSpec
+from mvsdk.manifest import DType, LeftOutside, Residency, TensorSpec
 from mvsdk_export.errors import UnsupportedOpError
 from mvsdk_export.quantize.mixed import Assignment
 from mvsdk_export.targets.coreai_tools import import_coreai
@@ -45,11 +45,7 @@ _NOT_COUNTED = ("constant", "output")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssetReport:
-    """A function of an asset.
-
-    There is no `Residency`: Apple documents which types and ranks the Neural Engine takes of a Core
-    AI program, but not which operators, and no compiler for it runs outside Apple's systems.
-    """
+    """A function of an asset."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -61,6 +57,24 @@ class AssetReport:
     """Operators that break a documented rule of the Neural Engine. Others may stay outside too."""
     assignment: Assignment | None = None
     """How the bits of weights were chosen; None where all have the same."""
+
+    @property
+    def residency(self) -> Residency | None:
+        """What the Neural Engine may take, by the rules there are.
+
+        Apple documents which types and ranks it takes of a Core AI program, but not which
+        operators, and no compiler for it runs outside Apple's systems: it may take fewer. None if
+        it takes nothing, as of float32.
+        """
+        taken = sum(self.operators.values()) - len(self.against_rules)
+        if not taken:
+            return None
+        return Residency(
+            npu_nodes=taken,
+            cpu_nodes=len(self.against_rules),
+            left_outside=self.against_rules,
+            basis="rules",
+        )
 
 
 def save_asset(program: Any, path: Path, metadata: Mapping[str, str]) -> None:

@@ -16,7 +16,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mvsdk.backends.native_output import captured_native_output
-from mvsdk_export.errors import ExportError, TargetUnavailableError, UnsupportedOpError
+from mvsdk_export.errors import (
+    ExportError,
+    TargetUnavailableError,
+    UnsupportedOpError,
+    first_line,
+)
 
 INSTALL = "pip install 'mvsdk[coreai]'"
 BETA: Mapping[str, str] = {
@@ -101,8 +106,3 @@ def explained(what: str) -> Iterator[None]:
             f"{what} failed: {first_line(exc)}; {describe_releases()}; try another size or "
             "precision, or --format coreml"
         ) from exc
-
-
-def first_line(exc: BaseException) -> str:
-    """Return the first line of an exception's text."""
-    return (str(exc).strip().splitlines() or [type(exc).__name__])[0][:500]

@@ -20,7 +20,7 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
 from mvsdk.manifest import LeftOutside, Residency
-from mvsdk_export.errors import TargetUnavailableError, UnsupportedOpError
+from mvsdk_export.errors import TargetUnavailableError, UnsupportedOpError, first_line
 from mvsdk_export.networks.target_forms import set_xnnpack_forms_
 from mvsdk_export.targets.capture import capture
 from mvsdk_export.targets.executorch_graph import write_for_xnnpack_
@@ -210,8 +210,3 @@ def quiet() -> Iterator[None]:
     ):
         warnings.simplefilter("ignore")
         yield
-
-
-def first_line(exc: BaseException) -> str:
-    """Return the first line of an exception's text."""
-    return (str(exc).strip().splitlines() or [type(exc).__name__])[0][:500]

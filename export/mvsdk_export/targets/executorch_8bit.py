@@ -31,7 +31,7 @@ from mvsdk_export.quantize.mixed import (
     sqnr_db,
     tensors_of,
 )
-from mvsdk_export.targets.capture import PixelBorders, capture
+from mvsdk_export.targets.capture import attribute_of, capture_module
 from mvsdk_export.targets.executorch import (
     INSTALL,
     import_executorch,
@@ -100,12 +100,8 @@ def lower_xnnpack_8bit(
     if not feeds:
         raise CompressionError("no recorded calls to measure on; export with calibration prompts")
     set_xnnpack_forms_(network)
-    module = _capture_module(network, inputs)
-    smooth = module
-    if isinstance(network, PixelBorders):  # pixels are rounded, which no gradient passes
-        network.rounds = False
-        smooth = _capture_module(network, inputs)
-        network.rounds = True
+    smooth = _capture_layers(network, inputs, rounds=False)
+    module = _capture_layers(network, inputs)
     found = quantize(module, spread(feeds, _CALIBRATION_CALLS), target_db, smooth=smooth)
     with quiet():
         program = torch.export.export(found.module, tuple(inputs.values()))
@@ -159,9 +155,10 @@ def quantize(
     return search(try_aim, target_db, _ROUNDS)
 
 
-def _capture_module(network: nn.Module, inputs: Mapping[str, Tensor]) -> fx.GraphModule:
-    module = capture(network, inputs, rewrite=write_for_xnnpack_).module(check_guards=False)
-    assert isinstance(module, fx.GraphModule)
+def _capture_layers(
+    network: nn.Module, inputs: Mapping[str, Tensor], *, rounds: bool = True
+) -> fx.GraphModule:
+    module = capture_module(network, inputs, rewrite=write_for_xnnpack_, rounds=rounds)
     _part_biases_(module)
     return module
 
@@ -180,7 +177,9 @@ def _part_biases_(module: fx.GraphModule) -> None:
         name = str(bias.target)
         if name in taken:
             copy = f"bias_of_{node.name}"
-            module.register_parameter(copy, nn.Parameter(_attribute(module, name).detach().clone()))
+            module.register_parameter(
+                copy, nn.Parameter(attribute_of(module, name).detach().clone())
+            )
             with module.graph.inserting_before(node):
                 own = module.graph.get_attr(copy)
             own.meta = dict(bias.meta)
@@ -347,11 +346,4 @@ def _rounded_weight(weight: Tensor) -> Tensor:
 def _weight(module: nn.Module, node: fx.Node) -> Tensor:
     source = node.args[1]
     assert isinstance(source, fx.Node)
-    return _attribute(module, str(source.target))
-
-
-def _attribute(module: nn.Module, path: str) -> Tensor:
-    found: Any = module
-    for part in path.split("."):
-        found = getattr(found, part)
-    return found
+    return attribute_of(module, str(source.target))

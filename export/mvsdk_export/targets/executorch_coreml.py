@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from mvsdk.manifest import Residency
+from mvsdk_export.checker.delegated import extract_package
 from mvsdk_export.networks.target_forms import set_coreml_forms_
 from mvsdk_export.targets.capture import capture
 from mvsdk_export.targets.coreml.convert import REWRITTEN
@@ -45,8 +46,6 @@ def lower_coreml_delegate(
         UnsupportedOpError: If one of them cannot lower the network.
         ExportError: If the package breaks a limit of Core ML.
     """
-    from mvsdk_export.checker.delegated import extract_package
-
     exir = import_executorch("exir")
     ct = import_coremltools()
     backend = import_executorch("backends.apple.coreml.compiler").CoreMLBackend

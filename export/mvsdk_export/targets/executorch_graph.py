@@ -13,10 +13,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 from torch.fx.node import map_arg
 
+from mvsdk_export.targets.capture import attribute_of
+
 _OPS = torch.ops.aten
+_CASTS = (_OPS.to.dtype, _OPS._to_copy.default)
 _ELEMENTWISE = (_OPS.add.Tensor, _OPS.sub.Tensor, _OPS.mul.Tensor, _OPS.div.Tensor)
 
 
@@ -33,7 +36,7 @@ class _Writer:
 
     def __init__(self, module: fx.GraphModule) -> None:
         self._module, self._graph = module, module.graph
-        self._constants: dict[tuple[Any, ...], str] = {}
+        self._constants: dict[tuple[float, tuple[int, ...]], str] = {}
         for node in module.graph.nodes:
             if "val" not in node.meta and node.op in ("get_attr", "call_function"):
                 node.meta["val"] = self._value(node)  # of what capturing wrote
@@ -126,6 +129,7 @@ class _Writer:
             for place, name, default in ((2, "weight", None), (3, "bias", None), (4, "eps", 1e-5))
         )
         assert isinstance(source, fx.Node)
+        assert isinstance(epsilon, float)
         shape = _shape(source)
         width = shape[-1]
         if sizes != [width]:
@@ -134,7 +138,7 @@ class _Writer:
         away = self._call(_OPS.sub.Tensor, rows, self._weighted(rows, 1.0 / width))
         square = self._call(_OPS.mul.Tensor, away, away)
         spread = self._weighted(square, 1.0 / width)
-        spread = self._call(_OPS.add.Tensor, spread, self._constant(torch.tensor([epsilon])))
+        spread = self._call(_OPS.add.Tensor, spread, self._constant(epsilon))
         made = self._call(_OPS.mul.Tensor, away, self._call(_OPS.rsqrt.default, spread))
         if weight is not None:
             made = self._call(_OPS.mul.Tensor, made, weight)
@@ -202,10 +206,13 @@ class _Writer:
         return self._reshaped(part, _shape(node))
 
     def round(self, node: fx.Node) -> fx.Node | None:
-        """Round by a floor. Pixels are left: theirs has to be the rounding of every target."""
-        if any(user.op == "output" or "to" in str(user.target) for user in node.users):
+        """Round by a floor, halves up: whole parts of numbers, whose rest is computed from them.
+
+        Pixels are left: theirs has to be the rounding of every target, halves to even.
+        """
+        if any(user.op == "output" or user.target in _CASTS for user in node.users):
             return None
-        half = self._constant(torch.tensor([0.5]))
+        half = self._constant(0.5)
         return self._call(_OPS.floor.default, self._call(_OPS.add.Tensor, node.args[0], half))
 
     def filled(self, node: fx.Node) -> fx.Node | None:
@@ -213,20 +220,20 @@ class _Writer:
         value = node.args[1] if node.target is _OPS.full_like.default else 0
         if not node.meta["val"].is_floating_point() or not isinstance(value, int | float):
             return None
-        return self._constant(torch.full(_shape(node), float(value)))
+        return self._constant(float(value), _shape(node))
 
     def number(self, node: fx.Node) -> None:
         """Hold a number that stands beside a tensor."""
         if len(node.args) != 2 or node.kwargs or not node.meta["val"].is_floating_point():
             return
         node.args = tuple(
-            self._constant(torch.tensor([float(item)])) if isinstance(item, int | float) else item
+            self._constant(float(item)) if isinstance(item, int | float) else item
             for item in node.args
         )
 
     def _weighted(self, rows: fx.Node, weight: float) -> fx.Node:
         """Return the weighted sum of every row of a matrix, as a column."""
-        column = self._constant(torch.full((_shape(rows)[1], 1), weight))
+        column = self._constant(weight, (_shape(rows)[1], 1))
         return self._call(_OPS.mm.default, rows, column)
 
     def _repeated(self, source: Any, shape: Sequence[int]) -> fx.Node:
@@ -235,21 +242,22 @@ class _Writer:
         source = self._reshaped(source, old)
         if old == list(shape):
             return source
-        ones = torch.ones([1 if a == b else b for a, b in zip(old, shape, strict=True)])
-        return self._call(_OPS.mul.Tensor, source, self._constant(ones))
+        ones = self._constant(1.0, [1 if a == b else b for a, b in zip(old, shape, strict=True)])
+        return self._call(_OPS.mul.Tensor, source, ones)
 
     def _reshaped(self, source: Any, shape: Sequence[int]) -> fx.Node:
         if _shape(source) == list(shape):
             return source
         return self._call(_OPS.reshape.default, source, list(shape))
 
-    def _constant(self, value: Tensor) -> fx.Node:
-        key = (tuple(value.shape), tuple(value.unique().tolist()))
+    def _constant(self, number: float, shape: Sequence[int] = (1,)) -> fx.Node:
+        """Return a tensor that is one number everywhere; equal ones are held once."""
+        key = (number, tuple(shape))
         if key not in self._constants:
             self._constants[key] = f"number_{len(self._constants)}"
-            self._module.register_buffer(self._constants[key], value)
+            self._module.register_buffer(self._constants[key], torch.full(key[1], number))
         made = self._graph.get_attr(self._constants[key])
-        made.meta["val"] = value
+        made.meta["val"] = self._value(made)
         return made
 
     def _call(self, target: Any, *args: Any) -> fx.Node:
@@ -260,10 +268,7 @@ class _Writer:
     def _value(self, node: fx.Node) -> Any:
         """Return what has the shape and type of a node's value."""
         if node.op == "get_attr":
-            found: Any = self._module
-            for part in str(node.target).split("."):
-                found = getattr(found, part)
-            return found
+            return attribute_of(self._module, str(node.target))
         args, kwargs = map_arg((node.args, node.kwargs), lambda item: item.meta["val"].to("meta"))
         return node.target(*args, **kwargs)  # type: ignore[operator]
 

@@ -22,7 +22,12 @@ from mvsdk.backends.native_output import captured_native_output
 from mvsdk.backends.qnn import find_device, provider_options, register
 from mvsdk.errors import BackendError
 from mvsdk.manifest import Chip, LeftOutside, Residency
-from mvsdk_export.errors import ExportError, TargetUnavailableError, UnsupportedOpError
+from mvsdk_export.errors import (
+    ExportError,
+    TargetUnavailableError,
+    UnsupportedOpError,
+    first_line,
+)
 from mvsdk_export.targets.join import check_border
 
 EPCONTEXT = "EPContext"
@@ -60,7 +65,7 @@ def compile_context(source: Path, target: Path, chip: Chip, *, float16: bool) ->
             ort.InferenceSession(str(source), options)
     except Exception as exc:  # ONNX Runtime has an exception class of its own per status code
         raise UnsupportedOpError(
-            f"the HTP compiler refused {source.stem} for {chip.slug}: {_first_line(exc)}; "
+            f"the HTP compiler refused {source.stem} for {chip.slug}: {first_line(exc)}; "
             "rerun with --keep-intermediates and look at the model, or try another precision"
         ) from exc
     if not target.exists():
@@ -201,7 +206,3 @@ def _reason(node: onnx.NodeProto, log: Sequence[str]) -> str:
         if found and (text := found["reason"].strip()):
             return text[:500]
     return "the QNN provider gives no reason"
-
-
-def _first_line(exc: BaseException) -> str:
-    return (str(exc).strip().splitlines() or [type(exc).__name__])[0]

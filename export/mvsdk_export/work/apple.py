@@ -135,8 +135,7 @@ def lower_coreai(
         "model": asset,
         "inputs": [asdict(item) for item in report.inputs],
         "outputs": [asdict(item) for item in report.outputs],
-        "operators": report.operators,
-        "against_rules": [asdict(item) for item in report.against_rules],
+        **({"residency": asdict(report.residency)} if report.residency is not None else {}),
         **(report.assignment.summary() if report.assignment is not None else {}),
     }
 

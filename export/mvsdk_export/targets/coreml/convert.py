@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mvsdk_export.errors import ExportError, UnsupportedOpError
+from mvsdk_export.errors import ExportError, UnsupportedOpError, first_line
 from mvsdk_export.targets.capture import capture
 from mvsdk_export.targets.coreml.package import set_metadata, weight_files, write_package
 from mvsdk_export.targets.coreml.tools import (
@@ -87,7 +87,7 @@ def convert(
             )
         except (NotImplementedError, ValueError, RuntimeError) as exc:
             raise UnsupportedOpError(
-                f"coremltools refused {path.stem} for {deployment_target}: {_first_line(exc)}; "
+                f"coremltools refused {path.stem} for {deployment_target}: {first_line(exc)}; "
                 "try another deployment target, or --target executorch"
             ) from exc
         del program
@@ -113,7 +113,3 @@ def _quiet() -> Any:
     ):
         warnings.simplefilter("ignore")
         yield
-
-
-def _first_line(exc: BaseException) -> str:
-    return (str(exc).strip().splitlines() or [type(exc).__name__])[0]
