@@ -65,7 +65,7 @@ def _summary(bundle: Bundle, *, verified: bool) -> str:
         f"files     {len(files)}, {size}; {checked}",
         "",
         table(
-            ["component", "target", "precision", "runs on", "size", "worst dB", "left on CPU"],
+            ["component", "target", "precision", "runs on", "size", "worst dB", "left outside"],
             _rows(manifest),
         ),
     ]

@@ -286,7 +286,10 @@ def _next_command(manifest: Manifest) -> str:
 
 
 def variant_table(manifest: Manifest) -> str:
-    """Return one row per component and variant: size, residency, worst parity and floor."""
+    """Return one row per component and variant: size, residency, worst parity and floor.
+
+    What is taken are graphs compiled whole, or operators, that the NPU or a delegate runs.
+    """
     rows = [
         [
             variant.id,
@@ -311,7 +314,7 @@ def variant_table(manifest: Manifest) -> str:
             rows.append([identifier, "end to end", "-", "-", *shown, verdict])
     order = list(ids)
     rows.sort(key=lambda row: order.index(row[0]))
-    return table(["variant", "component", "size", "NPU nodes", "parity", "floor", ""], rows)
+    return table(["variant", "component", "size", "taken", "parity", "floor", ""], rows)
 
 
 def summary_table(manifest: Manifest, seconds: Mapping[str, float]) -> str:
@@ -365,11 +368,7 @@ def _residency(variant: Variant) -> str:
     found = variant.residency
     if found is None:
         return "-"
-    return (
-        f"{found.npu_nodes}, none on CPU"
-        if not found.cpu_nodes
-        else (f"{found.npu_nodes}, {found.cpu_nodes} on CPU")
-    )
+    return f"{found.npu_nodes} of {found.npu_nodes + found.cpu_nodes}"
 
 
 def _parity(records: Sequence[Verification]) -> list[str]:
