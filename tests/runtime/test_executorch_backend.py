@@ -147,3 +147,51 @@ def test_nothing_is_printed_by_native_code(bundle: Bundle) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     assert json.loads(done.stdout)["delegate"] == "xnnpack"
     assert done.stderr == ""
+
+
+def _write_delegated(component: str, folder: Path) -> Sequence[Path]:
+    from tiny_modules import module_of  # imports PyTorch
+
+    from mvsdk_export.targets.executorch_coreml import lower_coreml_delegate
+
+    path = folder / "model.pte"
+    network, inputs = module_of(component, frames="float32")
+    lower_coreml_delegate(network, inputs, path, deployment_target="iOS18")
+    return [path]
+
+
+@pytest.mark.apple
+def test_what_core_ml_takes_is_checked_on_other_systems(bundle: Bundle, tmp_path: Path) -> None:
+    pytest.importorskip("coremltools", reason="needs the extra apple")
+    from mvsdk_export.checker.backend import CoreMLChecker
+
+    def real(component: str, spec: TensorSpec) -> TensorSpec:
+        return replace(spec, dtype="float32") if spec.name == "frames" else spec
+
+    kind = VariantFiles(
+        target="executorch", precision="fp16", delegate="coreml", content=_write_delegated
+    )
+    made = build_bundle(tmp_path / "delegated.mvbundle", [kind], tensors=real)
+    backend = CoreMLChecker()
+    assert "delegate coreml" in (ExecuTorch().unsupported_reason(_variant(made, "unet")) or "")
+    assert "not delegate xnnpack" in (backend.unsupported_reason(_variant(bundle, "unet")) or "")
+    with mvsdk.load(made.path, backend=backend) as pipeline:
+        clip = pipeline.generate(PROMPT, seed=3)
+    onnx = mvsdk.load(bundle.path, target="onnx").generate(PROMPT, seed=3)
+    assert np.abs(clip.frames.astype(int) - onnx.frames.astype(int)).max() <= 2
+
+    wrong = build_bundle(tmp_path / "wrong.mvbundle", [_two_inputs(made)], tensors=real)
+    with pytest.raises(BackendError, match="takes 1 inputs and gives 1 outputs, its manifest says"):
+        backend.load(wrong, _variant(wrong, "unet"))
+
+
+def _two_inputs(made: Bundle) -> VariantFiles:
+    """Return a variant whose denoiser is the program of another component."""
+
+    def content(component: str, folder: Path) -> Sequence[Path]:
+        other = "vae_decoder" if component == "unet" else component
+        path = folder / "model.pte"
+        path.write_bytes(made.model(_variant(made, other)).read_bytes())
+        return [path]
+
+    return VariantFiles(target="executorch", precision="fp16", delegate="coreml", content=content)

@@ -51,8 +51,8 @@ class VaeDecoder(torch.nn.Module):
         return pixels.clamp(0, 255).permute(0, 2, 3, 1).floor().to(self.dtype)
 
 
-def exported(component: str, frames: str = "uint8") -> Any:
-    """Return a component as an exported program.
+def module_of(component: str, frames: str = "uint8") -> tuple[Any, dict[str, Any]]:
+    """Return a component as a module, and an example of every input.
 
     Args:
         component: Its name.
@@ -61,8 +61,16 @@ def exported(component: str, frames: str = "uint8") -> Any:
     modules = {"text_encoder": TextEncoder, "unet": Unet}
     made = modules[component]() if component in modules else VaeDecoder(getattr(torch, frames))
     inputs, _ = SHAPES[component]
-    arguments = (torch.from_numpy(np.zeros(shape, dtype)) for shape, dtype in inputs.values())
-    return torch.export.export(made.eval(), tuple(arguments))
+    examples = {
+        name: torch.from_numpy(np.zeros(shape, dtype)) for name, (shape, dtype) in inputs.items()
+    }
+    return made.eval(), examples
+
+
+def exported(component: str, frames: str = "uint8") -> Any:
+    """Return a component as an exported program; see `module_of`."""
+    made, inputs = module_of(component, frames)
+    return torch.export.export(made, tuple(inputs.values()))
 
 
 def write_asset(component: str, folder: Path) -> list[Path]:
