@@ -161,7 +161,8 @@ def test_pixels_are_rounded_as_every_target_rounds_them(tmp_path: Path) -> None:
     borders = PixelBorders(nn.Identity(), ["x"], pixel_outputs=["y"])
     x = np.array([[0.5 / 255, 1.5 / 255, 2.5 / 255, 1.0, 0.0]], dtype=np.float32)
     path = tmp_path / "model.pte"
-    lower_xnnpack(borders, {"x": torch.from_numpy(x)}, path)
+    residency = lower_xnnpack(borders, {"x": torch.from_numpy(x)}, path)
+    assert [item.operator for item in residency.left_outside] == ["round", "_to_dim_order_copy"]
     np.testing.assert_array_equal(_run(path, {"x": x}), np.rint(x * np.float32(255)))
 
 

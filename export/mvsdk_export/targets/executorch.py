@@ -35,7 +35,8 @@ _REASONS: Mapping[str, str] = {
     "embedding": "XNNPACK looks nothing up",
     "round": "XNNPACK does not round",
     "upsample_nearest2d": "XNNPACK repeats pixels in whole factors only",
-    "dim_order_ops": "XNNPACK copies no tensor for its layout",
+    "_to_dim_order_copy": "XNNPACK converts neither bytes nor whole numbers",
+    "_clone_dim_order": "XNNPACK copies no tensor for its layout",
 }
 
 
@@ -168,7 +169,7 @@ def _residency(module: fx.GraphModule) -> Residency:
 
 def _operator(node: fx.Node) -> str:
     name = getattr(node.target, "__name__", str(node.target))
-    return name.removeprefix("aten.").split(".")[0]
+    return name.removeprefix("aten.").removeprefix("dim_order_ops.").split(".")[0]
 
 
 def _put_outside_(program: ExportedProgram, name: str) -> None:
