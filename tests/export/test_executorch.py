@@ -17,7 +17,7 @@ pytest.importorskip("executorch", reason="needs the extra executorch")
 pytest.importorskip("coremltools", reason="needs the extra apple")
 
 from core_ml import Stack, examples, feeds, run_network  # noqa: E402
-from torch import Tensor, nn  # noqa: E402
+from torch import Tensor, fx, nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 from mvsdk.errors import BundleError  # noqa: E402
@@ -25,7 +25,7 @@ from mvsdk_export.checker import load_program  # noqa: E402
 from mvsdk_export.checker.delegated import extract_package  # noqa: E402
 from mvsdk_export.errors import CompressionError, ExportError, UnsupportedOpError  # noqa: E402
 from mvsdk_export.targets.capture import PixelBorders  # noqa: E402
-from mvsdk_export.targets.executorch import lower_xnnpack  # noqa: E402
+from mvsdk_export.targets.executorch import delegates_of, lower_xnnpack  # noqa: E402
 from mvsdk_export.targets.executorch_8bit import lower_xnnpack_8bit  # noqa: E402
 from mvsdk_export.targets.executorch_coreml import lower_coreml_delegate  # noqa: E402
 
@@ -218,6 +218,70 @@ def test_a_layer_that_is_called_twice_has_8_bits_in_both_calls(tmp_path: Path) -
     _, found = lower_xnnpack_8bit(network, taken, [{"x": x}], path, target_db=10.0)
     assert len(found.layers) == found.of == 2
     assert _db(run_network(network, {"x": x}), _run(path, {"x": x})) > 30
+
+
+class _Attending(nn.Module):
+    """A convolution, and attention whose linear layers share what they quantise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(16, 16, 3, padding=1)
+        self.query, self.key, self.value = (nn.Linear(16, 16) for _ in range(3))
+        self.time, self.out = nn.Linear(8, 16), nn.Linear(16, 16)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        """Map `(2, 16, 6, 6)` and `(2, 8)` to `(2, 16, 6, 6)`."""
+        h = torch.tanh(self.conv(x)) + self.time(time)[:, :, None, None]
+        tokens = h.flatten(2).transpose(1, 2)
+        scores = self.query(tokens) @ self.key(tokens).transpose(1, 2) / 4
+        attended = self.out(torch.softmax(scores, dim=-1) @ self.value(tokens))
+        return h + attended.transpose(1, 2).reshape(h.shape)
+
+
+class _AttendingTwice(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = _Attending(), _Attending()
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        return self.second(self.first(x, time), time)
+
+
+def test_8_bits_are_one_delegate_when_nothing_is_left_outside(tmp_path: Path) -> None:
+    from executorch.exir._serialize._program import deserialize_pte_binary
+
+    random = np.random.default_rng(0)
+    feed = {
+        "x": random.standard_normal((2, 16, 6, 6)).astype(np.float32),
+        "time": random.standard_normal((2, 8)).astype(np.float32),
+    }
+    taken = {name: torch.from_numpy(x) for name, x in feed.items()}
+    network, path = _AttendingTwice().eval(), tmp_path / "model.pte"
+    residency, found = lower_xnnpack_8bit(network, taken, [feed], path, target_db=20.0)
+    assert not residency.left_outside
+    assert len(found.layers) == found.of == 12
+    (plan,) = deserialize_pte_binary(path.read_bytes()).program.execution_plan
+    assert len(plan.delegates) == 1
+    assert _db(run_network(network, feed), _run(path, feed)) > 30
+
+
+def test_delegates_are_parted_by_what_is_left_outside() -> None:
+    graph = fx.Graph()
+    x = graph.placeholder("x")
+    a = graph.call_function(torch.sin, (x,))
+    outside = graph.call_function(torch.round, (a,))
+    aside = graph.call_function(torch.cos, (x,))
+    scale = graph.call_function(torch.abs, (x,))
+    b = graph.call_function(torch.mul, (outside, scale))
+    c = graph.call_function(torch.add, (b, aside))
+    late = graph.call_function(torch.add, (scale, aside))
+    graph.output((c, late))
+    parts = delegates_of(graph, [[a], [aside], [b, scale], [c], [late]])
+    # What quantises a layer's weights, say, goes with the layer, and what needs it goes along.
+    assert parts is not None
+    assert [set(part) for part in parts] == [{a, aside}, {b, scale, c, late}]
+    assert delegates_of(graph, [[a, b], [aside], [scale], [c], [late]]) is None
 
 
 def test_8_bits_want_recorded_calls(tmp_path: Path) -> None:
