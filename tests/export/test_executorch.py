@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import zipfile
 from collections.abc import Callable, Mapping
@@ -28,6 +29,7 @@ from mvsdk_export.targets.capture import PixelBorders  # noqa: E402
 from mvsdk_export.targets.executorch import delegates_of, lower_xnnpack  # noqa: E402
 from mvsdk_export.targets.executorch_8bit import lower_xnnpack_8bit  # noqa: E402
 from mvsdk_export.targets.executorch_coreml import lower_coreml_delegate  # noqa: E402
+from mvsdk_export.targets.memory import shared_weights  # noqa: E402
 
 pytestmark = [
     pytest.mark.torch,
@@ -81,6 +83,21 @@ def delegated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_float32_program_computes_what_pytorch_does(xnnpack: Path) -> None:
     for feed in feeds():
         assert _db(run_network(_network(), feed), _run(xnnpack, feed)) > 100
+
+
+def test_lowering_shares_the_weights_and_leaves_them_as_they_were(tmp_path: Path) -> None:
+    network = _network()
+    before = {name: x.clone() for name, x in network.state_dict().items()}
+    lower_xnnpack(network, examples(), tmp_path / "model.pte")
+    for name, x in network.state_dict().items():
+        assert torch.equal(x, before[name]), name
+
+    with shared_weights():
+        shared = copy.deepcopy(network)
+    apart = copy.deepcopy(network)
+    assert shared.first is not network.first
+    assert shared.first.weight is network.first.weight
+    assert apart.first.weight.data_ptr() != network.first.weight.data_ptr()
 
 
 def test_operators_left_outside_are_named_with_the_reason(tmp_path: Path) -> None:

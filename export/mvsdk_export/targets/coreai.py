@@ -31,6 +31,7 @@ from mvsdk_export.targets.coreai_weights import (
     compress_weights,
     store_weights_,
 )
+from mvsdk_export.targets.memory import lean_heap
 
 Precision = Literal["fp32", "fp16", "w8", "w6", "w4"]
 
@@ -173,7 +174,7 @@ def _write(
     """Convert programs, each of which is dropped, and save them as one asset."""
     tools = {**installed_releases(), "torch": torch.__version__}
     tools["mvsdk"] = importlib.metadata.version("mvsdk")
-    with explained(f"converting {path.stem} for Core AI"):
+    with explained(f"converting {path.stem} for Core AI"), lean_heap():
         made = _convert(programs, inputs, outputs, precision)
         save_asset(made, path, {**tools, **(metadata or {})})
         return read_reports(made)

@@ -25,6 +25,7 @@ from mvsdk_export.errors import TargetUnavailableError, UnsupportedOpError, firs
 from mvsdk_export.networks.target_forms import set_xnnpack_forms_
 from mvsdk_export.targets.capture import capture
 from mvsdk_export.targets.executorch_graph import write_for_xnnpack_
+from mvsdk_export.targets.memory import lean_heap, shared_weights
 
 INSTALL = "pip install 'mvsdk[executorch]'"
 ETRECORD = "etrecord.bin"
@@ -100,7 +101,7 @@ def write_program(
     if external_weights:
         _put_outside_(program, path.stem)
     try:
-        with quiet():
+        with quiet(), lean_heap(), shared_weights():
             edge = exir.to_edge_transform_and_lower(
                 program,
                 partitioner=list(partitioners),
