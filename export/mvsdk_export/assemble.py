@@ -13,6 +13,7 @@ from mvsdk.errors import BundleError
 from mvsdk.manifest import (
     Component,
     ComputeUnit,
+    Delegate,
     FileRef,
     Format,
     JsonValue,
@@ -48,9 +49,13 @@ _TOOLS: Mapping[Format, tuple[str, ...]] = {
     "qnn_context": ("onnx", "onnxscript", "onnxruntime", "onnxruntime-qnn"),
     "coreml": ("coremltools",),
     "coreai": ("coreai-core", "coreai-torch", "coreai-opt"),
-    "executorch": ("executorch", "torchao", "coremltools"),
+    "executorch": ("executorch",),
 }
 """What makes files of a format, beside PyTorch."""
+_DELEGATE_TOOLS: Mapping[Delegate, tuple[str, ...]] = {
+    "xnnpack": ("torchao",),
+    "coreml": ("coremltools",),
+}
 _MODELS: Mapping[Format, str] = {"onnx": MODEL, "qnn_context": CONTEXT}
 """Files that are opened, where stages call them alike."""
 
@@ -101,6 +106,8 @@ def _variant(
         if path.is_file() and _is_shipped(path, plan)
     ]
     residency = artefact.result.get("residency")
+    delegate = _DELEGATE_TOOLS.get(plan.delegate, ()) if plan.delegate else ()
+    wanted = ("torch", "numpy", *_TOOLS[plan.format], *delegate)
     return Variant(
         id=plan.id,
         target=plan.target,
@@ -114,11 +121,7 @@ def _variant(
         inputs=_specs(artefact.result["inputs"]),
         outputs=_specs(artefact.result["outputs"]),
         compute_unit=_compute_unit(request, plan),
-        tools={
-            name: version
-            for name, version in tool_versions().items()
-            if name in ("torch", "numpy", *_TOOLS[plan.format])
-        },
+        tools={name: version for name, version in tool_versions().items() if name in wanted},
         residency=_residency(residency) if residency else None,
     )
 
@@ -132,9 +135,10 @@ def _is_shipped(path: Path, plan: VariantPlan) -> bool:
 
 def _compute_unit(request: ExportRequest, plan: VariantPlan) -> ComputeUnit:
     """Return where a variant is meant to run."""
-    if plan.target == "iphone" or plan.delegate == "coreml":
+    if plan.target == "iphone":
         return request.apple.compute_unit
-    return "NPU" if plan.chipset else "CPU"
+    # The delegate's package is compiled for the Neural Engine (targets/executorch_coreml.py).
+    return "NPU" if plan.chipset or plan.delegate == "coreml" else "CPU"
 
 
 def _manifest(

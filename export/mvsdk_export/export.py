@@ -55,6 +55,8 @@ class ExportReport:
     """Variant id -> seconds of all that it took, with what it shares with others."""
     compression: Mapping[str, Mapping[str, Any]]
     """Variant id -> component -> how many weights or layers are stored how, where that differs."""
+    warnings: Mapping[str, Mapping[str, Sequence[Mapping[str, str]]]]
+    """Variant id -> component -> limits of the phone's processor that a graph is beyond."""
 
 
 OnStage = Callable[[str], None]
@@ -169,6 +171,7 @@ def export(request: ExportRequest, runner: StageRunner, on_stage: OnStage) -> Ex
         stages=tuple(runner.finished),
         seconds={name: seconds_of(list(stages.values())) for name, stages in made.items()},
         compression={name: found for name, x in made.items() if (found := _compression(x))},
+        warnings={name: found for name, x in made.items() if (found := _warnings(x))},
     )
 
 
@@ -184,6 +187,14 @@ def _compression(stages: Mapping[str, Stage]) -> dict[str, Any]:
             if "schemes" in made.result:
                 found[component] = {k: made.result[k] for k in ("bits", "sqnr_db", "schemes")}
     return found
+
+
+def _warnings(stages: Mapping[str, Stage]) -> dict[str, Any]:
+    return {
+        component: found
+        for component, stage in stages.items()
+        if (found := stage.result.get("warnings"))
+    }
 
 
 def _make_graphs(

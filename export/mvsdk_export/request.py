@@ -11,10 +11,7 @@ from mvsdk.devices import Chipset
 from mvsdk.manifest import ComputeUnit, Delegate, Format, Precision, Target
 from mvsdk_export.checkpoints import ModelFolder
 from mvsdk_export.preflight import CHUNK_BYTES, PART_BYTES
-
-DEFAULT_DEPLOYMENT_TARGET = "iOS18"
-COREAI_DEPLOYMENT_TARGET = "iOS27"
-"""The first system with Core AI."""
+from mvsdk_export.targets.coreml.tools import DEFAULT_DEPLOYMENT_TARGET
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -98,12 +98,14 @@ class ExecuTorch:
             # PyTorch warns of arrays that are read-only, though nothing here writes to them.
             values = (feeds[spec.name] for spec in variant.inputs)
             given = [torch.from_numpy(x if x.flags.writeable else x.copy()) for x in values]
+            printed: list[str] = []
             try:
                 # The program keeps its methods, but they do not keep the program.
-                made = program.load_method(_METHOD).execute(given)
+                with captured_native_output() as printed:
+                    made = program.load_method(_METHOD).execute(given)
                 return [tensor.numpy() for tensor in made]
             except Exception as exc:  # as above
-                raise BackendError(f"{label} failed to run: {first_line(exc)}") from exc
+                raise BackendError(f"{label} failed to run: {_reason(exc, printed)}") from exc
 
         return GraphSession(label, variant.inputs, variant.outputs, run)
 
@@ -166,12 +168,15 @@ def _border(
 
 
 def _explain(variant: Variant, exc: Exception, printed: Sequence[str]) -> str:
-    """Say why a program did not load: the exception has a number, the log has the reason."""
-    logged = [line for line in printed if not line.startswith(_HARMLESS)]
-    reasons = [found[1] for line in logged if (found := _LOGGED.match(line))]
-    reason = "; ".join([first_line(exc), *reasons[:1]])
     return (
-        f"ExecuTorch cannot load {label_of(variant)}: {reason}; "
+        f"ExecuTorch cannot load {label_of(variant)}: {_reason(exc, printed)}; "
         f"made with executorch {variant.tools.get(_DISTRIBUTION, 'unknown')}, here is "
         f"{installed_version(_DISTRIBUTION)}; update executorch, or export the bundle again"
     )
+
+
+def _reason(exc: Exception, printed: Sequence[str]) -> str:
+    """Return what failed: the exception has a number, the log has the reason."""
+    logged = [line for line in printed if not line.startswith(_HARMLESS)]
+    reasons = [found[1] for line in logged if (found := _LOGGED.match(line))]
+    return "; ".join([first_line(exc), *reasons[:1]])

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from mvsdk.backends._graph import GraphSession, label_of
+from mvsdk.backends._graph import GraphSession, check_border, label_of
 from mvsdk.bundle import Bundle
-from mvsdk.errors import BackendError, MvsdkError
+from mvsdk.errors import BackendError, BundleError, MvsdkError
 from mvsdk.manifest import Variant
 
 if TYPE_CHECKING:
     from mvsdk_export.checker.delegated import Borders
+    from mvsdk_export.checker.program import Program
 
 NAME = "coreml-checker"
 
@@ -60,11 +61,16 @@ class CoreMLChecker:
         if variant.delegate is None:
             program = load_program(bundle.model(variant), variant.function)
             borders = Borders(inputs=tuple(given), outputs=tuple(names))
+            for side, specs, found in (
+                ("input", variant.inputs, program.inputs),
+                ("output", variant.outputs, program.outputs),
+            ):
+                check_border(label, side, specs, {x.name: (x.shape, x.dtype) for x in found})
         else:
             with tempfile.TemporaryDirectory() as folder:
                 path, borders = extract_package(bundle.model(variant), Path(folder))
                 program = load_program(path)
-            _check_borders(label, variant, borders)
+            _check_borders(label, variant, program, borders)
 
         def run(feeds: dict[str, NDArray[Any]]) -> Sequence[NDArray[Any]]:
             named = zip(borders.inputs, given, strict=True)
@@ -77,7 +83,14 @@ class CoreMLChecker:
         return GraphSession(label, variant.inputs, variant.outputs, run)
 
 
-def _check_borders(label: str, variant: Variant, borders: Borders) -> None:
+def _check_borders(label: str, variant: Variant, program: Program, borders: Borders) -> None:
+    """Check a package that has names of its own for what a program takes and gives."""
+    for names, known in ((borders.inputs, program.inputs), (borders.outputs, program.outputs)):
+        if missing := [name for name in names if name not in [item.name for item in known]]:
+            raise BundleError(
+                f"{label}: the program names {missing[0][:64]!a}, which the package in it does not "
+                "have; export the bundle again"
+            )
     wanted = len(variant.inputs), len(variant.outputs)
     found = len(borders.inputs), len(borders.outputs)
     if wanted != found:

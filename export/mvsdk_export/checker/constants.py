@@ -22,13 +22,15 @@ from mvsdk_export.checker.values import (
 class Constants:
     """Constants that were read so far, by name."""
 
-    def __init__(self, folder: PackageFolder) -> None:
+    def __init__(self, folder: PackageFolder, *, taken: Collection[str] = ()) -> None:
         """Begin with none.
 
         Args:
             folder: Where files of weights are.
+            taken: Names that no constant may have: those of the program's inputs.
         """
         self._folder = folder
+        self._taken = frozenset(taken)
         self.values: dict[str, Constant] = {}
         self.types: dict[str, TensorType] = {}
 
@@ -103,7 +105,7 @@ class Constants:
 
     def _keep(self, output: Any, value: Constant) -> None:
         kind = read_type(output.type)
-        if output.name in self.values:
+        if output.name in self.values or output.name in self._taken:
             raise ValueError("there is another of this name")
         if not isinstance(value, str):
             held = array_type(kind.dtype)

@@ -21,6 +21,8 @@ MAX_FILES = 256
 """Files and folders of a delegate's data."""
 
 MAX_TABLE_BYTES = 1 << 20
+MAX_PATH = 512
+"""Characters of the folders that a file lies in."""
 
 _DELEGATE = "CoreMLBackend"
 _PACKAGE = "model.mlpackage"
@@ -127,30 +129,33 @@ def _read_files(path: Path, data: bytes) -> Mapping[str, memoryview]:
     try:
         nodes = json.JSONDecoder().raw_decode(tail)[0]["nodes"]
         found: dict[str, memoryview] = {}
-        _walk(nodes[:MAX_FILES], len(nodes) - 1, "", memoryview(data), found)
+        left = {place: nodes[place] for place in range(min(len(nodes), MAX_FILES))}
+        _walk(left, len(nodes) - 1, "", memoryview(data), found)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as exc:
         raise _damaged(path, "has a delegate whose table of files is damaged or unsafe") from exc
+    if sum(map(len, found.values())) > len(data):
+        raise _damaged(path, "has a delegate whose files lie upon each other")
     return found
 
 
 def _walk(
-    nodes: Sequence[Any], place: int, parent: str, data: memoryview, found: dict[str, memoryview]
+    left: dict[int, Any], place: int, parent: str, data: memoryview, found: dict[str, memoryview]
 ) -> None:
-    """Collect the files below a folder of the table.
+    """Collect the files below a folder of the table, and take what was visited off the table.
 
     Raises:
-        ValueError: If a name leaves its folder, a file lies outside the data, or there are more
-            than the table has: a folder within itself.
+        KeyError: If a file or folder lies in more than one, or in itself.
+        ValueError: If a name leaves its folder, a path is too long, or a file lies outside.
     """
-    for name, child in nodes[place]["children"].items():
-        node = nodes[child]
-        if _NAME.fullmatch(name) is None or not 0 <= child < place:
-            raise ValueError("a name or place is not allowed")
-        if node["kind"] == 1:
-            _walk(nodes, child, f"{parent}{name}/", data, found)
+    for name, child in left.pop(place)["children"].items():
+        if _NAME.fullmatch(name) is None or len(parent) > MAX_PATH:
+            raise ValueError("a name is not allowed")
+        if left[child]["kind"] == 1:
+            _walk(left, child, f"{parent}{name}/", data, found)
             continue
-        start, size = node["dataRegion"]["offset"], node["dataRegion"]["size"]
-        if not (0 <= start <= start + size <= len(data)) or len(found) >= MAX_FILES:
+        region = left.pop(child)["dataRegion"]
+        start, size = region["offset"], region["size"]
+        if not 0 <= start <= start + size <= len(data):
             raise ValueError("a file lies outside the data")
         found[f"{parent}{name}"] = data[start : start + size]
 

@@ -6,6 +6,7 @@ and its result is rounded where the program says float16. A value is freed after
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,10 +14,12 @@ from torch import Tensor
 
 from mvsdk.errors import BundleError
 from mvsdk_export.checker.binding import as_number, widened
+from mvsdk_export.checker.bounds import BoundedTensors
 from mvsdk_export.checker.constants import Constants
 from mvsdk_export.checker.folder import PackageFolder
 from mvsdk_export.checker.package import Source, is_constant
 from mvsdk_export.checker.planning import FAILURES, Planner, Result, Step
+from mvsdk_export.checker.values import ANY
 
 
 class Evaluator:
@@ -34,7 +37,7 @@ class Evaluator:
         """
         self._folder = folder
         self.inputs = dict(source.inputs)
-        constants = Constants(folder)
+        constants = Constants(folder, taken=self.inputs)
         operations: list[Any] = []
         for operation in source.block.operations:
             if is_constant(operation):
@@ -48,8 +51,14 @@ class Evaluator:
             planner.plan(operation, freed)
             for operation, freed in _with_freed(operations, {*outputs, *constants.values})
         ]
-        self._sources = {name: planner.source(name) for name in outputs}
+        try:
+            self._sources = {name: planner.source(name) for name in outputs}
+        except FAILURES as exc:
+            raise folder.damaged(f"has an output that is no tensor: {exc}") from exc
         self.outputs = {name: planner.type_of(name) for name in outputs}
+        kinds = [*self.inputs.values(), *(x.kind for step in self._steps for x in step.results)]
+        self._fixed = all(ANY not in kind.shape for kind in kinds)
+        self._bounded = False
 
     def run(self, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Evaluate once.
@@ -65,16 +74,23 @@ class Evaluator:
                 says.
         """
         values = {name: given[name] for name in self.inputs}
-        for step in self._steps:
-            try:
-                made = _compute(step, values)
-                for result, value in zip(step.results, made, strict=True):
-                    values[result.name] = _stored(result, value)
-            except FAILURES as exc:
-                raise self._failed(step, exc) from exc
-            for name in step.freed:
-                del values[name]
+        # Where every shape is fixed, what was of a size once is of that size again.
+        known = self._fixed and self._bounded
+        with contextlib.nullcontext() if known else BoundedTensors():
+            for step in self._steps:
+                self._run_step(step, values)
+        self._bounded = True
         return {name: _find(source, values) for name, source in self._sources.items()}
+
+    def _run_step(self, step: Step, values: dict[str, Tensor]) -> None:
+        try:
+            made = _compute(step, values)
+            for result, value in zip(step.results, made, strict=True):
+                values[result.name] = _stored(result, value)
+        except FAILURES as exc:
+            raise self._failed(step, exc) from exc
+        for name in step.freed:
+            del values[name]
 
     def _failed(self, step: Step, exc: BaseException) -> BundleError:
         said = (str(exc).strip().splitlines() or [type(exc).__name__])[0]

@@ -14,6 +14,8 @@ from mvsdk_export.targets.coreml.tools import load_protocol
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_MODEL_BYTES = 1 << 29
 """Largest description: without its weights, that of a denoiser of a billion has a few megabytes."""
+MAX_NAME = 255
+"""Bytes of the name of a file or folder, as file systems have it."""
 
 _DATA = "Data"
 _WEIGHTS = re.compile(
@@ -117,7 +119,10 @@ class PackageFolder:
     def _check_place(self, place: Any) -> None:
         """Refuse a relative path that could lead out of the package, on any system."""
         parts = place.split("/") if isinstance(place, str) else []
-        printable = all(part.isprintable() and part not in ("", ".", "..") for part in parts)
+        printable = all(
+            part.isprintable() and part not in ("", ".", "..") and len(part.encode()) <= MAX_NAME
+            for part in parts
+        )
         if not parts or not printable or any(x in place for x in "\\:") or len(place) > 1024:
             raise BundleError(
                 f"the package {self.name} names the path {str(place)[:80]!a}, want one inside it; "

@@ -190,7 +190,8 @@ class Package:
 
     def _function(self, name: str) -> Function:
         sources = self.sources(name)
-        described = self._model.description if len(sources) > 1 else sources[0].described
+        whole = self._kind == "pipeline"
+        described = self._model.description if whole else sources[0].described
         taken: dict[str, TensorType] = {}
         given: dict[str, TensorType] = {}
         for source in sources:

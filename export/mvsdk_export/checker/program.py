@@ -84,8 +84,8 @@ def load_program(path: Path, function: str | None = None) -> Program:
     Raises:
         TargetUnavailableError: If coremltools is missing, which has the format's messages.
         BundleError: If the package is damaged or unsafe, or has no such function.
-        UnsupportedOpError: If it has operations, or modes of them, that are not known here: all
-            are named.
+        UnsupportedOpError: If it has operations, or modes of them, that are not known here, whose
+            kinds are named.
     """
     return Program(open_package(path), function)
 

@@ -96,13 +96,12 @@ def read_immediate(value: Any) -> Constant:
     if held == "strings" and kind.dtype == "string" and len(content) == 1 and not kind.shape:
         return str(content[0])
     try:
-        found = _array(content, held, kind.dtype, count)
+        return _array(content, held, kind.dtype, count).reshape(kind.shape)
     except (TypeError, ValueError, OverflowError) as exc:
         raise BundleError(
             f"the program has a constant that is not of its type {kind.dtype} {kind.shape[:8]}: "
             f"{exc}; export the package again"
         ) from exc
-    return found.reshape(kind.shape)
 
 
 def _array(content: Any, held: str, dtype: str, count: int) -> NDArray[Any]:

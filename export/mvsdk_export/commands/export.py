@@ -75,7 +75,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     request = _read_request(options)
-    resources = read_resources(options.resources)
+    resources = read_resources(options.resources, request.out)
     if options.dry_run:
         from mvsdk_export.export import check_request
 
@@ -246,6 +246,7 @@ def _to_json(report: ExportReport) -> Mapping[str, object]:
         "verification": [asdict(record) for record in manifest.verification],
         "seconds": report.seconds,
         "compression": report.compression,
+        "warnings": report.warnings,
         "stages": [
             {
                 "name": stage.name,
@@ -272,11 +273,25 @@ def _to_text(report: ExportReport, request: ExportRequest) -> str:
             "",
             stage_table(report.stages),
             "",
+            *_warning_lines(report),
             f"{path}: {format_bytes(sum(ref.bytes for ref in manifest.files()))}; "
             f"{len(report.stages)} stages in {spent:.0f} s, the largest took {format_bytes(peak)}",
             f"next: {_next_command(manifest)} --bundle {path}",
         ]
     )
+
+
+def _warning_lines(report: ExportReport) -> list[str]:
+    """Return a table of limits that graphs are beyond, and an empty line after it."""
+    rows = [
+        [variant, component, item["what"], item["value"], item["limit"], item["next_step"]]
+        for variant, parts in report.warnings.items()
+        for component, found in parts.items()
+        for item in found
+    ]
+    if not rows:
+        return []
+    return [table(["variant", "component", "warning", "value", "limit", "what to do"], rows), ""]
 
 
 def _next_command(manifest: Manifest) -> str:

@@ -15,6 +15,7 @@ from mvsdk.errors import InputError
 from mvsdk.manifest import ComputeUnit, Delegate, Format, Precision, Target
 from mvsdk_export.commands import Extra, require_toolchain
 from mvsdk_export.commands.arguments import read_chips, read_precisions
+from mvsdk_export.targets.coreml.tools import DEFAULT_DEPLOYMENT_TARGET, DEPLOYMENT_TARGETS
 
 if TYPE_CHECKING:
     from mvsdk_export.request import AppleOptions, ExecuTorchOptions, VariantPlan
@@ -72,7 +73,6 @@ KINDS: Mapping[str, Kind] = {
         modules=("executorch", "coremltools"),
     ),
 }
-COREML_TARGETS = ("iOS17", "iOS18", "iOS26")
 COREAI_TARGETS = ("iOS27",)
 DELEGATES: tuple[Delegate, ...] = ("xnnpack", "coreml")
 COMPUTE_UNITS: Mapping[str, ComputeUnit] = {
@@ -94,7 +94,7 @@ Options of the targets iphone and executorch:
                          (default: CPU_AND_NE)
   --attention A          fused or split-einsum (default: fused, an operator of
                          its own from iOS18 on)
-  --chunk-bytes N        weights above which a package is cut (default: 1 GiB)
+  --chunk-bytes N        weights above which a package is cut (default: 1 GB)
   --palette-group N      output channels that share a palette (default: up to
                          16, what divides the channels of a weight)
   --resources DIR        also write packages under the names that Apple's
@@ -151,8 +151,9 @@ def read_variants(options: argparse.Namespace) -> tuple[VariantPlan, ...]:
     targets = read_targets(options.target)
     _check_options(options, targets)
     format_, deployment_target = _read_apple_format(options)
-    if options.resources is not None and format_ != "coreml":
-        raise InputError("--resources goes with --format coreml; leave it out")
+    for name in ("resources", "attention", "chunk_bytes"):
+        if getattr(options, name) is not None and format_ != "coreml":
+            raise InputError(f"{_option(name)} goes with --format coreml; leave it out")
     delegate = _read_delegate(options.delegate)
     if options.external_weights and delegate != "xnnpack":
         raise InputError(
@@ -162,6 +163,8 @@ def read_variants(options: argparse.Namespace) -> tuple[VariantPlan, ...]:
     names: dict[Target, str] = {x: _kind_name(x, format_, delegate) for x in targets}
     require_tools(names.values(), "export", "onnxscript", "tqdm")
     precisions = _read_precisions(options.precision, names)
+    if options.palette_group is not None:
+        _check_palettes(precisions["iphone"], format_, deployment_target)
     from mvsdk_export.request import plan_variants
 
     return tuple(
@@ -225,17 +228,25 @@ def read_executorch(options: argparse.Namespace) -> ExecuTorchOptions:
     return ExecuTorchOptions(external_weights=options.external_weights, etrecord=options.etrecord)
 
 
-def read_resources(text: str | None) -> Path | None:
+def read_resources(text: str | None, out: Path) -> Path | None:
     """Return the folder of --resources, which must not exist yet.
 
+    Args:
+        text: What the option says; None if it is not given.
+        out: The bundle that will be written.
+
     Raises:
-        InputError: If it does, or its parent is no folder.
+        InputError: If it does, its parent is no folder, or it is the bundle.
     """
     if text is None:
         return None
     path = Path(text)
     if path.exists() or not path.absolute().parent.is_dir():
         raise InputError(f"--resources is {text[:64]!a}, want a new folder in an existing one")
+    if path.resolve() == out.resolve():
+        raise InputError(
+            f"--resources is {text[:64]!a}, where the bundle goes; name another folder"
+        )
     return path
 
 
@@ -255,9 +266,9 @@ _BELONGS: Mapping[str, Target] = {
 def _check_options(options: argparse.Namespace, targets: Sequence[Target]) -> None:
     for name, target in _BELONGS.items():
         if getattr(options, name) not in (None, False) and target not in targets:
-            option = f"--{name.replace('_', '-')}"
             raise InputError(
-                f"{option} goes with --target {target}, not {', '.join(targets)}; leave it out"
+                f"{_option(name)} goes with --target {target}, not {', '.join(targets)}; "
+                "leave it out"
             )
     apple = "iphone" in targets or options.delegate == "coreml"
     if options.deployment_target is not None and not apple:
@@ -271,22 +282,40 @@ def _check_options(options: argparse.Namespace, targets: Sequence[Target]) -> No
         )
 
 
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _check_palettes(precisions: Sequence[Precision], format_: str, system: str) -> None:
+    """Refuse --palette-group where no weight has a palette for some of its channels."""
+    if not set(precisions) & {"w8", "w6", "w4"}:
+        raise InputError(
+            f"--palette-group goes with --precision w8, w6 or w4, not {', '.join(precisions)}; "
+            "leave it out"
+        )
+    if format_ == "coreml" and system == "iOS17":
+        raise InputError(
+            "--palette-group goes with --deployment-target iOS18 or later: iOS17 knows one palette "
+            "for a whole weight; leave it out"
+        )
+
+
 def _read_apple_format(options: argparse.Namespace) -> tuple[Format, str]:
     """Return what packages for the target iphone are, and the least system that opens them."""
     system = options.deployment_target
     if system is not None:
         number = re.fullmatch(r"i?(?:os)?([0-9]{1,3})", system.strip(), re.IGNORECASE)
         system = f"iOS{int(number[1])}" if number else system
-        _read_choice("--deployment-target", system, (*COREML_TARGETS, *COREAI_TARGETS))
+        _read_choice("--deployment-target", system, (*DEPLOYMENT_TARGETS, *COREAI_TARGETS))
     chosen = options.format or ("coreai" if system in COREAI_TARGETS else "coreml")
     _read_choice("--format", chosen, ("coreml", "coreai"))
-    allowed = COREAI_TARGETS if chosen == "coreai" else COREML_TARGETS
+    allowed = COREAI_TARGETS if chosen == "coreai" else DEPLOYMENT_TARGETS
     if system is not None and system not in allowed:
         raise InputError(
             f"--deployment-target {system} does not go with --format {chosen}; allowed: "
             f"{', '.join(allowed)}"
         )
-    default = COREAI_TARGETS[0] if chosen == "coreai" else "iOS18"
+    default = COREAI_TARGETS[0] if chosen == "coreai" else DEFAULT_DEPLOYMENT_TARGET
     return cast("Format", chosen), system or default
 
 

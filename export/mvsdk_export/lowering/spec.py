@@ -46,7 +46,7 @@ class Lowering:
         return tuple(plan for plan in self.graph_plans if self._is_cut(plan))
 
     def count_stages(self) -> int:
-        """Return how many stages `lower` runs."""
+        """Return how many stages make all of them."""
         return self._count_graph_stages() + self._count_network_stages()
 
     def _count_graph_stages(self) -> int:

@@ -56,7 +56,12 @@ class Assignment:
     """Stored bits of a weight, the mean over all that could be compressed."""
 
     def summary(self) -> dict[str, Any]:
-        """Return what reports say: bits, measured dB, and how many weights have each scheme."""
+        """Return what reports say: bits, measured dB, and how many weights have each scheme.
+
+        Empty if there was no weight to choose for.
+        """
+        if not self.schemes:
+            return {}
         counts = Counter(str(scheme) for scheme in self.schemes.values())
         return {
             "bits": round(self.bits, 3),
@@ -100,6 +105,8 @@ def assign(
     """
     if not feeds:
         raise CompressionError("no recorded calls to measure on; export with calibration prompts")
+    if not candidates:
+        return Assignment(schemes={}, weights={}, sqnr_db=math.inf, bits=16.0)
     weights = dict(module.state_dict(keep_vars=True))
     chosen = spread(feeds)
     rows = {name: _candidates(name, weights[name], tried) for name, tried in candidates.items()}

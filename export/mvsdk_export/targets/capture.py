@@ -10,8 +10,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch._dynamo.exc import UserError
 from torch.export import ExportedProgram
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.fx.node import map_arg
+
+from mvsdk_export.errors import UnsupportedOpError, first_line
 
 
 class PixelBorders(nn.Module):
@@ -76,17 +80,42 @@ def capture(
 
     Returns:
         A program whose inputs are those of `forward`, with weights as parameters or buffers.
+
+    Raises:
+        UnsupportedOpError: If it changes a tensor in place, or decides by values what to compute.
     """
     examples = tuple(inputs.values())
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
         warnings.simplefilter("ignore")  # deprecations inside torch, not ours to act on
-        module = torch.export.export(network.eval(), examples).module(check_guards=False)
+        try:
+            module = torch.export.export(network.eval(), examples).module(check_guards=False)
+        except (GuardOnDataDependentSymNode, UserError) as exc:
+            raise UnsupportedOpError(
+                f"{type(network).__name__} cannot be captured: {first_line(exc)}; let what it "
+                "computes depend on shapes alone"
+            ) from exc
         assert isinstance(module, fx.GraphModule)
+        _check_in_place(module)
         _fold_constants_(module)
         _slice_known_places_(module)
         if rewrite is not None:
             rewrite(module)
         return torch.export.export(module, examples)
+
+
+def _check_in_place(module: fx.GraphModule) -> None:
+    """Refuse operators that change what they are given: constants are shared and folded.
+
+    Raises:
+        UnsupportedOpError: If there is one.
+    """
+    for node in module.graph.nodes:
+        schema = getattr(node.target, "_schema", None)
+        if schema is not None and schema.is_mutable:
+            raise UnsupportedOpError(
+                f"the network changes a tensor in place, with {node.target} at {node.name}; write "
+                "it without"
+            )
 
 
 def _fold_constants_(module: fx.GraphModule) -> None:

@@ -176,8 +176,9 @@ def _write(
     tools["mvsdk"] = importlib.metadata.version("mvsdk")
     with explained(f"converting {path.stem} for Core AI"), lean_heap():
         made = _convert(programs, inputs, outputs, precision)
+        reports = read_reports(made)
         save_asset(made, path, {**tools, **(metadata or {})})
-        return read_reports(made)
+    return reports
 
 
 def _convert(

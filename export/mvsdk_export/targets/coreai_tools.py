@@ -87,6 +87,7 @@ def explained(what: str) -> Iterator[None]:
     """Say of what fails inside the block which releases were tried, and be quiet.
 
     Raises:
+        ExportError: If a file cannot be written.
         TargetUnavailableError: If a name or an argument of Apple's packages is no more.
         UnsupportedOpError: If they refuse what they are given.
     """
@@ -95,6 +96,10 @@ def explained(what: str) -> Iterator[None]:
             yield
     except ExportError:
         raise
+    except OSError as exc:
+        raise ExportError(
+            f"{what} failed: {first_line(exc)}; make room, or check the disk"
+        ) from exc
     except (AttributeError, TypeError) as exc:
         wanted = " ".join(f"{name}=={version}" for name, version in BETA.items())
         raise TargetUnavailableError(

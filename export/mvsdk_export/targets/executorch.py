@@ -11,7 +11,7 @@ import importlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,6 @@ from mvsdk_export.targets.memory import lean_heap, shared_weights
 
 INSTALL = "pip install 'mvsdk[executorch]'"
 ETRECORD = "etrecord.bin"
-_OPS = torch.ops.aten
 _NOT_COUNTED = ("getitem", "executorch_call_delegate", "alloc")
 _REASONS: Mapping[str, str] = {
     "native_layer_norm": "XNNPACK has no normalisation over axes before the last",
@@ -126,7 +125,7 @@ def write_program(
 
 
 def xnnpack_partitioners() -> list[Any]:
-    """Return what hands operators to XNNPACK, in as few delegates as there can be."""
+    """Return what hands operators to XNNPACK, in few delegates."""
     partition = import_executorch("backends.xnnpack.partition.xnnpack_partitioner")
 
     class Partitioner(partition.XnnpackPartitioner):  # type: ignore[name-defined]
@@ -142,11 +141,12 @@ def xnnpack_partitioners() -> list[Any]:
 def delegates_of(
     graph: fx.Graph, groups: Sequence[Sequence[fx.Node]]
 ) -> list[list[fx.Node]] | None:
-    """Part what XNNPACK takes into as few delegates as there can be.
+    """Part what XNNPACK takes into delegates, one more than operators outside follow each other.
 
     ExecuTorch's own way, which joins what it may pair by pair, can end in many more: then what one
     gives in 8 bits has channels last, which the next does not expect. Here nodes with as many
-    operators outside before them, on the path that has most of these, go together.
+    operators outside before them, on the path that has most of these, go together; or later, with
+    what needs them, where nothing outside does.
 
     Args:
         graph: The program's graph.
@@ -180,14 +180,26 @@ def delegates_of(
                 settled = False
         if max(depths, default=0) > most:
             return None
+    deepest = max(depths, default=0)
+    for place in _from_the_end(calls, group_of):
+        called = [node for node in groups[place] if node.op == "call_function"]
+        users = {user for node in called for user in node.users}
+        if not any(user in outside for user in users):
+            own = (group_of[user] for user in users if user in group_of)
+            depths[place] = min((depths[x] for x in own if x != place), default=deepest)
     parts: dict[int, list[fx.Node]] = {}
     for node, place in group_of.items():
         parts.setdefault(depths[place], []).append(node)
     return [parts[depth] for depth in sorted(parts)]
 
 
+def _from_the_end(calls: Sequence[fx.Node], group_of: Mapping[fx.Node, int]) -> Iterable[int]:
+    """Return groups in the order of their last nodes, the last first."""
+    return dict.fromkeys(group_of[node] for node in reversed(calls) if node in group_of)
+
+
 def plain_program(program: ExportedProgram) -> ExportedProgram:
-    """Return a program in core operators, without those that do nothing.
+    """Return a program in core operators, whose tensors are contiguous.
 
     Layouts that eager PyTorch would choose, channels last, are taken back: portable kernels want
     one layout for all that they take and give.
@@ -259,12 +271,18 @@ def import_executorch(module: str) -> Any:
 def quiet() -> Iterator[None]:
     """Keep what ExecuTorch prints and warns of off the terminal."""
     # torchao, which comes with it, registers what PyTorch now knows by itself.
-    for name in ("executorch", "torch.utils._pytree"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    with (
-        warnings.catch_warnings(),
-        contextlib.redirect_stdout(io.StringIO()),
-        contextlib.redirect_stderr(io.StringIO()),
-    ):
-        warnings.simplefilter("ignore")
-        yield
+    loggers = [logging.getLogger(name) for name in ("executorch", "torch.utils._pytree")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -190,7 +190,11 @@ def _part_biases_(module: fx.GraphModule) -> None:
 
 
 def _layers_of(module: fx.GraphModule) -> dict[str, fx.Node]:
-    return {node.name: node for node in module.graph.nodes if node.target in (_LINEAR, _CONV)}
+    return {
+        node.name: node
+        for node in module.graph.nodes
+        if node.target in (_LINEAR, _CONV) and _operand(node, 1).op == "get_attr"
+    }
 
 
 def _pick(shares: Mapping[str, float], sizes: Mapping[str, int], allowed: float) -> frozenset[str]:
@@ -240,10 +244,13 @@ def _measure_shares(
 ) -> dict[str, float]:
     """Return what quantising each layer adds to |error|^2 / |output|^2, the mean over the calls."""
     ranges: dict[str, tuple[float, float]] = {}
+    convolutions = {name: node for name, node in layers.items() if node.target is _CONV}
     for feed in feeds:
-        _Ranges(module, layers, ranges).run(*tensors_of(feed))
+        _Ranges(module, convolutions, ranges).run(*tensors_of(feed))
     generator = torch.Generator().manual_seed(0)
     total = dict.fromkeys(layers, 0.0)
+    if not layers:
+        return total
     weights = [x for x in module.parameters() if x.is_floating_point()]
     for weight in weights:
         weight.requires_grad_(True)
@@ -252,7 +259,7 @@ def _measure_shares(
             probe = _Errors(module, layers, ranges)
             (output,) = _flat(probe.run(*tensors_of(feed)))
             signal = max(float(output.detach().double().square().sum()), 1e-30)
-            names = [name for name, (made, _) in probe.found.items() if made.requires_grad]
+            names = list(probe.found)
             for index in range(PROBES):
                 sign = torch.randint(0, 2, output.shape, generator=generator) * 2.0 - 1.0
                 gradients = torch.autograd.grad(
@@ -317,12 +324,13 @@ class _Errors(fx.Interpreter):
         """Run a node, as the interpreter does."""
         made = super().run_node(n)
         if n.name in self._layers:
+            if not made.requires_grad:  # nothing before it is a parameter: folded weights are not
+                made.requires_grad_(True)
             args, kwargs = self.fetch_args_kwargs_from_env(n)
             x, weight, *others = args
             with torch.no_grad():
-                limits = self._ranges[n.name]
-                if n.target is _LINEAR:
-                    limits = (min(0.0, float(x.min())), max(0.0, float(x.max())))
+                dynamic = (min(0.0, float(x.min())), max(0.0, float(x.max())))
+                limits = self._ranges.get(n.name, dynamic)
                 changed = (_rounded(x, limits), _rounded_weight(weight), *others)
                 assert callable(n.target)
                 self.found[n.name] = (made, n.target(*changed, **kwargs) - made)
@@ -344,6 +352,10 @@ def _rounded_weight(weight: Tensor) -> Tensor:
 
 
 def _weight(module: nn.Module, node: fx.Node) -> Tensor:
-    source = node.args[1]
-    assert isinstance(source, fx.Node)
-    return attribute_of(module, str(source.target))
+    return attribute_of(module, str(_operand(node, 1).target))
+
+
+def _operand(node: fx.Node, place: int) -> fx.Node:
+    operand = node.args[place]
+    assert isinstance(operand, fx.Node)
+    return operand

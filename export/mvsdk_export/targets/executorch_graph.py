@@ -19,7 +19,6 @@ from torch.fx.node import map_arg
 from mvsdk_export.targets.capture import attribute_of
 
 _OPS = torch.ops.aten
-_CASTS = (_OPS.to.dtype, _OPS._to_copy.default)
 _ELEMENTWISE = (_OPS.add.Tensor, _OPS.sub.Tensor, _OPS.mul.Tensor, _OPS.div.Tensor)
 
 
@@ -79,7 +78,7 @@ class _Writer:
 
     def repeat(self, node: fx.Node) -> fx.Node | None:
         """Repeat along axes of one by a product with ones."""
-        if not node.meta["val"].is_floating_point():
+        if not _is_float(node):
             return None
         return self._repeated(node.args[0], _shape(node))
 
@@ -106,7 +105,7 @@ class _Writer:
         source, axes = node.args[:2]
         assert isinstance(source, fx.Node)
         shape = _shape(source)
-        if not node.meta["val"].is_floating_point() or not axes:
+        if not _is_float(node) or not _is_float(source) or not axes:
             return None
         gone = sorted(axis % len(shape) for axis in axes)  # type: ignore[union-attr, operator]
         is_mean = node.target is _OPS.mean.dim
@@ -146,7 +145,7 @@ class _Writer:
             made = self._call(_OPS.add.Tensor, made, bias)
         return self._reshaped(made, shape)
 
-    def softmax(self, node: fx.Node) -> fx.Node:
+    def softmax(self, node: fx.Node) -> fx.Node | None:
         """Take it over the rows of a matrix.
 
         Of four axes, ExecuTorch may move the second to the end for a convolution nearby, and
@@ -154,6 +153,8 @@ class _Writer:
         """
         source, axis = node.args[:2]
         assert isinstance(axis, int)
+        if not _is_float(source):
+            return None
         last = len(_shape(node)) - 1
         moved = source
         if axis % (last + 1) != last:
@@ -183,6 +184,9 @@ class _Writer:
         )
         if _shape(node) != [*outer, height * tall, width * wide]:
             return None
+        scales = node.args[2] if len(node.args) > 2 else None
+        if scales is not None and list(scales) != [tall, wide]:  # type: ignore[arg-type]
+            return None  # which pixel is the nearest follows from the scale, not from the sizes
         apart = self._reshaped(source, [*outer, height, 1, width, 1])
         return self._reshaped(
             self._repeated(apart, [*outer, height, tall, width, wide]), _shape(node)
@@ -206,11 +210,13 @@ class _Writer:
         return self._reshaped(part, _shape(node))
 
     def round(self, node: fx.Node) -> fx.Node | None:
-        """Round by a floor, halves up: whole parts of numbers, whose rest is computed from them.
+        """Round by a floor, halves up, where the rest is computed from it: a sum stays the same.
 
-        Pixels are left: theirs has to be the rounding of every target, halves to even.
+        What else is rounded, as pixels are, has to be so as by every target: halves to even.
         """
-        if any(user.op == "output" or user.target in _CASTS for user in node.users):
+        source = node.args[0]
+        assert isinstance(source, fx.Node)
+        if not all(_takes_rest(user, source, node) for user in node.users):
             return None
         half = self._constant(0.5)
         return self._call(_OPS.floor.default, self._call(_OPS.add.Tensor, node.args[0], half))
@@ -218,13 +224,13 @@ class _Writer:
     def filled(self, node: fx.Node) -> fx.Node | None:
         """Hold what is filled with one number."""
         value = node.args[1] if node.target is _OPS.full_like.default else 0
-        if not node.meta["val"].is_floating_point() or not isinstance(value, int | float):
+        if not _is_float(node) or not isinstance(value, int | float):
             return None
         return self._constant(float(value), _shape(node))
 
     def number(self, node: fx.Node) -> None:
         """Hold a number that stands beside a tensor."""
-        if len(node.args) != 2 or node.kwargs or not node.meta["val"].is_floating_point():
+        if len(node.args) != 2 or node.kwargs or not _is_float(node) or not _shape(node):
             return
         node.args = tuple(
             self._constant(float(item)) if isinstance(item, int | float) else item
@@ -301,6 +307,20 @@ _FORMS: Mapping[Any, Callable[[_Writer, fx.Node], fx.Node | None]] = {
     _OPS.full_like.default: _Writer.filled,
     _OPS.zeros_like.default: _Writer.filled,
 }
+
+
+def _takes_rest(user: fx.Node, source: fx.Node, rounded: fx.Node) -> bool:
+    """Tell `x - round(x)`, and `x - round(x * a) / a`."""
+    if user.target is _OPS.sub.Tensor:
+        return user.args == (source, rounded)
+    scales = (_OPS.mul.Tensor, _OPS.div.Tensor)
+    if source.target not in scales or user.target not in scales:
+        return False
+    return any(x.target is _OPS.sub.Tensor and x.args == (source.args[0], user) for x in user.users)
+
+
+def _is_float(node: Any) -> bool:
+    return node.meta["val"].is_floating_point()
 
 
 def _shape(node: Any) -> list[int]:

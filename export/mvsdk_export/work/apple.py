@@ -97,7 +97,7 @@ def finish_coreml(
         "inputs": [asdict(item) for item in report.inputs],
         "outputs": [asdict(item) for item in report.outputs],
         "residency": asdict(report.residency),
-        "chunks": report.chunks,
+        "warnings": [asdict(item) for item in report.warnings],
     }
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from mvsdk_export.checker.binding import Array, Function, Ints
 from mvsdk_export.checker.blob import unpack_bits
+from mvsdk_export.checker.operations.making import check_elements
 
 
 def _affine_dequantize(quantized_data: Array, zero_point: Array, scale: Array, axis: int) -> Array:
@@ -86,6 +87,7 @@ def _from_palettes(indices: Array, lut: Array, vector_axis: int | None) -> Array
         along[axis] = -1
         block = np.arange(indices.shape[axis]) // _block(indices.shape[axis], count)
         palette = palette * count + block.reshape(along)
+    check_elements([*indices.shape, length])
     values = lut.reshape(-1, length)[palette * entries + indices]
     if length == 1:
         return values[..., 0]

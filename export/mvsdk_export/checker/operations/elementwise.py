@@ -25,9 +25,17 @@ def _binary(compute: Callable[[Tensor, Tensor], Tensor]) -> Function:
     return run
 
 
-def _real_div(x: Tensor, y: Tensor) -> Tensor:
-    """Divide; whole numbers stay whole, as the type of the result says."""
-    return torch.div(x, y, rounding_mode=None if x.is_floating_point() else "trunc")
+def divide(x: Tensor, y: Tensor) -> Tensor:
+    """Divide; whole numbers stay whole, as the type of the result says.
+
+    The smallest of them by -1 is itself again: the processor's own division ends the process there.
+    """
+    if x.is_floating_point() or y.is_floating_point():
+        return x / y
+    opposite = y == -1
+    return torch.where(
+        opposite, -x, torch.div(x, torch.where(opposite, 1, y), rounding_mode="trunc")
+    )
 
 
 def _floor_div(x: Tensor, y: Tensor) -> Tensor:
@@ -101,8 +109,8 @@ def _scaled_along(values: Tensor, x: Tensor, axis: int | None) -> Tensor:
     """Let one number, or one for each place along an axis, stand against a tensor."""
     if values.numel() == 1:
         return values.reshape(())
-    if axis is None:
-        raise ValueError(f"{values.numel()} values are given, and no axis")
+    if axis is None or values.numel() != x.shape[axis]:
+        raise ValueError(f"{values.numel()} values are given for the axis {axis} of {x.shape}")
     sizes = [1] * x.ndim
     sizes[axis] = -1
     return values.reshape(sizes)
@@ -184,7 +192,7 @@ ELEMENTWISE: Mapping[str, Function] = {
     "mul": _binary(torch.mul),
     "not_equal": _binary(torch.ne),
     "pow": _binary(torch.pow),
-    "real_div": _real_div,
+    "real_div": divide,
     "sub": _binary(torch.sub),
     # and choice
     "select": _select,

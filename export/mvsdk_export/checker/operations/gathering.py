@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mvsdk_export.checker.binding import Function
+from mvsdk_export.checker.operations.elementwise import divide
 
 Mode = Literal["update", "add", "sub", "mul", "div", "max", "min"]
 
@@ -84,7 +85,7 @@ def _scatter_along_axis(
         return data.scatter_add(axis, places, updates if mode == "add" else -updates)
     if mode == "div":  # by all that fall on a place
         whole = torch.ones_like(data).scatter_reduce(axis, places, updates, "prod")
-        return torch.div(data, whole, rounding_mode=None if data.is_floating_point() else "trunc")
+        return divide(data, whole)
     reduce = {"mul": "prod", "max": "amax", "min": "amin"}[mode]
     return data.scatter_reduce(axis, places, updates, reduce)
 

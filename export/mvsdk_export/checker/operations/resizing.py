@@ -109,7 +109,9 @@ def _resize(
     """Interpolate along the last `resized_dims` axes; a size of 0 stays."""
     for back in range(1, resized_dims + 1):
         target = shape[-back] or x.shape[-back]
-        check_elements([*x.shape[:-back], target])
+        sizes = list(x.shape)
+        sizes[-back] = target
+        check_elements(sizes)
         x = _linear(x, x.ndim - back, target, sampling_mode)
     return x
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from mvsdk.cli.output import format_bytes
 from mvsdk_export.errors import ExportError
+from mvsdk_export.targets.coreml.neural_engine import is_constant
 from mvsdk_export.targets.coreml.package import (
     WEIGHTS,
     Model,
@@ -35,6 +36,8 @@ from mvsdk_export.targets.coreml.package import (
 _CROSSING = {"float16": 65552, "float32": 65568, "int32": 131104}
 """Types of tensors that may cross, with their number in `ArrayFeatureType`."""
 _BITS = {"float16": 16, "float32": 32, "int32": 32, "bool": 8, "int4": 4}
+_FILE_BYTES, _BLOB_BYTES = 64, 128
+"""Beside the weights: of a file, and at most of each of them, whose start is a multiple of 64."""
 _SLACK = 0.2
 """Share of a chunk by which a cut may miss the place of equal weights, to cross less."""
 
@@ -49,34 +52,34 @@ class Chunk:
     outputs: tuple[str, ...]
 
 
-def count_chunks(package: Path, chunk_bytes: int) -> int:
-    """Return into how many chunks of about equal weights a package is to be cut; 1: not at all."""
-    size = sum(file.stat().st_size for file in weight_files(package))
-    return max(1, math.ceil(size / chunk_bytes))
-
-
-def make_pipeline(source: Path, chunks: int, target: Path) -> None:
+def make_pipeline(source: Path, target: Path, *, chunk_bytes: int) -> bool:
     """Write a package whose model is a pipeline of chunks, which is loaded and run as one.
 
     Args:
         source: The package; it has one function.
-        chunks: How many.
         target: Where the pipeline is written.
+        chunk_bytes: Most weights of a chunk, as stored.
+
+    Returns:
+        Whether it was cut: nothing is written of a package that is within the limit.
 
     Raises:
         ExportError: If there is no place to cut.
     """
+    if sum(file.stat().st_size for file in weight_files(source)) <= chunk_bytes:
+        return False
     whole = read_model(source)
     pipeline = type(whole)()
     pipeline.specificationVersion = whole.specificationVersion
     pipeline.description.CopyFrom(whole.description)
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         files: list[Path] = []
-        for index, model in enumerate(_chunk_models(source, chunks)):
+        for index, model in enumerate(_chunk_models(source, chunk_bytes)):
             # As coremltools names the files of a pipeline.
             files.append(_copy_weights(model, source, Path(folder), f"{index}-weight.bin"))
             pipeline.pipeline.models.append(model)
         write_package(pipeline, files, target)
+    return True
 
 
 def split_pipeline(source: Path, folder: Path) -> list[Path]:
@@ -102,12 +105,12 @@ def split_pipeline(source: Path, folder: Path) -> list[Path]:
     return found
 
 
-def _chunk_models(source: Path, chunks: int) -> Iterator[Model]:
+def _chunk_models(source: Path, chunk_bytes: int) -> Iterator[Model]:
     """Yield the description of every chunk, whose weights are still those of the whole."""
     whole = read_model(source)
     block = block_of(whole.mlProgram)
     inputs = [item.name for item in whole.mlProgram.functions["main"].inputs]
-    found = split_operations(block.operations, inputs, list(block.outputs), chunks)
+    found = split_operations(block.operations, inputs, list(block.outputs), chunk_bytes)
     types = {item.name: item.type for item in whole.mlProgram.functions["main"].inputs}
     types |= {item.name: item.type for x in block.operations for item in x.outputs}
     for chunk in found:
@@ -118,22 +121,43 @@ def _chunk_models(source: Path, chunks: int) -> Iterator[Model]:
 
 
 def split_operations(
-    operations: Sequence[Operation], inputs: Sequence[str], outputs: Sequence[str], chunks: int
+    operations: Sequence[Operation], inputs: Sequence[str], outputs: Sequence[str], chunk_bytes: int
 ) -> list[Chunk]:
-    """Cut operations into ranges of about equal weights, where little crosses.
+    """Cut operations into as few ranges of about equal weights as can be, where little crosses.
 
     Args:
         operations: Of one block, in order.
         inputs: Names of the inputs of the whole.
         outputs: Names of its outputs.
-        chunks: How many.
+        chunk_bytes: Most weights of a range.
 
     Raises:
-        ExportError: If operations cannot be cut so often.
+        ExportError: If no cuts leave so little in every range.
     """
-    constants = {x.outputs[0].name: x for x in operations if _is_constant(x)}
-    steps = [x for x in operations if not _is_constant(x)]
-    places = [0, *_places(steps, constants, outputs, chunks), len(steps)]
+    constants = {x.outputs[0].name: x for x in operations if is_constant(x)}
+    steps = [x for x in operations if not is_constant(x)]
+    total = _FILE_BYTES + sum(map(_weight_bytes, constants.values()))
+    for count in range(math.ceil(total / chunk_bytes), len(steps) + 1):
+        places = _places(steps, constants, outputs, count)
+        if places is None:
+            break
+        found = _ranges(steps, constants, inputs, outputs, [0, *places, len(steps)])
+        if all(_FILE_BYTES + sum(map(_weight_bytes, x.operations)) <= chunk_bytes for x in found):
+            return found
+    raise ExportError(
+        f"a program of {len(steps)} operations with {format_bytes(total)} of weights cannot be cut "
+        f"into chunks of {format_bytes(chunk_bytes)}; allow larger ones with --chunk-bytes"
+    )
+
+
+def _ranges(
+    steps: Sequence[Operation],
+    constants: Mapping[str, Operation],
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    places: Sequence[int],
+) -> list[Chunk]:
+    """Return what lies between these places, with what it reads and gives."""
     found: list[Chunk] = []
     given: set[str] = set(inputs)
     for start, end in pairwise(places):
@@ -158,8 +182,8 @@ def _places(
     constants: Mapping[str, Operation],
     outputs: Sequence[str],
     chunks: int,
-) -> list[int]:
-    """Return where to cut: before which steps."""
+) -> list[int] | None:
+    """Return where to cut: before which steps; None if there are not so many places."""
     sizes: list[int] = []
     seen: set[str] = set()
     for step in steps:
@@ -175,15 +199,10 @@ def _places(
         behind = [index for index in possible if not found or index > found[-1]]
         near = [i for i in behind if abs(before[i] - ideal) <= _SLACK * total / chunks]
         if near:
-            found.append(min(near, key=lambda i: (crossing[i] or 0, i)))
+            found.append(min(near, key=lambda i: (crossing[i] or 0, abs(before[i] - ideal))))
         elif behind:
             found.append(min(behind, key=lambda i: abs(before[i] - ideal)))
-    if len(found) < chunks - 1:
-        raise ExportError(
-            f"a program of {len(steps)} operations with {format_bytes(total)} of weights cannot be "
-            f"cut into {chunks} chunks; allow larger ones with --chunk-bytes"
-        )
-    return found
+    return found if len(found) == chunks - 1 else None
 
 
 def _crossing_bytes(steps: Sequence[Operation], outputs: Sequence[str]) -> list[int | None]:
@@ -242,10 +261,6 @@ def _copy_weights(model: Model, source: Path, folder: Path, name: str) -> Path:
     return writer.path
 
 
-def _is_constant(operation: Operation) -> bool:
-    return operation.type.startswith("const")  # `const` and `constexpr_*`
-
-
 def _reads(operation: Operation) -> list[str]:
     return [
         item.name
@@ -256,8 +271,9 @@ def _reads(operation: Operation) -> list[str]:
 
 
 def _weight_bytes(operation: Operation) -> int:
+    """Return the room of an operation's weights in a file, with what tells of them."""
     return sum(
-        math.ceil(math.prod(shape_of(value.type)) * _bits_of(kind_of(value.type)) / 8)
+        _BLOB_BYTES + math.ceil(math.prod(shape_of(value.type)) * _bits_of(kind_of(value.type)) / 8)
         for _, value in constants_of([operation])
     )
 

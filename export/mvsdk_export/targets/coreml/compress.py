@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from mvsdk_export.errors import CompressionError
 from mvsdk_export.quantize.mixed import Assignment, Feed, assign
 from mvsdk_export.quantize.weights import (
     FLOAT16,
@@ -78,10 +79,14 @@ def compress_package(
             does not divide the channels of a weight.
 
     Raises:
-        CompressionError: If palettes for so many channels are impossible for a weight.
+        CompressionError: If palettes for so many channels are impossible for a weight, or there is
+            no weight.
     """
     model = read_model(source)
-    reader = WeightReader(weight_files(source)[0])
+    files = weight_files(source)
+    if not files:
+        raise CompressionError(f"{source.name} has no weights to compress; export it as fp16")
+    reader = WeightReader(files[0])
     block = block_of(model.mlProgram)
     blockwise = model.specificationVersion >= BLOCKWISE_VERSION
     module = capture(network, inputs).module(check_guards=False)
@@ -103,7 +108,7 @@ def compress_package(
 def schemes_for(
     name: str, shape: tuple[int, ...], precision: str, blockwise: bool, group: int | None
 ) -> list[WeightScheme]:
-    """Return how a weight may be stored, the smallest first.
+    """Return how a weight may be stored, from few bits to many.
 
     Args:
         name: What errors call it.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,9 +16,9 @@ from mvsdk_export.checker.package import Operation, Tensor, open_package
 from mvsdk_export.errors import ExportError
 from mvsdk_export.preflight import Finding, check_findings
 from mvsdk_export.targets.coreml import neural_engine as engine
-from mvsdk_export.targets.coreml.chunks import count_chunks, make_pipeline
+from mvsdk_export.targets.coreml.chunks import make_pipeline
 from mvsdk_export.targets.coreml.neural_engine import check_limits, predict_residency
-from mvsdk_export.targets.coreml.package import weight_files
+from mvsdk_export.targets.coreml.package import link_or_copy, weight_files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,10 +29,8 @@ class PackageReport:
     outputs: tuple[TensorSpec, ...]
     residency: Residency
     """As documented rules predict it."""
-    findings: tuple[Finding, ...]
-    """Limits of Core ML and of the Neural Engine."""
-    chunks: int
-    """Programs that run one after the other."""
+    warnings: tuple[Finding, ...]
+    """Limits of the Neural Engine that it is beyond."""
 
 
 def finish_package(source: Path, target: Path, *, chunk_bytes: int) -> PackageReport:
@@ -49,21 +45,18 @@ def finish_package(source: Path, target: Path, *, chunk_bytes: int) -> PackageRe
         ExportError: If it cannot be cut, chunks compute something else than the whole, or a tensor
             has more than five axes, which Core ML refuses.
     """
-    chunks = count_chunks(source, chunk_bytes)
-    if chunks == 1:
-        shutil.copytree(source, target, copy_function=_link_or_copy)
-    else:
-        make_pipeline(source, chunks, target)
+    if make_pipeline(source, target, chunk_bytes=chunk_bytes):
         _check_chunks(source, target)
-    return inspect_package(target, chunks=chunks)
+    else:
+        shutil.copytree(source, target, copy_function=link_or_copy)
+    return inspect_package(target)
 
 
-def inspect_package(path: Path, *, chunks: int = 1) -> PackageReport:
+def inspect_package(path: Path) -> PackageReport:
     """Check a package against limits, and say what is in it.
 
     Args:
         path: The package.
-        chunks: How many it was cut into.
 
     Raises:
         ExportError: If a tensor has more than five axes, which Core ML refuses.
@@ -79,8 +72,7 @@ def inspect_package(path: Path, *, chunks: int = 1) -> PackageReport:
         inputs=_specs(function.inputs),
         outputs=_specs(function.outputs),
         residency=predict_residency(operations),
-        findings=findings,
-        chunks=chunks,
+        warnings=tuple(finding for finding in findings if finding.severity == "warning"),
     )
 
 
@@ -98,7 +90,7 @@ def _check_chunks(whole: Path, cut: Path) -> None:
     del program
     found = load_program(cut).run(feed)
     for name, values in wanted.items():
-        if not np.array_equal(values, found[name]):
+        if not np.array_equal(values, found[name], equal_nan=values.dtype.kind == "f"):
             raise ExportError(
                 f"{name} of {cut.name} in chunks differs from the whole; report this, and export "
                 "with larger --chunk-bytes meanwhile"
@@ -108,7 +100,10 @@ def _check_chunks(whole: Path, cut: Path) -> None:
 def _noise(inputs: Mapping[str, tuple[Sequence[int], str]]) -> dict[str, NDArray[Any]]:
     random = np.random.default_rng(0)
     return {
-        name: (random.random(math.prod(shape)).reshape(shape)).astype(dtype)
+        # Whole numbers may be places in a table: 0 and 1 are there always.
+        name: (random.random(shape) if "float" in dtype else random.integers(2, size=shape)).astype(
+            dtype
+        )
         for name, (shape, dtype) in inputs.items()
     }
 
@@ -140,10 +135,3 @@ def _specs(tensors: Sequence[Tensor]) -> tuple[TensorSpec, ...]:
         TensorSpec(name=item.name, shape=item.shape, dtype=cast("DType", item.dtype))
         for item in tensors
     )
-
-
-def _link_or_copy(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another file system, or one without links
-        shutil.copyfile(source, target)

@@ -47,9 +47,10 @@ def join_functions(sources: Mapping[str, Path], target: Path) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         writer = WeightWriter(Path(folder))
         for name, model in models.items():
-            reader = WeightReader(weight_files(sources[name])[0])
-            for _, value in list(constants_of(block_of(model.mlProgram).operations)):
-                writer.refer(value, reader.read(value), kind_of(value.type))
+            for file in weight_files(sources[name]):  # one, or none
+                reader = WeightReader(file)
+                for _, value in list(constants_of(block_of(model.mlProgram).operations)):
+                    writer.refer(value, reader.read(value), kind_of(value.type))
             joined.description.metadata.CopyFrom(model.description.metadata)
             described = joined.description.functions.add(name=name)
             described.input.extend(model.description.input)

@@ -235,9 +235,9 @@ def _window(operation: Operation, generation: int) -> str:
 
 def _upsampling(operation: Operation, generation: int) -> str:
     """Check the scale where a texture engine is missing and a deconvolution stands in."""
-    scales = [*numbers(operation, "scale_factor_height")]
-    scales += numbers(operation, "scale_factor_width")
-    if generation >= 14 or (scales and all(scale == 2 for scale in scales)):
+    sides = ("scale_factor_height", "scale_factor_width")
+    scales = [scale for side in sides for scale in numbers(operation, side) or [1]]
+    if generation >= 14 or all(scale == 2 for scale in scales):
         return ""
     return "its engine scales by 2 alone"
 

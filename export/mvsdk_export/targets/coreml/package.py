@@ -51,7 +51,7 @@ def write_package(model: Model, weights: Sequence[Path], path: Path) -> None:
     (path / WEIGHTS).mkdir(parents=True)
     (path / SPECIFICATION).write_bytes(model.SerializeToString(deterministic=True))
     for file in weights:
-        _link_or_copy(file, path / WEIGHTS / file.name)
+        link_or_copy(file, path / WEIGHTS / file.name)
     entries = {
         _identifier("weights"): _entry("Model Weights", "weights", f"{_AUTHOR}/weights"),
         _identifier("model"): _entry(
@@ -212,7 +212,8 @@ def _identifier(name: str) -> str:
     return str(uuid.uuid5(_NAMESPACE, name)).upper()
 
 
-def _link_or_copy(source: Path, target: Path) -> None:
+def link_or_copy(source: str | Path, target: str | Path) -> None:
+    """Put a file in another place, without its content where the file system can."""
     try:
         os.link(source, target)
     except OSError:  # another file system, or one without links

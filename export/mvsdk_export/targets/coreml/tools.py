@@ -15,7 +15,8 @@ from mvsdk_export.errors import TargetUnavailableError
 
 INSTALL = "pip install 'mvsdk[apple]'"
 DEPLOYMENT_TARGETS = ("iOS17", "iOS18", "iOS26")
-"""Systems that Core ML packages are made for; the second is the default."""
+"""Systems that Core ML packages are made for."""
+DEFAULT_DEPLOYMENT_TARGET = "iOS18"
 
 
 def load_protocol() -> tuple[Any, Any]:
@@ -48,12 +49,17 @@ def load_storage() -> Any:
     """Return coremltools' reader and writer of files of weights, likewise.
 
     Raises:
-        TargetUnavailableError: If coremltools is missing.
+        TargetUnavailableError: If coremltools is missing, or has no such library.
     """
     # Under the name that coremltools itself imports it by: its types can be registered once only.
     name = "coremltools.libmilstoragepython"
     if name not in sys.modules:
-        (library,) = _folder().glob("libmilstoragepython*.so")
+        library = next(_folder().glob("libmilstoragepython*.so"), None)
+        if library is None:
+            raise TargetUnavailableError(
+                "coremltools is here without its library libmilstoragepython, as where it has no "
+                f"wheel for this Python or system; run: {INSTALL} --force-reinstall"
+            )
         spec = importlib.util.spec_from_file_location(name, library)
         assert spec is not None
         assert spec.loader is not None
