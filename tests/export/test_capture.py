@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch")
 
 from torch import Tensor, nn  # noqa: E402
 
+from mvsdk_export.errors import UnsupportedOpError  # noqa: E402
 from mvsdk_export.targets.capture import PixelBorders, capture  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -43,6 +44,26 @@ class Frames(nn.Module):
 
 def operators(program: torch.export.ExportedProgram) -> Counter[str]:
     return Counter(str(x.target) for x in program.graph.nodes if x.op == "call_function")
+
+
+def test_what_changes_in_place_is_refused() -> None:
+    class Filled(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            made = torch.zeros_like(x)
+            made[:, 0] = x[:, 1]
+            return made
+
+    with pytest.raises(UnsupportedOpError, match=r"changes a tensor in place, with aten.copy_"):
+        capture(Filled(), {"x": torch.ones(2, 3)})
+
+
+def test_what_is_decided_by_values_is_refused() -> None:
+    class Deciding(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * 2 if x.sum() > 0 else x
+
+    with pytest.raises(UnsupportedOpError, match=r"Deciding cannot be captured: .* shapes alone"):
+        capture(Deciding(), {"x": torch.ones(2, 3)})
 
 
 def test_what_depends_on_weights_alone_is_folded() -> None:

@@ -19,6 +19,7 @@ from mil_cases_places import MOVES  # noqa: E402
 from mil_packages import (  # noqa: E402
     Arrays,
     block_of,
+    builder,
     convert_torch,
     decibels,
     read_model,
@@ -29,6 +30,7 @@ from mil_packages import (  # noqa: E402
 )
 from torch import Tensor, nn  # noqa: E402
 
+from mvsdk.errors import BundleError  # noqa: E402
 from mvsdk_export import checker  # noqa: E402
 from mvsdk_export.checker.operations import OPERATIONS  # noqa: E402
 
@@ -93,6 +95,33 @@ def test_operations_give_their_closed_forms(
             assert np.abs(found.astype(np.float64) - value).max() <= 1e-5 * scale
         else:
             assert decibels(found, value) > 50
+
+
+def test_smallest_number_by_minus_one_is_itself(tmp_path: Path) -> None:
+    x = np.array([np.iinfo(np.int32).min, 7, -9], np.int32)
+    path = tmp_path / "divided.mlpackage"
+    by = np.array([-1, -1, 2], np.int32)
+    write_program(path, {"x": x}, lambda x: {"y": builder().real_div(x=x, y=by)})
+    assert run(path, {"x": x})["y"].tolist() == [x[0], -7, -4]
+
+
+def test_what_is_larger_than_its_type_says_is_refused_before_it_is_made(tmp_path: Path) -> None:
+    row = np.zeros((1, 1 << 16), np.float32)
+    given = {"x": row, "y": row.T.copy()}
+    path = tmp_path / "table.mlpackage"
+    small = {name: value[:1, :1] for name, value in given.items()}
+    write_program(path, small, lambda x, y: {"z": builder().add(x=x, y=y)})
+    model = read_model(path)
+    for item, described in zip(
+        model.mlProgram.functions["main"].inputs, model.description.input, strict=True
+    ):
+        shape = given[item.name].shape
+        for dimension, size in zip(item.type.tensorType.dimensions, shape, strict=True):
+            dimension.constant.size = size
+        described.type.multiArrayType.shape[:] = shape
+    write_model(path, model)
+    with pytest.raises(BundleError, match=r"makes a tensor of .*65536, 65536.*, more than"):
+        run(path, given)
 
 
 def test_every_operation_is_tested(packages: dict[str, tuple[Path, Any]]) -> None:

@@ -32,7 +32,6 @@ from mvsdk_export.errors import (  # noqa: E402
 )
 from mvsdk_export.targets.coreml import tools  # noqa: E402
 from mvsdk_export.targets.coreml.chunks import (  # noqa: E402
-    count_chunks,
     make_pipeline,
     split_pipeline,
 )
@@ -219,15 +218,16 @@ def test_older_systems_get_one_palette_and_no_blocks() -> None:
 # --- chunks and functions -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("chunks", [2, 3])
+@pytest.mark.parametrize(("share", "chunks"), [(0.7, 2), (0.5, 3), (0.45, 4)])
 def test_pipeline_of_chunks_computes_exactly_what_the_whole_does(
-    chunks: int, stack: tuple[Path, nn.Module], tmp_path: Path
+    share: float, chunks: int, stack: tuple[Path, nn.Module], tmp_path: Path
 ) -> None:
     path, _ = stack
     target = tmp_path / "Stack.mlpackage"
-    make_pipeline(path, chunks, target)
+    limit = int(bytes_of(path) * share)
+    assert make_pipeline(path, target, chunk_bytes=limit)
     assert len(read_model(target).pipeline.models) == chunks
-    assert max(file.stat().st_size for file in weight_files(target)) < bytes_of(path) / chunks * 1.5
+    assert max(file.stat().st_size for file in weight_files(target)) <= limit
     for feed in feeds():
         assert np.array_equal(run_package(target, feed)["y"], run_package(path, feed)["y"])
 
@@ -236,7 +236,7 @@ def test_chunks_apart_run_one_after_the_other(
     stack: tuple[Path, nn.Module], tmp_path: Path
 ) -> None:
     path, _ = stack
-    make_pipeline(path, 2, tmp_path / "Stack.mlpackage")
+    make_pipeline(path, tmp_path / "Stack.mlpackage", chunk_bytes=bytes_of(path) * 2 // 3)
     known: dict[str, Any] = dict(feeds()[0])
     for chunk in split_pipeline(tmp_path / "Stack.mlpackage", tmp_path):
         known |= run_package(chunk, known)
@@ -247,10 +247,10 @@ def test_package_above_the_limit_is_cut_and_checked(
     stack: tuple[Path, nn.Module], tmp_path: Path
 ) -> None:
     path, _ = stack
-    limit = bytes_of(path) // 2 + 1
-    assert count_chunks(path, limit) == 2
-    report = finish_package(path, tmp_path / "Stack.mlpackage", chunk_bytes=limit)
-    assert report.chunks == 2
+    limit = bytes_of(path) * 2 // 3
+    target = tmp_path / "Stack.mlpackage"
+    report = finish_package(path, target, chunk_bytes=limit)
+    assert len(read_model(target).pipeline.models) == 2
     assert [item.name for item in report.inputs] == ["x", "scale"]
     assert report.outputs[0].dtype == "float16"
     with pytest.raises(ExportError, match="allow larger"):

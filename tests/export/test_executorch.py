@@ -156,6 +156,30 @@ def test_what_xnnpack_lacks_is_written_in_what_it_has(tmp_path: Path) -> None:
         assert _db(network(x).numpy(), _run(path, {"x": x.numpy()})) > 100
 
 
+@pytest.mark.parametrize(
+    "compute",
+    [
+        pytest.param(lambda x: x.mean(dim=(0, 1, 2, 3)) * 2.0, id="numbers without axes"),
+        pytest.param(lambda x: torch.round(x * 2) * 0.5, id="halves to even"),
+        pytest.param(lambda x: F.interpolate(x, scale_factor=3.4), id="odd factors"),
+        pytest.param(lambda x: (x > 0).sum(dim=1, dtype=torch.float32), id="sums of truths"),
+    ],
+)
+def test_what_other_forms_would_not_compute_is_left(
+    compute: Callable[[Tensor], Tensor], tmp_path: Path
+) -> None:
+    class Network(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return compute(x)
+
+    x = np.arange(-8, 8, dtype=np.float32).reshape(1, 2, 2, 4) / 4
+    path = tmp_path / "model.pte"
+    lower_xnnpack(Network(), {"x": torch.from_numpy(x)}, path)
+    wanted = compute(torch.from_numpy(x)).numpy()
+    assert _run(path, {"x": x}).shape == wanted.shape
+    np.testing.assert_allclose(_run(path, {"x": x}), wanted, atol=1e-6)
+
+
 @pytest.mark.parametrize("axis", [0, 1, 3])
 def test_softmax_beside_convolutions_is_over_its_own_axis(axis: int, tmp_path: Path) -> None:
     class Beside(nn.Module):
@@ -283,6 +307,19 @@ def test_8_bits_are_one_delegate_when_nothing_is_left_outside(tmp_path: Path) ->
     assert _db(run_network(network, feed), _run(path, feed)) > 30
 
 
+def test_what_can_wait_costs_no_delegate() -> None:
+    graph = fx.Graph()
+    x, y = graph.placeholder("x"), graph.placeholder("y")
+    outside = graph.call_function(torch.round, (x,))
+    a = graph.call_function(torch.sin, (outside,))
+    b = graph.call_function(torch.cos, (y,))
+    c = graph.call_function(torch.add, (a, b))
+    graph.output((c,))
+    parts = delegates_of(graph, [[a], [b], [c]])
+    assert parts is not None
+    assert [set(part) for part in parts] == [{a, b, c}]
+
+
 def test_delegates_are_parted_by_what_is_left_outside() -> None:
     graph = fx.Graph()
     x = graph.placeholder("x")
@@ -295,10 +332,60 @@ def test_delegates_are_parted_by_what_is_left_outside() -> None:
     late = graph.call_function(torch.add, (scale, aside))
     graph.output((c, late))
     parts = delegates_of(graph, [[a], [aside], [b, scale], [c], [late]])
-    # What quantises a layer's weights, say, goes with the layer, and what needs it goes along.
+    # What quantises a layer's weights, say, goes with the layer; what can wait does.
     assert parts is not None
-    assert [set(part) for part in parts] == [{a, aside}, {b, scale, c, late}]
+    assert [set(part) for part in parts] == [{a}, {aside, b, scale, c, late}]
     assert delegates_of(graph, [[a, b], [aside], [scale], [c], [late]]) is None
+
+
+def test_layers_of_folded_weights_cost_what_they_cost(tmp_path: Path) -> None:
+    class Folded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            # It makes even what the input has of a thousand sizes, which share 256 steps.
+            self.register_buffer("rows", torch.diag(torch.logspace(-2, 1, 8)))
+            self.layer = nn.Conv2d(8, 8, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(F.linear(x, self.rows * 2).permute(0, 3, 1, 2))
+
+    x = np.random.default_rng(0).standard_normal((1, 6, 6, 8)).astype(np.float32)
+    feed, taken = {"x": x * np.logspace(2, -1, 8, dtype=np.float32)}, {"x": torch.from_numpy(x)}
+    path, network = tmp_path / "model.pte", Folded().eval()
+    _, found = lower_xnnpack_8bit(network, taken, [feed], path, target_db=30.0)
+    assert found.of == 2
+    assert set(found.layers) == {"conv2d"}
+    assert _db(run_network(network, feed), _run(path, feed)) > 30
+
+
+def test_a_network_without_layers_stays_in_float32(tmp_path: Path) -> None:
+    x = np.linspace(-1, 1, 8, dtype=np.float32)
+    path = tmp_path / "model.pte"
+    _, found = lower_xnnpack_8bit(
+        nn.ReLU(), {"x": torch.from_numpy(x)}, [{"x": x}], path, target_db=30.0
+    )
+    assert (found.of, found.bits) == (0, 8)
+    assert np.array_equal(_run(path, {"x": x}), x.clip(0))
+
+
+def test_weights_that_are_computed_stay_in_float32(tmp_path: Path) -> None:
+    class Computed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            return F.linear(x, self.layer(y))
+
+    random = np.random.default_rng(0)
+    feed = {name: random.standard_normal((4, 4)).astype(np.float32) for name in ("x", "y")}
+    taken = {name: torch.from_numpy(x) for name, x in feed.items()}
+    network, path = Computed().eval(), tmp_path / "model.pte"
+    _, found = lower_xnnpack_8bit(network, taken, [feed], path, target_db=20.0)
+    assert found.of == 1
+    assert _db(run_network(network, feed), _run(path, feed)) > 20
 
 
 def test_8_bits_want_recorded_calls(tmp_path: Path) -> None:
@@ -368,12 +455,33 @@ def _nest(table: dict[str, Any]) -> None:
     table["nodes"][-1]["children"]["model.mlpackage"] = len(table["nodes"]) - 1
 
 
+def _multiply(table: dict[str, Any]) -> None:
+    """Let every folder lie twice in the next: 2^30 of the first."""
+    table["nodes"][:] = [
+        {"kind": 1, "children": {"a": place - 1, "b": place - 1} if place else {}}
+        for place in range(30)
+    ]
+
+
+def _overlap(table: dict[str, Any]) -> None:
+    region = max((x["dataRegion"] for x in table["nodes"] if x["kind"] != 1), key=_size)
+    for node in table["nodes"]:
+        if node["kind"] != 1:
+            node["dataRegion"] = region
+
+
+def _size(region: Mapping[str, int]) -> int:
+    return region["size"]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (_rename, "damaged or unsafe"),
         (_move, "damaged or unsafe"),
         (_nest, "damaged or unsafe"),
+        (_multiply, "damaged or unsafe"),
+        (_overlap, "files lie upon each other"),
         (lambda table: table["nodes"].clear(), "damaged or unsafe"),
         (lambda table: table["nodes"][-1].update(children={}), "has no metadata.json"),
     ],

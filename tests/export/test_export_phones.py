@@ -39,6 +39,26 @@ SMALL = ("--steps", "1", "--height", "32", "--width", "32")
         ),
         (["--target", "onnx", "--palette-group", "8"], "--palette-group goes with --target iphone"),
         (["--target", "iphone", "--palette-group", "0"], "--palette-group is 0, allowed: 1 to"),
+        (
+            ["--target", "iphone", "--palette-group", "8", "--precision", "fp16"],
+            "--palette-group goes with --precision w8, w6 or w4, not fp16; leave it out",
+        ),
+        (
+            ["--target", "iphone", "--palette-group", "8", "--deployment-target", "iOS17"],
+            "--palette-group goes with --deployment-target iOS18 or later",
+        ),
+        (
+            ["--target", "iphone", "--format", "coreai", "--attention", "split-einsum"],
+            "--attention goes with --format coreml; leave it out",
+        ),
+        (
+            ["--target", "iphone", "--format", "coreai", "--chunk-bytes", "65536"],
+            "--chunk-bytes goes with --format coreml; leave it out",
+        ),
+        (
+            ["--target", "iphone", "--out", "new.mvbundle", "--resources", "./new.mvbundle"],
+            "--resources is './new.mvbundle', where the bundle goes; name another folder",
+        ),
         (["--target", "iphone", "--chip", "sm8650"], "--chip goes with --target snapdragon, not"),
         (["--target", "onnx", "--deployment-target", "iOS18"], "--deployment-target goes with"),
         (["--target", "iphone", "--attention", "flash"], "--attention is 'flash', allowed: fused"),

@@ -111,7 +111,8 @@ def _check_in_place(module: fx.GraphModule) -> None:
     """
     for node in module.graph.nodes:
         schema = getattr(node.target, "_schema", None)
-        if schema is not None and schema.is_mutable:
+        # Constants made in `forward` are detached in place, which changes nothing that is computed.
+        if node.target is not torch.ops.aten.detach_.default and schema and schema.is_mutable:
             raise UnsupportedOpError(
                 f"the network changes a tensor in place, with {node.target} at {node.name}; write "
                 "it without"
