@@ -98,6 +98,9 @@ class CoreAI:
 def _check_program(label: str, path: Path) -> None:
     """Check that there is a program: the runtime ends the process where it cannot read one.
 
+    That it is whole is known by the hashes of the bundle (`Bundle.verify`): nothing here reads
+    more of it than how it begins.
+
     Raises:
         BundleError: If the asset holds no program.
     """

@@ -132,7 +132,9 @@ def test_an_asset_of_another_version_is_refused(
     assert list(scratch.iterdir()) == []
 
 
-def test_a_program_that_would_end_the_process_is_refused(bundle: Bundle, tmp_path: Path) -> None:
+def test_a_file_that_is_no_program_is_refused_before_the_runtime_ends_the_process(
+    bundle: Bundle, tmp_path: Path
+) -> None:
     changed = _changed(tmp_path, bundle, "main.mlirb", bytes(1000))
     with pytest.raises(BundleError, match=r"model\.aimodel holds no Core AI program; export"):
         CoreAI().load(changed, _variant(changed, "unet"))

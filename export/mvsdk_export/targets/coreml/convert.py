@@ -47,7 +47,6 @@ def convert(
     path: Path,
     *,
     deployment_target: str,
-    metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Convert a network of fixed shapes.
 
@@ -59,7 +58,6 @@ def convert(
         outputs: Names of the outputs.
         path: The .mlpackage folder to write.
         deployment_target: Least system that opens it, one of `DEPLOYMENT_TARGETS`.
-        metadata: What the package says of itself beside the versions of the tools.
 
     Raises:
         TargetUnavailableError: If coremltools is missing.
@@ -94,7 +92,7 @@ def convert(
         model.save(str(saved))
         spec = model.get_spec()
         del model
-        set_metadata(spec, {**tool_metadata(), **(metadata or {})})
+        set_metadata(spec, tool_metadata())
         write_package(spec, weight_files(saved), path)
 
 
