@@ -282,16 +282,15 @@ def _to_text(report: ExportReport, request: ExportRequest) -> str:
 
 
 def _warning_lines(report: ExportReport) -> list[str]:
-    """Return a table of limits that graphs are beyond, and an empty line after it."""
-    rows = [
-        [variant, component, item["what"], item["value"], item["limit"], item["next_step"]]
+    """Return limits that graphs are beyond, a line each, and an empty line after them."""
+    lines = [
+        f"warning: {component}, {variant}: {item['what']}: {item['value']}, allowed: "
+        f"{item['limit']}; {item['next_step']}"
         for variant, parts in report.warnings.items()
         for component, found in parts.items()
         for item in found
     ]
-    if not rows:
-        return []
-    return [table(["variant", "component", "warning", "value", "limit", "what to do"], rows), ""]
+    return [*lines, ""] if lines else []
 
 
 def _next_command(manifest: Manifest) -> str:

@@ -144,9 +144,11 @@ def split_operations(
         found = _ranges(steps, constants, inputs, outputs, [0, *places, len(steps)])
         if all(_FILE_BYTES + sum(map(_weight_bytes, x.operations)) <= chunk_bytes for x in found):
             return found
+    largest = max(map(_weight_bytes, constants.values()), default=0)
     raise ExportError(
-        f"a program of {len(steps)} operations with {format_bytes(total)} of weights cannot be cut "
-        f"into chunks of {format_bytes(chunk_bytes)}; allow larger ones with --chunk-bytes"
+        f"a program of {len(steps)} operations with {format_bytes(total)} of weights, the largest "
+        f"of {format_bytes(largest)}, cannot be cut into chunks of {format_bytes(chunk_bytes)}; "
+        "allow larger ones with --chunk-bytes"
     )
 
 
