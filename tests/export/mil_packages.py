@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from mvsdk_export import checker
+from mvsdk_export.quiet import quiet
 from mvsdk_export.targets.coreml.tools import import_coremltools, load_protocol
 
 Arrays = dict[str, NDArray[Any]]
@@ -29,18 +27,6 @@ def builder() -> Any:
     from coremltools.converters.mil import Builder
 
     return Builder
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep coremltools' progress and warnings off the terminal."""
-    with (
-        warnings.catch_warnings(),
-        contextlib.redirect_stdout(io.StringIO()),
-        contextlib.redirect_stderr(io.StringIO()),
-    ):
-        warnings.simplefilter("ignore")
-        yield
 
 
 def write_program(

@@ -17,8 +17,10 @@ with warnings.catch_warnings():  # of versions that it was not tried with
     warnings.simplefilter("ignore")
     import coremltools.optimize.coreml as optimize
 
-from mil_packages import block_of, convert_torch, quiet, read_model, run, save  # noqa: E402
+from mil_packages import block_of, convert_torch, read_model, run, save  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
+
+from mvsdk_export.quiet import quiet  # noqa: E402
 
 pytestmark = [pytest.mark.torch, pytest.mark.apple]
 

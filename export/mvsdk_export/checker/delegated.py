@@ -106,7 +106,8 @@ def _read_call(path: Path) -> tuple[_Call, bytes]:
 
 
 def _parse(path: Path) -> Any:
-    from mvsdk_export.targets.executorch import import_executorch, quiet
+    from mvsdk_export.quiet import quiet
+    from mvsdk_export.targets.executorch import import_executorch
 
     try:
         serialize = import_executorch("exir._serialize._program")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +21,7 @@ from onnxruntime.quantization.execution_providers.qnn import (
 )
 
 from mvsdk_export.errors import ExportError
+from mvsdk_export.quiet import quiet
 from mvsdk_export.targets.onnx import save_model
 
 Feed = Mapping[str, NDArray[Any]]
@@ -60,7 +58,7 @@ def quantize_w8a16(
         ExportError: If there are no feeds, or one holds a value that is not finite.
     """
     _check_feeds(feeds)
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    with tempfile.TemporaryDirectory() as folder, quiet():
         prepared = Path(folder) / "prepared.onnx"
         if not qnn_preprocess_model(source, prepared):
             prepared = source
@@ -238,16 +236,3 @@ def _check_feeds(feeds: Sequence[Feed]) -> None:
                     f"calibration input {name!r} holds values that are not finite; "
                     "check the checkpoint: mvsdk verify compares it with itself in float32"
                 )
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the quantiser's advice out of the output: it asks for preprocessing that was done."""
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        root.setLevel(level)

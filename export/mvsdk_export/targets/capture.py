@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +13,7 @@ from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.fx.node import map_arg
 
 from mvsdk_export.errors import UnsupportedOpError, first_line
+from mvsdk_export.quiet import quiet
 
 
 class PixelBorders(nn.Module):
@@ -85,8 +83,7 @@ def capture(
         UnsupportedOpError: If it changes a tensor in place, or decides by values what to compute.
     """
     examples = tuple(inputs.values())
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
-        warnings.simplefilter("ignore")  # deprecations inside torch, not ours to act on
+    with quiet(), torch.no_grad():
         try:
             module = torch.export.export(network.eval(), examples).module(check_guards=False)
         except (GuardOnDataDependentSymNode, UserError) as exc:

@@ -9,9 +9,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.metadata
-import io
-import logging
-import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -22,6 +19,7 @@ from mvsdk_export.errors import (
     UnsupportedOpError,
     first_line,
 )
+from mvsdk_export.quiet import quiet as plainly_quiet
 
 INSTALL = "pip install 'mvsdk[coreai]'"
 BETA: Mapping[str, str] = {
@@ -68,18 +66,8 @@ def installed_releases() -> dict[str, str]:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Keep progress bars, warnings and what native code prints off the terminal."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with (
-            warnings.catch_warnings(),
-            captured_native_output(),
-            contextlib.redirect_stdout(io.StringIO()),
-        ):
-            warnings.simplefilter("ignore")  # of builds of PyTorch that it takes for newer ones
-            yield
-    finally:
-        logging.disable(level)
+    with captured_native_output(), plainly_quiet():
+        yield
 
 
 @contextlib.contextmanager

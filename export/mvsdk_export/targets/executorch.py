@@ -6,12 +6,8 @@ executorch_graph.py has the forms that leave little to them.
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import io
-import logging
-import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +19,7 @@ from torch.fx.passes.infra.partitioner import Partition
 from mvsdk.manifest import LeftOutside, Residency
 from mvsdk_export.errors import TargetUnavailableError, UnsupportedOpError, first_line
 from mvsdk_export.networks.target_forms import set_xnnpack_forms_
+from mvsdk_export.quiet import quiet
 from mvsdk_export.targets.capture import capture
 from mvsdk_export.targets.executorch_graph import write_for_xnnpack_
 from mvsdk_export.targets.memory import lean_heap, shared_weights
@@ -185,8 +182,8 @@ def delegates_of(
         called = [node for node in groups[place] if node.op == "call_function"]
         users = {user for node in called for user in node.users}
         if not any(user in outside for user in users):
-            own = (group_of[user] for user in users if user in group_of)
-            depths[place] = min((depths[x] for x in own if x != place), default=deepest)
+            later = {group_of[user] for user in users if user in group_of} - {place}
+            depths[place] = min((depths[x] for x in later), default=deepest)
     parts: dict[int, list[fx.Node]] = {}
     for node, place in group_of.items():
         parts.setdefault(depths[place], []).append(node)
@@ -265,24 +262,3 @@ def import_executorch(module: str) -> Any:
         raise TargetUnavailableError(
             f"target executorch needs ExecuTorch ({exc}); run: {INSTALL}"
         ) from exc
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep what ExecuTorch prints and warns of off the terminal."""
-    # torchao, which comes with it, registers what PyTorch now knows by itself.
-    loggers = [logging.getLogger(name) for name in ("executorch", "torch.utils._pytree")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with (
-            warnings.catch_warnings(),
-            contextlib.redirect_stdout(io.StringIO()),
-            contextlib.redirect_stderr(io.StringIO()),
-        ):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

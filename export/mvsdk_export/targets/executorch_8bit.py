@@ -31,12 +31,12 @@ from mvsdk_export.quantize.mixed import (
     sqnr_db,
     tensors_of,
 )
+from mvsdk_export.quiet import quiet
 from mvsdk_export.targets.capture import attribute_of, capture_module
 from mvsdk_export.targets.executorch import (
     INSTALL,
     import_executorch,
     plain_program,
-    quiet,
     write_program,
     xnnpack_partitioners,
 )

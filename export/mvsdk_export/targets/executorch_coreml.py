@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from mvsdk.manifest import Residency
 from mvsdk_export.checker.delegated import extract_package
 from mvsdk_export.networks.target_forms import set_coreml_forms_
+from mvsdk_export.quiet import quiet
 from mvsdk_export.targets.capture import capture
 from mvsdk_export.targets.coreml.convert import REWRITTEN
 from mvsdk_export.targets.coreml.finish import inspect_package
 from mvsdk_export.targets.coreml.tools import import_coremltools
-from mvsdk_export.targets.executorch import import_executorch, quiet, write_program
+from mvsdk_export.targets.executorch import import_executorch, write_program
 
 
 def lower_coreml_delegate(

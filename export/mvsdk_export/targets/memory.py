@@ -19,9 +19,9 @@ _USUAL_BYTES = 32 << 20
 def lean_heap() -> Iterator[None]:
     """Let large blocks go back to the system as soon as they are freed, where C is glibc's.
 
-    Weights that are converted one by one leave holes in the heap otherwise, which fit no other: of
-    a Core AI asset in float16, as much as the network in float32 (`benchmarks/lowering.py`). Not
-    for computing: a network whose activations are large blocks runs at half the speed.
+    Weights that are converted one by one leave holes in the heap otherwise, which fit no other;
+    `benchmarks/lowering.py` measures what is left. Not for computing: activations are large blocks
+    too, and a network whose blocks come and go with every operator runs slower.
     """
     _set_threshold(_LEAN_BYTES)
     try:

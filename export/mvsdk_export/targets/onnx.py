@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +18,7 @@ from onnxscript.rewriter.rules import common as rules
 from torch import Tensor, nn
 
 from mvsdk.manifest import DType, TensorSpec
+from mvsdk_export.quiet import quiet
 from mvsdk_export.targets.renaming import rename_values
 from mvsdk_export.targets.sharing import share_constants_
 
@@ -90,9 +88,7 @@ def export_onnx(
         outputs: Names of the outputs.
         path: File to write.
     """
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")  # deprecations inside torch, not ours to act on
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with quiet():
         program = torch.onnx.export(
             network.eval(),
             tuple(inputs.values()),

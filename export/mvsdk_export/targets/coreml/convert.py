@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import math
 import tempfile
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mvsdk_export.errors import ExportError, UnsupportedOpError, first_line
+from mvsdk_export.quiet import quiet
 from mvsdk_export.targets.capture import capture
 from mvsdk_export.targets.coreml.package import set_metadata, weight_files, write_package
 from mvsdk_export.targets.coreml.tools import (
@@ -71,7 +69,7 @@ def convert(
             f"{', '.join(DEPLOYMENT_TARGETS)}; choose one with --deployment-target"
         )
     program = capture(network, inputs).run_decompositions(dict(REWRITTEN))
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder, _quiet():
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder, quiet():
         saved = Path(folder) / path.name
         try:
             model = ct.convert(
@@ -99,15 +97,3 @@ def convert(
 def _tensor_type(ct: Any, name: str, value: Tensor) -> Any:
     dtype = np.int32 if value.dtype == torch.int32 else np.float16
     return ct.TensorType(name=name, shape=tuple(value.shape), dtype=dtype)
-
-
-@contextlib.contextmanager
-def _quiet() -> Any:
-    """Keep progress bars and warnings of the converter off the terminal."""
-    with (
-        warnings.catch_warnings(),
-        contextlib.redirect_stdout(io.StringIO()),
-        contextlib.redirect_stderr(io.StringIO()),
-    ):
-        warnings.simplefilter("ignore")
-        yield
