@@ -10,13 +10,16 @@
     pipeline.animate("harbour.jpg", motion=127, seed=7).save("harbour.mp4")
 
 Importing the package is light: each name is loaded when it is first used, and what runs graphs,
-Pillow and av only when something runs or is written.
+Pillow and av only when something runs or is written. It also turns off what dependencies report
+about their users, unless the environment says otherwise: so import it before them.
 """
 
 from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING
+
+from mvsdk._telemetry import turn_off_telemetry
 
 if TYPE_CHECKING:
     from mvsdk.backends import Backend, Session
@@ -43,6 +46,8 @@ if TYPE_CHECKING:
     from mvsdk.video import Video
 
 __version__ = "0.1.0"
+
+turn_off_telemetry()
 
 __all__ = [  # noqa: RUF022 - grouped by use
     # make a clip

@@ -41,6 +41,7 @@ from mvsdk._components import (
     Variant,
 )
 from mvsdk._consistency import check_consistency
+from mvsdk._installed import upgrade_advice
 from mvsdk._parse import MAX_MANIFEST_BYTES, JsonValue, Node, check_json, fail, load_json
 from mvsdk._records import Licence, Source, Verification
 from mvsdk._sampler import (
@@ -306,7 +307,7 @@ def _check_version(node: Node) -> int:
         known = ", ".join(map(str, FORMAT_VERSIONS))
         raise BundleError(
             f"manifest.json has format_version {number}, this mvsdk knows {known}; "
-            "upgrade mvsdk: pip install --upgrade mvsdk"
+            f"upgrade mvsdk: {upgrade_advice()}"
         )
     return number
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from mvsdk._installed import pip_install
 from mvsdk.backends._graph import GraphSession, check_border, first_line, label_of
 from mvsdk.errors import BackendError
 
@@ -30,7 +31,7 @@ def import_onnxruntime() -> Any:
     except ImportError as exc:
         raise BackendError(
             f"onnxruntime cannot be imported ({exc}); "
-            "run: pip install --force-reinstall onnxruntime"
+            f"run: {pip_install('--force-reinstall', 'onnxruntime')}"
         ) from exc
 
 

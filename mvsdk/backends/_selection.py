@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from mvsdk._installed import toolchain_install
 from mvsdk.backends._registry import built_in_backends, further_backends
 from mvsdk.devices import find_chipset
 from mvsdk.errors import BackendError, BundleError, InputError
@@ -33,10 +34,6 @@ _RUNS: Mapping[Format, str] = {
     "coreai": "coreai",
 }
 """Format -> the backend whose refusal says what is missing here."""
-_NO_CHECKER = (
-    "format coreml runs on Apple's systems, and the toolchain's checker evaluates it on any; "
-    "run: pip install 'mvsdk[apple]'"
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +125,11 @@ def _refusal(backend: Backend, variants: Iterable[Variant]) -> str | None:
 
 def _reason(kind: Kind, refusals: Mapping[str, str]) -> str:
     """Return why the backend that is meant for a kind does not run it here."""
-    return refusals.get(_RUNS[kind.format], _NO_CHECKER)
+    refusal = refusals.get(_RUNS[kind.format])
+    return refusal or (
+        "format coreml runs on Apple's systems, and the toolchain's checker evaluates it on any; "
+        f"run: {toolchain_install('apple')}"
+    )
 
 
 def _complete_kinds(manifest: Manifest) -> Sequence[Kind]:

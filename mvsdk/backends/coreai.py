@@ -14,7 +14,7 @@ import platform
 import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mvsdk._installed import installed_version
+from mvsdk._installed import installed_version, pip_install
 from mvsdk.backends._graph import GraphSession, check_border, first_line, label_of
 from mvsdk.backends.native_output import captured_native_output
 from mvsdk.errors import BackendError, BundleError
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 TESTED_VERSION = "1.0.0b3"
 _DISTRIBUTION = "coreai-core"
-_INSTALL = "pip install 'mvsdk[coreai]'"
 _FUNCTION = "main"
 _PROGRAM = "main.mlirb"
 _MAGIC = b"ML\xefR"
@@ -56,7 +55,7 @@ class CoreAI:
         if variant.format != "coreai":
             return f"Core AI runs the format coreai, not {variant.format}"
         if installed_version(_DISTRIBUTION) is None:
-            return f"format coreai needs the package {_DISTRIBUTION}; run: {_INSTALL}"
+            return f"format coreai needs the package {_DISTRIBUTION}; run: {_install()}"
         return None
 
     def load(self, bundle: Bundle, variant: Variant) -> GraphSession:
@@ -95,6 +94,10 @@ class CoreAI:
         return GraphSession(label, variant.inputs, variant.outputs, run, close)
 
 
+def _install() -> str:
+    return pip_install(f"{_DISTRIBUTION}=={TESTED_VERSION}")
+
+
 def _check_program(label: str, path: Path) -> None:
     """Check that there is a program: the runtime ends the process where it cannot read one.
 
@@ -121,7 +124,7 @@ def _import(name: str) -> Any:
         here = installed_version(_DISTRIBUTION)
         raise BackendError(
             f"{_DISTRIBUTION} {here} has no usable {name} ({first_line(exc)}); tested is "
-            f"{TESTED_VERSION}; run: pip install {_DISTRIBUTION}=={TESTED_VERSION}"
+            f"{TESTED_VERSION}; run: {_install()}"
         ) from exc
 
 
@@ -174,5 +177,5 @@ def _explain(what: str, variant: Variant, exc: BaseException) -> str:
     return (
         f"{what}: {first_line(exc)}; made with {_DISTRIBUTION} {made}, here is {here}, tested is "
         f"{TESTED_VERSION}: releases of this beta may not read each other's files; export the "
-        f"bundle again, or run: pip install {_DISTRIBUTION}=={TESTED_VERSION}"
+        f"bundle again, or run: {_install()}"
     )

@@ -12,7 +12,7 @@ import re
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from mvsdk._installed import installed_version
+from mvsdk._installed import installed_version, pip_install
 from mvsdk.backends._graph import GraphSession, check_border, first_line, label_of
 from mvsdk.backends.native_output import captured_native_output
 from mvsdk.errors import BackendError
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from mvsdk.manifest import TensorSpec, Variant
 
 _DISTRIBUTION = "executorch"
-_INSTALL = "pip install 'mvsdk[executorch]'"
 _METHOD = "forward"
 _REGISTERED = {"xnnpack": "XnnpackBackend", "coreml": "CoreMLBackend"}
 """Delegate -> what the runtime calls it."""
@@ -69,7 +68,7 @@ class ExecuTorch:
         if variant.delegate == "coreml" and not _is_mac():
             return "the delegate coreml runs on Apple's systems; use xnnpack here"
         if installed_version(_DISTRIBUTION) is None:
-            return f"target executorch needs the package executorch; run: {_INSTALL}"
+            return f"target executorch needs the package executorch; run: {_install()}"
         return None
 
     def load(self, bundle: Bundle, variant: Variant) -> GraphSession:
@@ -110,6 +109,11 @@ class ExecuTorch:
         return GraphSession(label, variant.inputs, variant.outputs, run)
 
 
+def _install(*options: str) -> str:
+    """Return the command that installs the runtime and PyTorch, which it does not ask for."""
+    return pip_install(*options, _DISTRIBUTION, "torch")
+
+
 def _is_mac() -> bool:
     return platform.system() == "Darwin"
 
@@ -132,7 +136,7 @@ def _import_runtime() -> tuple[Any, Any]:
     except (ImportError, OSError) as exc:  # OSError: a shared library of another release
         raise BackendError(
             f"executorch {installed_version(_DISTRIBUTION)} cannot be imported "
-            f"({first_line(exc)}); run: {_INSTALL} --force-reinstall"
+            f"({first_line(exc)}); run: {_install('--force-reinstall')}"
         ) from exc
     return torch, runtime
 
@@ -143,7 +147,7 @@ def _check_delegate(runtime: Any, variant: Variant) -> None:
     if wanted not in registered:
         raise BackendError(
             f"executorch {installed_version(_DISTRIBUTION)} is built without {wanted}, with "
-            f"{', '.join(registered) or 'no delegate'}; run: {_INSTALL} --force-reinstall"
+            f"{', '.join(registered) or 'no delegate'}; run: {_install('--force-reinstall')}"
         )
 
 

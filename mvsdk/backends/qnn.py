@@ -15,6 +15,7 @@ import re
 import threading
 from typing import TYPE_CHECKING, Any
 
+from mvsdk._installed import pip_install
 from mvsdk.backends._graph import first_line, label_of
 from mvsdk.backends._ort import import_onnxruntime, open_graph
 from mvsdk.backends.native_output import captured_native_output
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from mvsdk.manifest import Chip, Variant
 
 _PROVIDER = "QNN"
-_INSTALL = "pip install 'mvsdk[snapdragon]'"
+_DISTRIBUTION = "onnxruntime-qnn"
 _REGISTER = threading.Lock()
 _X86 = frozenset({"x86_64", "amd64"})
 _ERRORS_ONLY = 3
@@ -85,7 +86,7 @@ _TEXTS = {
     ),
     "Unable to load backend": (
         "a QNN library cannot be loaded",
-        f"run mvsdk doctor, then {_INSTALL} --force-reinstall",
+        "run mvsdk doctor, then pip install --force-reinstall onnxruntime-qnn",
     ),
     "assigned to the default CPU EP": (
         "part of the graph is not compiled for the NPU, and falling back to the CPU is off",
@@ -116,7 +117,7 @@ class Qnn:
         if variant.chip is None:
             return f"variant {variant.id} names no chip; export it again"
         if importlib.util.find_spec("onnxruntime_qnn") is None:
-            return f"target snapdragon needs onnxruntime-qnn; run: {_INSTALL}"
+            return f"target snapdragon needs onnxruntime-qnn; run: {pip_install(_DISTRIBUTION)}"
         return None
 
     def load(self, bundle: Bundle, variant: Variant) -> GraphSession:
@@ -159,7 +160,7 @@ def register(ort: Any) -> Any:
         qnn = importlib.import_module("onnxruntime_qnn")
     except ImportError as exc:
         raise BackendError(
-            f"target snapdragon needs onnxruntime-qnn ({exc}); run: {_INSTALL}"
+            f"target snapdragon needs onnxruntime-qnn ({exc}); run: {pip_install(_DISTRIBUTION)}"
         ) from exc
     with _REGISTER:
         if not _devices(ort):
@@ -168,7 +169,7 @@ def register(ort: Any) -> Any:
             except Exception as exc:  # of the runtime's own class
                 raise BackendError(
                     f"onnxruntime-qnn {qnn.__version__} does not fit onnxruntime "
-                    f"{ort.__version__}: {first_line(exc)}; run: {_INSTALL} --force-reinstall"
+                    f"{ort.__version__}: {first_line(exc)}; run: {_reinstall()}"
                 ) from exc
     return qnn
 
@@ -204,6 +205,10 @@ def provider_options(qnn: Any, chip: Chip) -> dict[str, str]:
     }
 
 
+def _reinstall() -> str:
+    return pip_install("--force-reinstall", _DISTRIBUTION)
+
+
 def _devices(ort: Any) -> list[Any]:
     return [device for device in ort.get_ep_devices() if _PROVIDER in device.ep_name]
 
@@ -227,7 +232,7 @@ def _explain_run(message: str) -> str:
 def _explain(variant: Variant, message: str, printed: Sequence[str]) -> str:
     """Say why a context binary did not load: what it is, what is installed, what to do."""
     told = "\n".join([message, *printed])
-    cause, step = _cause(told) or (message, f"run mvsdk doctor, or {_INSTALL} --force-reinstall")
+    cause, step = _cause(told) or (message, f"run mvsdk doctor, or {_reinstall()}")
     chip = "" if variant.chip is None else f" for {variant.chip.slug}"
     made = variant.tools.get("onnxruntime-qnn", variant.tools.get("qnn", "unknown"))
     here = importlib.metadata.version("onnxruntime-qnn")

@@ -18,6 +18,7 @@ from importlib.metadata import entry_points
 from typing import Any, Never
 
 import mvsdk
+from mvsdk._installed import toolchain_install
 from mvsdk.cli import animate, devices, doctor, generate, inspect
 from mvsdk.cli.command import Command
 from mvsdk.cli.output import abandon_stdout, say, show
@@ -39,7 +40,6 @@ _TOOLCHAIN_HELP = {
     "compress": "make the denoiser of an image-to-video model smaller",
     "train": "train a small model of this SDK",
 }
-_INSTALL = "pip install 'mvsdk[export]'"
 
 _HELP = """\
 usage: mvsdk COMMAND [options]        mvsdk COMMAND --help shows its options
@@ -49,14 +49,13 @@ Few-step video diffusion on phone NPUs, and on this computer.
 run a bundle:
 {runtime}
 
-make a bundle ({install}):
+make a bundle{missing}:
 {toolchain}
 
 options:
   -h, --help  show this help
   --version   show the version
-  --debug     show log and traceback; may stand anywhere on the line
-"""
+  --debug     show log and traceback; may stand anywhere on the line"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -183,7 +182,9 @@ def _toolchain_commands() -> dict[str, Command]:
 def _missing(name: str, reason: str) -> Command:
     def add_arguments(parser: argparse.ArgumentParser) -> None:
         del parser
-        raise BackendError(f"mvsdk {name} belongs to the toolchain, and {reason}; run: {_INSTALL}")
+        raise BackendError(
+            f"mvsdk {name} belongs to the toolchain, and {reason}; run: {toolchain_install()}"
+        )
 
     def run(options: argparse.Namespace) -> int:
         del options
@@ -197,9 +198,14 @@ def _help_text() -> str:
         return "\n".join(f"  {command.name:<10}  {command.help}"[:80] for command in commands)
 
     toolchain = list(_toolchain_commands().values())
-    return _HELP.format(
-        runtime=listed(RUNTIME_COMMANDS), toolchain=listed(toolchain), install=_INSTALL
-    ).rstrip()
+    is_missing = not entry_points(group="mvsdk.commands")
+    text = _HELP.format(
+        runtime=listed(RUNTIME_COMMANDS),
+        toolchain=listed(toolchain),
+        missing=", with the toolchain, which is not installed" if is_missing else "",
+    )
+    # On a line of its own, to be pasted, however long it is.
+    return text + f"\nto install the toolchain:\n  {toolchain_install()}" if is_missing else text
 
 
 def _without_debug(argv: Sequence[str]) -> tuple[list[str], bool]:

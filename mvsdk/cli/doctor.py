@@ -16,32 +16,39 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import mvsdk
-from mvsdk._installed import installed_version
+from mvsdk._installed import TOOLCHAIN, installed_version, pip_install, toolchain_install
 from mvsdk.cache import cache_folder
 from mvsdk.cli.command import Command
 from mvsdk.cli.output import show, show_json, table
 
 _EXTRAS = {
-    "export": "make bundles: mvsdk export, verify, plan, compress",
-    "snapdragon": "compile for Snapdragon, and run it on the emulator",
-    "apple": "make Core ML packages, and check them anywhere",
-    "coreai": "make Core AI assets, and run them",
-    "executorch": "make ExecuTorch programs, and run those for XNNPACK",
-    "train": "train the SDK's models again: mvsdk train",
-    "dev": "tests and checks of mvsdk itself",
+    "snapdragon": "compile for Snapdragon",
+    "apple": "make and check Core ML",
+    "coreai": "make Core AI assets",
+    "executorch": "make ExecuTorch programs",
+    "train": "mvsdk train",
+    "dev": "tests and checks of mvsdk",
 }
+"""Extras of the toolchain -> what for."""
 _CORE = {
     "numpy": "arithmetic",
     "onnxruntime": "runs onnx variants",
-    "pillow": "reads pictures, writes .webp, .gif, .png",
+    "pillow": "pictures, .webp, .gif, .png",
     "av": "writes .mp4",
 }
 _QNN_LIBRARIES = {
-    "QnnHtp": "the NPU backend, with the emulator on x86-64",
+    "QnnHtp": "the NPU; its emulator on x86-64",
     "HtpPrepare": "compiles for the NPU",
     "QnnSystem": "reads context binaries",
     "onnxruntime_providers_qnn": "joins QNN to ONNX Runtime",
 }
+_RUNTIMES = {
+    "executorch": ("executorch", "torch"),
+    "coreai": ("coreai-core",),
+}
+"""Formats of phones that this computer can run too -> the distributions that do."""
+_FOUND_WIDTH = 36
+"""Letters of what was found that a line of the report has room for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +61,8 @@ class _Check:
     purpose: str
     required: bool = False
     """Whether the runtime cannot do without it."""
+    command: str = ""
+    """What installs it, where it is missing."""
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,13 +70,13 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    checks = [*_system(), *_packages(), *_extras(), *_qnn(), *_further(), _encoder(), _cache()]
+    checks = [*_system(), *_packages(), *_qnn(), *_runtimes(), *_further(), _encoder()]
+    checks += _toolchain()
     healthy = all(check.ok for check in checks if check.required)
     if options.json:
         show_json({"ok": healthy, "checks": [asdict(check) for check in checks]})
     else:
-        rows = [[_mark(check), check.name, check.found, check.purpose] for check in checks]
-        show(table(["", "what", "found", "for"], rows))
+        show(_to_text(checks))
         show("\nready to run bundles" if healthy else "\nnot ready: see the lines marked !!")
     return 0 if healthy else 1
 
@@ -78,6 +87,22 @@ COMMAND = Command(
     add_arguments=_add_arguments,
     run=_run,
 )
+
+
+def _to_text(checks: list[_Check]) -> str:
+    """Lay the report out in 100 columns; commands follow, each on a line to be pasted."""
+    rows = [[_mark(check), check.name, _shorten(check.found), check.purpose] for check in checks]
+    commands = [f"{check.name}: {check.command}" for check in checks if check.command]
+    text = table(["", "what", "found", "for"], rows)
+    return "\n".join([text, "", "to install what is missing:", *commands]) if commands else text
+
+
+def _shorten(found: str) -> str:
+    """Keep the beginning and the end, which is what says most of a path."""
+    if len(found) <= _FOUND_WIDTH:
+        return found
+    half = (_FOUND_WIDTH - 3) // 2
+    return f"{found[:half]}...{found[-half:]}"
 
 
 def _mark(check: _Check) -> str:
@@ -107,28 +132,53 @@ def _system() -> list[_Check]:
 
 
 def _packages() -> list[_Check]:
+    return [_package(name, (name,), purpose, required=True) for name, purpose in _CORE.items()]
+
+
+def _package(
+    name: str, distributions: tuple[str, ...], purpose: str, *, required: bool = False
+) -> _Check:
+    """Look for distributions that do something together; the first one's version stands for all."""
+    missing = [item for item in distributions if installed_version(item) is None]
+    found = installed_version(distributions[0]) or "missing"
+    if missing and missing != list(distributions):
+        found = f"lacks {', '.join(missing)}"
+    return _Check(
+        name=name,
+        ok=not missing,
+        found=found,
+        purpose=purpose,
+        required=required,
+        command=pip_install(*missing) if missing else "",
+    )
+
+
+def _runtimes() -> list[_Check]:
+    """Look for what runs the formats of phones on this computer."""
     return [
-        _Check(
-            name=name,
-            ok=installed_version(name) is not None,
-            found=installed_version(name) or "missing: pip install --upgrade mvsdk",
-            purpose=purpose,
-            required=True,
-        )
-        for name, purpose in _CORE.items()
+        _package(name, distributions, f"runs {name} variants")
+        for name, distributions in _RUNTIMES.items()
     ]
+
+
+def _toolchain() -> list[_Check]:
+    """Look at the toolchain, and, where it is installed, at its extras and its cache."""
+    version = installed_version(TOOLCHAIN)
+    check = _Check(
+        name="toolchain",
+        ok=version is not None,
+        found=version or "not installed",
+        purpose="makes bundles: mvsdk export",
+        command="" if version else toolchain_install(),
+    )
+    if version is None:
+        return [check]
+    return [check, *_extras(), _cache()]
 
 
 def _extras() -> list[_Check]:
     """Read from the installed metadata what each extra wants, and look for it."""
-    try:
-        wanted = importlib.metadata.requires("mvsdk") or []
-    except importlib.metadata.PackageNotFoundError:
-        found = "unknown, as mvsdk is not installed"
-        return [
-            _Check(name=f"[{extra}]", ok=False, found=found, purpose=purpose)
-            for extra, purpose in _EXTRAS.items()
-        ]
+    wanted = importlib.metadata.requires(TOOLCHAIN) or []
     return [_extra(extra, purpose, wanted) for extra, purpose in _EXTRAS.items()]
 
 
@@ -139,24 +189,20 @@ def _extra(extra: str, purpose: str, wanted: list[str]) -> _Check:
         if re.search(rf"extra\s*==\s*['\"]{extra}['\"]", requirement)
         and (match := re.match(r"\s*([A-Za-z0-9._-]+)", requirement))
     ]
-    missing = [name for name in names if name != "mvsdk" and installed_version(name) is None]
-    found = "complete"
-    if missing:
-        found = f"lacks {', '.join(missing)}: pip install 'mvsdk[{extra}]'"
-    return _Check(name=f"[{extra}]", ok=not missing, found=found, purpose=purpose)
+    missing = [name for name in names if name != TOOLCHAIN and installed_version(name) is None]
+    return _Check(
+        name=f"[{extra}]",
+        ok=not missing,
+        found=f"lacks {', '.join(missing)}" if missing else "complete",
+        purpose=purpose,
+        command=toolchain_install(extra) if missing else "",
+    )
 
 
 def _qnn() -> list[_Check]:
     spec = importlib.util.find_spec("onnxruntime_qnn")
     if spec is None or spec.origin is None:
-        return [
-            _Check(
-                name="QNN",
-                ok=False,
-                found="missing: pip install 'mvsdk[snapdragon]'",
-                purpose=_EXTRAS["snapdragon"],
-            )
-        ]
+        return [_package("QNN", ("onnxruntime-qnn",), "runs snapdragon variants")]
     folder = Path(spec.origin).parent
     files = {path.stem.removeprefix("lib") for path in folder.rglob("*") if path.is_file()}
     libraries = [
@@ -199,7 +245,7 @@ def _further() -> list[_Check]:
     from mvsdk.backends import further_backends
 
     further = further_backends()
-    purpose = "runs variants of its own: --backend"
+    purpose = "for --backend"
     found = [
         _attempt(f"backend {name}", purpose, backend.describe)
         for name, backend in further.loaded.items()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
+from mvsdk._installed import toolchain_install
 from mvsdk.backends._graph import GraphSession, check_border, label_of
 from mvsdk.bundle import Bundle
 from mvsdk.errors import BackendError, BundleError, MvsdkError
@@ -43,8 +44,8 @@ class CoreMLChecker:
         wanted = ["torch", "coremltools", *(["executorch"] if delegated else [])]
         missing = [x for x in wanted if importlib.util.find_spec(x) is None]
         if missing:
-            extras = "apple,executorch" if delegated else "apple"
-            return f"the checker needs {', '.join(missing)}; run: pip install 'mvsdk[{extras}]'"
+            extras = ("apple", "executorch") if delegated else ("apple",)
+            return f"the checker needs {', '.join(missing)}; run: {toolchain_install(*extras)}"
         return None
 
     def load(self, bundle: Bundle, variant: Variant) -> GraphSession:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mvsdk._installed import toolchain_install
 from mvsdk.errors import BackendError, BundleError
 
 MAX_FILES = 256
@@ -28,7 +29,6 @@ _DELEGATE = "CoreMLBackend"
 _PACKAGE = "model.mlpackage"
 _METADATA = "metadata.json"
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
-_INSTALL = "pip install 'mvsdk[executorch]'"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +112,9 @@ def _parse(path: Path) -> Any:
     try:
         serialize = import_executorch("exir._serialize._program")
     except Exception as exc:
-        raise BackendError(f"programs are read by ExecuTorch ({exc}); run: {_INSTALL}") from exc
+        raise BackendError(
+            f"programs are read by ExecuTorch ({exc}); run: {toolchain_install('executorch')}"
+        ) from exc
     content = path.read_bytes()
     if content[4:6] != b"ET":
         raise _damaged(path, "is no ExecuTorch program")

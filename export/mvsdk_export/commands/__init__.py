@@ -8,6 +8,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import Literal
 
+from mvsdk._installed import toolchain_install
 from mvsdk_export.errors import ExportError
 
 Extra = Literal["export", "snapdragon", "apple", "coreai", "executorch", "train"]
@@ -28,14 +29,15 @@ def require_toolchain(*modules: str, command: str, extra: Extra = "export") -> N
     Args:
         *modules: Top-level names, such as "torch".
         command: The verb that needs them.
-        extra: The extra of this distribution that brings them.
+        extra: The extra of the toolchain that brings them; "export" for the toolchain itself.
 
     Raises:
         ExportError: With the pip command, if one is missing.
     """
     missing = [name for name in modules if find_spec(name) is None]
     if missing:
+        extras = () if extra == "export" else (extra,)  # the toolchain itself
         cause = ModuleNotFoundError(f"not installed: {', '.join(missing)}")
         raise ExportError(
-            f"mvsdk {command} needs {_NEEDS[extra]}: pip install 'mvsdk[{extra}]'"
+            f"mvsdk {command} needs {_NEEDS[extra]}: {toolchain_install(*extras)}"
         ) from cause

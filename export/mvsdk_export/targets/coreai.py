@@ -6,7 +6,6 @@ CPU, on Linux and on a Mac, so that what a phone is given is what was verified.
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+import mvsdk
 from mvsdk_export.errors import ExportError
 from mvsdk_export.quantize.mixed import Assignment, Feed
 from mvsdk_export.targets.capture import capture, capture_module
@@ -173,7 +173,7 @@ def _write(
 ) -> dict[str, AssetReport]:
     """Convert programs, each of which is dropped, and save them as one asset."""
     tools = {**installed_releases(), "torch": torch.__version__}
-    tools["mvsdk"] = importlib.metadata.version("mvsdk")
+    tools["mvsdk"] = mvsdk.__version__
     with explained(f"converting {path.stem} for Core AI"), lean_heap():
         made = _convert(programs, inputs, outputs, precision)
         reports = read_reports(made)

@@ -12,6 +12,7 @@ import importlib.metadata
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from mvsdk._installed import pip_install, toolchain_install
 from mvsdk.backends.native_output import captured_native_output
 from mvsdk_export.errors import (
     ExportError,
@@ -21,7 +22,6 @@ from mvsdk_export.errors import (
 )
 from mvsdk_export.quiet import quiet as plainly_quiet
 
-INSTALL = "pip install 'mvsdk[coreai]'"
 BETA: Mapping[str, str] = {
     "coreai-core": "1.0.0b3",
     "coreai-torch": "0.4.3",
@@ -42,7 +42,7 @@ def import_coreai(module: str) -> Any:
     except (ImportError, OSError) as exc:  # OSError: a library that is missing on this system
         raise TargetUnavailableError(
             f"Core AI assets need {module} ({first_line(exc)}; {describe_releases()}); "
-            f"run: {INSTALL}"
+            f"run: {toolchain_install('coreai')}"
         ) from exc
 
 
@@ -89,10 +89,10 @@ def explained(what: str) -> Iterator[None]:
             f"{what} failed: {first_line(exc)}; make room, or check the disk"
         ) from exc
     except (AttributeError, TypeError) as exc:
-        wanted = " ".join(f"{name}=={version}" for name, version in BETA.items())
+        wanted = [f"{name}=={version}" for name, version in BETA.items()]
         raise TargetUnavailableError(
             f"{what} failed, perhaps as Core AI's beta packages changed: {first_line(exc)}; "
-            f"{describe_releases()}; run: pip install {wanted}"
+            f"{describe_releases()}; run: {pip_install(*wanted)}"
         ) from exc
     except Exception as exc:  # of classes that differ from beta to beta
         raise UnsupportedOpError(

@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.fx.passes.infra.partitioner import Partition
 
+from mvsdk._installed import toolchain_install
 from mvsdk.manifest import LeftOutside, Residency
 from mvsdk_export.errors import TargetUnavailableError, UnsupportedOpError, first_line
 from mvsdk_export.networks.target_forms import set_xnnpack_forms_
@@ -24,7 +25,6 @@ from mvsdk_export.targets.capture import capture
 from mvsdk_export.targets.executorch_graph import write_for_xnnpack_
 from mvsdk_export.targets.memory import lean_heap, shared_weights
 
-INSTALL = "pip install 'mvsdk[executorch]'"
 ETRECORD = "etrecord.bin"
 _NOT_COUNTED = ("getitem", "executorch_call_delegate", "alloc")
 _REASONS: Mapping[str, str] = {
@@ -260,5 +260,5 @@ def import_executorch(module: str) -> Any:
             return importlib.import_module(f"executorch.{module}")
     except ImportError as exc:
         raise TargetUnavailableError(
-            f"target executorch needs ExecuTorch ({exc}); run: {INSTALL}"
+            f"target executorch needs ExecuTorch ({exc}); run: {toolchain_install('executorch')}"
         ) from exc

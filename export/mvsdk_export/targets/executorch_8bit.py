@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
+from mvsdk._installed import toolchain_install
 from mvsdk.manifest import Residency
 from mvsdk_export.errors import CompressionError, TargetUnavailableError
 from mvsdk_export.networks.target_forms import set_xnnpack_forms_
@@ -34,7 +35,6 @@ from mvsdk_export.quantize.mixed import (
 from mvsdk_export.quiet import quiet
 from mvsdk_export.targets.capture import attribute_of, capture_module
 from mvsdk_export.targets.executorch import (
-    INSTALL,
     import_executorch,
     plain_program,
     write_program,
@@ -215,7 +215,9 @@ def _convert(module: fx.GraphModule, layers: frozenset[str], feeds: Sequence[Fee
         with quiet():
             pt2e = importlib.import_module("torchao.quantization.pt2e.quantize_pt2e")
     except ImportError as exc:
-        raise TargetUnavailableError(f"8 bits need torchao ({exc}); run: {INSTALL}") from exc
+        raise TargetUnavailableError(
+            f"8 bits need torchao ({exc}); run: {toolchain_install('executorch')}"
+        ) from exc
     configure = quantizer.get_symmetric_quantization_config
     chosen = quantizer.XNNPACKQuantizer()
     chosen.set_operator_type(_LINEAR, configure(is_per_channel=True, is_dynamic=True))

@@ -11,9 +11,9 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from mvsdk._installed import pip_install, toolchain_install
 from mvsdk_export.errors import TargetUnavailableError
 
-INSTALL = "pip install 'mvsdk[apple]'"
 DEPLOYMENT_TARGETS = ("iOS17", "iOS18", "iOS26")
 """Systems that Core ML packages are made for."""
 DEFAULT_DEPLOYMENT_TARGET = "iOS18"
@@ -58,7 +58,8 @@ def load_storage() -> Any:
         if library is None:
             raise TargetUnavailableError(
                 "coremltools is here without its library libmilstoragepython, as where it has no "
-                f"wheel for this Python or system; run: {INSTALL} --force-reinstall"
+                "wheel for this Python or system; run: "
+                + pip_install("--force-reinstall", "coremltools")
             )
         spec = importlib.util.spec_from_file_location(name, library)
         assert spec is not None
@@ -73,7 +74,8 @@ def _folder() -> Path:
     spec = importlib.util.find_spec("coremltools")
     if spec is None or spec.origin is None:
         raise TargetUnavailableError(
-            f"Core ML packages need coremltools, which is not installed; run: {INSTALL}"
+            "Core ML packages need coremltools, which is not installed; run: "
+            + toolchain_install("apple")
         )
     return Path(spec.origin).parent
 
@@ -91,7 +93,7 @@ def import_coremltools() -> Any:
             return importlib.import_module("coremltools")
         except ImportError as exc:
             raise TargetUnavailableError(
-                f"Core ML packages need coremltools ({exc}); run: {INSTALL}"
+                f"Core ML packages need coremltools ({exc}); run: {toolchain_install('apple')}"
             ) from exc
 
 
