@@ -12,7 +12,7 @@ LIGHT := $(VENV)/.snapdragon
 FULL := $(VENV)/.dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fmt bench clean
+.PHONY: help demo test check fmt bench docs wheel clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -36,6 +36,15 @@ fmt: $(FULL) ## format, and mend what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: $(FULL) ## run every command of README and docs as printed, the long ones too
+	$(BIN)/python -m pytest tests/docs --long $(PYTEST_ARGS)
+
+wheel: $(VENV)/.made ## build wheels and source archives of both distributions into dist/
+	$(PIP) install --quiet --constraint constraints.txt build hatchling
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation --outdir dist .
+	$(BIN)/python -m build --no-isolation --outdir dist export
+
 bench: $(LIGHT) ## measure the runtime on this machine
 	$(BIN)/python benchmarks/host.py
 
@@ -44,9 +53,10 @@ clean: ## remove .venv, caches and the demo's clips; bundles stay
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp per extra, named for it.
-$(LIGHT) $(FULL): $(VENV)/.%: pyproject.toml constraints.txt $(VENV)/.made
+$(LIGHT) $(FULL): $(VENV)/.%: pyproject.toml export/pyproject.toml constraints.txt $(VENV)/.made
 	$(PIP) install --quiet --constraint constraints.txt hatchling editables setuptools
-	$(PIP) install --constraint constraints.txt --no-build-isolation --editable '.[$*]'
+	$(PIP) install --constraint constraints.txt --no-build-isolation \
+		--editable . --editable './export[$*]'
 	@$(BIN)/python -c '$(FIND_LIBATOMIC)' 2>/dev/null || echo $(NO_LIBATOMIC) >&2
 	@touch $@
 

@@ -307,7 +307,7 @@ def _check_version(node: Node) -> int:
         known = ", ".join(map(str, FORMAT_VERSIONS))
         raise BundleError(
             f"manifest.json has format_version {number}, this mvsdk knows {known}; "
-            f"upgrade mvsdk: {upgrade_advice()}"
+            f"it is too old: {upgrade_advice()}"
         )
     return number
 

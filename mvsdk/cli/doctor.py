@@ -202,7 +202,15 @@ def _extra(extra: str, purpose: str, wanted: list[str]) -> _Check:
 def _qnn() -> list[_Check]:
     spec = importlib.util.find_spec("onnxruntime_qnn")
     if spec is None or spec.origin is None:
-        return [_package("QNN", ("onnxruntime-qnn",), "runs snapdragon variants")]
+        return [
+            _Check(
+                name="QNN",
+                ok=False,
+                found="missing",
+                purpose="runs snapdragon variants",
+                command=pip_install("onnxruntime-qnn"),
+            )
+        ]
     folder = Path(spec.origin).parent
     files = {path.stem.removeprefix("lib") for path in folder.rglob("*") if path.is_file()}
     libraries = [

@@ -16,6 +16,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from source_tree import ROOT
 
+from mvsdk._installed import RUNTIME, TOOLCHAIN
+
 WEIGHTS_MOST_BYTES = 40_000_000
 FILE_MOST_BYTES = 25_000_000
 WEIGHT_SUFFIX = ".safetensors"
@@ -144,13 +146,14 @@ def test_constraints_are_names_and_versions_alone() -> None:
 
 
 def test_every_requirement_is_pinned_to_a_version_that_it_allows() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-    wanted = [
-        *project["build-system"]["requires"],
-        *project["project"]["dependencies"],
-        *(line for extra in project["project"]["optional-dependencies"].values() for line in extra),
-    ]
-    requirements = [item for item in map(Requirement, wanted) if item.name != "mvsdk"]
+    wanted: list[str] = []
+    for file in (ROOT / "pyproject.toml", ROOT / "export" / "pyproject.toml"):
+        project = tomllib.loads(file.read_text("utf-8"))
+        extras = project["project"]["optional-dependencies"].values()
+        wanted += project["build-system"]["requires"] + project["project"]["dependencies"]
+        wanted += [line for extra in extras for line in extra]
+    ours = (RUNTIME, TOOLCHAIN)
+    requirements = [item for item in map(Requirement, wanted) if item.name not in ours]
     pins = _pins()
     assert [item.name for item in requirements if canonicalize_name(item.name) not in pins] == []
     refused = [
@@ -159,6 +162,16 @@ def test_every_requirement_is_pinned_to_a_version_that_it_allows() -> None:
         if not item.specifier.contains(pins[canonicalize_name(item.name)])
     ]
     assert refused == []
+
+
+def test_nothing_tells_people_to_install_a_stranger() -> None:
+    """The name `mvsdk` on the package index is another project's."""
+    verbs = rb"(?:pip|pipx|uv)[ \w-]* (?:install|add) "
+    told = re.compile(verbs + rb"""[^\n]*['" ]mvsdk(?:[\[<>=~'"]|$)""", re.MULTILINE)
+    texts = [path for path in _files() if path.suffix in (".md", ".py", ".toml", ".json", "")]
+    found = [path for path in texts if path.name != Path(__file__).name]
+    assert [str(path) for path in found if told.search(path.read_bytes())] == []
+    assert told.search(b"    pip install 'mv" + b"sdk[snapdragon]'")
 
 
 def test_the_schema_of_manifests_is_a_schema() -> None:

@@ -164,7 +164,7 @@ def test_missing_package_is_an_error_of_the_target(
         return real(name, package)
 
     monkeypatch.setattr(importlib, "import_module", import_module)
-    with pytest.raises(TargetUnavailableError, match=rf"{missing}.*pip install 'mvsdk\[coreai\]'$"):
+    with pytest.raises(TargetUnavailableError, match=rf"{missing}.*pip install .*coreai"):
         lower_coreai(
             nn.ReLU(), {"x": torch.zeros(1, 4)}, ["y"], tmp_path / "x.aimodel", precision="fp16"
         )
@@ -185,7 +185,7 @@ def test_release_that_broke_is_named_beside_those_that_were_tried(
         TargetUnavailableError,
         match=r"converting x for Core AI failed.* no attribute 'to_coreai'; tried with "
         r"coreai-core 1.0.0b3, coreai-torch 0.4.3, coreai-opt 0.4.0, here is coreai-torch 9.9; "
-        r"run: pip install",
+        r"run: .*pip install",
     ):
         lower_coreai(
             nn.ReLU(), {"x": torch.zeros(1, 4)}, ["y"], tmp_path / "x.aimodel", precision="fp32"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from core_ml import (  # noqa: E402
 )
 from torch import nn  # noqa: E402
 
+from mvsdk._installed import toolchain_install  # noqa: E402
 from mvsdk_export.errors import (  # noqa: E402
     CompressionError,
     ExportError,
@@ -133,7 +135,9 @@ def test_missing_coremltools_names_the_extra(monkeypatch: pytest.MonkeyPatch) ->
         raise ModuleNotFoundError(f"No module named {name!r}")
 
     monkeypatch.setattr(tools.importlib, "import_module", refuse)
-    with pytest.raises(TargetUnavailableError, match=r"run: pip install 'mvsdk\[apple\]'"):
+    with pytest.raises(
+        TargetUnavailableError, match=re.escape(f"run: {toolchain_install('apple')}")
+    ):
         tools.import_coremltools()
 
 

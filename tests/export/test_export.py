@@ -16,6 +16,7 @@ from exporting import SIZE, STEPS, Outcome, Toolchain
 from safetensors.torch import load_file, save_file
 
 import mvsdk
+from mvsdk._installed import toolchain_install
 from mvsdk.bundle import Bundle
 from mvsdk.tokenizer import WordPiece
 from mvsdk_export.checkpoints import open_model
@@ -196,16 +197,16 @@ def test_wrong_request_is_one_line_and_no_trace(
 
 
 @pytest.mark.parametrize(
-    ("module", "target", "extra"),
-    [("onnxruntime_qnn", "snapdragon", "snapdragon"), ("onnxscript", "onnx", "export")],
+    ("module", "target", "extras"),
+    [("onnxruntime_qnn", "snapdragon", ["snapdragon"]), ("onnxscript", "onnx", [])],
 )
 def test_missing_extra_is_named_with_its_pip_command(
-    refused: Refused, monkeypatch: pytest.MonkeyPatch, module: str, target: str, extra: str
+    refused: Refused, monkeypatch: pytest.MonkeyPatch, module: str, target: str, extras: list[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     message = refused("--target", target)
     assert message.startswith("error: mvsdk export needs ")
-    assert message.endswith(f": pip install 'mvsdk[{extra}]'")
+    assert message.endswith(f": {toolchain_install(*extras)}")
 
 
 def test_existing_output_is_left_as_it_is(

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from mvsdk import cli
+from mvsdk._installed import toolchain_install
 from mvsdk_export import checkpoints
 from mvsdk_export.commands import require_toolchain
 from mvsdk_export.commands.plan import PLAN
@@ -213,7 +214,7 @@ def test_missing_torch_names_the_extra(run: Run, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "torch", None)
     status, out, err = run()
     assert (status, out) == (2, "")
-    assert err == "error: mvsdk plan needs the toolchain: pip install 'mvsdk[export]'\n"
+    assert err == f"error: mvsdk plan needs the toolchain: {toolchain_install()}\n"
 
 
 def test_other_extras_are_named_too() -> None:

@@ -247,11 +247,11 @@ def test_missing_compiler_is_an_error_of_the_target(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def register(ort: object) -> None:
-        raise BackendError("no provider; run: pip install 'mvsdk[snapdragon]'")
+        raise BackendError("no provider; run: pip install onnxruntime-qnn")
 
     monkeypatch.setattr(snapdragon, "register", register)
     chip = find_chipset("sm8550").chip
-    with pytest.raises(TargetUnavailableError, match=r"pip install 'mvsdk\[snapdragon\]'"):
+    with pytest.raises(TargetUnavailableError, match="pip install onnxruntime-qnn"):
         compile_context(tmp_path / "m.onnx", tmp_path / "m_ctx.onnx", chip, float16=True)
 
 

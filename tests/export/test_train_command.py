@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
@@ -12,6 +13,7 @@ from typing import NoReturn
 import pytest
 
 from mvsdk import _staging
+from mvsdk._installed import toolchain_install
 from mvsdk.errors import InputError, MvsdkError, OutputError
 from mvsdk_export import commands
 from mvsdk_export.commands.train import TRAIN
@@ -140,7 +142,7 @@ def test_work_folder_that_cannot_be_made_is_one_line(work: Path, tmp_path: Path)
 
 def test_missing_extra_is_named_with_its_pip_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commands, "find_spec", lambda name: None)
-    with pytest.raises(ExportError, match=r"pip install 'mvsdk\[train\]'"):
+    with pytest.raises(ExportError, match=re.escape(toolchain_install("train"))):
         _train("--stage", "data")
 
 

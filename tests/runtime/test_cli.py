@@ -20,6 +20,7 @@ from command_line import CapSys, refusal
 from tiny_bundles import VariantFiles, build_bundle
 
 import mvsdk
+from mvsdk._installed import pip_install, toolchain_install
 from mvsdk.bundle import Bundle
 from mvsdk.cli import RUNTIME_COMMANDS, main
 from mvsdk.cli.command import Command
@@ -130,7 +131,7 @@ def test_toolchain_verbs_name_the_extra_where_it_is_missing(
     _install(monkeypatch)
     line = refusal(capsys, verb, "--target", "snapdragon")
     assert f"mvsdk {verb} belongs to the toolchain, and it is not installed" in line
-    assert "pip install 'mvsdk[export]'" in line
+    assert line.endswith(f"run: {toolchain_install()}")
 
 
 def test_a_broken_toolchain_does_not_break_the_runtime(
@@ -310,19 +311,45 @@ def test_doctor_says_what_is_missing_and_what_it_is_for(
             raise importlib.metadata.PackageNotFoundError(name)
         return version(name) if name != "onnx" else "1.0"
 
-    wanted = ["numpy", 'torch>=2.8 ; extra == "export"', "onnx; extra == 'export'"]
+    wanted = ["numpy", 'torch>=2.8 ; extra == "apple"', "onnx; extra == 'apple'"]
     monkeypatch.setattr(importlib.metadata, "version", without_av)
     monkeypatch.setattr(importlib.metadata, "requires", lambda name: wanted)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert main(["doctor", "--json"]) == 1
     report = json.loads(capsys.readouterr().out)
     checks = {check["name"]: check for check in report["checks"]}
-    assert checks["av"]["found"].startswith("missing")
-    assert checks["[export]"]["found"] == "lacks torch: pip install 'mvsdk[export]'"
+    assert (checks["av"]["found"], checks["av"]["command"]) == ("missing", pip_install("av"))
+    assert checks["[apple]"]["found"] == "lacks torch"
+    assert checks["[apple]"]["command"] == toolchain_install("apple")
     assert checks["[snapdragon]"]["ok"] is True
-    assert checks["QNN"]["found"] == "missing: pip install 'mvsdk[snapdragon]'"
+    assert checks["QNN"]["command"] == pip_install("onnxruntime-qnn")
     assert main(["doctor"]) == 1
-    assert "not ready" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "not ready" in out
+    assert f"\n[apple]: {toolchain_install('apple')}\n" in out
+
+
+def test_doctor_of_a_thin_install_says_only_what_is_true_there(
+    capsys: CapSys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = {*("mobile-video-sdk", "av", "numpy", "onnxruntime", "pillow")}
+
+    def version(name: str) -> str:
+        if name not in here:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return "1.0"
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("mvsdk.backends._registry.entry_points", lambda **options: ())
+    assert main(["doctor"]) == 0
+    report, _, commands = capsys.readouterr().out.partition("to install what is missing:\n")
+    assert max(map(len, report.splitlines())) <= 100
+    names = [line.split()[1] for line in report.splitlines() if line.startswith("--")]
+    assert names == ["QNN", "executorch", "coreai", "toolchain"]
+    assert not any(word in report for word in ("[", "cache", "extra", "compile", "test"))
+    assert f"toolchain: {toolchain_install()}\n" in commands
+    assert f"executorch: {pip_install('executorch', 'torch')}\n" in commands
 
 
 def test_doctor_sees_a_cache_that_cannot_be_written(

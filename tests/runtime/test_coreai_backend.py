@@ -125,7 +125,7 @@ def test_an_asset_of_another_version_is_refused(
     changed = _changed(tmp_path, bundle, "metadata.json", later)
     words = (
         r"Core AI cannot load unet/iphone-coreai-fp32: .*; made with coreai-core unknown, here is "
-        r".*, tested is 1\.0\.0b3: .*; export the bundle again, or run: pip install coreai-core=="
+        r".*, tested is 1\.0\.0b3: .*; export the bundle again, or run: .*pip install coreai-core=="
     )
     with pytest.raises(BackendError, match=words):
         CoreAI().load(changed, _variant(changed, "unet"))

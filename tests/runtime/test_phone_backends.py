@@ -83,15 +83,13 @@ def test_what_is_not_theirs_is_refused(tmp_path: Path, versions: dict[str, str])
     assert CoreAI().unsupported_reason(package) == "Core AI runs the format coreai, not coreml"
 
 
-def test_missing_packages_are_named_by_their_extra(
-    tmp_path: Path, versions: dict[str, str]
-) -> None:
+def test_missing_packages_are_named(tmp_path: Path, versions: dict[str, str]) -> None:
     versions.clear()
     bundle, program = _variant(tmp_path, PROGRAM)
-    with pytest.raises(BackendError, match=r"unet/executorch-.* run: pip install 'mvsdk\[exec"):
+    with pytest.raises(BackendError, match=r"unet/executorch-.* run: .*pip install exec"):
         ExecuTorch().load(bundle, program)
     bundle, asset = _variant(tmp_path, ASSET)
-    with pytest.raises(BackendError, match=r"unet/iphone-coreai-.* pip install 'mvsdk\[coreai\]'"):
+    with pytest.raises(BackendError, match=r"unet/iphone-coreai-.* pip install coreai-core=="):
         CoreAI().load(bundle, asset)
 
 
@@ -219,13 +217,13 @@ def test_a_program_that_is_not_the_manifests_is_refused(
     [
         (
             {"torch": ImportError("no module named torch")},
-            r"executorch 1\.5\.1 cannot be imported \(no module named torch\); run: pip inst",
+            r"executorch 1\.5\.1 cannot be imported \(no module named torch\); run: .*pip inst",
         ),
         (
             _executorch(None, ("QnnBackend", "OpenvinoBackend")),
-            "is built without XnnpackBackend, with QnnBackend, OpenvinoBackend; run: pip install",
+            "is built without XnnpackBackend, with QnnBackend, OpenvinoBackend; run: .*pip install",
         ),
-        (_executorch(None, ()), "is built without XnnpackBackend, with no delegate; run: pip"),
+        (_executorch(None, ()), "is built without XnnpackBackend, with no delegate; run: .*pip"),
     ],
 )
 def test_a_runtime_that_cannot_run_programs_is_told(

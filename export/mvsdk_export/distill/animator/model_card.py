@@ -189,7 +189,7 @@ def _training(facts: AnimatorFacts) -> str:
     return f"""
 ## How it was trained
 
-    pip install 'mvsdk[train]'
+    pip install -e . -e './export[train]'
     {recipe.command()}
 
 {options_table(recipe)}

@@ -165,7 +165,7 @@ def _training(facts: CardFacts) -> str:
     return f"""
 ## How it was trained
 
-    pip install 'mvsdk[train]'
+    pip install -e . -e './export[train]'
     {recipe.command()}
 
 {options_table(recipe)}
