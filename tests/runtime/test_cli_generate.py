@@ -94,7 +94,7 @@ def test_generate_says_which_words_it_does_not_know(capsys: CapSys, bundle: Path
         (["a\udcff"], "control character U+DCFF"),
         ([PROMPT, "--steps", "-2"], "num_inference_steps is -2; this bundle has: 1, 2, 4"),
         ([PROMPT, "--steps", "3"], "num_inference_steps is 3; this bundle has: 1, 2, 4"),
-        ([PROMPT, "--seed", "-1"], "seed is -1; allowed: 0 to 2**64 - 1"),
+        ([PROMPT, "--seed", "-1"], "seed is -1; allowed: whole numbers, 0 to 2**64 - 1"),
         ([PROMPT, "--target", "qnm"], "no variant with target=qnm in tiny.mvbundle; it holds onnx"),
         ([PROMPT, "--chip", "sm8650"], "no variant with chip=sm8650"),
         ([PROMPT, "--precision", "int3"], "no variant with precision=int3"),

@@ -197,7 +197,7 @@ def test_an_interrupted_save_leaves_nothing(
 
 def test_unknown_suffixes_are_refused_with_the_known_ones(tmp_path: Path) -> None:
     for name in ("clip.avi", "clip"):
-        with pytest.raises(OutputError, match=r"allowed: \.mp4, \.webp, \.gif, \.png, \.npy"):
+        with pytest.raises(InputError, match=r"allowed: \.mp4, \.webp, \.gif, \.png, \.npy"):
             _video().save(tmp_path / name)
     assert list(tmp_path.iterdir()) == []
 
