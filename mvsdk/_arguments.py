@@ -19,6 +19,7 @@ from mvsdk.errors import InputError
 T = TypeVar("T")
 
 _MOST_LETTERS = 60
+_MOST_OF_A_PATH = 256
 _BIG = 1 << 128
 
 
@@ -38,6 +39,13 @@ def shown(value: object) -> str:
     except Exception:  # a value whose own repr is broken is still to be named
         return f"of the type {type(value).__name__}"
     return text if len(text) <= 2 * _MOST_LETTERS else f"{text[: 2 * _MOST_LETTERS]}..."
+
+
+def shown_path(path: object) -> str:
+    """Return a path in one printable line, whole unless it is longer than paths are."""
+    text = str(path)
+    cut = text if len(text) <= _MOST_OF_A_PATH else f"{text[:_MOST_OF_A_PATH]}..."
+    return ascii(cut)
 
 
 def check_text(name: str, value: object) -> str:

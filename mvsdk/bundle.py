@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from mvsdk._arguments import check_flag, check_kind, check_path, check_text, shown
+from mvsdk._arguments import check_flag, check_kind, check_path, check_text, shown, shown_path
 from mvsdk._parse import is_safe_path
 from mvsdk._staging import NO_SPACE, StagingFolder, replacing, writing
 from mvsdk.errors import BundleError, BundleNotFoundError
@@ -260,13 +260,14 @@ class BundleWriter:
         check_text("relative", relative)
         if not is_safe_path(relative) or relative.casefold() == MANIFEST_NAME:
             raise BundleError(
-                f"{relative!a} is not a path for a bundle; use plain names, letters and digits"
+                f"{shown_path(relative)} is not a path for a bundle; use plain names, letters and "
+                "digits"
             )
         if source is not None:
             source = check_path("source", source, example="vocab.json")
             if not source.is_file():
                 raise BundleError(
-                    f"{str(source)!r} is not a file to copy into the bundle as {relative}"
+                    f"{shown_path(source)} is not a file to copy into the bundle as {relative}"
                 )
             with writing(self._staging.out):
                 target = self.directory / relative
@@ -341,7 +342,9 @@ def _reason(exc: OSError) -> str:
 
 
 def _bundle_folder(path: Path) -> Path:
-    missing = f"no bundle at {str(path)!a}; give the path of a folder that holds {MANIFEST_NAME}"
+    missing = (
+        f"no bundle at {shown_path(path)}; give the path of a folder that holds {MANIFEST_NAME}"
+    )
     try:
         root = path.resolve(strict=True)
     except (FileNotFoundError, NotADirectoryError) as exc:
@@ -350,7 +353,7 @@ def _bundle_folder(path: Path) -> Path:
         raise BundleError(missing) from exc
     if not root.is_dir():
         raise BundleError(
-            f"{str(path)!a} is not a folder; a bundle is a folder that holds {MANIFEST_NAME}"
+            f"{shown_path(path)} is not a folder; a bundle is a folder that holds {MANIFEST_NAME}"
         )
     return root
 

@@ -32,7 +32,9 @@ class OnnxRuntime:
         """
         if threads is not None:
             allowed = "1 and above, or None for all cores"
-            threads = check_whole_number("threads", threads, low=1, high=_MOST_THREADS, allowed=allowed)
+            threads = check_whole_number(
+                "threads", threads, low=1, high=_MOST_THREADS, allowed=allowed
+            )
         self._threads = threads
 
     def __repr__(self) -> str:
