@@ -265,7 +265,7 @@ class BundleWriter:
             )
         if source is not None:
             source = check_path("source", source, example="vocab.json")
-            if not source.is_file():
+            if not os.path.isfile(source):  # and no error where a name is too long
                 raise BundleError(
                     f"{shown_path(source)} is not a file to copy into the bundle as {relative}"
                 )

@@ -69,13 +69,12 @@ class Timings:
     def __post_init__(self) -> None:
         """Check the types."""
         check_text("backend", self.backend)
-        steps = check_kind("denoise_s", self.denoise_s, tuple, how="one value per step")
-        names = ("load_s", "encode_s", "vae_decoder_s", "host_s", "total_s")
-        values = {name: getattr(self, name) for name in names}
-        values |= {f"denoise_s[{index}]": value for index, value in enumerate(steps)}
-        for name, value in values.items():
+        check_kind("denoise_s", self.denoise_s, tuple, how="one value per step")
+        for name in ("load_s", "encode_s", "vae_decoder_s", "host_s", "total_s"):
             # The rest of a sum may be less than nothing by what clocks round off.
-            check_number(name, value, low=-_LONG_S, high=_LONG_S)
+            check_number(name, getattr(self, name), low=-_LONG_S, high=_LONG_S)
+        for index, value in enumerate(self.denoise_s):
+            check_number(f"denoise_s[{index}]", value, low=-_LONG_S, high=_LONG_S)
 
     @property
     def sessions_s(self) -> float:

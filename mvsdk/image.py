@@ -16,7 +16,7 @@ import threading
 import warnings
 from collections.abc import Generator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -48,9 +48,10 @@ _GREY_16 = 2**16 - 1
 
 def picture_name(source: ImageSource) -> str | None:
     """Return the name of a picture's file without its folder; None for one that has none."""
-    named: object = source if isinstance(source, str) else getattr(source, "filename", source)
-    name = os.path.basename(os.fspath(named)) if isinstance(named, str | os.PathLike) else None
-    return name if isinstance(name, str) and name else None
+    named = getattr(source, "filename", source)  # an image of Pillow knows its file
+    if not isinstance(named, str | os.PathLike):
+        return None
+    return Path(cast("str", named)).name or None
 
 
 def load_image(source: ImageSource, height: int, width: int) -> NDArray[np.uint8]:

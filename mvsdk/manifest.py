@@ -237,7 +237,8 @@ class Manifest:
         video = self.video
         clip = f"{video.frames} frames of {video.width} x {video.height} at {video.fps:g} fps"
         kinds = {variant.kind for part in self.components.values() for variant in part.variants}
-        return f"Manifest({self.name}, {self.task}, {clip}, {len(kinds)} kinds of variants)"
+        held = f"{len(kinds)} variant{'s' if len(kinds) > 1 else ''}"
+        return f"Manifest({self.name}, {self.task}, {clip}, {held})"
 
     @property
     def denoiser(self) -> str:

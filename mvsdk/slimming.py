@@ -58,7 +58,7 @@ def slim_bundle(
         OutputError: If `out` exists and may not be replaced, or cannot be written; nothing is left.
     """
     bundle = Bundle.open(path)
-    if (target, chip, precision, format) == (None, None, None, None):
+    if all(choice is None for choice in (target, chip, precision, format)):
         raise InputError(
             f"nothing is chosen of {bundle.path.name}; give a target, chip, precision or format"
         )

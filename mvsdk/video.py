@@ -151,13 +151,13 @@ class Video:
 
 
 def _check_frames(frames: object) -> None:
-    shape: object = getattr(frames, "shape", None)
-    if not isinstance(frames, np.ndarray) or not isinstance(shape, tuple):
+    if not isinstance(frames, np.ndarray):
         raise InputError(
             f"frames are {shown(frames)}; allowed: an array of uint8 (F, H, W, 3); "
             "use numpy.asarray"
         )
-    dtype = cast("NDArray[Any]", frames).dtype
+    array = cast("NDArray[Any]", frames)
+    shape, dtype = array.shape, array.dtype
     if dtype != np.uint8 or len(shape) != 4 or shape[3] != 3 or 0 in shape:
         raise InputError(
             f"frames are {dtype} {shape}; allowed: uint8 (F, H, W, 3) with no empty axis"

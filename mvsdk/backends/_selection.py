@@ -127,7 +127,9 @@ def fitting_kinds(
     left = [kind for kind in kinds if _fits(kind, wanted)]
     if not left:
         asked = " ".join(
-            f"{name}={value[:64]}" for name, value in wanted.items() if value is not None
+            f"{name}={ascii(value[:64])[1:-1]}"
+            for name, value in wanted.items()
+            if value is not None
         )
         raise InputError(
             f"no variant with {asked} in {bundle.path.name}; it holds {_listed(kinds)}; "
