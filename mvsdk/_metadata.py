@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import json
 import re
+from html import escape
 from typing import TYPE_CHECKING
-from xml.sax.saxutils import escape
 
 if TYPE_CHECKING:
     from mvsdk.video import Video
@@ -52,4 +52,4 @@ def describe_making(video: Video) -> str | None:
 
 def to_xmp(text: str) -> bytes:
     """Return an XMP packet whose `dc:description` is a text."""
-    return _XMP.format(escape(text)).encode()
+    return _XMP.format(escape(text, quote=False)).encode()

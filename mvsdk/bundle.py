@@ -61,7 +61,8 @@ class Bundle:
     """Absolute path of the folder, symbolic links resolved."""
     manifest: Manifest
     manifest_sha256: str
-    """Hash of manifest.json, which names the hash of every other file: so that of the bundle."""
+    """Hash of manifest.json, which names the hash of every other file: so that of the bundle. It
+    is another one when results of a verification are written into it."""
     _files: dict[str, FileRef] = field(repr=False, compare=False)
     _seen: dict[str, tuple[int, int, int]] = field(
         default_factory=dict[str, tuple[int, int, int]], repr=False, compare=False

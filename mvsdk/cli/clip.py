@@ -206,6 +206,7 @@ def _facts(pipeline: Pipeline, video: Video, timings: Timings) -> dict[str, obje
         "width": width,
         **asdict(pipeline.selection.kind),
         "backend": backend,
+        "bundle_sha256": video.bundle_sha256,
         "timings": stages,
     }
 

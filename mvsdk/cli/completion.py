@@ -40,6 +40,10 @@ def _run(options: argparse.Namespace) -> int:
         raise BackendError(
             f"mvsdk completion needs the package shtab ({exc}); run: pip install shtab"
         ) from exc
+    if options.shell not in shtab.SUPPORTED_SHELLS:
+        raise BackendError(
+            f"shtab {shtab.__version__} knows no {options.shell}; run: pip install --upgrade shtab"
+        )
     show(shtab.complete(completed_parser(all_commands(), shtab), shell=options.shell).rstrip())
     return 0
 
