@@ -29,15 +29,16 @@ def shown(value: object) -> str:
         return f"the class {value.__name__}"
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) > _BIG:
         return f"an integer of {value.bit_length()} bits"
-    dtype, shape = getattr(value, "dtype", None), getattr(value, "shape", None)
-    if dtype is not None and shape:
-        return f"an array of {dtype} {shape}"
     brief = reprlib.Repr()
     brief.maxother = brief.maxstring = _MOST_LETTERS
     try:
-        text = " ".join(brief.repr(value).encode("ascii", "backslashreplace").decode().split())
+        dtype, shape = getattr(value, "dtype", None), getattr(value, "shape", None)
+        if dtype is not None and shape:
+            return f"an array of {dtype} {shape}"
+        words = " ".join(brief.repr(value).split())
     except Exception:  # a value whose own repr is broken is still to be named
         return f"of the type {type(value).__name__}"
+    text = "".join(char if " " <= char <= "~" else ascii(char)[1:-1] for char in words)
     return text if len(text) <= 2 * _MOST_LETTERS else f"{text[: 2 * _MOST_LETTERS]}..."
 
 

@@ -28,7 +28,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that say what runs: bundle, variant, steps, seed, memory."""
     add = parser.add_argument
     add("--bundle", metavar="DIR", help="default: $MVSDK_BUNDLE, else the one *.mvbundle here")
-    add_variant_arguments(parser)  # by default the first that runs
+    add_variant_arguments(parser, default="the first that runs")
     add("--backend", metavar="B", help="what runs it (mvsdk doctor); default: by target")
     add("--steps", type=whole_number, metavar="N", help="one of the bundle's numbers of steps")
     add("--seed", type=whole_number, default=0, metavar="N", help="0 to 2**64-1; default 0")

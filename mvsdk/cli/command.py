@@ -27,14 +27,19 @@ class Command:
     """Does the work and returns the exit status. User errors are raised as `MvsdkError`."""
 
 
-def add_variant_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say which variants of a bundle are meant."""
+def add_variant_arguments(parser: argparse.ArgumentParser, default: str) -> None:
+    """Add the options that say which variants of a bundle are meant.
+
+    Args:
+        parser: Gets the arguments.
+        default: What help says of a choice that is not made.
+    """
     add = parser.add_argument
     # One line for both: the help of a verb fits a screen.
     add("--target", metavar="T", help="such as onnx, or iphone (--format coreml or coreai)")
     add("--format", metavar="F", help=argparse.SUPPRESS)
     add("--chip", metavar="C", help="for this chip or phone (mvsdk devices), such as s24")
-    add("--precision", metavar="P", help="such as fp32 or w8a16")
+    add("--precision", metavar="P", help=f"such as fp32 or w8a16; default: {default}")
 
 
 def say_chip_notes(chips: str | None) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("bundle", metavar="BUNDLE", type=Path, help="a *.mvbundle folder, which stays as it is")
-    add_variant_arguments(parser)
+    add_variant_arguments(parser, default="all that are left")
     add("--out", metavar="DIR", type=Path, required=True, help="bundle to write")
     add("--overwrite", action="store_true", help="replace a bundle at --out")
     add("--json", action="store_true", help="print the result as JSON")
