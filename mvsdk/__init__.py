@@ -34,15 +34,18 @@ if TYPE_CHECKING:
     from mvsdk.errors import (
         BackendError,
         BundleError,
+        BundleNotFoundError,
         InputError,
         MvsdkError,
         OutputError,
+        PictureNotFoundError,
         ScheduleError,
     )
     from mvsdk.generation import GenerateOptions, Step, Timings
     from mvsdk.manifest import Manifest
     from mvsdk.noise import initial_latents
     from mvsdk.pipeline import Pipeline, load
+    from mvsdk.slimming import slim_bundle
     from mvsdk.video import Video
 
 __version__ = "0.1.0"
@@ -62,6 +65,7 @@ __all__ = [  # noqa: RUF022 - grouped by use
     "Bundle",
     "BundleWriter",
     "Manifest",
+    "slim_bundle",
     # what runs the graphs
     "Backend",
     "Session",
@@ -80,7 +84,9 @@ __all__ = [  # noqa: RUF022 - grouped by use
     "MvsdkError",
     "BackendError",
     "BundleError",
+    "BundleNotFoundError",
     "InputError",
+    "PictureNotFoundError",
     "OutputError",
     "ScheduleError",
     "__version__",
@@ -97,6 +103,7 @@ _HOMES = {
     "Bundle": "mvsdk.bundle",
     "BundleWriter": "mvsdk.bundle",
     "Manifest": "mvsdk.manifest",
+    "slim_bundle": "mvsdk.slimming",
     "Backend": "mvsdk.backends",
     "Session": "mvsdk.backends",
     "OnnxRuntime": "mvsdk.backends.onnxruntime",
@@ -111,7 +118,9 @@ _HOMES = {
     "MvsdkError": "mvsdk.errors",
     "BackendError": "mvsdk.errors",
     "BundleError": "mvsdk.errors",
+    "BundleNotFoundError": "mvsdk.errors",
     "InputError": "mvsdk.errors",
+    "PictureNotFoundError": "mvsdk.errors",
     "OutputError": "mvsdk.errors",
     "ScheduleError": "mvsdk.errors",
 }

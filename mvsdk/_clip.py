@@ -39,7 +39,9 @@ class Clip:
     steps: int
     seed: int
     fps: float
+    bundle_sha256: str
     prompt: str | None = None
+    picture: str | None = None
     conditioning: MicroConditioning | None = None
 
     def make(self, work: Work) -> Generator[Step, None, None]:
@@ -69,6 +71,9 @@ class Clip:
             fps=self.fps,
             seed=self.seed,
             prompt=self.prompt,
+            picture=self.picture,
+            num_inference_steps=self.steps,
+            bundle_sha256=self.bundle_sha256,
             conditioning=self.conditioning,
             timings=timings,
         )

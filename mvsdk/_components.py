@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
+from mvsdk._arguments import shown
 from mvsdk._parse import Node, fail
 
 Target = Literal["onnx", "snapdragon", "iphone", "executorch"]
@@ -37,6 +38,7 @@ PACKAGE_FORMATS: tuple[Format, ...] = ("coreml", "coreai")
 """Formats whose model is a folder."""
 WEIGHTS_SUFFIX = ".ptd"
 """Suffix of the file with the weights that an ExecuTorch program keeps beside it."""
+_SHOWN = 3
 SYSTEM = re.compile(r"iOS[1-9][0-9]{0,2}")
 
 ZERO_POINTS: Mapping[DType, tuple[int, int]] = {
@@ -65,6 +67,10 @@ class FileRef:
         return cls(
             path=f["path"].relative_path(), bytes=f["bytes"].integer(), sha256=f["sha256"].sha256()
         )
+
+    def __repr__(self) -> str:
+        """Return place, size and the first of the hash in one line."""
+        return f"FileRef({shown(self.path)}, {self.bytes} bytes, {shown(self.sha256[:12])}...)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +141,10 @@ class LeftOutside:
             operator=f["operator"].text(), name=f["name"].text(least=0), reason=f["reason"].text()
         )
 
+    def __repr__(self) -> str:
+        """Return operator and reason in one line."""
+        return f"LeftOutside({shown(self.operator)}, {shown(self.reason)})"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Residency:
@@ -163,6 +173,10 @@ class Residency:
             left_outside=outside,
             basis=f["basis"].choice(BASES) if version > 1 else "compiler",
         )
+
+    def __repr__(self) -> str:
+        """Return both counts in one line."""
+        return f"Residency({self.npu_nodes} taken, {self.cpu_nodes} left outside, {self.basis})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,6 +255,11 @@ class Variant:
             **later,
         )
 
+    def __repr__(self) -> str:
+        """Return what it is and how large in one line, without tensors and files."""
+        size = sum(ref.bytes for ref in self.files)
+        return f"Variant({shown(self.id)}, {self.kind}, {len(self.files)} files, {size} bytes)"
+
     @property
     def kind(self) -> Kind:
         """What the variant is chosen by."""
@@ -293,3 +312,9 @@ class Component:
         """Read a component."""
         items = node.fields("variants")["variants"].items(least=1, most=64)
         return cls(variants=tuple(Variant.parse(item, version) for item in items))
+
+    def __repr__(self) -> str:
+        """Return the first variants in one line."""
+        kinds = [str(variant.kind) for variant in self.variants]
+        more = f", and {len(kinds) - _SHOWN} more" if len(kinds) > _SHOWN else ""
+        return f"Component({', '.join(kinds[:_SHOWN])}{more})"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+from mvsdk._arguments import shown
 from mvsdk._components import FileRef
 from mvsdk._parse import Node
 
@@ -31,6 +32,10 @@ class Source:
             lora=tuple(FileRef.parse(item) for item in f["lora"].items(most=256)),
         )
 
+    def __repr__(self) -> str:
+        """Return model and recipe in one line, without the files."""
+        return f"Source({shown(self.model)}, recipe {shown(self.recipe)})"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Licence:
@@ -51,6 +56,10 @@ class Licence:
             applies_to=f["applies_to"].text(),
             text_file=f["text_file"].optional(FileRef.parse),
         )
+
+    def __repr__(self) -> str:
+        """Return name and subject in one line."""
+        return f"Licence({shown(self.name)}, {shown(self.applies_to)})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,4 +104,14 @@ class Verification:
             passed=passed,
             measured_on=f["measured_on"].text(),
             reference=f["reference"].text(),
+        )
+
+    def __repr__(self) -> str:
+        """Return what was measured and how it went in one line."""
+        value = "identical" if self.value_db is None else f"{self.value_db:g} dB"
+        step = "" if self.step is None else f", step {self.step}"
+        verdict = "passed" if self.passed else "failed"
+        return (
+            f"Verification({self.component}, {self.variant}{step}: {self.metric} {value}, "
+            f"floor {self.floor_db:g}, {verdict})"
         )

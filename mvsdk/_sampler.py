@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from typing import Literal, get_args
 
+from mvsdk._arguments import shown
 from mvsdk._parse import STEPS, TENSOR_NAME, Node, fail, to_float32
 
 SamplerKind = Literal["flow_euler", "flow_consistency", "lcm", "edm_euler"]
@@ -48,6 +49,10 @@ class Schedule:
                 "falling levels and a last 0",
             )
         return cls(sigmas=sigmas, timesteps=timesteps)
+
+    def __repr__(self) -> str:
+        """Return the number of steps and the first level in one line."""
+        return f"Schedule({len(self.timesteps)} steps, sigmas from {self.sigmas[0]:g} to 0)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,3 +99,8 @@ class Sampler:
                 for name, item in conditioning.items()
             },
         )
+
+    def __repr__(self) -> str:
+        """Return kind and numbers of steps in one line."""
+        steps = shown(sorted(self.schedules))
+        return f"Sampler({self.kind}, {self.prediction_type}, steps {steps})"

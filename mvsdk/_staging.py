@@ -48,7 +48,7 @@ def writing(out: Path) -> Generator[None]:
         elif exc.errno in NOT_ALLOWED:
             advice = "choose a folder that you may write to"
         reason = (exc.strerror or str(exc) or type(exc).__name__).lower()
-        raise OutputError(f"cannot write {str(out)!r}: {reason}; {advice}") from exc
+        raise OutputError(f"cannot write {str(out)[:256]!r}: {reason}; {advice}") from exc
 
 
 @contextlib.contextmanager

@@ -19,9 +19,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from mvsdk._arguments import check_flag, check_kind, check_path, check_text, shown, shown_path
 from mvsdk._parse import is_safe_path
 from mvsdk._staging import NO_SPACE, StagingFolder, replacing, writing
-from mvsdk.errors import BundleError
+from mvsdk.errors import BundleError, BundleNotFoundError
 from mvsdk.manifest import (
     MANIFEST_NAME,
     MAX_MANIFEST_BYTES,
@@ -35,6 +36,8 @@ __all__ = ["SUFFIX", "Bundle", "BundleWriter", "sha256_file"]
 
 SUFFIX = ".mvbundle"
 """What the name of a bundle's folder ends with by convention."""
+_OPEN = "open one with Bundle.open"
+_MADE = "take a bundle's, or make one with dataclasses.replace"
 
 
 def sha256_file(path: Path) -> str:
@@ -57,6 +60,9 @@ class Bundle:
     path: Path
     """Absolute path of the folder, symbolic links resolved."""
     manifest: Manifest
+    manifest_sha256: str
+    """Hash of manifest.json, which names the hash of every other file: so that of the bundle. It
+    is another one when results of a verification are written into it."""
     _files: dict[str, FileRef] = field(repr=False, compare=False)
     _seen: dict[str, tuple[int, int, int]] = field(
         default_factory=dict[str, tuple[int, int, int]], repr=False, compare=False
@@ -72,18 +78,32 @@ class Bundle:
             verify: Hash every file now; otherwise each is hashed when it is first used.
 
         Raises:
-            BundleError: If it is missing, damaged, unsafe, inconsistent or of a newer format.
+            InputError: If an argument is of a wrong type.
+            BundleNotFoundError: If it is missing; this is a FileNotFoundError too.
+            BundleError: If it is damaged, unsafe, inconsistent or of a newer format.
         """
-        root = _bundle_folder(Path(path))
+        check_flag("verify", verify)
+        root = _bundle_folder(check_path("path", path, example=f"sticker{SUFFIX}"))
         with _named(root):
-            manifest = Manifest.from_json(_read_manifest(root))
+            payload = _read_manifest(root)
+            manifest = Manifest.from_json(payload)
             files = {ref.path: ref for ref in manifest.files()}
             for ref in files.values():
                 _check_size(_locate(root, ref.path), ref)
-        bundle = cls(path=root, manifest=manifest, _files=files)
+        digest = hashlib.sha256(payload).hexdigest()
+        bundle = cls(path=root, manifest=manifest, manifest_sha256=digest, _files=files)
         if verify:
             bundle.verify()
         return bundle
+
+    def __post_init__(self) -> None:
+        """Check the types."""
+        check_kind("path", self.path, Path, how=_OPEN)
+        check_kind("manifest", self.manifest, Manifest, how=_OPEN)
+
+    def __repr__(self) -> str:
+        """Return name and content in one line."""
+        return f"Bundle({shown(self.path.name)}, {self.manifest!r})"
 
     def file(self, ref: FileRef) -> Path:
         """Return the absolute path of a file after checking its hash, at most once per content.
@@ -91,6 +111,7 @@ class Bundle:
         Raises:
             BundleError: If the file is not part of the bundle, or changed since it was written.
         """
+        check_kind("ref", ref, FileRef, how="take one of the manifest's")
         with _named(self.path):
             if self._files.get(ref.path) != ref:
                 raise BundleError(f"{ref.path} is not a file of this bundle")
@@ -113,6 +134,7 @@ class Bundle:
             BundleError: As `file` does, or if the model's folder holds a file that the manifest
                 does not list.
         """
+        check_kind("variant", variant, Variant, how="take one of the manifest's")
         paths = {ref.path: self.file(ref) for ref in variant.files}
         package = variant.format in PACKAGE_FORMATS
         model = self.path / variant.model if package else paths[variant.model]
@@ -145,6 +167,7 @@ class Bundle:
             BundleError: If the manifest breaks a rule, or lists other files.
             OutputError: If the system refuses to write.
         """
+        check_kind("manifest", manifest, Manifest, how=_MADE)
         if {ref.path: ref for ref in manifest.files()} != self._files:
             raise BundleError(f"bundle {self.path.name}: the new manifest lists other files")
         payload = manifest.to_json()
@@ -179,10 +202,17 @@ class BundleWriter:
             overwrite: Replace a bundle that is there. Anything else is never replaced.
 
         Raises:
+            InputError: If an argument is of a wrong type.
             OutputError: If `out` exists and may not be replaced, or is no name for a folder.
         """
-        self._staging = StagingFolder(Path(out), replaces=MANIFEST_NAME if overwrite else None)
+        folder = check_path("out", out, example=f"sticker{SUFFIX}")
+        replaces = MANIFEST_NAME if check_flag("overwrite", overwrite) else None
+        self._staging = StagingFolder(folder, replaces=replaces)
         self._added: dict[str, FileRef] = {}
+
+    def __repr__(self) -> str:
+        """Return what is written, and how far it is, in one line."""
+        return f"BundleWriter({shown(self._staging.out.name)}, {len(self._added)} files)"
 
     def __enter__(self) -> Self:
         """Make the folder to work in.
@@ -228,14 +258,17 @@ class BundleWriter:
             BundleError: If the path is not allowed, or no regular file is there.
             OutputError: If copying fails.
         """
+        check_text("relative", relative)
         if not is_safe_path(relative) or relative.casefold() == MANIFEST_NAME:
             raise BundleError(
-                f"{relative!a} is not a path for a bundle; use plain names, letters and digits"
+                f"{shown_path(relative)} is not a path for a bundle; use plain names, letters and "
+                "digits"
             )
         if source is not None:
-            if not source.is_file():
+            source = check_path("source", source, example="vocab.json")
+            if not os.path.isfile(source):  # and no error where a name is too long
                 raise BundleError(
-                    f"{str(source)!r} is not a file to copy into the bundle as {relative}"
+                    f"{shown_path(source)} is not a file to copy into the bundle as {relative}"
                 )
             with writing(self._staging.out):
                 target = self.directory / relative
@@ -254,6 +287,7 @@ class BundleWriter:
             BundleError: If the manifest breaks a rule, or does not match the files.
             OutputError: If the system refuses to write.
         """
+        check_kind("manifest", manifest, Manifest, how=_MADE)
         self._check_complete(manifest)
         payload = manifest.to_json()
         with writing(self._staging.out):
@@ -295,6 +329,8 @@ def _named(root: Path) -> Generator[None]:
     """Put the bundle's name before every message, and turn what the system refuses into one."""
     try:
         yield
+    except BundleNotFoundError as exc:
+        raise BundleNotFoundError(f"bundle {root.name}: {exc}", exc.filename) from exc
     except BundleError as exc:
         raise BundleError(f"bundle {root.name}: {exc}") from exc
     except OSError as exc:
@@ -307,20 +343,30 @@ def _reason(exc: OSError) -> str:
 
 
 def _bundle_folder(path: Path) -> Path:
+    missing = (
+        f"no bundle at {shown_path(path)}; give the path of a folder that holds {MANIFEST_NAME}"
+    )
     try:
         root = path.resolve(strict=True)
+    except (FileNotFoundError, NotADirectoryError) as exc:
+        raise BundleNotFoundError(missing, str(path)) from exc
     except (OSError, RuntimeError, ValueError) as exc:  # a loop of links, a null byte
-        raise BundleError(
-            f"no bundle at {str(path)!a}; give the path of a folder that holds {MANIFEST_NAME}"
-        ) from exc
+        raise BundleError(missing) from exc
     if not root.is_dir():
         raise BundleError(
-            f"{str(path)!a} is not a folder; a bundle is a folder that holds {MANIFEST_NAME}"
+            f"{shown_path(path)} is not a folder; a bundle is a folder that holds {MANIFEST_NAME}"
         )
     return root
 
 
 def _read_manifest(root: Path) -> bytes:
+    try:
+        (root / MANIFEST_NAME).lstat()
+    except FileNotFoundError as exc:
+        raise BundleNotFoundError(
+            f"{MANIFEST_NAME} is missing; download or export the bundle again",
+            str(root / MANIFEST_NAME),
+        ) from exc
     path = _locate(root, MANIFEST_NAME)
     size = path.stat().st_size
     if size <= MAX_MANIFEST_BYTES:

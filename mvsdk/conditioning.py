@@ -10,11 +10,11 @@ Reference:
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import SupportsFloat, SupportsIndex
+from typing import cast
 
+from mvsdk._arguments import check_number, check_whole_number, shown
 from mvsdk.errors import InputError
 
 ADDED_TIME_IDS = "added_time_ids"
@@ -23,7 +23,8 @@ MIN_FPS, MAX_FPS = 1.0, 60.0
 MAX_MOTION = 255
 MAX_NOISE = 1.0
 
-_BUCKETS = f"allowed: whole numbers from 0 to {MAX_MOTION}"
+_FAR = 1e6  # each value has a range of its own, which the class checks
+_TRIPLE = "three, (fps - 1, motion bucket, noise augmentation strength)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,10 +41,10 @@ class MicroConditioning:
     def __post_init__(self) -> None:
         """Check the ranges."""
         checked = {
-            "fps": _number("fps", self.fps, MIN_FPS, MAX_FPS),
-            "motion": _bucket(self.motion),
-            "noise_aug_strength": _number(
-                "noise_aug_strength", self.noise_aug_strength, 0.0, MAX_NOISE
+            "fps": check_number("fps", self.fps, low=MIN_FPS, high=MAX_FPS),
+            "motion": check_whole_number("motion", self.motion, low=0, high=MAX_MOTION),
+            "noise_aug_strength": check_number(
+                "noise_aug_strength", self.noise_aug_strength, low=0.0, high=MAX_NOISE
             ),
         }
         for name, value in checked.items():
@@ -59,14 +60,19 @@ class MicroConditioning:
         Raises:
             InputError: If they are not three, or one is out of range.
         """
-        if len(values) != 3:
-            raise InputError(
-                f"added_time_ids has {len(values)} values; allowed: three, "
-                "(fps - 1, motion bucket, noise augmentation strength)"
-            )
-        fps_id, motion, noise = values
-        if not float(motion).is_integer():
-            raise InputError(f"motion is {motion:g}; {_BUCKETS}")
+        try:
+            numbers = tuple(values)
+        except TypeError:
+            numbers = ()
+        if len(numbers) != 3 or isinstance(cast("object", values), str | bytes):
+            has = f"has {len(numbers)} values" if numbers else f"is {shown(values)}"
+            raise InputError(f"added_time_ids {has}; allowed: {_TRIPLE}")
+        fps_id, motion, noise = (
+            check_number("a value of added_time_ids", value, low=-_FAR, high=_FAR)
+            for value in numbers
+        )
+        if not motion.is_integer():
+            raise InputError(f"motion is {motion:g}; allowed: whole numbers from 0 to {MAX_MOTION}")
         return cls(fps=fps_id + 1, motion=int(motion), noise_aug_strength=noise)
 
     def changed(
@@ -92,24 +98,3 @@ class MicroConditioning:
     def to_added_time_ids(self) -> tuple[float, float, float]:
         """Return (fps - 1, motion bucket, noise augmentation strength), as the denoiser wants."""
         return (self.fps - 1, float(self.motion), self.noise_aug_strength)
-
-
-def _number(name: str, value: SupportsFloat, low: float, high: float) -> float:
-    allowed = f"allowed: {low:g} to {high:g}"
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError) as exc:
-        raise InputError(f"{name} is {value!r}; {allowed}; pass a number") from exc
-    if not low <= number <= high:
-        raise InputError(f"{name} is {number:g}; {allowed}")
-    return number
-
-
-def _bucket(value: SupportsIndex) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError as exc:
-        raise InputError(f"motion is {value!r}; {_BUCKETS}; pass an int") from exc
-    if not 0 <= number <= MAX_MOTION:
-        raise InputError(f"motion is {number}; {_BUCKETS}")
-    return number

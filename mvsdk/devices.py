@@ -6,14 +6,19 @@ memory.
 Reference:
     `soc_model`, HTP architecture and VTCM as in ExecuTorch, backends/qualcomm/serialization/
     qc_schema.py; chipset slugs as in Qualcomm AI Hub (`hub.Device(attributes="chipset:SLUG")`).
+    Phones as in qualcomm/ai-hub-models, qai_hub_models/devices_and_chipsets.yaml (Galaxy S22 to
+    S25, Xiaomi 12), and as their makers and the press named them when they came out; which Galaxy
+    phones have another chip in some countries likewise.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 
+from mvsdk._arguments import check_text
 from mvsdk.errors import InputError
 from mvsdk.manifest import Chip
 
@@ -36,11 +41,17 @@ class Chipset:
     soc_model: int
     vtcm_mib: int
     phones: tuple[str, ...]
-    """Examples, not a list of all."""
+    """Phones that carry it wherever they are sold: examples, not a list of all."""
     tested: bool
     """True: an export target, compiled and run on Qualcomm's emulator by the tests."""
+    other_chips: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Phones that carry it in some countries -> what they carry in the others."""
     ai_hub_chipset: str | None = None
     """AI Hub's slug. None: AI Hub has no slug for it that we know."""
+
+    def __repr__(self) -> str:
+        """Return slug and best known name in one line."""
+        return f"Chipset({self.slug}, {self.names[0]}, HTP v{self.htp_arch})"
 
     @property
     def chip(self) -> Chip:
@@ -56,7 +67,17 @@ CHIPSETS: tuple[Chipset, ...] = (
         htp_arch=73,
         soc_model=43,
         vtcm_mib=8,
-        phones=("Samsung Galaxy S23", "Xiaomi 13", "OnePlus 11"),
+        phones=(
+            "Samsung Galaxy S23",
+            "Samsung Galaxy S23+",
+            "Samsung Galaxy S23 Ultra",
+            "Samsung Galaxy Z Fold5",
+            "Samsung Galaxy Z Flip5",
+            "Xiaomi 13",
+            "OnePlus 11",
+            "iQOO 11",
+            "Red Magic 8 Pro",
+        ),
         tested=True,
     ),
     Chipset(
@@ -66,7 +87,27 @@ CHIPSETS: tuple[Chipset, ...] = (
         htp_arch=75,
         soc_model=57,
         vtcm_mib=8,
-        phones=("Samsung Galaxy S24 Ultra", "Xiaomi 14", "OnePlus 12"),
+        phones=(
+            "Samsung Galaxy S24 Ultra",
+            "Samsung Galaxy Z Fold6",
+            "Samsung Galaxy Z Flip6",
+            "Xiaomi 14",
+            "OnePlus 12",
+            "Asus ROG Phone 8",
+            "Asus ROG Phone 8 Pro",
+            "Honor Magic 6",
+            "Honor Magic 6 Pro",
+            "iQOO 12",
+            "iQOO 12 Pro",
+            "Oppo Find X7 Ultra",
+            "realme GT 5 Pro",
+            "Red Magic 9 Pro",
+            "Nubia Z60 Ultra",
+        ),
+        other_chips={
+            "Samsung Galaxy S24": "Exynos 2400",
+            "Samsung Galaxy S24+": "Exynos 2400",
+        },
         tested=True,
     ),
     Chipset(
@@ -76,7 +117,19 @@ CHIPSETS: tuple[Chipset, ...] = (
         htp_arch=79,
         soc_model=69,
         vtcm_mib=8,
-        phones=("Samsung Galaxy S25", "Xiaomi 15", "OnePlus 13"),
+        phones=(
+            "Samsung Galaxy S25",
+            "Samsung Galaxy S25+",
+            "Samsung Galaxy S25 Ultra",
+            "Samsung Galaxy S25 Edge",
+            "Samsung Galaxy Z Fold7",
+            "Xiaomi 15",
+            "OnePlus 13",
+            "Asus ROG Phone 9",
+            "Honor Magic 7",
+            "iQOO 13",
+            "realme GT 7 Pro",
+        ),
         tested=True,
     ),
     Chipset(
@@ -86,7 +139,18 @@ CHIPSETS: tuple[Chipset, ...] = (
         htp_arch=81,
         soc_model=87,
         vtcm_mib=8,
-        phones=("Samsung Galaxy S26 Ultra", "Xiaomi 17", "OnePlus 15"),
+        phones=(
+            "Samsung Galaxy S26 Ultra",
+            "Xiaomi 17",
+            "OnePlus 15",
+            "Honor Magic 8 Pro",
+            "iQOO 15",
+            "realme GT 8 Pro",
+        ),
+        other_chips={
+            "Samsung Galaxy S26": "Exynos 2600",
+            "Samsung Galaxy S26+": "Exynos 2600",
+        },
         tested=True,
     ),
     Chipset(
@@ -96,7 +160,18 @@ CHIPSETS: tuple[Chipset, ...] = (
         htp_arch=69,
         soc_model=36,
         vtcm_mib=8,
-        phones=("Samsung Galaxy S22", "Xiaomi 12", "OnePlus 10 Pro"),
+        phones=(
+            "Xiaomi 12",
+            "Xiaomi 12 Pro",
+            "OnePlus 10 Pro",
+            "Motorola Edge X30",
+            "realme GT 2 Pro",
+        ),
+        other_chips={
+            "Samsung Galaxy S22": "Exynos 2200",
+            "Samsung Galaxy S22+": "Exynos 2200",
+            "Samsung Galaxy S22 Ultra": "Exynos 2200",
+        },
         tested=False,
     ),
     Chipset(
@@ -105,7 +180,15 @@ CHIPSETS: tuple[Chipset, ...] = (
         htp_arch=69,
         soc_model=42,
         vtcm_mib=8,
-        phones=("Samsung Galaxy Z Fold4", "Xiaomi 12S", "OnePlus 10T"),
+        phones=(
+            "Samsung Galaxy Z Fold4",
+            "Samsung Galaxy Z Flip4",
+            "Xiaomi 12S",
+            "OnePlus 10T",
+            "Asus ROG Phone 6",
+            "Asus ROG Phone 6 Pro",
+            "Red Magic 7S Pro",
+        ),
         tested=False,
     ),
     Chipset(
@@ -135,29 +218,81 @@ DEFAULT_CHIPSETS: tuple[Chipset, ...] = tuple(chip for chip in CHIPSETS if chip.
 
 
 def find_chipset(name: str) -> Chipset:
-    """Find a chip by slug, part number, marketing name or AI Hub slug.
+    """Find a chip by slug, part number, marketing name, AI Hub slug, or a phone that carries it.
 
-    Case, spaces, dashes and the words Qualcomm and Snapdragon do not matter: "SM8650",
-    "8 gen 3" and "qualcomm-snapdragon-8gen3" are the same chip.
+    Case, spaces, dashes and the words Qualcomm, Snapdragon, Samsung and Galaxy do not matter:
+    "SM8650", "8 gen 3", "qualcomm-snapdragon-8gen3" and "s24 ultra" are the same chip. A phone that
+    has this chip in some countries only is taken for it; `chip_note` says so.
 
     Raises:
-        InputError: If no chip has this name; the message suggests and lists known ones.
+        InputError: If no chip or phone has this name; the message suggests and lists known ones.
     """
+    check_text("chip", name)
     by_name = {_plain(spelling): chip for chip in CHIPSETS for spelling in _spellings(chip)}
     wanted = _plain(name)
     if wanted in by_name:
         return by_name[wanted]
-    close = get_close_matches(wanted[:64], by_name, n=1, cutoff=0.6)
-    hint = f"did you mean {by_name[close[0]].slug}? " if close else ""
     known = ", ".join(chip.slug for chip in CHIPSETS)
+    hint = _hint(wanted, by_name)
     raise InputError(f"unknown chip {name[:64]!a}; {hint}known: {known}; see `mvsdk devices`")
 
 
-def _spellings(chip: Chipset) -> tuple[str, ...]:
-    aliases = (chip.ai_hub_chipset,) if chip.ai_hub_chipset else ()
-    return (chip.slug, *chip.names, *aliases)
+def chip_note(name: str) -> str | None:
+    """Return what is to be known of a chip that was named by a phone, in one line.
+
+    Args:
+        name: What was given to `find_chipset`.
+
+    Returns:
+        What else the phone carries in some countries; None where there is nothing to say.
+    """
+    wanted = _plain(check_text("chip", name))
+    for chip in CHIPSETS:
+        for phone, other in chip.other_chips.items():
+            if _plain(phone) == wanted:
+                return (
+                    f"{phone} has the {chip.names[0]} in some countries and the {other} in others, "
+                    f"which runs nothing that is made for {chip.slug}: look at the phone's own chip"
+                )
+    return None
+
+
+def _spellings(chip: Chipset) -> Iterator[str]:
+    yield from (chip.slug, *chip.names, *chip.phones, *chip.other_chips)
+    if chip.ai_hub_chipset:
+        yield chip.ai_hub_chipset
+
+
+def _hint(wanted: str, by_name: Mapping[str, Chipset]) -> str:
+    """Say what a name without a chip may have meant."""
+    for family, chip in _OTHER_FAMILIES.items():
+        if family in wanted:
+            return f"{chip}; "
+    phones = {
+        _plain(phone): phone for chip in CHIPSETS for phone in (*chip.phones, *chip.other_chips)
+    }
+    chips = [name for name in by_name if name not in phones]
+    if close := get_close_matches(wanted[:64], chips, n=1, cutoff=0.6):
+        return f"did you mean {by_name[close[0]].slug}? "
+    # Names of phones are short: at a lower cutoff an iQOO 9 would be an iQOO 12.
+    if close := get_close_matches(wanted[:64], phones, n=1, cutoff=0.85):
+        return f"did you mean {by_name[close[0]].slug} ({phones[close[0]]})? "
+    return ""
+
+
+# What a person may have in hand that no Snapdragon is in.
+_OTHER_FAMILIES = {
+    "iphone": "an iPhone has no Snapdragon, --target iphone is for it",
+    "ipad": "an iPad has no Snapdragon, --target iphone is for it",
+    "pixel": "a Pixel has no such Snapdragon, --target executorch runs on any phone's CPU",
+    "tensor": "a Tensor is no Snapdragon, --target executorch runs on any phone's CPU",
+    "exynos": "an Exynos is no Snapdragon, --target executorch runs on any phone's CPU",
+    "dimensity": "a Dimensity is no Snapdragon, --target executorch runs on any phone's CPU",
+}
+_OPTIONAL_WORDS = re.compile("qualcomm|snapdragon|samsung|galaxy|asus|(family)|5g$")
 
 
 def _plain(name: str) -> str:
-    words = name.casefold().replace("qualcomm", "").replace("snapdragon", "")
-    return re.sub(r"[^a-z0-9+]", "", words)
+    """Return the letters and digits that tell names apart; plus is a sign or a word."""
+    words = name[:256].casefold().strip().replace("plus", "+")
+    return re.sub(r"[^a-z0-9+]", "", _OPTIONAL_WORDS.sub("", words))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import operator
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mvsdk.errors import InputError
+from mvsdk._arguments import check_kind, check_number, check_text, check_whole_number
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,6 +17,9 @@ if TYPE_CHECKING:
     from mvsdk.video import Video
 
 MAX_SEED = 2**64 - 1
+_SEEDS = f"whole numbers, 0 to 2**64 - 1 ({MAX_SEED})"
+_MANY = 1 << 64
+_LONG_S = 1e12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,13 +33,18 @@ class GenerateOptions:
 
     def __post_init__(self) -> None:
         """Check what can be checked without a bundle."""
-        for name, value in (("seed", self.seed), ("num_inference_steps", self.num_inference_steps)):
-            try:
-                operator.index(0 if value is None else value)
-            except TypeError as exc:
-                raise InputError(f"{name} is {value!r}; allowed: whole numbers") from exc
-        if not 0 <= self.seed <= MAX_SEED:
-            raise InputError(f"seed is {self.seed}; allowed: 0 to 2**64 - 1 ({MAX_SEED})")
+        seed = check_whole_number("seed", self.seed, low=0, high=MAX_SEED, allowed=_SEEDS)
+        object.__setattr__(self, "seed", seed)
+        if self.num_inference_steps is not None:
+            # Which numbers there are is the bundle's to say.
+            steps = check_whole_number(
+                "num_inference_steps",
+                self.num_inference_steps,
+                low=-_MANY,
+                high=_MANY,
+                allowed="whole numbers, those that the bundle has",
+            )
+            object.__setattr__(self, "num_inference_steps", steps)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,15 +66,41 @@ class Timings:
     total_s: float
     """Sum of all the above. What a caller of `stream` does between two steps is not in it."""
 
+    def __post_init__(self) -> None:
+        """Check the types."""
+        check_text("backend", self.backend)
+        check_kind("denoise_s", self.denoise_s, tuple, how="one value per step")
+        for name in ("load_s", "encode_s", "vae_decoder_s", "host_s", "total_s"):
+            # The rest of a sum may be less than nothing by what clocks round off.
+            check_number(name, getattr(self, name), low=-_LONG_S, high=_LONG_S)
+        for index, value in enumerate(self.denoise_s):
+            check_number(f"denoise_s[{index}]", value, low=-_LONG_S, high=_LONG_S)
+
     @property
     def sessions_s(self) -> float:
         """Time inside graphs."""
         return self.encode_s + sum(self.denoise_s) + self.vae_decoder_s
 
+    def __repr__(self) -> str:
+        """Return the total and its largest parts in one line."""
+        return (
+            f"Timings({self.total_s:.3g} s: load {self.load_s:.3g}, encode {self.encode_s:.3g}, "
+            f"denoise {sum(self.denoise_s):.3g}, decode {self.vae_decoder_s:.3g}, "
+            f"host {self.host_s:.3g}; {self.backend[:60]})"
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Step:
-    """Progress after one step of the sampler."""
+    """Progress after one step of the sampler.
+
+    The last one carries the clip:
+
+        for step in pipeline.stream("a rocket flying left"):
+            print(step)
+            if step.video is not None:
+                step.video.save("rocket.mp4")
+    """
 
     index: int
     """Steps done, 1 to `count`: `index / count` is the progress."""
@@ -79,7 +112,20 @@ class Step:
     latents: Latents
     """(F, C, h, w), float32, read-only."""
     video: Video | None = None
-    """The clip, on the last step."""
+    """The clip, on the last step; None before."""
+
+    def __post_init__(self) -> None:
+        """Check what its line shows."""
+        check_whole_number("count", self.count, low=1, high=_MANY)
+        check_whole_number("index", self.index, low=1, high=self.count)
+        check_number("sigma", self.sigma, low=0.0, high=float("inf"))
+        check_number("elapsed_s", self.elapsed_s, low=0.0, high=_LONG_S)
+
+    def __repr__(self) -> str:
+        """Return how far it is in one line, without the arrays."""
+        clip = "" if self.video is None else f", {self.video!r}"
+        done = f"{self.index} of {self.count}, sigma {self.sigma:g}"
+        return f"Step({done}, {self.elapsed_s:.2f} s{clip})"
 
 
 class Stopwatch:

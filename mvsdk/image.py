@@ -16,11 +16,12 @@ import threading
 import warnings
 from collections.abc import Generator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from mvsdk.errors import InputError
+from mvsdk._arguments import check_path
+from mvsdk.errors import InputError, PictureNotFoundError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -45,6 +46,14 @@ _PIXELS = f"allowed: at most {MAX_PIXELS} in all, and {MAX_SIDE} a side"
 _GREY_16 = 2**16 - 1
 
 
+def picture_name(source: ImageSource) -> str | None:
+    """Return the name of a picture's file without its folder; None for one that has none."""
+    named = getattr(source, "filename", source)  # an image of Pillow knows its file
+    if not isinstance(named, str | os.PathLike):
+        return None
+    return Path(cast("str", named)).name or None
+
+
 def load_image(source: ImageSource, height: int, width: int) -> NDArray[np.uint8]:
     """Read a picture and fit it to the size of a clip.
 
@@ -57,7 +66,8 @@ def load_image(source: ImageSource, height: int, width: int) -> NDArray[np.uint8
         RGB, uint8, (height, width, 3); see `fit_image`.
 
     Raises:
-        InputError: If it is missing, too large, damaged or of another format.
+        PictureNotFoundError: If there is no such file; this is a FileNotFoundError too.
+        InputError: If it is too large, damaged or of another format.
     """
     return fit_image(read_image(source), height, width)
 
@@ -72,7 +82,8 @@ def read_image(source: ImageSource) -> NDArray[np.uint8]:
         RGB, uint8, (H, W, 3).
 
     Raises:
-        InputError: If it is missing, too large, damaged or of another format.
+        PictureNotFoundError: If there is no such file; this is a FileNotFoundError too.
+        InputError: If it is too large, damaged or of another format.
     """
     if isinstance(source, np.ndarray):
         return _check_array(source)
@@ -85,8 +96,9 @@ def read_image(source: ImageSource) -> NDArray[np.uint8]:
             f"the picture is of the type {type(source).__name__}; allowed: a path, an image of "
             "Pillow, or RGB as uint8 (H, W, 3)"
         )
+    path = check_path("the picture", source, example="photo.png")
     name = f"picture {os.fspath(source)[-60:]!a}"
-    payload = io.BytesIO(_read_file(name, Path(source)))
+    payload = io.BytesIO(_read_file(name, path))
     with _as_input_errors(name):
         try:
             opened = Image.open(payload, formats=FORMATS)
@@ -153,9 +165,10 @@ def _read_file(name: str, path: Path) -> bytes:
         if isinstance(exc, InputError):
             raise
         reason = (getattr(exc, "strerror", None) or str(exc)).lower()
-        raise InputError(
-            f"{name} cannot be read: {reason}; give the path of a {_KNOWN} file"
-        ) from exc
+        message = f"{name} cannot be read: {reason}; give the path of a {_KNOWN} file"
+        if isinstance(exc, FileNotFoundError | NotADirectoryError):
+            raise PictureNotFoundError(message, str(path)) from exc
+        raise InputError(message) from exc
     raise InputError(f"{name} has more than {MAX_FILE_BYTES} bytes; make it smaller")
 
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Literal, cast, get_args
 
+from mvsdk._arguments import check_kind, check_text, shown
 from mvsdk._components import (
     BASES,
     COMPUTE_UNITS,
@@ -204,9 +205,11 @@ class Manifest:
             payload: The bytes of manifest.json, at most `MAX_MANIFEST_BYTES`.
 
         Raises:
+            InputError: If they are no bytes.
             BundleError: If it is not a manifest of a known version, or breaks any rule of the
                 format. Nothing else is raised, whatever the bytes are.
         """
+        check_kind("payload", payload, bytes, how="read the file as bytes")
         return _parse_manifest(Node(load_json(payload)))
 
     def to_json(self) -> bytes:
@@ -230,6 +233,14 @@ class Manifest:
             fail("", f"{len(payload)} bytes", f"at most {MAX_MANIFEST_BYTES}")
         return payload
 
+    def __repr__(self) -> str:
+        """Return what the model makes, and in how many variants, in one line."""
+        video = self.video
+        clip = f"{video.frames} frames of {video.width} x {video.height} at {video.fps:g} fps"
+        kinds = {variant.kind for part in self.components.values() for variant in part.variants}
+        held = f"{len(kinds)} variant{'s' if len(kinds) > 1 else ''}"
+        return f"Manifest({self.name}, {self.task}, {clip}, {held})"
+
     @property
     def denoiser(self) -> str:
         """Name of the component that the sampler calls: `unet` or `transformer`."""
@@ -251,9 +262,10 @@ class Manifest:
         Raises:
             BundleError: If the bundle has no such component.
         """
+        check_text("component", name)
         if name not in self.components:
             known = ", ".join(self.components)
-            raise BundleError(f"bundle {self.name} has no component {name!a}; it has {known}")
+            raise BundleError(f"bundle {self.name} has no component {shown(name)}; it has {known}")
         return self.components[name]
 
     def files(self) -> tuple[FileRef, ...]:

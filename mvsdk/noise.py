@@ -13,17 +13,21 @@ References:
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Sequence
-from typing import SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mvsdk._arguments import check_whole_number, shown
 from mvsdk.errors import InputError
 
 PICTURE_STREAM = 65536
 """Stream of the noise on the first picture: above that of any step."""
+
+MAX_AXES = 8
+"""Axes of the largest tensor that a bundle can describe."""
+MAX_NUMBERS = 1 << 31
+"""Most numbers that are drawn at once: they take 8 GiB as float32."""
 
 _SEEDS = 1 << 64
 _STREAMS = 1 << 32
@@ -141,7 +145,15 @@ def initial_latents(seed: int, shape: Sequence[int], *, stream: int = 0) -> NDAr
     Raises:
         InputError: If an argument is no integer or out of range.
     """
-    sizes = [_check_integer("latents size", size, low=1, high=1 << 48) for size in shape]
+    try:
+        sizes = [_check_integer("latents size", size, low=1, high=1 << 48) for size in shape]
+    except TypeError as exc:
+        raise InputError(f"shape is {shown(shape)}; allowed: sizes, such as (8, 4, 8, 8)") from exc
+    if len(sizes) > MAX_AXES or math.prod(sizes) > MAX_NUMBERS:
+        raise InputError(
+            f"shape is {shown(tuple(sizes))}; allowed: at most {MAX_AXES} axes and {MAX_NUMBERS} "
+            "numbers"
+        )
     return normals(seed, math.prod(sizes), stream=stream).astype(np.float32).reshape(sizes)
 
 
@@ -253,15 +265,7 @@ def _horner(coefficients: Sequence[float], x: NDArray[np.float64]) -> NDArray[np
     return value
 
 
-def _check_integer(name: str, value: SupportsIndex, *, low: int = 0, high: int) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError as exc:
-        raise InputError(
-            f"{name} is {value!r}; allowed: integers from {low} to {high}; pass an int"
-        ) from exc
-    if not low <= number <= high:
-        raise InputError(
-            f"{name} is {number}; allowed: integers from {low} to {high}; pick one in this range"
-        )
-    return number
+def _check_integer(name: str, value: object, *, low: int = 0, high: int) -> int:
+    return check_whole_number(
+        name, value, low=low, high=high, allowed=f"integers from {low} to {high}"
+    )

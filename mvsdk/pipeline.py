@@ -13,19 +13,20 @@ language (docs/noise.md), and equal bytes from one backend.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Generator, Iterator
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
+from mvsdk._arguments import check_callable, check_choice, check_kind, shown
 from mvsdk._clip import Clip, RunSampler, encode_picture
-from mvsdk.backends import find_backend, select
+from mvsdk.backends import Selection, find_backend, select
 from mvsdk.bundle import Bundle
 from mvsdk.conditioning import ADDED_TIME_IDS, MicroConditioning
 from mvsdk.errors import BackendError, BundleError, InputError
 from mvsdk.generation import GenerateOptions, Step, Stopwatch, Work
-from mvsdk.image import load_image
+from mvsdk.image import load_image, picture_name
+from mvsdk.manifest import TASKS
 from mvsdk.sampling import Denoiser, Latents, Noise, sample
 from mvsdk.tokenizer import Tokenizer, WordPiece, check_prompt
 
@@ -33,12 +34,13 @@ if TYPE_CHECKING:
     import os
     from types import TracebackType
 
-    from mvsdk.backends import Backend, Selection, Session
+    from mvsdk.backends import Backend, Session
     from mvsdk.image import ImageSource
     from mvsdk.manifest import Manifest, Sampler, Task
     from mvsdk.video import Video
 
 Memory = Literal["fast", "low"]
+MEMORIES: tuple[Memory, ...] = get_args(Memory)
 
 _WAYS: dict[Task, str] = {
     "text_to_video": "Pipeline.generate or mvsdk generate PROMPT",
@@ -64,7 +66,8 @@ def load(
         backend: Runs the graphs, or its name, such as "executorch"; None takes what the choice
             below needs.
         target: "onnx", "snapdragon", "executorch" or "iphone"; None takes the first that runs here.
-        chip: Chip that the graphs were compiled for, by slug or marketing name; None takes any.
+        chip: Chip that the graphs were compiled for, by slug, marketing name, or a phone that
+            carries it (`find_chipset`); None takes any.
         precision: Such as "fp32" or "w8a16"; None takes the first in the order of the target
             (`mvsdk.backends.select`).
         format: Such as "coreml" or "coreai" on iphone, the delegate on executorch; None takes any.
@@ -72,13 +75,13 @@ def load(
             loaded: the peak is that of the largest, and every clip pays for loading again.
 
     Raises:
-        BundleError: If the bundle is missing, damaged or unsafe.
+        BundleNotFoundError: If there is no bundle; this is a FileNotFoundError too.
+        BundleError: If the bundle is damaged or unsafe.
         InputError: If the bundle holds no such variant, `memory` or the backend's name is unknown,
-            or nothing here knows the bundle's task.
+            nothing here knows the bundle's task, or an argument is of a wrong type.
         BackendError: If nothing here can run the variants that are left.
     """
-    if memory not in ("fast", "low"):
-        raise InputError(f"memory is {memory!r}; allowed: fast, low")
+    check_choice("memory", memory, MEMORIES)
     bundle = Bundle.open(path)
     if isinstance(backend, str):
         backend = find_backend(backend)
@@ -95,8 +98,11 @@ class Pipeline:
         """Use `mvsdk.load`, which opens the bundle and makes the selection.
 
         Raises:
-            InputError: If the bundle's task is none that is carried out.
+            InputError: If the bundle's task is none that is carried out, or an argument is of a
+                wrong type.
         """
+        check_kind("bundle", bundle, Bundle, how="open one with Bundle.open, or use mvsdk.load")
+        check_kind("selection", selection, Selection, how="use mvsdk.load, which makes it")
         manifest = bundle.manifest
         if manifest.task not in _WAYS:
             raise InputError(
@@ -105,9 +111,17 @@ class Pipeline:
             )
         self.bundle = bundle
         self.selection = selection
-        self.memory: Memory = memory
+        self.memory: Memory = check_choice("memory", memory, MEMORIES)
         self._sessions: dict[str, Session] = {}
         self._tokenizer: Tokenizer | None = None
+
+    def __repr__(self) -> str:
+        """Return what runs on what in one line; asks no runtime anything."""
+        loaded = ", ".join(self._sessions) or "nothing"
+        return (
+            f"Pipeline({shown(self.bundle.path.name)}, {self.manifest.task}, "
+            f"{self.selection.kind} on {self.selection.backend.name}, loaded: {loaded})"
+        )
 
     def __enter__(self) -> Pipeline:
         """Return the pipeline."""
@@ -159,7 +173,7 @@ class Pipeline:
             InputError: If it is for another task; the message says how to ask for that.
         """
         manifest = self.manifest
-        if manifest.task != task:
+        if manifest.task != check_choice("task", task, TASKS):
             raise InputError(
                 f"bundle {manifest.name} is for {manifest.task}, not {task}; "
                 f"use {_WAYS[manifest.task]}, or choose another bundle"
@@ -187,6 +201,7 @@ class Pipeline:
             BundleError: If a file of the bundle is damaged.
             BackendError: If a graph cannot be loaded or run.
         """
+        _check_on_step(on_step)
         steps = self.stream(prompt, num_inference_steps=num_inference_steps, seed=seed)
         return _run_to_the_end(steps, on_step)
 
@@ -198,6 +213,11 @@ class Pipeline:
         The arguments are checked before this returns, and no graph is loaded before the first step
         is asked for. To cancel, stop asking and call `close()` on the generator: with
         `memory="low"` that lets the loaded graph go.
+
+            for step in pipeline.stream("a rocket flying left"):
+                print(step)
+                if step.video is not None:
+                    step.video.save("rocket.mp4")
 
         Args:
             prompt: What the clip shows.
@@ -222,7 +242,8 @@ class Pipeline:
             encode=lambda work: work.call("text_encoder", {"input_ids": input_ids}),
             run_sampler=run_sampler,
             steps=steps,
-            seed=operator.index(options.seed),
+            seed=options.seed,
+            bundle_sha256=self.bundle.manifest_sha256,
             fps=self.manifest.video.fps,
             prompt=prompt,
         )
@@ -261,6 +282,7 @@ class Pipeline:
             BundleError: If a file of the bundle is damaged.
             BackendError: If a graph cannot be loaded or run.
         """
+        _check_on_step(on_step)
         steps = self.stream_animation(
             image,
             motion=motion,
@@ -302,7 +324,7 @@ class Pipeline:
         steps, run_sampler = self._sampler(options)
         video = self.manifest.video
         picture = load_image(image, video.height, video.width)[None]
-        seed = operator.index(options.seed)
+        seed = options.seed
         clip = Clip(
             manifest=self.manifest,
             selection=self.selection,
@@ -312,6 +334,8 @@ class Pipeline:
             run_sampler=run_sampler,
             steps=steps,
             seed=seed,
+            bundle_sha256=self.bundle.manifest_sha256,
+            picture=picture_name(image),
             fps=video.fps if fps is None else conditioning.fps,
             conditioning=conditioning,
         )
@@ -333,7 +357,14 @@ class Pipeline:
                 self.close()
 
     def session(self, component: str) -> Session:
-        """Return the loaded graph of a component; load it, and let others go in low memory."""
+        """Return the loaded graph of a component; load it, and let others go in low memory.
+
+        Raises:
+            InputError: If the bundle has no such component.
+            BundleError: If a file of it is damaged.
+            BackendError: If it cannot be loaded.
+        """
+        check_choice("component", component, self.selection.variants)
         session = self._sessions.get(component)
         if session is None:
             if self.memory == "low":
@@ -388,6 +419,11 @@ def _load_tokenizer(bundle: Bundle) -> Tokenizer:
             f"{spec.pad_token!r} and {spec.unk_token!r}; export the bundle again"
         )
     return tokenizer
+
+
+def _check_on_step(on_step: object) -> None:
+    if on_step is not None:
+        check_callable("on_step", on_step)
 
 
 def _run_to_the_end(

@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 
+from mvsdk._arguments import check_text
 from mvsdk.errors import BundleError, InputError
 
 if TYPE_CHECKING:
@@ -221,8 +222,9 @@ def check_prompt(text: str) -> None:
     """Check a prompt before anything is done with it.
 
     Raises:
-        InputError: If it is blank, longer than `MAX_PROMPT`, or holds control characters.
+        InputError: If it is no text, blank, longer than `MAX_PROMPT`, or holds control characters.
     """
+    check_text("prompt", text)
     if not text.strip():
         raise InputError("prompt is empty; describe the clip in a few words")
     if len(text) > MAX_PROMPT:

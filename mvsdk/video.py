@@ -15,24 +15,35 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from mvsdk._arguments import (
+    check_flag,
+    check_kind,
+    check_number,
+    check_path,
+    check_text,
+    check_whole_number,
+    shown,
+)
+from mvsdk._metadata import describe_making, to_xmp
 from mvsdk._staging import replacing
+from mvsdk.conditioning import MicroConditioning
 from mvsdk.errors import InputError, OutputError
+from mvsdk.generation import GenerateOptions, Timings
 from mvsdk.manifest import MAX_FPS, MIN_FPS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
-    from mvsdk.conditioning import MicroConditioning
-    from mvsdk.generation import Timings
-
 _MP4_SHORT_SIDE = 256
 """Players blur what they enlarge, and some refuse smaller clips."""
 _MP4_CRF = "18"
+_MAX_SIDE = 16383
+"""Pixels of a side in WebP, the least of the kinds of files; H.264 has the same limit about."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -45,19 +56,42 @@ class Video:
     seed: int
     prompt: str | None = None
     """What the clip was to show; None for one that begins with a picture."""
+    picture: str | None = None
+    """Name of the picture file that the clip begins with, without its folder; None for others."""
     conditioning: MicroConditioning | None = None
     """What a clip that begins with a picture was made under; None for the others."""
+    num_inference_steps: int | None = None
+    """Steps of the sampler; None for a clip that no pipeline made."""
+    bundle_sha256: str | None = None
+    """Hash of the manifest of the bundle that made it; None for a clip that no pipeline made."""
     timings: Timings | None = None
     """Where the time went; None for a clip that no pipeline made."""
 
     def __post_init__(self) -> None:
-        """Check frames and rate."""
-        shape, dtype = self.frames.shape, self.frames.dtype
-        if dtype != np.uint8 or len(shape) != 4 or shape[3] != 3 or 0 in shape:
-            raise InputError(
-                f"frames are {dtype} {shape}; allowed: uint8 (F, H, W, 3) with no empty axis"
-            )
-        check_fps(self.fps)
+        """Check frames, rate, and what is said of them."""
+        _check_frames(self.frames)
+        options = GenerateOptions(seed=self.seed, num_inference_steps=self.num_inference_steps)
+        object.__setattr__(self, "fps", check_fps(self.fps))
+        object.__setattr__(self, "seed", options.seed)
+        object.__setattr__(self, "num_inference_steps", options.num_inference_steps)
+        for name in ("prompt", "picture", "bundle_sha256"):
+            if getattr(self, name) is not None:
+                check_text(name, getattr(self, name))
+        if self.conditioning is not None:
+            how = "a pipeline's clip has one"
+            check_kind("conditioning", self.conditioning, MicroConditioning, how=how)
+        if self.timings is not None:
+            check_kind("timings", self.timings, Timings, how="a pipeline's clip has them")
+
+    def __repr__(self) -> str:
+        """Return what the clip is in one line, without its frames."""
+        count, height, width, _ = self.frames.shape
+        subject = self.picture if self.prompt is None else self.prompt
+        told = "" if subject is None else f", {shown(subject)}"
+        return (
+            f"Video({count} frames of {width} x {height} at {self.fps:g} fps, seed {self.seed}"
+            f"{told})"
+        )
 
     def save(
         self,
@@ -66,6 +100,7 @@ class Video:
         fps: float | None = None,
         scale: int | None = None,
         loop: int = 0,
+        metadata: bool = True,
     ) -> Path:
         """Write the clip to a file whose suffix says the kind; a file of that name is replaced.
 
@@ -76,53 +111,79 @@ class Video:
             path: File to write, in a folder that exists.
             fps: Frames per second; None keeps the clip's own.
             scale: Every pixel becomes `scale` x `scale` pixels. None: for `.mp4` the smallest that
-                brings the short side to 256 pixels or more, for all others 1.
+                brings the short side to 256 pixels or more, as players blur what they enlarge; for
+                all others 1, the pixels as the model made them.
             loop: How often `.webp` and `.gif` play; 0 means for ever.
+            metadata: Whether the file says how the clip was made: prompt or picture, seed, steps,
+                hash of the bundle, version of mvsdk (`mvsdk._metadata`). `.npy` never does.
 
         Returns:
             The path.
 
         Raises:
-            InputError: If `fps`, `scale` or `loop` is out of range.
-            OutputError: If the suffix is unknown, or the file cannot be written.
+            InputError: If the path's suffix is unknown, or an argument is not allowed.
+            OutputError: If the file cannot be written.
         """
-        path = Path(path)
-        writer = _WRITERS[check_suffix(path)]
+        path = check_path("path", path, example="clip.mp4")
+        suffix = check_suffix(path)
         fps = check_fps(self.fps if fps is None else fps)
-        if scale is not None:
-            check_scale(scale)
-        if not 0 <= loop <= 65535:
-            raise InputError(f"loop is {loop}; allowed: 0 to 65535")
-        if scale is None:
-            short_side = min(self.frames.shape[1:3])
-            scale = math.ceil(_MP4_SHORT_SIDE / short_side) if writer is _write_mp4 else 1
+        loop = check_whole_number("loop", loop, low=0, high=65535)
+        told = describe_making(self) if check_flag("metadata", metadata) else None
+        scale = self._scale(suffix, None if scale is None else check_scale(scale))
         frames = self.frames.repeat(scale, axis=1).repeat(scale, axis=2)
         with _replacing(path) as temporary:
-            writer(temporary, frames, fps, loop)
+            _WRITERS[suffix](temporary, frames, fps, loop, told)
         return path
+
+    def _scale(self, suffix: str, scale: int | None) -> int:
+        """Return how often a pixel is repeated to each side, after checking what comes of it."""
+        height, width = self.frames.shape[1:3]
+        most = max(1, _MAX_SIDE // max(height, width))
+        if scale is None:
+            wanted = math.ceil(_MP4_SHORT_SIDE / min(height, width)) if suffix == ".mp4" else 1
+            return min(wanted, most)
+        if scale > most:
+            raise InputError(
+                f"scale is {scale}; allowed: 1 to {most} for {width} x {height} pixels, as files "
+                f"of clips have at most {_MAX_SIDE} a side"
+            )
+        return scale
+
+
+def _check_frames(frames: object) -> None:
+    if not isinstance(frames, np.ndarray):
+        raise InputError(
+            f"frames are {shown(frames)}; allowed: an array of uint8 (F, H, W, 3); "
+            "use numpy.asarray"
+        )
+    array = cast("NDArray[Any]", frames)
+    shape, dtype = array.shape, array.dtype
+    if dtype != np.uint8 or len(shape) != 4 or shape[3] != 3 or 0 in shape:
+        raise InputError(
+            f"frames are {dtype} {shape}; allowed: uint8 (F, H, W, 3) with no empty axis"
+        )
 
 
 def check_scale(scale: int) -> int:
     """Return a factor of enlargement.
 
     Raises:
-        InputError: If it is out of range.
+        InputError: If it is no whole number, or out of range.
     """
-    if not 1 <= scale <= 64:
-        raise InputError(f"scale is {scale}; allowed: 1 to 64")
-    return scale
+    return check_whole_number("scale", scale, low=1, high=64, allowed="1 to 64")
 
 
 def check_suffix(path: Path) -> str:
     """Return the suffix of an output file in lower case.
 
     Raises:
-        OutputError: If no writer knows it.
+        InputError: If no writer knows it.
     """
     suffix = path.suffix.lower()
     if suffix not in _WRITERS:
-        raise OutputError(
-            f"cannot write {path.name!r}: suffix {suffix!r}; allowed: {', '.join(_WRITERS)}"
+        raise InputError(
+            f"cannot write {shown(path.name)}: suffix {shown(suffix)}; "
+            f"allowed: {', '.join(_WRITERS)}"
         )
     return suffix
 
@@ -131,9 +192,12 @@ def check_folder(path: Path) -> None:
     """Check that a file can be made at a path, so that nothing is computed in vain.
 
     Raises:
+        InputError: If it holds a null byte.
         OutputError: If its folder does not exist or cannot be written to, or the path is a folder.
     """
     folder = path.parent
+    if "\0" in str(path):
+        raise InputError(f"path is {shown(str(path))}; allowed: names without null bytes")
     try:
         is_folder, has_folder = path.is_dir(), folder.is_dir()
     except OSError as exc:  # a name that is too long
@@ -161,12 +225,16 @@ def _replacing(path: Path) -> Generator[Path]:
         raise OutputError(f"cannot write {path}: {reason.lower()}; nothing was kept") from exc
 
 
-def _write_mp4(path: Path, frames: NDArray[np.uint8], fps: float, loop: int) -> None:
+def _write_mp4(
+    path: Path, frames: NDArray[np.uint8], fps: float, loop: int, told: str | None
+) -> None:
     del loop  # a player's business
     import av
 
     file: Any = av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"})
     with file as container:
+        if told is not None:
+            container.metadata["comment"] = told
         try:
             stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
         except ValueError as exc:  # an unknown encoder
@@ -200,7 +268,9 @@ def _pad_to_even(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
 
 
-def _write_webp(path: Path, frames: NDArray[np.uint8], fps: float, loop: int) -> None:
+def _write_webp(
+    path: Path, frames: NDArray[np.uint8], fps: float, loop: int, told: str | None
+) -> None:
     first, *others = _images(frames)
     first.save(
         path,
@@ -210,13 +280,17 @@ def _write_webp(path: Path, frames: NDArray[np.uint8], fps: float, loop: int) ->
         duration=_durations(len(frames), fps, unit_ms=1),
         loop=loop,
         lossless=True,
+        xmp=b"" if told is None else to_xmp(told),
     )
 
 
-def _write_gif(path: Path, frames: NDArray[np.uint8], fps: float, loop: int) -> None:
+def _write_gif(
+    path: Path, frames: NDArray[np.uint8], fps: float, loop: int, told: str | None
+) -> None:
     first, *others = (image.quantize(256) for image in _images(frames))
     # A GIF without the loop extension plays once; with a count n it plays n + 1 times.
     plays = {} if loop == 1 else {"loop": max(loop - 1, 0)}
+    comment = {} if told is None else {"comment": told.encode()}
     first.save(
         path,
         format="GIF",
@@ -225,11 +299,16 @@ def _write_gif(path: Path, frames: NDArray[np.uint8], fps: float, loop: int) -> 
         duration=_durations(len(frames), fps, unit_ms=10),
         disposal=1,
         **plays,
+        **comment,
     )
 
 
-def _write_png(path: Path, frames: NDArray[np.uint8], fps: float, loop: int) -> None:
+def _write_png(
+    path: Path, frames: NDArray[np.uint8], fps: float, loop: int, told: str | None
+) -> None:
     del fps, loop
+    from PIL.PngImagePlugin import PngInfo
+
     count, height, width, _ = frames.shape
     columns = _sheet_columns(count)
     rows = math.ceil(count / columns)
@@ -237,17 +316,22 @@ def _write_png(path: Path, frames: NDArray[np.uint8], fps: float, loop: int) -> 
     sheet[:count] = frames
     grid = sheet.reshape(rows, columns, height, width, 3).transpose(0, 2, 1, 3, 4)
     (image,) = _images(grid.reshape(1, rows * height, columns * width, 3))
-    image.save(path, format="PNG")
+    chunks = PngInfo()
+    if told is not None:
+        chunks.add_itxt("Comment", told)
+    image.save(path, format="PNG", pnginfo=chunks)
 
 
-def _write_npy(path: Path, frames: NDArray[np.uint8], fps: float, loop: int) -> None:
-    del fps, loop
+def _write_npy(
+    path: Path, frames: NDArray[np.uint8], fps: float, loop: int, told: str | None
+) -> None:
+    del fps, loop, told
     content = io.BytesIO()  # written in one go, as np.save hides why a disk refused
     np.save(content, frames, allow_pickle=False)
     path.write_bytes(content.getbuffer())
 
 
-_WRITERS: dict[str, Callable[[Path, NDArray[np.uint8], float, int], None]] = {
+_WRITERS: dict[str, Callable[[Path, NDArray[np.uint8], float, int, str | None], None]] = {
     ".mp4": _write_mp4,
     ".webp": _write_webp,
     ".gif": _write_gif,
@@ -278,8 +362,6 @@ def check_fps(fps: float) -> float:
     """Return a number of frames per second that every container can time.
 
     Raises:
-        InputError: If it is out of range.
+        InputError: If it is no number, or out of range.
     """
-    if not MIN_FPS <= fps <= MAX_FPS:
-        raise InputError(f"fps is {fps}; allowed: {MIN_FPS:g} to {MAX_FPS:g}")
-    return fps
+    return check_number("fps", fps, low=MIN_FPS, high=MAX_FPS)

@@ -6,18 +6,22 @@ Shared by every backend, so that a quantized graph gives the same numbers whoeve
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from mvsdk._arguments import check_kind, shown
+from mvsdk.bundle import Bundle
 from mvsdk.errors import BackendError, BundleError, InputError
+from mvsdk.manifest import Variant
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
-    from mvsdk.manifest import TensorSpec, Variant
+    from mvsdk.manifest import TensorSpec
 
     Run = Callable[[dict[str, NDArray[Any]]], Sequence[NDArray[Any]]]
 
@@ -59,8 +63,13 @@ class GraphSession:
         """Seconds spent inside the native call; casts at the border are not in it."""
         return self._run_s
 
+    def __repr__(self) -> str:
+        """Return which graph it is, and whether it is still open, in one line."""
+        return f"GraphSession({self._label}, {'closed' if self._run is None else 'open'})"
+
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Run the graph once; see `mvsdk.backends.Session.run`."""
+        check_kind("inputs", inputs, Mapping, how="pass one array for every input")
         if self._run is None:
             raise BackendError(f"{self._label} is closed; load it again")
         feeds = {spec.name: self._encode(spec, inputs) for spec in self._inputs}
@@ -84,8 +93,13 @@ class GraphSession:
     def _encode(self, spec: TensorSpec, inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         value = inputs.get(spec.name)
         if value is None:
-            given = ", ".join(inputs) or "nothing"
+            given = ", ".join(map(str, inputs)) or "nothing"
             raise InputError(f"{self._label} needs the input {spec.name!r}; given: {given}")
+        if not isinstance(cast("object", value), np.ndarray) or value.dtype.kind not in "fiub":
+            raise InputError(
+                f"{self._label}/{spec.name} is {shown(value)}; allowed: an array of numbers; "
+                "use numpy.asarray"
+            )
         self._check_shape(spec, value, InputError)
         return encode(spec, value)
 
@@ -109,6 +123,25 @@ class GraphSession:
                 f"{self._label}/{spec.name} has shape {value.shape}, "
                 f"bundle wants {tuple(spec.shape)}; export the bundle for this shape"
             )
+
+
+def check_variant(variant: object) -> None:
+    """Check what a backend is asked about.
+
+    Raises:
+        InputError: If it is no variant.
+    """
+    check_kind("variant", variant, Variant, how="take one of the manifest's")
+
+
+def check_request(bundle: object, variant: object) -> None:
+    """Check what a backend is to load.
+
+    Raises:
+        InputError: If it is no variant of a bundle.
+    """
+    check_kind("bundle", bundle, Bundle, how="open one with Bundle.open")
+    check_variant(variant)
 
 
 def label_of(variant: Variant) -> str:

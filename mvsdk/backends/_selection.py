@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from mvsdk._arguments import check_kind, check_text, shown
 from mvsdk._installed import toolchain_install
 from mvsdk.backends._registry import built_in_backends, further_backends
+from mvsdk.bundle import Bundle
 from mvsdk.devices import find_chipset
 from mvsdk.errors import BackendError, BundleError, InputError
 from mvsdk.manifest import DELEGATES, FORMATS, Format, Precision, Target
 
 if TYPE_CHECKING:
     from mvsdk.backends import Backend
-    from mvsdk.bundle import Bundle
     from mvsdk.manifest import Kind, Manifest, Variant
 
 # What runs on this machine comes first: any computer runs onnx, and there fp32 is both the fastest
@@ -45,6 +46,10 @@ class Selection:
     """What the variants have in common."""
     variants: Mapping[str, Variant]
 
+    def __repr__(self) -> str:
+        """Return the kind and the backend in one line."""
+        return f"Selection({self.kind} on {self.backend.name}: {', '.join(self.variants)})"
+
 
 def select(
     bundle: Bundle,
@@ -66,26 +71,20 @@ def select(
         bundle: The bundle.
         backend: The only backend to consider; None tries all that there are (`default_backends`).
         target: Only this target; None allows all.
-        chip: Only variants compiled for this chip, by slug or marketing name; None allows all.
+        chip: Only variants compiled for this chip, by slug, marketing name, or a phone that
+            carries it; None allows all.
         precision: Only this precision; None allows all.
         format: Only this format, or this delegate of ExecuTorch; None allows all.
 
     Raises:
-        InputError: If no set of variants is left after the filters.
+        InputError: If no set of variants is left after the filters, or an argument is of a wrong
+            type.
         BundleError: If no set of variants is complete.
         BackendError: If none of the sets left can run here.
     """
-    kinds = _complete_kinds(bundle.manifest)
-    if chip is not None and all(kind.chip != chip for kind in kinds):
-        chip = find_chipset(chip).slug
-    wanted = {"target": target, "format": format, "precision": precision, "chip": chip}
-    left = [kind for kind in kinds if _fits(kind, wanted)]
-    if not left:
-        asked = " ".join(f"{name}={value}" for name, value in wanted.items() if value is not None)
-        raise InputError(
-            f"no variant with {asked} in {bundle.path.name}; it holds {_listed(kinds)}; "
-            "choose one of these or export it"
-        )
+    check_kind("bundle", bundle, Bundle, how="open one with Bundle.open")
+    _check_backend(backend)
+    left = fitting_kinds(bundle, target=target, chip=chip, precision=precision, format=format)
     reasons: list[str] = []
     candidates = _AllBackends() if backend is None else (backend,)
     for kind in sorted(left, key=_rank):
@@ -99,6 +98,56 @@ def select(
         reasons.append(_reason(kind, refusals) if backend is None else refusals[backend.name])
     told = "; ".join(dict.fromkeys(reasons))
     raise BackendError(f"{bundle.path.name} holds {_listed(left)}, none runs here: {told}")
+
+
+def fitting_kinds(
+    bundle: Bundle,
+    *,
+    target: str | None = None,
+    chip: str | None = None,
+    precision: str | None = None,
+    format: str | None = None,
+) -> Sequence[Kind]:
+    """Return the kinds that every component has and the filters of `select` let through.
+
+    Raises:
+        InputError: If none is left, or a filter is no text.
+        BundleError: If no set of variants is complete.
+    """
+    wanted = {"target": target, "format": format, "precision": precision, "chip": chip}
+    for name, value in wanted.items():
+        if value is not None:
+            check_text(name, value)
+    kinds = _complete_kinds(bundle.manifest)
+    if chip is not None and all(kind.chip != chip for kind in kinds):
+        wanted["chip"] = find_chipset(chip).slug
+    left = [kind for kind in kinds if _fits(kind, wanted)]
+    if not left:
+        asked = " ".join(
+            f"{name}={ascii(value[:64])[1:-1]}"
+            for name, value in wanted.items()
+            if value is not None
+        )
+        raise InputError(
+            f"no variant with {asked} in {bundle.path.name}; it holds {_listed(kinds)}; "
+            "choose one of these or export it"
+        )
+    return left
+
+
+def _check_backend(backend: object) -> None:
+    from mvsdk.backends import Backend  # this module is a part of that package
+
+    if isinstance(backend, type):
+        raise InputError(
+            f"backend is {shown(backend)}; allowed: an object of it, such as "
+            f"{backend.__name__}(), or the name of one"
+        )
+    if backend is not None and not isinstance(backend, Backend):
+        raise InputError(
+            f"backend is {shown(backend)}; allowed: None, a name such as onnxruntime, or an object "
+            "with the methods of mvsdk.Backend"
+        )
 
 
 class _AllBackends:

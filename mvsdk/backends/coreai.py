@@ -15,7 +15,14 @@ import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mvsdk._installed import installed_version, pip_install
-from mvsdk.backends._graph import GraphSession, check_border, first_line, label_of
+from mvsdk.backends._graph import (
+    GraphSession,
+    check_border,
+    check_request,
+    check_variant,
+    first_line,
+    label_of,
+)
 from mvsdk.backends.native_output import captured_native_output
 from mvsdk.errors import BackendError, BundleError
 
@@ -40,6 +47,10 @@ _MAGIC = b"ML\xefR"
 class CoreAI:
     """The Core AI runtime."""
 
+    def __repr__(self) -> str:
+        """Return how it is made."""
+        return "CoreAI()"
+
     @property
     def name(self) -> str:
         """Short name, as in error messages."""
@@ -52,6 +63,7 @@ class CoreAI:
 
     def unsupported_reason(self, variant: Variant) -> str | None:
         """Return why a variant cannot run here, or None if it can."""
+        check_variant(variant)
         if variant.format != "coreai":
             return f"Core AI runs the format coreai, not {variant.format}"
         if installed_version(_DISTRIBUTION) is None:
@@ -60,6 +72,7 @@ class CoreAI:
 
     def load(self, bundle: Bundle, variant: Variant) -> GraphSession:
         """Load one graph; see `mvsdk.backends.Backend.load`."""
+        check_request(bundle, variant)
         label = label_of(variant)
         reason = self.unsupported_reason(variant)
         if reason is not None:

@@ -13,7 +13,14 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from mvsdk._installed import installed_version, pip_install
-from mvsdk.backends._graph import GraphSession, check_border, first_line, label_of
+from mvsdk.backends._graph import (
+    GraphSession,
+    check_border,
+    check_request,
+    check_variant,
+    first_line,
+    label_of,
+)
 from mvsdk.backends.native_output import captured_native_output
 from mvsdk.errors import BackendError
 from mvsdk.manifest import WEIGHTS_SUFFIX
@@ -49,6 +56,10 @@ _HARMLESS = "[cpuinfo_utils.cpp:"
 class ExecuTorch:
     """The Python bindings of ExecuTorch."""
 
+    def __repr__(self) -> str:
+        """Return how it is made."""
+        return "ExecuTorch()"
+
     @property
     def name(self) -> str:
         """Short name, as in error messages."""
@@ -61,6 +72,7 @@ class ExecuTorch:
 
     def unsupported_reason(self, variant: Variant) -> str | None:
         """Return why a variant cannot run here, or None if it can."""
+        check_variant(variant)
         if variant.format != "executorch":
             return f"ExecuTorch runs target executorch, not {variant.target}"
         if variant.delegate == "qnn":
@@ -73,6 +85,7 @@ class ExecuTorch:
 
     def load(self, bundle: Bundle, variant: Variant) -> GraphSession:
         """Load one graph; see `mvsdk.backends.Backend.load`."""
+        check_request(bundle, variant)
         label = label_of(variant)
         reason = self.unsupported_reason(variant)
         if reason is not None:

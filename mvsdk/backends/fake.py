@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mvsdk.backends._graph import GraphSession
+from mvsdk._arguments import check_callable, check_kind, check_text
+from mvsdk.backends._graph import GraphSession, check_request, check_variant
 from mvsdk.errors import BackendError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -33,9 +35,20 @@ class Fake:
         Args:
             functions: Component name to a function from named inputs to named outputs. Both sides
                 have the types that the manifest says, as a real graph's would.
+
+        Raises:
+            InputError: If they are no functions by name.
         """
+        check_kind("functions", functions, Mapping, how="pass a dict: component to function")
+        for component, function in functions.items():
+            check_text("a component of functions", component)
+            check_callable(f"the function of {component}", function)
         self._functions = dict(functions)
         self.events: list[tuple[str, str]] = []
+
+    def __repr__(self) -> str:
+        """Return the components that it has functions for, in one line."""
+        return f"Fake({', '.join(self._functions)})"
 
     @property
     def name(self) -> str:
@@ -59,7 +72,7 @@ class Fake:
 
     def unsupported_reason(self, variant: Variant) -> str | None:
         """Return None: everything runs."""
-        del variant
+        check_variant(variant)
         return None
 
     def load(self, bundle: Bundle, variant: Variant) -> GraphSession:
@@ -68,6 +81,7 @@ class Fake:
         Raises:
             BackendError: If there is no function for the component.
         """
+        check_request(bundle, variant)
         component = _component_of(bundle, variant)
         function = self._functions.get(component)
         if function is None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mvsdk.backends._graph import first_line, label_of
+from mvsdk._arguments import check_whole_number
+from mvsdk.backends._graph import check_request, check_variant, first_line, label_of
 from mvsdk.backends._ort import import_onnxruntime, open_graph
-from mvsdk.errors import BackendError, InputError
+from mvsdk.errors import BackendError
 
 if TYPE_CHECKING:
     from mvsdk.backends._graph import GraphSession
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from mvsdk.manifest import Variant
 
 _SILENT = 4  # everything worth knowing is in the exception too; below 4 it is printed as well
+_MOST_THREADS = 1 << 16
 
 
 class OnnxRuntime:
@@ -26,11 +28,18 @@ class OnnxRuntime:
             threads: Threads inside one graph; None lets ONNX Runtime take one per core.
 
         Raises:
-            InputError: If `threads` is below 1.
+            InputError: If `threads` is no whole number, or below 1.
         """
-        if threads is not None and threads < 1:
-            raise InputError(f"threads is {threads}; allowed: 1 and above, or None for all cores")
+        if threads is not None:
+            allowed = "1 and above, or None for all cores"
+            threads = check_whole_number(
+                "threads", threads, low=1, high=_MOST_THREADS, allowed=allowed
+            )
         self._threads = threads
+
+    def __repr__(self) -> str:
+        """Return how it is made."""
+        return f"OnnxRuntime(threads={self._threads})"
 
     @property
     def name(self) -> str:
@@ -43,12 +52,14 @@ class OnnxRuntime:
 
     def unsupported_reason(self, variant: Variant) -> str | None:
         """Return why a variant cannot run here, or None if it can."""
+        check_variant(variant)
         if variant.target != "onnx":
             return f"ONNX Runtime on the CPU runs target onnx, not {variant.target}"
         return None
 
     def load(self, bundle: Bundle, variant: Variant) -> GraphSession:
         """Load one graph; see `mvsdk.backends.Backend.load`."""
+        check_request(bundle, variant)
         reason = self.unsupported_reason(variant)
         if reason is not None:
             raise BackendError(f"{label_of(variant)}: {reason}; choose another variant")

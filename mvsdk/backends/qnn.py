@@ -16,7 +16,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from mvsdk._installed import pip_install
-from mvsdk.backends._graph import first_line, label_of
+from mvsdk.backends._graph import check_request, check_variant, first_line, label_of
 from mvsdk.backends._ort import import_onnxruntime, open_graph
 from mvsdk.backends.native_output import captured_native_output
 from mvsdk.errors import BackendError
@@ -98,6 +98,10 @@ _TEXTS = {
 class Qnn:
     """The QNN provider of ONNX Runtime, HTP backend."""
 
+    def __repr__(self) -> str:
+        """Return how it is made."""
+        return "Qnn()"
+
     @property
     def name(self) -> str:
         """Short name, as in error messages."""
@@ -112,6 +116,7 @@ class Qnn:
 
     def unsupported_reason(self, variant: Variant) -> str | None:
         """Return why a variant cannot run here, or None if it can."""
+        check_variant(variant)
         if variant.target != "snapdragon":
             return f"QNN runs target snapdragon, not {variant.target}"
         if variant.chip is None:
@@ -122,6 +127,7 @@ class Qnn:
 
     def load(self, bundle: Bundle, variant: Variant) -> GraphSession:
         """Load one graph; see `mvsdk.backends.Backend.load`."""
+        check_request(bundle, variant)
         reason = self.unsupported_reason(variant)
         if reason is not None or variant.chip is None:
             raise BackendError(f"{label_of(variant)}: {reason}")

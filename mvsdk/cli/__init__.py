@@ -19,7 +19,7 @@ from typing import Any, Never
 
 import mvsdk
 from mvsdk._installed import toolchain_install
-from mvsdk.cli import animate, devices, doctor, generate, inspect
+from mvsdk.cli import animate, completion, devices, doctor, generate, inspect, slim
 from mvsdk.cli.command import Command
 from mvsdk.cli.output import abandon_stdout, say, show
 from mvsdk.errors import BackendError, InputError, MvsdkError
@@ -28,8 +28,10 @@ RUNTIME_COMMANDS: tuple[Command, ...] = (
     generate.COMMAND,
     animate.COMMAND,
     inspect.COMMAND,
+    slim.COMMAND,
     devices.COMMAND,
     doctor.COMMAND,
+    completion.COMMAND,
 )
 
 # Shown where the toolchain is not installed, which would otherwise name its own.
@@ -151,6 +153,12 @@ class _Parser(argparse.ArgumentParser):
         raise InputError(f"{message}; see {self.prog} --help")
 
 
+def all_commands() -> list[Command]:
+    """Return every verb that is there, those of the toolchain too where it is installed."""
+    added = [command for command in _toolchain_commands().values() if command.run is not _cannot]
+    return [*RUNTIME_COMMANDS, *added]
+
+
 def _find_command(verb: str) -> Command:
     known = {command.name: command for command in RUNTIME_COMMANDS}
     if verb not in known:
@@ -186,11 +194,12 @@ def _missing(name: str, reason: str) -> Command:
             f"mvsdk {name} belongs to the toolchain, and {reason}; run: {toolchain_install()}"
         )
 
-    def run(options: argparse.Namespace) -> int:
-        del options
-        return 2
+    return Command(name=name, help=_TOOLCHAIN_HELP[name], add_arguments=add_arguments, run=_cannot)
 
-    return Command(name=name, help=_TOOLCHAIN_HELP[name], add_arguments=add_arguments, run=run)
+
+def _cannot(options: argparse.Namespace) -> int:
+    del options
+    return 2
 
 
 def _help_text() -> str:

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mvsdk.cli.command import whole_number
+from mvsdk.cli.command import add_variant_arguments, say_chip_notes, whole_number
 from mvsdk.cli.output import Progress, format_seconds, say, show, show_json
 from mvsdk.errors import BundleError, InputError, OutputError
 
@@ -28,11 +28,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that say what runs: bundle, variant, steps, seed, memory."""
     add = parser.add_argument
     add("--bundle", metavar="DIR", help="default: $MVSDK_BUNDLE, else the one *.mvbundle here")
-    # One line for both: the help of a verb fits a screen.
-    add("--target", metavar="T", help="such as onnx, or iphone (--format coreml or coreai)")
-    add("--format", metavar="F", help=argparse.SUPPRESS)
-    add("--chip", metavar="C", help="variant for this chip (mvsdk devices)")
-    add("--precision", metavar="P", help="such as fp32 or w8a16; default: the first that runs")
+    add_variant_arguments(parser, default="the first that runs")
     add("--backend", metavar="B", help="what runs it (mvsdk doctor); default: by target")
     add("--steps", type=whole_number, metavar="N", help="one of the bundle's numbers of steps")
     add("--seed", type=whole_number, default=0, metavar="N", help="0 to 2**64-1; default 0")
@@ -42,9 +38,13 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 def add_file_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that say what becomes of the clip: file, rate, size, report."""
     add = parser.add_argument
-    add("-o", "--output", type=Path, metavar="FILE", help=".mp4 .webp .gif .png .npy")
+    # One line for both: the help of a verb fits a screen.
+    formats = ".mp4 .webp .gif .png .npy (--no-metadata: no prompt)"
+    add("-o", "--output", type=Path, metavar="FILE", help=formats)
+    add("--no-metadata", action="store_true", help=argparse.SUPPRESS)
     add("--fps", type=float, metavar="R", help="frames per second; default: the bundle's")
-    add("--scale", type=whole_number, metavar="N", help="enlarge every pixel to N x N")
+    sizes = "each pixel N x N; default: 1, .mp4 to 256 a side"
+    add("--scale", type=whole_number, metavar="N", help=sizes)
     add("--overwrite", action="store_true", help="replace the output file if it exists")
     add("--json", action="store_true", help="print the result as JSON")
 
@@ -72,6 +72,7 @@ def make_clip(
     _check_output(path, overwrite=options.overwrite)
     if options.scale is not None:
         check_scale(options.scale)
+    say_chip_notes(options.chip)
     with mvsdk.load(
         bundle,
         backend=options.backend,
@@ -83,7 +84,8 @@ def make_clip(
     ) as pipeline:
         pipeline.check_task(task)
         video = _make_with_progress(pipeline, make)
-        video.save(path, fps=options.fps, scale=options.scale)
+        metadata = not options.no_metadata
+        video.save(path, fps=options.fps, scale=options.scale, metadata=metadata)
         if video.timings is not None:
             fps = video.fps if options.fps is None else options.fps
             if options.json:
@@ -92,8 +94,13 @@ def make_clip(
             else:
                 show(str(path))
                 say(_summary(pipeline, video, video.timings))
+                if options.scale is None:
+                    _say_small(path, video)
     return 0
 
+
+_SHOWN_AS_THEY_ARE = frozenset({".webp", ".gif"})
+_SMALL = 128
 
 _MAKE: Mapping[Task, str] = {
     "text_to_video": "mvsdk export --target onnx",
@@ -178,6 +185,13 @@ def _summary(pipeline: Pipeline, video: Video, timings: Timings) -> str:
     )
 
 
+def _say_small(path: Path, video: Video) -> None:
+    """Tell of a clip that nobody will see much of: only .mp4 is enlarged unless told."""
+    height, width = video.frames.shape[1:3]
+    if path.suffix.lower() in _SHOWN_AS_THEY_ARE and max(height, width) <= _SMALL:
+        say(f"note: {path} has {width} x {height} pixels; --scale 4 makes it larger")
+
+
 def _facts(pipeline: Pipeline, video: Video, timings: Timings) -> dict[str, object]:
     stages = asdict(timings)
     backend = stages.pop("backend")
@@ -192,6 +206,7 @@ def _facts(pipeline: Pipeline, video: Video, timings: Timings) -> dict[str, obje
         "width": width,
         **asdict(pipeline.selection.kind),
         "backend": backend,
+        "bundle_sha256": video.bundle_sha256,
         "timings": stages,
     }
 

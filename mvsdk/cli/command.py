@@ -12,6 +12,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from mvsdk.cli.output import say
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
@@ -23,6 +25,35 @@ class Command:
     add_arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int]
     """Does the work and returns the exit status. User errors are raised as `MvsdkError`."""
+
+
+def add_variant_arguments(parser: argparse.ArgumentParser, default: str) -> None:
+    """Add the options that say which variants of a bundle are meant.
+
+    Args:
+        parser: Gets the arguments.
+        default: What help says of a choice that is not made.
+    """
+    add = parser.add_argument
+    # One line for both: the help of a verb fits a screen.
+    add("--target", metavar="T", help="such as onnx, or iphone (--format coreml or coreai)")
+    add("--format", metavar="F", help=argparse.SUPPRESS)
+    add("--chip", metavar="C", help="for this chip or phone (mvsdk devices), such as s24")
+    add("--precision", metavar="P", help=f"such as fp32 or w8a16; default: {default}")
+
+
+def say_chip_notes(chips: str | None) -> None:
+    """Tell what is to be known of chips that were named by a phone.
+
+    Args:
+        chips: Names with commas between; None says nothing.
+    """
+    from mvsdk.devices import chip_note
+
+    for name in (chips or "").split(","):
+        note = chip_note(name)
+        if note is not None:
+            say(f"note: {note}")
 
 
 def whole_number(text: str) -> int:

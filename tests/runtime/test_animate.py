@@ -249,7 +249,7 @@ def test_time_in_both_encoders_is_told(animator_onnx_bundle: Bundle) -> None:
         ({"fps": "fast"}, "fps is 'fast'; allowed: 1 to 60; pass a number"),
         ({"noise_aug_strength": -0.1}, "noise_aug_strength is -0.1; allowed: 0 to 1"),
         ({"noise_aug_strength": 1.1}, "noise_aug_strength is 1.1"),
-        ({"noise_aug_strength": None, "seed": -1}, "seed is -1; allowed: 0 to"),
+        ({"noise_aug_strength": None, "seed": -1}, "seed is -1; allowed: whole numbers, 0 to"),
         ({"num_inference_steps": 4}, "num_inference_steps is 4; this bundle has: 1;"),
     ],
     ids=str,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import pickle
 import shutil
 import tracemalloc
 from collections.abc import Callable
@@ -13,8 +15,9 @@ from typing import Any
 
 import pytest
 
+import mvsdk
 from mvsdk.bundle import Bundle, BundleWriter, sha256_file
-from mvsdk.errors import BundleError
+from mvsdk.errors import BundleError, BundleNotFoundError
 from mvsdk.manifest import Manifest, Variant
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "manifest_v2.json"
@@ -45,6 +48,36 @@ def refused(action: Callable[[], object]) -> str:
     assert message.isprintable()
     assert not message.endswith(".")
     return message
+
+
+def test_a_bundle_that_is_not_there_is_a_file_not_found_too(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("no folder")
+    wanted = {
+        tmp_path / "nothing": tmp_path / "nothing",
+        tmp_path / "file" / "below": tmp_path / "file" / "below",
+        tmp_path / "empty": tmp_path / "empty" / "manifest.json",
+    }
+    for path, filename in wanted.items():
+        for action in (Bundle.open, mvsdk.load):
+            with pytest.raises(FileNotFoundError) as caught:
+                action(path)
+            found = caught.value
+            assert isinstance(found, BundleNotFoundError)
+            assert isinstance(found, BundleError)
+            assert (found.errno, found.filename) == (errno.ENOENT, str(filename))
+            assert str(found).isprintable()
+            assert "[Errno" not in str(found)
+            again = pickle.loads(pickle.dumps(found))
+            assert (str(again), again.filename) == (str(found), str(filename))
+            assert type(again) is BundleNotFoundError
+
+
+def test_a_bundle_that_is_damaged_is_no_file_not_found(folder: Path) -> None:
+    (folder / MODEL).unlink()
+    with pytest.raises(BundleError, match="is missing; download or export") as caught:
+        Bundle.open(folder)
+    assert not isinstance(caught.value, FileNotFoundError)
 
 
 def test_bundle_opens_and_hands_out_verified_files(folder: Path) -> None:

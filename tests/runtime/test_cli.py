@@ -75,6 +75,17 @@ def test_help_of_every_verb_fits_a_screen(capsys: CapSys, verb: str) -> None:
     assert max(map(len, lines)) <= 80
 
 
+def test_help_of_an_export_names_what_it_keeps_for_another_page(capsys: CapSys) -> None:
+    pytest.importorskip("mvsdk_export")
+    assert main(["export", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert main(["export", "--help-phones"]) == 0
+    page = capsys.readouterr().out
+    options = [line.split()[0] for line in page.splitlines() if line.startswith("  --")]
+    more = f"{len(options)} more options, of iphone and executorch: {', '.join(options[:3])}, ..."
+    assert f"--help-phones {more}" in text
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
 def test_full_standard_output_is_one_line() -> None:
     with open("/dev/full", "w") as full:
@@ -281,8 +292,13 @@ def test_inspect_verify_finds_a_flipped_byte(
 def test_devices_lists_every_chip(capsys: CapSys) -> None:
     assert main(["devices"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[1:]] == [chip.slug for chip in mvsdk.CHIPSETS]
+    slugs = [chip.slug for chip in mvsdk.CHIPSETS]
+    assert [line.split()[0] for line in lines[1 : len(slugs) + 1]] == slugs
     assert max(map(len, lines)) <= 100
+    told = " ".join(" ".join(lines[len(slugs) + 1 :]).split())
+    for chip in mvsdk.CHIPSETS:
+        assert all(phone in told for phone in (*chip.phones, *chip.other_chips))
+    assert "Samsung Galaxy S24 (or Exynos 2400)" in told
     assert main(["devices", "--json"]) == 0
     chips = json.loads(capsys.readouterr().out)
     assert {"slug": "sm8650", "htp_arch": 75, "soc_model": 57}.items() <= next(

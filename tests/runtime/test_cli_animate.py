@@ -88,7 +88,7 @@ def test_rate_is_that_of_the_file(workplace: Path, bundle: Path) -> None:
         ([PHOTO, "--noise-aug", "nan"], "noise_aug_strength is nan; allowed: 0 to 1"),
         ([PHOTO, "--fps", "0.5"], "fps is 0.5; allowed: 1 to 60"),
         ([PHOTO, "--steps", "4"], "num_inference_steps is 4; this bundle has: 1"),
-        ([PHOTO, "--seed", "-1"], "seed is -1; allowed: 0 to 2**64 - 1"),
+        ([PHOTO, "--seed", "-1"], "seed is -1; allowed: whole numbers, 0 to 2**64 - 1"),
         ([PHOTO, "--scale", "0"], "scale is 0"),
         ([PHOTO, "-o", "clip.avi"], "allowed: .mp4, .webp"),
         ([PHOTO, "--precision", "int3"], "no variant with precision=int3"),

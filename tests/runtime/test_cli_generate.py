@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command_line import CapSys, refusal
+from PIL import Image
+from tiny_bundles import VariantFiles, build_bundle
 
 import mvsdk
 from mvsdk.bundle import Bundle
@@ -79,6 +81,39 @@ def test_generate_overwrites_only_when_told(capsys: CapSys, workplace: Path, bun
     assert len(np.load(workplace / "clip.npy")) == 8
 
 
+def test_a_small_animation_is_kept_as_it_is_with_a_note(
+    capsys: CapSys, workplace: Path, bundle: Path
+) -> None:
+    assert main(["generate", PROMPT, "-o", "clip.gif"]) == 0
+    note = "note: clip.gif has 64 x 64 pixels; --scale 4 makes it larger"
+    assert capsys.readouterr().err.splitlines()[-1] == note
+    for argv in (["-o", "large.webp", "--scale", "4"], ["-o", "clip.mp4"], ["-o", "clip.npy"]):
+        assert main(["generate", PROMPT, *argv]) == 0
+        assert "note:" not in capsys.readouterr().err
+    with Image.open(workplace / "large.webp") as clip:
+        assert clip.size == (256, 256)
+
+
+def test_help_says_how_large_a_file_is_by_default(capsys: CapSys) -> None:
+    assert main(["generate", "--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (scale,) = [line for line in lines if "--scale N" in line]
+    assert "default: 1, .mp4 to 256 a side" in scale
+
+
+def test_a_chip_may_be_named_by_a_phone(capsys: CapSys, workplace: Path) -> None:
+    build_bundle(
+        workplace / "phone.mvbundle",
+        [VariantFiles(target="snapdragon", precision="w8a16", chip="sm8650")],
+    )
+    line = refusal(capsys, "generate", PROMPT, "--chip", "xiaomi 15", "-o", "a.npy")
+    assert "no variant with chip=sm8750 in phone.mvbundle; it holds snapdragon/w8a16/sm8650" in line
+    assert main(["generate", PROMPT, "--chip", "s24", "-o", "a.npy"]) == 2  # no graph, but chosen
+    note, error = capsys.readouterr().err.splitlines()
+    assert note.startswith("note: Samsung Galaxy S24 has the Snapdragon 8 Gen 3 in some countries")
+    assert "no variant" not in error
+
+
 def test_generate_says_which_words_it_does_not_know(capsys: CapSys, bundle: Path) -> None:
     assert main(["generate", "a zebra running", "-o", "clip.npy"]) == 0
     assert capsys.readouterr().err.splitlines()[0] == "note: not in this model's vocabulary: zebra"
@@ -94,7 +129,7 @@ def test_generate_says_which_words_it_does_not_know(capsys: CapSys, bundle: Path
         (["a\udcff"], "control character U+DCFF"),
         ([PROMPT, "--steps", "-2"], "num_inference_steps is -2; this bundle has: 1, 2, 4"),
         ([PROMPT, "--steps", "3"], "num_inference_steps is 3; this bundle has: 1, 2, 4"),
-        ([PROMPT, "--seed", "-1"], "seed is -1; allowed: 0 to 2**64 - 1"),
+        ([PROMPT, "--seed", "-1"], "seed is -1; allowed: whole numbers, 0 to 2**64 - 1"),
         ([PROMPT, "--target", "qnm"], "no variant with target=qnm in tiny.mvbundle; it holds onnx"),
         ([PROMPT, "--chip", "sm8650"], "no variant with chip=sm8650"),
         ([PROMPT, "--precision", "int3"], "no variant with precision=int3"),

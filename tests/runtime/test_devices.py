@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from mvsdk.devices import CHIPSETS, DEFAULT_CHIPSETS, HTP_PROCESS_LIMIT_BYTES, find_chipset
+from mvsdk.devices import (
+    CHIPSETS,
+    DEFAULT_CHIPSETS,
+    HTP_PROCESS_LIMIT_BYTES,
+    chip_note,
+    find_chipset,
+)
 from mvsdk.errors import InputError
 from mvsdk.manifest import Chip
 
@@ -52,9 +58,73 @@ def test_chip_is_found_by_slug_and_marketing_name(name: str, slug: str) -> None:
     assert find_chipset(name).slug == slug
 
 
+@pytest.mark.parametrize(
+    ("name", "slug"),
+    [
+        ("s24", "sm8650"),
+        ("galaxy s24 ultra", "sm8650"),
+        ("Samsung Galaxy S24 (Family)", "sm8650"),
+        ("s24 plus", "sm8650"),
+        ("S24+", "sm8650"),
+        ("xiaomi 14", "sm8650"),
+        ("OnePlus 12", "sm8650"),
+        ("one plus 12", "sm8650"),
+        ("rog phone 8", "sm8650"),
+        ("z fold6", "sm8650"),
+        ("Galaxy Z Flip 5", "sm8550"),
+        ("Samsung Galaxy S22 Ultra 5G", "sm8450"),
+        ("OnePlus 15R", "sm8845"),
+        ("OnePlus 15", "sm8850"),
+        ("8 plus gen 1", "sm8475"),
+    ],
+)
+def test_chip_is_found_by_a_phone_that_carries_it(name: str, slug: str) -> None:
+    assert find_chipset(name).slug == slug
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [("s24", "Exynos 2400"), ("galaxy s26+", "Exynos 2600"), ("S22 Ultra", "Exynos 2200")],
+)
+def test_a_phone_with_another_chip_in_some_countries_has_a_note(name: str, other: str) -> None:
+    note = chip_note(name)
+    assert note is not None
+    assert other in note
+    assert find_chipset(name).slug in note
+    assert len(note.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["s24 ultra", "sm8650", "xiaomi 14", "8 gen 3", "nothing", ""])
+def test_other_names_have_no_note(name: str) -> None:
+    assert chip_note(name) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("iPhone 15", "an iPhone has no Snapdragon, --target iphone is for it"),
+        ("Exynos 2400", "--target executorch runs on any phone's CPU"),
+        ("pixel 9", "--target executorch runs on any phone's CPU"),
+        ("galaxy s24 ulta", "did you mean sm8650 (Samsung Galaxy S24 Ultra)?"),
+    ],
+)
+def test_phones_without_such_a_chip_say_what_to_do(name: str, hint: str) -> None:
+    with pytest.raises(InputError) as caught:
+        find_chipset(name)
+    assert hint in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["s24 fe", "oneplus 9", "iqoo 9", "galaxy", "s21"])
+def test_a_phone_that_is_not_known_is_not_taken_for_another(name: str) -> None:
+    with pytest.raises(InputError) as caught:
+        find_chipset(name)
+    assert "did you mean" not in str(caught.value)
+
+
 def test_every_spelling_means_one_chip() -> None:
     for chip in CHIPSETS:
         spellings = [chip.slug, chip.slug.upper(), *chip.names, chip.ai_hub_chipset or chip.slug]
+        spellings += [*chip.phones, *chip.other_chips]
         assert {find_chipset(name).slug for name in spellings} == {chip.slug}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import random
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mvsdk import InputError
+from mvsdk import InputError, PictureNotFoundError
 from mvsdk.image import FORMATS, MAX_FILE_BYTES, SUFFIXES, fit_image, load_image, read_image
 
 LOSSLESS = ["PNG", "WEBP", "BMP", "TIFF"]
@@ -210,6 +211,21 @@ def test_places_without_a_picture_are_named(tmp_path: Path) -> None:
     assert "name too long" in _refused("x" * 300)
     (tmp_path / "empty.png").write_bytes(b"")
     assert "'" in _refused(tmp_path / "empty.png")
+
+
+def test_a_picture_that_is_not_there_is_a_file_not_found_too(tmp_path: Path) -> None:
+    path = tmp_path / "nothing.png"
+    for source in (path, str(path)):
+        with pytest.raises(FileNotFoundError) as caught:
+            read_image(source)
+        found = caught.value
+        assert isinstance(found, PictureNotFoundError)
+        assert isinstance(found, InputError)
+        assert (found.errno, found.filename) == (errno.ENOENT, str(path))
+        assert str(found).startswith("picture '")
+    with pytest.raises(InputError) as other:
+        read_image(tmp_path)
+    assert not isinstance(other.value, FileNotFoundError)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")

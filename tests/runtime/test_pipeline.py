@@ -190,7 +190,7 @@ def test_onnx_graphs_do_the_arithmetic_that_numpy_does(onnx_bundle: Bundle) -> N
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"seed": -1}, "seed is -1; allowed: 0 to"),
+        ({"seed": -1}, "seed is -1; allowed: whole numbers, 0 to"),
         ({"seed": 2**64}, "seed is 18446744073709551616"),
         ({"seed": 1.5}, "seed is 1.5; allowed: whole numbers"),
         ({"num_inference_steps": 3}, "num_inference_steps is 3; this bundle has: 1, 2, 4"),

@@ -108,6 +108,39 @@ def test_webp_is_exact(tmp_path: Path) -> None:
     assert loop == 0
 
 
+@pytest.mark.parametrize("suffix", [".webp", ".gif", ".npy"])
+@pytest.mark.parametrize(("scale", "side"), [(None, 64), (1, 64), (4, 256)])
+def test_other_kinds_keep_the_pixels_unless_told(
+    tmp_path: Path, suffix: str, scale: int | None, side: int
+) -> None:
+    path = _video().save(tmp_path / f"clip{suffix}", scale=scale)
+    frames = np.load(path) if suffix == ".npy" else np.stack(_open_image(path)[0])
+    assert frames.shape == (8, side, side, 3)
+    times = side // 64
+    expected = _frames().repeat(times, axis=1).repeat(times, axis=2)
+    assert np.abs(frames.astype(int) - expected).max() <= (8 if suffix == ".gif" else 0)
+
+
+def test_a_sheet_is_enlarged_when_told(tmp_path: Path) -> None:
+    (sheet,), _, _ = _open_image(_video().save(tmp_path / "sheet.png", scale=4))
+    assert sheet.shape == (2 * 256, 4 * 256, 3)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_sides_that_no_file_holds_are_refused_with_the_largest_scale(
+    tmp_path: Path, suffix: str
+) -> None:
+    video = _video(np.zeros((1, 2, 600, 3), np.uint8))
+    with pytest.raises(InputError, match="scale is 64; allowed: 1 to 27 for 600 x 2 pixels"):
+        video.save(tmp_path / f"clip{suffix}", scale=64)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_long_thin_clip_is_enlarged_as_far_as_a_file_holds(tmp_path: Path) -> None:
+    path = _video(np.zeros((1, 2, 600, 3), np.uint8)).save(tmp_path / "clip.mp4")
+    assert _decode_mp4(path)[0].shape == (1, 54, 16200, 3)
+
+
 def test_gif_keeps_colours_closely_and_the_whole_time(tmp_path: Path) -> None:
     frames, durations, loop = _open_image(_video().save(tmp_path / "clip.gif"))
     assert np.abs(np.stack(frames).astype(int) - _frames()).max() <= 8
@@ -197,9 +230,14 @@ def test_an_interrupted_save_leaves_nothing(
 
 def test_unknown_suffixes_are_refused_with_the_known_ones(tmp_path: Path) -> None:
     for name in ("clip.avi", "clip"):
-        with pytest.raises(OutputError, match=r"allowed: \.mp4, \.webp, \.gif, \.png, \.npy"):
+        with pytest.raises(InputError, match=r"allowed: \.mp4, \.webp, \.gif, \.png, \.npy"):
             _video().save(tmp_path / name)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_path_with_a_null_byte_is_refused() -> None:
+    with pytest.raises(InputError, match="allowed: names without null bytes"):
+        _video().save("a\0.webp")
 
 
 def test_places_that_cannot_be_written_are_refused(tmp_path: Path) -> None:

@@ -112,10 +112,11 @@ def read_picture_folder(folder: Path | None, recipe: Recipe) -> Path | None:
 
 def add_size_arguments(parser: argparse.ArgumentParser) -> None:
     """Add --frames, --height, --width and --steps."""
-    parser.add_argument("--frames", metavar="N", type=whole_number, help="frames of a clip")
-    parser.add_argument("--height", metavar="N", type=whole_number, help="pixels; so --width N")
+    sizes = "of a clip; so --height N and --width N, in pixels"
+    parser.add_argument("--frames", metavar="N", type=whole_number, help=sizes)
     # Told in the line above: the help of a verb fits a screen.
-    parser.add_argument("--width", metavar="N", type=whole_number, help=argparse.SUPPRESS)
+    for name in ("--height", "--width"):
+        parser.add_argument(name, metavar="N", type=whole_number, help=argparse.SUPPRESS)
     parser.add_argument("--steps", metavar="N,...", help="step counts, such as 1,2,4")
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from mvsdk.bundle import SUFFIX
 from mvsdk.cache import cache_folder
-from mvsdk.cli.command import Command
+from mvsdk.cli.command import Command, say_chip_notes
 from mvsdk.cli.output import format_bytes, say, show, show_json, table
 from mvsdk.manifest import END_TO_END, Manifest, Variant, Verification
 from mvsdk_export.commands.arguments import (
@@ -45,7 +45,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", required=True, help=f"{', '.join(TARGETS)}; all: every phone")
     add_model_arguments(parser, "model folder (default: the one shipped)")
     parser.add_argument(
-        "--chip", metavar="CHIP,...", help="chips of `mvsdk devices`, or all (default: all)"
+        "--chip", metavar="CHIP,...", help="chips or phones (mvsdk devices), or all (default)"
     )
     parser.add_argument(
         "--precision",
@@ -75,6 +75,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     request = _read_request(options)
+    say_chip_notes(options.chip)
     resources = read_resources(options.resources, request.out)
     if options.dry_run:
         from mvsdk_export.export import check_request

@@ -105,6 +105,9 @@ Options of the targets iphone and executorch:
 """
 
 
+_OPTIONS = re.findall(r"^  (--[a-z-]+)", _HELP, re.MULTILINE)
+
+
 class _PhonesHelp(argparse.Action):
     def __init__(self, option_strings: Sequence[str], dest: str, **options: Any) -> None:
         super().__init__(option_strings, dest, nargs=0, **options)
@@ -117,7 +120,8 @@ class _PhonesHelp(argparse.Action):
 def add_phone_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that only some targets have; their help is a page of its own."""
     add = parser.add_argument
-    add("--help-phones", action=_PhonesHelp, help="options of iphone and executorch")
+    more = f"{len(_OPTIONS)} more options, of iphone and executorch: "
+    add("--help-phones", action=_PhonesHelp, help=f"{more}{', '.join(_OPTIONS[:3])}, ...")
     for name in ("--format", "--deployment-target", "--compute-units", "--attention"):
         add(name, help=argparse.SUPPRESS)
     for name in ("--resources", "--delegate"):

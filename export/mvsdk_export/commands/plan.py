@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mvsdk.cli.command import Command
+from mvsdk.cli.command import Command, say_chip_notes
 from mvsdk.cli.output import format_bytes, say, show, show_json, table
 from mvsdk.devices import find_chipset
 from mvsdk.errors import InputError
@@ -95,7 +95,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "--precision", metavar="P,...", help=f"of {', '.join(COUNTED_PRECISIONS)} (default: all)"
     )
     parser.add_argument(
-        "--chip", metavar="CHIP,...", help="chips, or all (default: those that are tested)"
+        "--chip", metavar="CHIP,...", help="chips or phones, or all (default: the tested ones)"
     )
     parser.add_argument(
         "--table",
@@ -109,6 +109,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.table:
         return _run_table(options)
     request = _read_request(options)
+    say_chip_notes(options.chip)
     chips = [find_chipset(name) for name in request.chips]
     findings = preflight_request(
         request.recipe,

@@ -1,0 +1,70 @@
+"""`mvsdk slim`: a bundle for one phone, cut from a bundle for many."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mvsdk.cli.command import Command, add_variant_arguments, say_chip_notes
+from mvsdk.cli.output import format_bytes, show, show_json
+
+if TYPE_CHECKING:
+    from mvsdk.bundle import Bundle
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("bundle", metavar="BUNDLE", type=Path, help="a *.mvbundle folder, which stays as it is")
+    add_variant_arguments(parser, default="all that are left")
+    add("--out", metavar="DIR", type=Path, required=True, help="bundle to write")
+    add("--overwrite", action="store_true", help="replace a bundle at --out")
+    add("--json", action="store_true", help="print the result as JSON")
+
+
+def _run(options: argparse.Namespace) -> int:
+    from mvsdk.bundle import Bundle
+    from mvsdk.slimming import slim_bundle
+
+    say_chip_notes(options.chip)
+    before = _bytes(Bundle.open(options.bundle))
+    slim = slim_bundle(
+        options.bundle,
+        options.out,
+        target=options.target,
+        chip=options.chip,
+        precision=options.precision,
+        format=options.format,
+        overwrite=options.overwrite,
+    )
+    after = _bytes(slim)
+    parts = slim.manifest.components.values()
+    kinds = list(dict.fromkeys(str(item.kind) for part in parts for item in part.variants))
+    if options.json:
+        show_json(
+            {
+                "bundle": str(slim.path),
+                "variants": kinds,
+                "bytes_before": before,
+                "bytes": after,
+            }
+        )
+    else:
+        show(
+            f"{options.out}: {format_bytes(after)} of {format_bytes(before)}, holds "
+            f"{', '.join(kinds)}"
+        )
+    return 0
+
+
+COMMAND = Command(
+    name="slim",
+    help="cut a bundle for one phone from a bundle for many",
+    add_arguments=_add_arguments,
+    run=_run,
+)
+
+
+def _bytes(bundle: Bundle) -> int:
+    """Return the size of all files that a bundle lists."""
+    return sum(ref.bytes for ref in bundle.manifest.files())
