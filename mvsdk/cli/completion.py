@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mvsdk._installed import pip_install
 from mvsdk.cli.command import Command
 from mvsdk.cli.output import show
 from mvsdk.errors import BackendError
@@ -38,11 +39,12 @@ def _run(options: argparse.Namespace) -> int:
         shtab = importlib.import_module("shtab")
     except ImportError as exc:
         raise BackendError(
-            f"mvsdk completion needs the package shtab ({exc}); run: pip install shtab"
+            f"mvsdk completion needs the package shtab ({exc}); run: {pip_install('shtab')}"
         ) from exc
     if options.shell not in shtab.SUPPORTED_SHELLS:
         raise BackendError(
-            f"shtab {shtab.__version__} knows no {options.shell}; run: pip install --upgrade shtab"
+            f"shtab {shtab.__version__} knows no {options.shell}; "
+            f"run: {pip_install('--upgrade', 'shtab')}"
         )
     show(shtab.complete(completed_parser(all_commands(), shtab), shell=options.shell).rstrip())
     return 0
