@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from command_line import CapSys, refusal
 
+from mvsdk._installed import pip_install
 from mvsdk.cli import RUNTIME_COMMANDS, all_commands, main
 
 TOOLCHAIN = ("export", "verify", "plan", "compress", "train")
@@ -95,7 +96,7 @@ def test_a_missing_shtab_is_named(capsys: CapSys, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "shtab", None)
     line = refusal(capsys, "completion", "bash")
     assert "mvsdk completion needs the package shtab" in line
-    assert line.endswith("run: pip install shtab")
+    assert line.endswith(f"run: {pip_install('shtab')}")
 
 
 def test_an_unknown_shell_is_refused(capsys: CapSys) -> None:
