@@ -44,7 +44,7 @@ class Chipset:
     """Phones that carry it wherever they are sold: examples, not a list of all."""
     tested: bool
     """True: an export target, compiled and run on Qualcomm's emulator by the tests."""
-    other_chips: Mapping[str, str] = field(default_factory=dict[str, str])
+    other_chips: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
     """Phones that carry it in some countries -> what they carry in the others."""
     ai_hub_chipset: str | None = None
     """AI Hub's slug. None: AI Hub has no slug for it that we know."""

@@ -75,6 +75,30 @@ def test_json_adds_up(run: Run, configs_only: Path) -> None:
     assert [item["what"] for item in plan["limits"] if item["severity"] == "warning"] == ["steps"]
 
 
+def test_a_chip_may_be_named_by_a_phone(run: Run, configs_only: Path) -> None:
+    size = ("--checkpoint", configs_only, "--height", "32", "--width", "32", "--json")
+    status, out, err = run(*size, "--chip", "s24,xiaomi 15")
+    told = json.dumps(json.loads(out)["limits"])
+    assert status == 0
+    assert "sm8650" in told
+    assert "sm8750" in told
+    assert "sm8550" not in told
+    assert err.startswith("note: Samsung Galaxy S24 has the Snapdragon 8 Gen 3 in some countries")
+    assert len(err.splitlines()) == 1
+    status, _, err = run(*size, "--chip", "iphone 15")
+    assert status == 2
+    assert "an iPhone has no Snapdragon, --target iphone is for it" in err
+
+
+def test_an_export_takes_the_names_of_phones(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("onnxruntime_qnn", reason="needs Qualcomm's compiler")
+    argv = ["export", "--target", "snapdragon", "--chip", "s24 ultra,xiaomi 15", "--dry-run"]
+    assert cli.main([*argv, "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert [plan["chip"] for plan in json.loads(out)["variants"]] == ["sm8650", "sm8750"]
+    assert err == ""
+
+
 def test_decoder_in_parts_runs_more_often_and_takes_less(run: Run, configs_only: Path) -> None:
     size = ("--height", "32", "--width", "32", "--steps", "1", "--json")
     whole, parts = (

@@ -149,6 +149,10 @@ def test_unknown_chip_is_refused_in_one_line_that_names_the_known(name: str) -> 
     assert "mvsdk devices" in message
 
 
+def test_chips_can_be_put_into_a_set() -> None:
+    assert len({*CHIPSETS, find_chipset("s24"), find_chipset("sm8650")}) == len(CHIPSETS)
+
+
 def test_chip_predicate_is_what_a_manifest_holds() -> None:
     assert find_chipset("sm8750").chip == Chip(slug="sm8750", htp_arch=79, soc_model=69)
 
