@@ -86,8 +86,7 @@ class RuntimeProcess:
         except OSError as exc:
             reason = (exc.strerror or str(exc) or type(exc).__name__).lower()
             raise BackendError(
-                f"no process can be started to run graphs in: {reason}; free what is short, or "
-                "load with isolated=False"
+                f"no process can be started to run graphs in: {reason}; free what is short"
             ) from exc
         assert self._child.stdin is not None
         assert self._child.stdout is not None

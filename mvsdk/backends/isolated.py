@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from mvsdk.bundle import Bundle
     from mvsdk.manifest import Variant
 
-__all__ = ["FRAGILE", "Isolated", "IsolatedSession", "Isolation", "isolate"]
-
 logger = logging.getLogger(__name__)
 
 FRAGILE = frozenset({"qnn", "executorch", "coreai"})
