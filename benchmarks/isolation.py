@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -44,6 +45,8 @@ class Record:
     """Of a clip after it."""
     further_p90_ms: float
     further_min_ms: float
+    cpu_median_s: float
+    """Processor time of a whole run, both processes, user and system."""
     versions: dict[str, str]
     machine: str
     date: str
@@ -96,7 +99,7 @@ def _take_turn(bundle: Path, options: argparse.Namespace) -> dict[str, list[floa
             now = time.perf_counter()
             times.append(1000 * (now - start))
             start = now
-    return {"first_ms": times[:1], "further_ms": times[1:]}
+    return {"first_ms": times[:1], "further_ms": times[1:], "cpu_s": [sum(os.times()[:4])]}
 
 
 def _record(bundle: Path, kind: str, side: str, turns: list[dict[str, list[float]]]) -> Record:
@@ -115,6 +118,7 @@ def _record(bundle: Path, kind: str, side: str, turns: list[dict[str, list[float
         further_median_ms=round(statistics.median(further), 2),
         further_p90_ms=round(statistics.quantiles(further, n=10)[-1], 2),
         further_min_ms=round(min(further), 2),
+        cpu_median_s=round(statistics.median(turn["cpu_s"][0] for turn in turns), 2),
         versions=tool_versions(),
         machine=f"{platform.system()} {platform.machine()}",
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
@@ -128,7 +132,8 @@ def _show(records: dict[str, Record]) -> None:
         print(
             f"  {record.side:16s} first clip median {record.first_median_ms:8.1f} ms, "
             f"min {record.first_min_ms:8.1f} ms; further median {record.further_median_ms:8.2f} "
-            f"ms, p90 {record.further_p90_ms:8.2f} ms, min {record.further_min_ms:8.2f} ms"
+            f"ms, p90 {record.further_p90_ms:8.2f} ms, min {record.further_min_ms:8.2f} ms; "
+            f"processor {record.cpu_median_s:.2f} s"
         )
     first = isolated.first_median_ms - here.first_median_ms
     further = isolated.further_median_ms - here.further_median_ms

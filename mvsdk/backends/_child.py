@@ -147,7 +147,7 @@ class _Graphs:
         try:
             match header["do"]:
                 case "load":
-                    return {"session": self._load(header, arrays["manifest"].tobytes())}, {}
+                    return self._load(header, arrays["manifest"].tobytes()), {}
                 case "run":
                     return self._run(header["session"], arrays)
                 case _:
@@ -160,7 +160,7 @@ class _Graphs:
             text = f"{header['label']}: {type(exc).__name__}: {exc}"
             return {"error": BackendError.__name__, "text": text[:_MAX_TEXT]}, {}
 
-    def _load(self, header: Header, manifest: bytes) -> int:
+    def _load(self, header: Header, manifest: bytes) -> Header:
         if self._backend is None:
             self._backend = make_backend(header["backend"], header["options"])
         bundle = self._open(header["bundle"], manifest)
@@ -168,7 +168,7 @@ class _Graphs:
         session = self._backend.load(bundle, bundle.manifest.components[name].variants[number])
         self._made += 1
         self._sessions[self._made] = session
-        return self._made
+        return {"session": self._made, "describe": self._backend.describe()}
 
     def _open(self, path: str, manifest: bytes) -> Bundle:
         """Open the bundle that the parent has opened, once: it remembers hashes that were right."""

@@ -37,7 +37,7 @@ FRAGILE = frozenset({"qnn", "executorch", "coreai"})
 """Backends whose runtimes end the process, or never come back, on some damaged graphs."""
 _MAX_LIMIT_S = 30 * 86400
 _CLOSE_LIMIT_S = 30.0
-_MAX_TEXT = 4096
+_MAX_TEXT, _MAX_LINE = 4096, 200
 _ADVICE = "the file is damaged, or the runtime has a fault; download or export the bundle again"
 
 
@@ -92,6 +92,7 @@ class Isolated:
         self._backend = backend
         self._isolation = isolation
         self._process: RuntimeProcess | None = None
+        self._description = ""
 
     @property
     def name(self) -> str:
@@ -99,8 +100,11 @@ class Isolated:
         return self._backend.name
 
     def describe(self) -> str:
-        """Return one line for people, that of the backend that runs the graphs."""
-        return self._backend.describe()
+        """Return one line for people, that of the backend that runs the graphs.
+
+        As its process says it, if one has loaded a graph: so its libraries are loaded only there.
+        """
+        return self._description or self._backend.describe()
 
     def unsupported_reason(self, variant: Variant) -> str | None:
         """Return why a variant cannot run here, or None if it can."""
@@ -132,6 +136,7 @@ class Isolated:
         if type(session) is not int:
             process.close()
             raise BackendError(f"{label}: {self.name} answered nonsense; {_ADVICE}")
+        self._description = _printable(reply.get("describe", ""), _MAX_LINE)
         return IsolatedSession(graph, session, variant, self._isolation)
 
     def close(self) -> None:
@@ -262,10 +267,14 @@ def _state(backend: object) -> object:
 def _error_of(reply: Header) -> MvsdkError:
     """Return the error that a reply is, of the same class and text as it was there."""
     kind: object = getattr(mvsdk.errors, str(reply["error"]), None)
-    text = "".join(x if x.isprintable() else " " for x in str(reply.get("text"))[:_MAX_TEXT])
+    text = _printable(reply.get("text"), _MAX_TEXT)
     if isinstance(kind, type) and issubclass(kind, MvsdkError):
         return kind(text)
     return BackendError(text)
+
+
+def _printable(text: object, most: int) -> str:
+    return "".join(x if x.isprintable() else " " for x in str(text)[:most])
 
 
 def _explain(lost: ProcessLost, deed: Literal["load", "run"]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
 import sys
 import tempfile
 import threading
@@ -89,6 +90,19 @@ def test_low_memory_holds_one_graph_at_a_time_in_one_process(tmp_path: Path) -> 
             assert closed == ["text_encoder", *(["unet"] if step.video else [])]
         assert (tmp_path / "closed.txt").read_text().split()[-1] == "vae_decoder"
         assert len({*numbers, _process(pipeline)}) == 1
+
+
+def test_libraries_of_a_runtime_are_loaded_only_in_its_process(onnx_bundle: Bundle) -> None:
+    script = (
+        "import sys, mvsdk\n"
+        "with mvsdk.load(sys.argv[1], isolated=True) as pipeline:\n"
+        f"    print(pipeline.generate({PROMPT!r}).timings.backend)\n"
+        "assert 'onnxruntime' not in sys.modules"
+    )
+    command = [sys.executable, "-c", script, str(onnx_bundle.path)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("ONNX Runtime 1.")
 
 
 def test_options_of_onnx_runtime_travel(onnx_bundle: Bundle) -> None:
