@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mvsdk.backends.coreai import CoreAI
     from mvsdk.backends.executorch import ExecuTorch
     from mvsdk.backends.fake import Fake
+    from mvsdk.backends.isolated import Isolation
     from mvsdk.backends.onnxruntime import OnnxRuntime
     from mvsdk.backends.qnn import Qnn
     from mvsdk.bundle import Bundle, BundleWriter
@@ -74,6 +75,7 @@ __all__ = [  # noqa: RUF022 - grouped by use
     "ExecuTorch",
     "CoreAI",
     "Fake",
+    "Isolation",
     # phones
     "CHIPSETS",
     "Chipset",
@@ -111,6 +113,7 @@ _HOMES = {
     "ExecuTorch": "mvsdk.backends.executorch",
     "CoreAI": "mvsdk.backends.coreai",
     "Fake": "mvsdk.backends.fake",
+    "Isolation": "mvsdk.backends.isolated",
     "CHIPSETS": "mvsdk.devices",
     "Chipset": "mvsdk.devices",
     "find_chipset": "mvsdk.devices",

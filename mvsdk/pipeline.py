@@ -21,6 +21,7 @@ import numpy as np
 from mvsdk._arguments import check_callable, check_choice, check_kind, shown
 from mvsdk._clip import Clip, RunSampler, encode_picture
 from mvsdk.backends import Selection, find_backend, select
+from mvsdk.backends.isolated import Isolated, IsolatedSession, Isolation, isolate
 from mvsdk.bundle import Bundle
 from mvsdk.conditioning import ADDED_TIME_IDS, MicroConditioning
 from mvsdk.errors import BackendError, BundleError, InputError
@@ -58,6 +59,7 @@ def load(
     precision: str | None = None,
     format: str | None = None,
     memory: Memory = "fast",
+    isolated: bool | Isolation = False,
 ) -> Pipeline:
     """Open a bundle and choose what runs it; graphs are loaded when they are first needed.
 
@@ -73,21 +75,33 @@ def load(
         format: Such as "coreml" or "coreai" on iphone, the delegate on executorch; None takes any.
         memory: "fast" keeps graphs loaded for the next clip. "low" lets each go before the next is
             loaded: the peak is that of the largest, and every clip pays for loading again.
+        isolated: True runs the graphs in a process of their own, with time limits: a damaged graph
+            that would end this process, or never come back, is a `BackendError` then. `Isolation`
+            sets the limits. See docs/isolation.md for what it costs.
 
     Raises:
         BundleNotFoundError: If there is no bundle; this is a FileNotFoundError too.
         BundleError: If the bundle is damaged or unsafe.
         InputError: If the bundle holds no such variant, `memory` or the backend's name is unknown,
-            nothing here knows the bundle's task, or an argument is of a wrong type.
+            nothing here knows the bundle's task, `isolated` is not for this backend, or an argument
+            is of a wrong type.
         BackendError: If nothing here can run the variants that are left.
     """
     check_choice("memory", memory, MEMORIES)
+    if not isinstance(isolated, bool | Isolation):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InputError(
+            f"isolated is {shown(isolated)}; allowed: True, False, mvsdk.Isolation(...)"
+        )
+    by_name = backend is None or isinstance(backend, str)
     bundle = Bundle.open(path)
     if isinstance(backend, str):
         backend = find_backend(backend)
     choice = select(
         bundle, backend=backend, target=target, chip=chip, precision=precision, format=format
     )
+    if isolated is not False:
+        limits = Isolation() if isolated is True else isolated
+        choice = isolate(choice, limits, found_by_name=by_name)
     return Pipeline(bundle, choice, memory=memory)
 
 
@@ -138,6 +152,11 @@ class Pipeline:
 
     def close(self) -> None:
         """Let all graphs go; the pipeline stays usable and loads them again when asked to."""
+        self._let_graphs_go()
+        if isinstance(self.selection.backend, Isolated):
+            self.selection.backend.close()
+
+    def _let_graphs_go(self) -> None:
         while self._sessions:
             _, session = self._sessions.popitem()
             session.close()
@@ -354,7 +373,7 @@ class Pipeline:
             yield from clip.make(work)
         finally:
             if self.memory == "low":
-                self.close()
+                self._let_graphs_go()
 
     def session(self, component: str) -> Session:
         """Return the loaded graph of a component; load it, and let others go in low memory.
@@ -366,9 +385,9 @@ class Pipeline:
         """
         check_choice("component", component, self.selection.variants)
         session = self._sessions.get(component)
-        if session is None:
+        if session is None or (isinstance(session, IsolatedSession) and session.is_lost):
             if self.memory == "low":
-                self.close()
+                self._let_graphs_go()
             variant = self.selection.variants[component]
             session = self.selection.backend.load(self.bundle, variant)
             self._sessions[component] = session

@@ -221,3 +221,12 @@ def decode(spec: TensorSpec, value: NDArray[Any]) -> NDArray[Any]:
     if spec.scale is None:
         return value
     return (value.astype(np.float32) - np.float32(spec.zero_point or 0)) * np.float32(spec.scale)
+
+
+def decoded_dtype(spec: TensorSpec) -> np.dtype[Any]:
+    """Return the type in which a session gives an output; see `mvsdk.backends.Session.run`."""
+    if spec.name == _FRAMES:
+        return np.dtype(np.uint8)
+    if spec.dtype in _FLOATS or spec.scale is not None:
+        return np.dtype(np.float32)
+    return np.dtype(spec.dtype)

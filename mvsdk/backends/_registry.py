@@ -65,6 +65,25 @@ def default_backends() -> tuple[Backend, ...]:
     return (*built_in_backends(), *further_backends().loaded.values())
 
 
+def options_of(backend: Backend) -> dict[str, int | None]:
+    """Return what a backend of this package was made with, as `make_backend` takes it."""
+    from mvsdk.backends.onnxruntime import OnnxRuntime
+
+    return {"threads": backend.threads} if type(backend) is OnnxRuntime else {}
+
+
+def make_backend(name: str, options: Mapping[str, int | None]) -> Backend:
+    """Make the backend of that name, with the options that `options_of` gives.
+
+    Raises:
+        InputError: If there is none.
+        BackendError: If another package's is broken.
+    """
+    from mvsdk.backends.onnxruntime import OnnxRuntime
+
+    return OnnxRuntime(**options) if name == "onnxruntime" else find_backend(name)
+
+
 def find_backend(name: str) -> Backend:
     """Return the backend of that name.
 

@@ -46,6 +46,11 @@ class OnnxRuntime:
         """Short name, as in error messages."""
         return "onnxruntime"
 
+    @property
+    def threads(self) -> int | None:
+        """Threads inside one graph; None for one per core."""
+        return self._threads
+
     def describe(self) -> str:
         """Return one line for people: version, and that the CPU of this machine runs the graphs."""
         return f"ONNX Runtime {import_onnxruntime().__version__} on this machine's CPU"

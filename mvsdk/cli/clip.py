@@ -10,11 +10,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mvsdk.cli.command import add_variant_arguments, say_chip_notes, whole_number
+from mvsdk.cli.command import add_variant_arguments, say_chip_notes, seconds, whole_number
 from mvsdk.cli.output import Progress, format_seconds, say, show, show_json
 from mvsdk.errors import BundleError, InputError, OutputError
 
 if TYPE_CHECKING:
+    from mvsdk.backends.isolated import Isolation
     from mvsdk.generation import Step, Timings
     from mvsdk.manifest import Task
     from mvsdk.pipeline import Pipeline
@@ -29,7 +30,9 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--bundle", metavar="DIR", help="default: $MVSDK_BUNDLE, else the one *.mvbundle here")
     add_variant_arguments(parser, default="the first that runs")
-    add("--backend", metavar="B", help="what runs it (mvsdk doctor); default: by target")
+    # One line for both: the help of a verb fits a screen.
+    add("--backend", metavar="B", help="what runs it (mvsdk doctor); --time-limit S per graph")
+    add("--time-limit", type=seconds, metavar="S", help=argparse.SUPPRESS)
     add("--steps", type=whole_number, metavar="N", help="one of the bundle's numbers of steps")
     add("--seed", type=whole_number, default=0, metavar="N", help="0 to 2**64-1; default 0")
     add("--memory", choices=("fast", "low"), default="fast", help="low: one graph at a time")
@@ -81,6 +84,7 @@ def make_clip(
         precision=options.precision,
         format=options.format,
         memory=options.memory,
+        isolated=_isolation(options.time_limit),
     ) as pipeline:
         pipeline.check_task(task)
         video = _make_with_progress(pipeline, make)
@@ -150,6 +154,19 @@ def _task(path: Path) -> Task | None:
         return Bundle.open(path).manifest.task
     except BundleError:
         return None
+
+
+def _isolation(limit_s: float | None) -> Isolation:
+    """Return what a limit asks for: without one, backends that damaged graphs can end are isolated.
+
+    Args:
+        limit_s: How long a graph may load, and how long it may run each time; seconds.
+    """
+    from mvsdk.backends.isolated import Isolation
+
+    if limit_s is None:
+        return Isolation(which="fragile")
+    return Isolation(load_timeout_s=limit_s, run_timeout_s=limit_s)
 
 
 def _make_with_progress(pipeline: Pipeline, make: Make) -> Video:

@@ -65,3 +65,15 @@ def whole_number(text: str) -> int:
     if not re.fullmatch(r"-?[0-9]{1,20}", text.strip()):
         raise argparse.ArgumentTypeError(f"{text[:24]!a} is not a whole number")
     return int(text)
+
+
+def seconds(text: str) -> float:
+    """Read a number of seconds, the type of an argument; its bounds are checked where it is used.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is none.
+    """
+    try:
+        return float(text)
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(f"{text[:24]!a} is no number of seconds") from exc
