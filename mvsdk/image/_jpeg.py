@@ -70,8 +70,8 @@ def read_jpeg(data: bytes) -> Essence:
             break
     else:
         raise DamageError(f"more than {MAX_SEGMENTS} segments")
-    most = min(MAX_SCANS, MAX_SCANNED_PIXELS // max(1, width * height))
-    if scans > max(1, most):
+    most = max(1, min(MAX_SCANS, MAX_SCANNED_PIXELS // max(1, width * height)))
+    if scans > most:
         raise Refusal(
             f"is a JPEG of {width} x {height} pixels in {scans} scans; allowed: at most {most}; "
             "save it again"
