@@ -9,6 +9,10 @@ Of an animation the first frame is taken; the orientation is applied and transpa
 white. Colours become 8-bit RGB, which is taken for sRGB: those of a picture with a profile of
 Display P3 or Adobe RGB (1998) are converted, and so are inks (CMYK), by the plain formula that
 knows no paper. No other profile is applied, nor gAMA and cHRM of PNG: values are kept as they are.
+
+Reading the largest picture for a clip takes, beside its file, about 0.3 GiB of memory (measured,
+with Pillow 13), up to 0.65 GiB for a progressive JPEG and 1.1 GiB for WebP, whose decoders hold
+more; `read_image` takes 0.2 GiB more for the array that it returns.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import stat
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -48,6 +53,12 @@ MAX_PIXELS = 1 << 26
 """Pixels of the largest picture, 8192 x 8192."""
 MAX_SIDE = 65535
 
+_LIBTIFF = re.compile(
+    rb"^(?:tempfile\.tif|MissingRequired|EstimateStripByteCounts|CheckDirCount|ChopUp\w*|fpAcc"
+    rb"|\w*(?:TIFF|JPEG|Fax|LZW|ZIP|ZSTD|LZMA|WebP|PackBits|Thunder|NeXT|LogLuv|LogL16|PixarLog"
+    rb"|DumpMode|Predictor|Acc)\w*): "
+)
+"""Lines that the library prints, past Pillow, of a damaged file: where it is, and what it is."""
 _KNOWN = "PNG, JPEG, WebP, GIF, BMP or TIFF"
 _PIXELS = f"allowed: at most {MAX_PIXELS} in all, and {MAX_SIDE} a side"
 
@@ -95,7 +106,8 @@ def fit_image(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.u
 
     Nothing is stretched: of a picture that is too wide both sides go, of one that is too high top
     and bottom. Resizing is Lanczos with three lobes, widened when it makes smaller, so that fine
-    patterns fade and do not flicker.
+    patterns fade and do not flicker. Beyond 4096 x 4096 pixels columns are resized first, a band of
+    rows at a time, which may round otherwise.
 
     Args:
         image: RGB, uint8, (H, W, 3).
@@ -222,7 +234,7 @@ def _load_quietly(image: Image) -> None:
     """Decode a TIFF file, whose library prints what it finds."""
     from mvsdk.backends.native_output import captured_native_output
 
-    with captured_native_output():
+    with captured_native_output(_LIBTIFF):
         image.load()
 
 

@@ -73,7 +73,7 @@ def _find_png_space(said: dict[bytes, memoryview]) -> Space | None:
     if packed[:1] != b"\0":  # another method than that of zlib
         return None
     try:
-        profile = zlib.decompressobj().decompress(packed[1:], MAX_PROFILE_BYTES)
+        profile = zlib.decompressobj().decompress(packed[1:], MAX_PROFILE_BYTES + 1)
     except zlib.error:
         return None
     return find_space(profile)

@@ -31,10 +31,12 @@ TIFF_MARKS = {
 _WIDTH, _HEIGHT, _COMPRESSION = 256, 257, 259
 _STRIPS, _SAMPLES, _ROWS_PER_STRIP, _PLANES = 273, 277, 278, 284
 _TILE_WIDTH, _TILE_HEIGHT, _TILES = 322, 323, 324
+_INTERCHANGED = 513
+"""Where a whole JPEG file is, in files of long ago."""
 _XMP, _PROFILE = 700, 34675
 _ONCE = frozenset(
     {_WIDTH, _HEIGHT, _COMPRESSION, 262, 266, _SAMPLES, _ROWS_PER_STRIP, _PLANES, 292, 293, 317}
-    | {_TILE_WIDTH, _TILE_HEIGHT, 332, 512, 513, 514, 515, 531}
+    | {_TILE_WIDTH, _TILE_HEIGHT, 332, 512, _INTERCHANGED, 514, 515, 531}
 )
 """Tags with one value."""
 _NEEDED = frozenset(
@@ -160,6 +162,8 @@ def _check_layout(directory: _Directory, width: int, height: int) -> None:
         if not 0 < columns * rows <= MAX_TILE_PIXELS:
             raise DamageError(f"it has tiles of {columns} x {rows} pixels")
         shapes[_TILES] = columns, rows
+    if not {_STRIPS, _TILES, _INTERCHANGED} & directory.entries.keys():
+        raise DamageError("it says not where its pixels are")
     for tag, (columns, rows) in shapes.items():
         parts = directory.entries.get(tag)
         most = planes * -(-width // columns) * -(-height // rows)

@@ -19,6 +19,8 @@ from mvsdk.image._colours import Space, convert_to_srgb
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+WHOLE_PIXELS = 1 << 24
+"""Pixels of the largest picture that is resized as a whole, 4096 x 4096."""
 BAND_PIXELS = 1 << 20
 _GREY_16 = 2**16 - 1
 _COLOURED = frozenset({"RGB", "RGBA", "RGBX", "P", "PA", "YCbCr"})
@@ -95,10 +97,11 @@ def stack_rows(rows: Rows, shape: tuple[int, int]) -> NDArray[np.uint8]:
 
 
 def fit_rows(rows: Rows, shape: tuple[int, int], height: int, width: int) -> NDArray[np.uint8]:
-    """Do what `mvsdk.image.fit_image` does, a band at a time.
+    """Do what `mvsdk.image.fit_image` does, and a band at a time if the picture is huge.
 
-    Pillow resizes columns first, then rows, with 8 bits between: bands of rows may be resized to
-    the width one by one, and the bytes are those of the picture resized as a whole.
+    Resizing is of columns, then rows (or the other way, as Pillow sees fit), with 8 bits between.
+    Bands are resized to the width one by one, the rows of all of them at the end: what differs from
+    the picture resized as a whole is rounding, and that only where Pillow would begin with rows.
     """
     from PIL import Image
 
@@ -106,17 +109,22 @@ def fit_rows(rows: Rows, shape: tuple[int, int], height: int, width: int) -> NDA
     kept_rows = min(count, columns * height / width)
     kept_columns = min(columns, count * width / height)
     top, left = (count - kept_rows) / 2, (columns - kept_columns) / 2
+    resample = Image.Resampling.LANCZOS
+    if count * columns <= WHOLE_PIXELS:
+        box = (left, top, left + kept_columns, top + kept_rows)
+        picture = Image.fromarray(stack_rows(rows, shape))
+        return np.array(picture.resize((width, height), resample, box))
     reach = 3 * max(1.0, kept_rows / height) + 1  # of Lanczos with three lobes, past what is kept
     first = max(0, math.floor(top - reach))
     last = min(count, math.ceil(top + kept_rows + reach))
-    # Rows that are not kept stay as they are found in memory: they are not read.
+    # Rows out of reach stay as they are found in memory: they are not read.
     narrow = Image.new("RGB", (width, count), None)
     for start, stop in bands(first, last, columns):
         band = Image.fromarray(rows(start, stop))
         box = (left, 0, left + kept_columns, stop - start)
-        narrow.paste(band.resize((width, stop - start), Image.Resampling.LANCZOS, box), (0, start))
+        narrow.paste(band.resize((width, stop - start), resample, box), (0, start))
     box = (0, top, width, top + kept_rows)
-    return np.array(narrow.resize((width, height), Image.Resampling.LANCZOS, box))
+    return np.array(narrow.resize((width, height), resample, box))
 
 
 def _convert_to_rgb(name: str, image: Image) -> Image:

@@ -30,8 +30,10 @@ from mvsdk.image import read_image
 MIB = 1 << 20
 BOMB = zlib.compress(bytes(8 * MIB))
 FLOAT_TAG = (0x011A, 11, 1, struct.pack("<f", 72.5))
+COMPRESSION = (0x0103, 11, 1, struct.pack("<f", 1.5))
 ODD_EXIF = {
     "a float": exif(FLOAT_TAG, (0x0112, 3, 1, b"\1\0\0\0")),
+    "a float for a whole number": exif(COMPRESSION, (0x0112, 3, 1, b"\1\0\0\0")),
     "a float for the orientation": exif((0x0112, 11, 1, struct.pack("<f", 6.0))),
     "a text for the orientation": exif((0x0112, 2, 4, b"6\0\0\0")),
     "many orientations": exif((0x0112, 3, 2, struct.pack("<HH", 6, 6))),
@@ -233,6 +235,7 @@ def test_the_orientation_is_found_among_odd_tags(tmp_path: Path) -> None:
         (0x0110, 99, 1, bytes(4)),
         orientation(3),
         FLOAT_TAG,
+        COMPRESSION,
     ]
     body = exif(*odd)
     assert _turned(dress_jpeg(CLEAN["JPEG"], segment(0xE1, b"Exif\0\0" + body)), "JPEG", tmp_path)
