@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvsdk.errors import InputError
-from mvsdk.image import SUFFIXES, fit_image, read_image
+from mvsdk.image import SUFFIXES, fit_image, load_image, read_image
 from mvsdk.tokenizer import WordPiece
 from mvsdk_export.checkpoints import ModelFolder
 from mvsdk_export.reference import Case, Reference
@@ -48,6 +48,7 @@ def find_pictures(folder: Path) -> PictureFiles:
     """List the pictures of a folder by name: the first verify, those after them calibrate.
 
     Pictures are regular files, or links to some, with a suffix of a picture; they are not opened.
+    Hidden files are none: macOS puts a `._photo.jpg` beside each photo on a foreign disk.
 
     Raises:
         InputError: If there is no such folder, it cannot be listed, or too little is in it for
@@ -58,7 +59,7 @@ def find_pictures(folder: Path) -> PictureFiles:
             f"--pictures is {str(folder)!r}, which is no folder; give one with at least 2 pictures"
         )
     try:
-        found = [x for x in folder.iterdir() if x.suffix.lower() in SUFFIXES and x.is_file()]
+        found = [x for x in folder.iterdir() if _is_picture(x)]
     except OSError as exc:
         reason = (exc.strerror or str(exc)).lower()
         raise InputError(
@@ -67,7 +68,8 @@ def find_pictures(folder: Path) -> PictureFiles:
     names = sorted(x.name for x in found)
     if len(names) < 2:
         raise InputError(
-            f"{str(folder)!r} holds {len(names)} pictures ({', '.join(sorted(SUFFIXES))}), want "
+            f"{str(folder)!r} holds {len(names)} pictures ({', '.join(sorted(SUFFIXES))}; hidden "
+            f"files are none), want "
             f"at least 2, better {VERIFIED + MOST}: some calibrate, others verify"
         )
     split = min(VERIFIED, len(names) // 2)
@@ -76,6 +78,10 @@ def find_pictures(folder: Path) -> PictureFiles:
         calibration=tuple(names[split : split + MOST]),
         verification=tuple(names[:split]),
     )
+
+
+def _is_picture(path: Path) -> bool:
+    return not path.name.startswith(".") and path.suffix.lower() in SUFFIXES and path.is_file()
 
 
 def check_pictures(folder: Path) -> None:
@@ -95,7 +101,7 @@ def read_pictures(folder: Path, names: Sequence[str], height: int, width: int) -
     Raises:
         InputError: If one cannot be read.
     """
-    return [fit_image(read_image(folder / name), height, width) for name in names]
+    return [load_image(folder / name, height, width) for name in names]
 
 
 def paint_pictures(

@@ -53,12 +53,15 @@ def keep_captured_output_in(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def captured_native_output() -> Generator[list[str]]:
+def captured_native_output(also: re.Pattern[bytes] | None = None) -> Generator[list[str]]:
     """Collect what native code prints inside the block.
 
     File descriptors 1 and 2 and `sys.stderr` belong to the whole process, so one thread at a time
     is inside, and lines that do not look like a native library's (another thread printed) are
     passed on afterwards. Blocks may be nested.
+
+    Args:
+        also: Lines of which library are its own too; None for those that backends use.
 
     Yields:
         A list that holds the captured lines once the block has ended. They go to the debug log too.
@@ -80,9 +83,10 @@ def captured_native_output() -> Generator[list[str]]:
             stack.close()
             for descriptor, sink in sinks:
                 sink.seek(0)
-                lines += _sort_out(sink, lambda line, to=descriptor: os.write(to, line))
+                lines += _sort_out(sink, lambda line, to=descriptor: os.write(to, line), also)
                 sink.close()
-            lines += _sort_out(io.BytesIO(written.getvalue().encode("utf-8", "replace")), _pass_on)
+            text = io.BytesIO(written.getvalue().encode("utf-8", "replace"))
+            lines += _sort_out(text, _pass_on, also)
 
 
 def clean_line(line: bytes) -> str:
@@ -125,11 +129,13 @@ def _redirected(descriptor: int) -> Generator[IO[bytes]]:
         os.close(saved)
 
 
-def _sort_out(sink: IO[bytes], pass_on: Callable[[bytes], object]) -> list[str]:
+def _sort_out(
+    sink: IO[bytes], pass_on: Callable[[bytes], object], also: re.Pattern[bytes] | None
+) -> list[str]:
     """Log the native lines of a sink and return them; hand the others on."""
     native: list[str] = []
     for line in sink:
-        if _NATIVE.search(line):
+        if _NATIVE.search(line) or (also and also.search(line)):
             native.append(clean_line(line))
         else:
             pass_on(line)

@@ -21,7 +21,7 @@ from tiny_mobilevd import write_tiny_animator_folder
 
 import mvsdk
 from mvsdk.bundle import Bundle
-from mvsdk.errors import BundleError
+from mvsdk.errors import BundleError, InputError
 from mvsdk.manifest import END_TO_END, Manifest
 from mvsdk_export.assemble import read_guidance
 from mvsdk_export.distill.animator.clips import AnimatedClips, Start
@@ -187,6 +187,9 @@ def test_pictures_are_regular_files_that_can_be_read(
     folder = Path(shutil.copytree(pictures, tmp_path / "pictures"))
     (folder / "0.png").mkdir()
     os.mkfifo(folder / "1.png")
+    for name in ("._a.png", ".b.jpg", ".DS_Store", "Thumbs.db", "desktop.ini"):
+        (folder / name).write_bytes(b"what file managers keep")
+    (folder / ".cache.png").mkdir()
     files = find_pictures(folder)
     assert files.verification + files.calibration == ("a.png", "b.jpg", "c.png")
     damaged = folder / "b.jpg"
@@ -198,6 +201,13 @@ def test_pictures_are_regular_files_that_can_be_read(
     assert (done.status, done.out) == (2, "")
     assert "b.jpg' is damaged: " in done.err
     assert done.err.count("\n") == 1
+
+
+def test_hidden_files_are_no_pictures(tmp_path: Path) -> None:
+    for name in ("._1.jpg", "._2.jpg", ".3.png", "4.png"):
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(InputError, match=r"holds 1 pictures \(.*; hidden files are none\), want"):
+        find_pictures(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -299,10 +299,10 @@ def test_flipped_bytes_give_a_picture_or_one_line(tmp_path: Path) -> None:
                 assert str(exc).isprintable()  # noqa: PT017 - either outcome is right
 
 
-def _png(width: int, height: int, *chunks: tuple[bytes, bytes]) -> bytes:
+def _png(width: int, height: int) -> bytes:
     """Return a PNG of one grey bit a pixel, whose pixels are missing."""
     head = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
-    parts = [(b"IHDR", head), *chunks, (b"IDAT", zlib.compress(b"")), (b"IEND", b"")]
+    parts = [(b"IHDR", head), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")]
     packed = (
         struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
         for kind, body in parts
@@ -331,13 +331,6 @@ def test_a_real_bomb_is_not_decoded(tmp_path: Path) -> None:
     pixels = zlib.compress(row * 3_000)
     path.write_bytes(content.replace(zlib.compress(b""), pixels))
     assert "pixels; allowed: at most" in _refused(path)
-
-
-def test_a_bomb_in_the_text_of_a_picture_is_refused(tmp_path: Path) -> None:
-    text = b"comment\0\0" + zlib.compress(b"a" * (80 << 20))
-    path = tmp_path / "bomb.png"
-    path.write_bytes(_png(4, 4, (b"zTXt", text)))
-    assert "is damaged: " in _refused(path)
 
 
 def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
