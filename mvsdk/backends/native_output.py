@@ -17,12 +17,17 @@ import re
 import sys
 import tempfile
 import threading
-from typing import IO, TYPE_CHECKING, BinaryIO
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
 logger = logging.getLogger(__name__)
+
+sink_folder: Path | None = None
+"""Where what is captured lies while a block runs, in files whose names begin with "native-"; None
+for files without a name. If a library crashes the process, its last words are there to be read."""
 
 _LOCK = threading.RLock()
 _NATIVE = re.compile(
@@ -69,8 +74,8 @@ def captured_native_output() -> Generator[list[str]]:
 
 
 @contextlib.contextmanager
-def _redirected(descriptor: int) -> Generator[BinaryIO]:
-    sink = tempfile.TemporaryFile()  # noqa: SIM115 - read and closed after the descriptor is back
+def _redirected(descriptor: int) -> Generator[IO[bytes]]:
+    sink = _open_sink()
     saved = os.dup(descriptor)
     try:
         os.dup2(sink.fileno(), descriptor)
@@ -78,6 +83,13 @@ def _redirected(descriptor: int) -> Generator[BinaryIO]:
     finally:
         os.dup2(saved, descriptor)
         os.close(saved)
+
+
+def _open_sink() -> IO[bytes]:
+    """Open what takes the place of a descriptor; it is read and closed by others."""
+    if sink_folder is None:
+        return tempfile.TemporaryFile()
+    return tempfile.NamedTemporaryFile(prefix="native-", dir=sink_folder)
 
 
 def _sort_out(sink: IO[bytes], pass_on: Callable[[bytes], object]) -> list[str]:
