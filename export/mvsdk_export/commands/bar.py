@@ -73,7 +73,7 @@ class _Bar:
             total=1.0,
             file=sys.stderr,
             leave=False,
-            dynamic_ncols=True,
+            ncols=_columns(),
             bar_format=_BAR_FORMAT,
             desc="starting",
         )
@@ -91,6 +91,7 @@ class _Bar:
             estimate = _estimate(self.last, time.monotonic() - self._told_s)
             said = (estimate, self.last.stage, _items(self.last))
             self._bar.set_postfix_str(", ".join(filter(None, said)), refresh=False)
+        self._bar.ncols = _columns()  # a window may have become another
         self._bar.refresh()
 
     def close(self) -> None:
@@ -133,6 +134,14 @@ class _Lines:
 
     def close(self) -> None:
         """Leave everything as it was said."""
+
+
+def _columns() -> int:
+    """Return the columns of the terminal; 80 where it tells none, for which tqdm draws nothing."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80
 
 
 def describe_place(progress: Progress) -> str:
