@@ -7,44 +7,34 @@ that failed its own checks is ever seen.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mvsdk.bundle import Bundle, BundleWriter, sha256_file
-from mvsdk.conditioning import (
-    ADDED_TIME_IDS,
-    MAX_FPS,
-    MAX_MOTION,
-    MAX_NOISE,
-    MIN_FPS,
-    MicroConditioning,
-)
+from mvsdk.bundle import Bundle, BundleWriter
 from mvsdk.manifest import Manifest, Verification
-from mvsdk_export.assemble import Key, add_files, read_guidance
-from mvsdk_export.checkpoints import ModelFolder, default_model_folder, open_model
+from mvsdk_export.assemble import Key, add_files
+from mvsdk_export.checkpoints import ModelFolder
 from mvsdk_export.costs import ComponentCosts, measure_recipe
 from mvsdk_export.history import History
 from mvsdk_export.lowering import Lowering, Source, lower_graphs, lower_networks
-from mvsdk_export.pictures import PAINTER, PictureFiles, check_pictures, find_pictures
+from mvsdk_export.pictures import check_pictures
 from mvsdk_export.preflight import check_findings, count_parts, preflight_costs
 from mvsdk_export.progress import OnProgress, Tracker
+from mvsdk_export.recording import (
+    calibration_of,
+    digest_of,
+    hash_of,
+    plan_recording,
+    record,
+    verification_of,
+)
 from mvsdk_export.request import ExportRequest, needs_calls
 from mvsdk_export.room import check_room, estimate_calibration_bytes
 from mvsdk_export.schedule import make_sampler
 from mvsdk_export.stages import Run, Stage, StageRunner, seconds_of
 from mvsdk_export.verify import check_parity
-
-CALIBRATION_SEED = 1000
-VERIFICATION_SEED = 7
-
-LEAST_CONDITIONING = MicroConditioning(fps=MIN_FPS, motion=0, noise_aug_strength=0.0)
-MOST_CONDITIONING = MicroConditioning(fps=MAX_FPS, motion=MAX_MOTION, noise_aug_strength=MAX_NOISE)
-"""Ends of what may be said beside a picture. Calibration sees both: beyond the range that it saw,
-an option would do nothing in a quantised graph."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +78,7 @@ def plan_stages(request: ExportRequest) -> tuple[str, ...]:
         return _PLANNED
 
     def calibrate() -> Stage:
-        names.extend(_plan_recording(CALIBRATION, request.folder, request.pictures))
+        names.extend(plan_recording(CALIBRATION, request.folder, request.pictures))
         return _PLANNED
 
     lowerings = plan_lowerings(request, _measure(request))
@@ -184,7 +174,7 @@ def export(
     """
     costs = check_request(request)
     lowerings = plan_lowerings(request, costs)
-    clips = len(_calibration(request).prompts)
+    clips = len(calibration_of(request).prompts)
     needed_bytes = estimate_calibration_bytes(request, costs, lowerings, clips)
     check_room(needed_bytes, runner.cache_folder)
     tracker = Tracker(
@@ -200,7 +190,7 @@ def export(
             request,
             lowerings,
             run,
-            lambda: _record(run, CALIBRATION, _calibration(request)),
+            lambda: record(run, CALIBRATION, calibration_of(request)),
             outside,
         )
         with tracker.stage(ASSEMBLY):
@@ -235,7 +225,7 @@ def _tracked(runner: StageRunner, tracker: Tracker) -> Run:
 
 def _subject_of(folder: ModelFolder, size: Mapping[str, int], steps: Sequence[int]) -> str:
     """Return what tells a model and what is made of it from others, in estimates of time."""
-    networks = _digest([repr(sorted(folder.configs().items()))])
+    networks = digest_of([repr(sorted(folder.configs().items()))])
     return f"{folder.recipe.name} {networks[:12]} {list(size.values())} {sorted(steps)}"
 
 
@@ -326,7 +316,7 @@ def verify_bundle(
         history: What stages took in earlier runs; None estimates nothing.
     """
     manifest = bundle.manifest
-    recording = _verification(manifest, folder, pictures)
+    recording = verification_of(manifest, folder, pictures)
     tracker = Tracker(
         _plan_verification(folder, pictures, _variant_ids(manifest)),
         on_progress,
@@ -341,7 +331,7 @@ def _plan_verification(
 ) -> list[str]:
     """Return the names of the stages of `_verify`, in order."""
     return [
-        *_plan_recording(REFERENCE, folder, pictures),
+        *plan_recording(REFERENCE, folder, pictures),
         *(f"verify {variant}" for variant in variants),
     ]
 
@@ -359,10 +349,10 @@ def _verify(
     the prompts in turn; other variants get them all.
     """
     recipe, manifest = folder.recipe, bundle.manifest
-    recording = _verification(manifest, folder, pictures)
+    recording = verification_of(manifest, folder, pictures)
     prompts = recording.prompts
-    recorded = _record(run, REFERENCE, recording)
-    content = _digest([replace(manifest, verification=()).to_json().decode()])
+    recorded = record(run, REFERENCE, recording)
+    content = digest_of([replace(manifest, verification=()).to_json().decode()])
     variants = next(iter(manifest.components.values())).variants
     records: list[Verification] = []
     for index, variant in enumerate(variants):
@@ -378,139 +368,3 @@ def _verify(
         rows: list[dict[str, Any]] = stage.result["records"]
         records += [Verification(**row) for row in rows]
     return records
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Recording:
-    """Clips that the reference shall make."""
-
-    folder: ModelFolder
-    size: Mapping[str, int]
-    guidance: tuple[float, float] | None
-    steps: Sequence[int]
-    default_steps: int
-    prompts: Sequence[str]
-    pictures: Path | None
-    """Folder of the pictures that the prompts name; None if they are to be painted."""
-    conditioning: Sequence[MicroConditioning]
-    """What is said beside each picture in turn; empty for models that take prompts."""
-    first_seed: int
-
-
-def _calibration(request: ExportRequest) -> _Recording:
-    files = _find_pictures(request.pictures)
-    return _Recording(
-        folder=request.folder,
-        size=request.size,
-        guidance=request.folded_guidance,
-        steps=request.steps,
-        default_steps=request.default_steps,
-        prompts=files.calibration if files else request.folder.recipe.calibration_prompts,
-        pictures=request.pictures,
-        conditioning=[
-            changed
-            for usual in _conditioning(request.folder.recipe.conditioning)
-            for changed in (usual, LEAST_CONDITIONING, usual, MOST_CONDITIONING)
-        ],
-        first_seed=CALIBRATION_SEED,
-    )
-
-
-def _verification(manifest: Manifest, folder: ModelFolder, pictures: Path | None) -> _Recording:
-    files = _find_pictures(pictures)
-    video, sampler = manifest.video, manifest.sampler
-    return _Recording(
-        folder=folder,
-        size={
-            "num_frames": video.frames,
-            "height": video.height,
-            "width": video.width,
-            "decode_frames": manifest.decode_frames,
-        },
-        guidance=read_guidance(manifest),
-        steps=sorted(sampler.schedules),
-        default_steps=sampler.default_steps,
-        prompts=files.verification if files else folder.recipe.verification_prompts,
-        pictures=pictures,
-        conditioning=[
-            changed
-            for usual in _conditioning(sampler.conditioning)
-            for changed in (usual, usual.changed(motion=MAX_MOTION))
-        ],
-        first_seed=VERIFICATION_SEED,
-    )
-
-
-def _conditioning(numbers: Mapping[str, Sequence[float]]) -> list[MicroConditioning]:
-    """Return what is said beside a picture by default; none for models that take prompts."""
-    values = numbers.get(ADDED_TIME_IDS)
-    return [] if values is None else [MicroConditioning.from_added_time_ids(values)]
-
-
-def _find_pictures(folder: Path | None) -> PictureFiles | None:
-    return None if folder is None else find_pictures(folder)
-
-
-def _record(run: Run, name: str, recording: _Recording) -> Stage:
-    """Run the reference, after the pictures were made that it needs."""
-    folder = recording.folder
-    needs: dict[str, Stage] = {}
-    if folder.recipe.task == "image_to_video":
-        needs["pictures"] = _make_pictures(run, recording)
-    return run(
-        name,
-        "record",
-        arguments={
-            **recording.size,
-            "guidance": recording.guidance,
-            "steps": list(recording.steps),
-            "default_steps": recording.default_steps,
-            "prompts": list(recording.prompts),
-            "first_seed": recording.first_seed,
-            "conditioning": [x.to_added_time_ids() for x in recording.conditioning],
-        },
-        needs=needs,
-        paths=folder.paths,
-        fingerprint=hash_of(folder),
-    )
-
-
-def _plan_recording(name: str, folder: ModelFolder, pictures: Path | None) -> list[str]:
-    """Return the names of the stages of `_record`, in order."""
-    shown = [_picture_stage(pictures)] if folder.recipe.task == "image_to_video" else []
-    return [*shown, name]
-
-
-def _make_pictures(run: Run, recording: _Recording) -> Stage:
-    names = list(recording.prompts)
-    size = {side: recording.size[side] for side in ("height", "width")}
-    if recording.pictures is not None:
-        content = [sha256_file(recording.pictures / name) for name in names]
-        return run(
-            _picture_stage(recording.pictures),
-            "read",
-            arguments={"names": names, **size},
-            paths={"folder": recording.pictures},
-            fingerprint=_digest(content),
-        )
-    painter = open_model(default_model_folder(PAINTER))
-    return run(
-        _picture_stage(None),
-        "paint",
-        arguments={"prompts": names, **size},
-        paths={"painter": painter.path},
-        fingerprint=hash_of(painter),
-    )
-
-
-def _picture_stage(pictures: Path | None) -> str:
-    return "paint pictures" if pictures is None else "read pictures"
-
-
-def hash_of(folder: ModelFolder) -> str:
-    """Return the hash of all files that a model consists of."""
-    return _digest([ref.sha256 for ref in folder.files_with_hashes()])
-
-
-def _digest(parts: Sequence[str]) -> str:
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -22,6 +22,7 @@ from mvsdk_export.child import ChildError, Ending
 from mvsdk_export.errors import CheckpointError, ExportError
 from mvsdk_export.failures import failure_of
 from mvsdk_export.recipes import find_recipe
+from mvsdk_export.recording import calibration_of, hash_of, record
 from mvsdk_export.request import ExportRequest, plan_variants
 from mvsdk_export.stages import Stage, StageRunner
 
@@ -188,8 +189,8 @@ def make_graphs(request: ExportRequest, cache: Path) -> list[Stage]:
         request,
         lowerings,
         runner.run,
-        lambda: export._record(runner.run, export.CALIBRATION, export._calibration(request)),
-        {"paths": folder.paths, "fingerprint": export.hash_of(folder)},
+        lambda: record(runner.run, export.CALIBRATION, calibration_of(request)),
+        {"paths": folder.paths, "fingerprint": hash_of(folder)},
     )
     names = tuple(stage.name for stage in runner.finished)
     assert export.plan_stages(request)[: len(names)] == names

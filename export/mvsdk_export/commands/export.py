@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -113,7 +114,8 @@ def _export(request: ExportRequest, runner: StageRunner) -> ExportReport:
         raise
     except BaseException:  # Ctrl-C, or asked to end
         if display is not None and display.last is not None:
-            say(f"stopped in {describe_place(display.last)}; {_kept(runner)}")
+            with contextlib.suppress(OSError):  # the terminal may be what went away
+                say(f"stopped in {describe_place(display.last)}; {_kept(runner)}")
         raise
 
 
