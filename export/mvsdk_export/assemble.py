@@ -32,6 +32,7 @@ from mvsdk.tokenizer import WordPiece
 from mvsdk_export.checkpoints import ModelFolder
 from mvsdk_export.costs import ComponentCosts
 from mvsdk_export.lowering.spec import GRAPH_FORMATS
+from mvsdk_export.progress import counted
 from mvsdk_export.request import ExportRequest, VariantPlan
 from mvsdk_export.schedule import make_sampler
 from mvsdk_export.shapes import graph_sizes
@@ -84,14 +85,15 @@ def add_files(
     vocabulary: FileRef | None = None
     if folder.tokenizer_file is not None:
         vocabulary = writer.add_file(VOCABULARY, source=folder.tokenizer_file)
+    parts = [part.name for part in folder.recipe.components]
+    keys = [(part, plan) for part in parts for plan in request.variants]
+    variants = [
+        (part, _variant(writer, request, part, plan, artefacts[part, plan.id]))
+        for part, plan in counted(keys, "artefacts")
+    ]
     components = {
-        part.name: Component(
-            variants=tuple(
-                _variant(writer, request, part.name, plan, artefacts[part.name, plan.id])
-                for plan in request.variants
-            )
-        )
-        for part in folder.recipe.components
+        part: Component(variants=tuple(made for name, made in variants if name == part))
+        for part in parts
     }
     return _manifest(request, costs, components, vocabulary)
 

@@ -7,42 +7,34 @@ that failed its own checks is ever seen.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mvsdk.bundle import Bundle, BundleWriter, sha256_file
-from mvsdk.conditioning import (
-    ADDED_TIME_IDS,
-    MAX_FPS,
-    MAX_MOTION,
-    MAX_NOISE,
-    MIN_FPS,
-    MicroConditioning,
-)
+from mvsdk.bundle import Bundle, BundleWriter
 from mvsdk.manifest import Manifest, Verification
-from mvsdk_export.assemble import Key, add_files, read_guidance
-from mvsdk_export.checkpoints import ModelFolder, default_model_folder, open_model
+from mvsdk_export.assemble import Key, add_files
+from mvsdk_export.checkpoints import ModelFolder
 from mvsdk_export.costs import ComponentCosts, measure_recipe
+from mvsdk_export.history import History
 from mvsdk_export.lowering import Lowering, Source, lower_graphs, lower_networks
-from mvsdk_export.pictures import PAINTER, PictureFiles, check_pictures, find_pictures
+from mvsdk_export.pictures import check_pictures
 from mvsdk_export.preflight import check_findings, count_parts, preflight_costs
+from mvsdk_export.progress import OnProgress, Tracker
+from mvsdk_export.recording import (
+    calibration_of,
+    digest_of,
+    hash_of,
+    plan_recording,
+    record,
+    verification_of,
+)
 from mvsdk_export.request import ExportRequest, needs_calls
 from mvsdk_export.room import check_room, estimate_calibration_bytes
 from mvsdk_export.schedule import make_sampler
 from mvsdk_export.stages import Run, Stage, StageRunner, seconds_of
 from mvsdk_export.verify import check_parity
-
-CALIBRATION_SEED = 1000
-VERIFICATION_SEED = 7
-
-LEAST_CONDITIONING = MicroConditioning(fps=MIN_FPS, motion=0, noise_aug_strength=0.0)
-MOST_CONDITIONING = MicroConditioning(fps=MAX_FPS, motion=MAX_MOTION, noise_aug_strength=MAX_NOISE)
-"""Ends of what may be said beside a picture. Calibration sees both: beyond the range that it saw,
-an option would do nothing in a quantised graph."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,22 +51,48 @@ class ExportReport:
     """Variant id -> component -> limits of the phone's processor that a graph is beyond."""
 
 
-OnStage = Callable[[str], None]
-"""Told the name of every stage before it starts, and "" after the last."""
+ASSEMBLY = "put the bundle together"
+CALIBRATION = "calibrate"
+REFERENCE = "run the reference"
+"""Names of stages; those of the others say what they are about."""
+
+_PLANNED = Stage(
+    name="",
+    key="",
+    folder=Path(),
+    result={"inputs": [], "outputs": []},
+    seconds=0.0,
+    peak_bytes=0,
+    reused=False,
+)
+"""Stands for any stage where only their names are wanted."""
+
+
+def plan_stages(request: ExportRequest) -> tuple[str, ...]:
+    """Return the names of all stages of an export, in order."""
+    names: list[str] = []
+
+    def note(name: str, function: str, **options: Any) -> Stage:
+        del function, options
+        names.append(name)
+        return _PLANNED
+
+    def calibrate() -> Stage:
+        names.extend(plan_recording(CALIBRATION, request.folder, request.pictures))
+        return _PLANNED
+
+    lowerings = plan_lowerings(request, _measure(request))
+    _make_graphs(request, lowerings, note, calibrate, outside={})
+    names.append(ASSEMBLY)
+    if request.verify:
+        variants = [plan.id for plan in request.variants]
+        names += _plan_verification(request.folder, request.pictures, variants)
+    return tuple(names)
 
 
 def count_stages(request: ExportRequest) -> int:
-    """Return how many stages an export has, for progress bars."""
-    recipe = request.folder.recipe
-    made = sum(
-        int(bool(lowering.graph_plans)) + lowering.count_stages()
-        for lowering in plan_lowerings(request, _measure(request))
-    )
-    calibrated = any(needs_calls(plan) for plan in request.variants)
-    pictures = int(recipe.task == "image_to_video")
-    recorded = (1 + pictures) * (int(calibrated) + int(request.verify))
-    verified = len(request.variants) if request.verify else 0
-    return made + recorded + verified + 1
+    """Return how many stages an export has."""
+    return len(plan_stages(request))
 
 
 def plan_lowerings(request: ExportRequest, costs: Sequence[ComponentCosts]) -> list[Lowering]:
@@ -132,13 +150,20 @@ def _measure(request: ExportRequest) -> tuple[ComponentCosts, ...]:
     )
 
 
-def export(request: ExportRequest, runner: StageRunner, on_stage: OnStage) -> ExportReport:
+def export(
+    request: ExportRequest,
+    runner: StageRunner,
+    on_progress: OnProgress,
+    *,
+    history: History | None = None,
+) -> ExportReport:
     """Make a bundle.
 
     Args:
         request: What to export.
         runner: Runs the stages; holds what an earlier run finished.
-        on_stage: Progress.
+        on_progress: Told where the export is, from this thread.
+        history: What stages took in earlier runs; None estimates nothing.
 
     Raises:
         OutputError: If the output exists, or cannot be written; before any work.
@@ -149,22 +174,33 @@ def export(request: ExportRequest, runner: StageRunner, on_stage: OnStage) -> Ex
     """
     costs = check_request(request)
     lowerings = plan_lowerings(request, costs)
-    clips = len(_calibration(request).prompts)
+    clips = len(calibration_of(request).prompts)
     needed_bytes = estimate_calibration_bytes(request, costs, lowerings, clips)
     check_room(needed_bytes, runner.cache_folder)
+    tracker = Tracker(
+        plan_stages(request),
+        on_progress,
+        history or History(None),
+        _subject_of(request.folder, request.size, request.steps),
+    )
+    run = _tracked(runner, tracker)
     with BundleWriter(request.out, overwrite=request.overwrite) as writer:
-        artefacts = _make_graphs(request, lowerings, runner, on_stage)
-        on_stage("put the bundle together")
-        manifest = add_files(writer, request, costs, artefacts)
+        outside = {"paths": request.folder.paths, "fingerprint": hash_of(request.folder)}
+        artefacts = _make_graphs(
+            request,
+            lowerings,
+            run,
+            lambda: record(run, CALIBRATION, calibration_of(request)),
+            outside,
+        )
+        with tracker.stage(ASSEMBLY):
+            manifest = add_files(writer, request, costs, artefacts)
         if request.verify:
             unnamed = writer.preview(manifest)
-            records = verify_bundle(
-                unnamed, request.folder, runner, on_stage, pictures=request.pictures
-            )
+            records = _verify(unnamed, request.folder, run, request.pictures)
             check_parity(records)
             manifest = replace(manifest, verification=tuple(records))
         bundle = writer.commit(manifest)
-        on_stage("")
     made = {plan.id: _of_variant(artefacts, plan.id) for plan in request.variants}
     return ExportReport(
         bundle=bundle,
@@ -173,6 +209,24 @@ def export(request: ExportRequest, runner: StageRunner, on_stage: OnStage) -> Ex
         compression={name: found for name, x in made.items() if (found := _compression(x))},
         warnings={name: found for name, x in made.items() if (found := _warnings(x))},
     )
+
+
+def _tracked(runner: StageRunner, tracker: Tracker) -> Run:
+    """Return what runs stages and tells where they are."""
+
+    def run(name: str, function: str, **options: Any) -> Stage:
+        with tracker.stage(name) as clock:
+            stage = runner.run(name, function, on_items=clock.tell, **options)
+            clock.found = stage.reused
+        return stage
+
+    return run
+
+
+def _subject_of(folder: ModelFolder, size: Mapping[str, int], steps: Sequence[int]) -> str:
+    """Return what tells a model and what is made of it from others, in estimates of time."""
+    networks = digest_of([repr(sorted(folder.configs().items()))])
+    return f"{folder.recipe.name} {networks[:12]} {list(size.values())} {sorted(steps)}"
 
 
 def _of_variant(artefacts: Mapping[Key, Stage], variant: str) -> dict[str, Stage]:
@@ -200,24 +254,27 @@ def _warnings(stages: Mapping[str, Stage]) -> dict[str, Any]:
 def _make_graphs(
     request: ExportRequest,
     lowerings: Sequence[Lowering],
-    runner: StageRunner,
-    on_stage: OnStage,
+    run: Run,
+    calibrate: Callable[[], Stage],
+    outside: Mapping[str, Any],
 ) -> dict[Key, Stage]:
-    """Return what is shipped, by component and variant."""
+    """Return what is shipped, by component and variant.
+
+    Args:
+        request: What is exported.
+        lowerings: What is made of each component.
+        run: Runs the stages.
+        calibrate: Runs the one that records calls of the reference.
+        outside: Paths and fingerprint of the model folder, as `StageRunner.run` takes them.
+    """
     folder = request.folder
-    outside: dict[str, Any] = {"paths": folder.paths, "fingerprint": hash_of(folder)}
-
-    def run(name: str, function: str, **options: Any) -> Stage:
-        on_stage(name)
-        return runner.run(name, function, **options)
-
     traced: dict[str, Stage] = {}
     for part in folder.recipe.components if lowerings[0].graph_plans else ():
         arguments = _subject(request, part.name)
         traced[part.name] = run(f"trace {part.name}", "trace", arguments=arguments, **outside)
     recorded: Stage | None = None
     if any(needs_calls(plan) for plan in request.variants):
-        recorded = _record(run, "calibrate", _calibration(request))
+        recorded = calibrate()
     made: dict[Key, Stage] = {}
     for lowering in lowerings:
         name = lowering.component.name
@@ -243,32 +300,59 @@ def verify_bundle(
     bundle: Bundle,
     folder: ModelFolder,
     runner: StageRunner,
-    on_stage: OnStage,
+    on_progress: OnProgress,
     *,
     pictures: Path | None = None,
+    history: History | None = None,
 ) -> list[Verification]:
     """Hold every set of variants of a bundle to the reference.
-
-    The emulator takes seconds for what ONNX Runtime does in milliseconds, so each chip gets one of
-    the prompts in turn; other variants get them all.
 
     Args:
         bundle: Bundle to verify.
         folder: The model folder that it was made of.
         runner: Runs the stages.
-        on_stage: Progress.
+        on_progress: Told where the verification is, from this thread.
         pictures: Folder of pictures to verify with; None for those that recipes name.
+        history: What stages took in earlier runs; None estimates nothing.
     """
+    manifest = bundle.manifest
+    recording = verification_of(manifest, folder, pictures)
+    tracker = Tracker(
+        _plan_verification(folder, pictures, _variant_ids(manifest)),
+        on_progress,
+        history or History(None),
+        _subject_of(folder, recording.size, recording.steps),
+    )
+    return _verify(bundle, folder, _tracked(runner, tracker), pictures)
 
-    def run(name: str, function: str, **options: Any) -> Stage:
-        on_stage(name)
-        return runner.run(name, function, **options)
 
+def _plan_verification(
+    folder: ModelFolder, pictures: Path | None, variants: Sequence[str]
+) -> list[str]:
+    """Return the names of the stages of `_verify`, in order."""
+    return [
+        *plan_recording(REFERENCE, folder, pictures),
+        *(f"verify {variant}" for variant in variants),
+    ]
+
+
+def _variant_ids(manifest: Manifest) -> list[str]:
+    return [variant.id for variant in next(iter(manifest.components.values())).variants]
+
+
+def _verify(
+    bundle: Bundle, folder: ModelFolder, run: Run, pictures: Path | None
+) -> list[Verification]:
+    """Run the stages of a verification; see `verify_bundle`.
+
+    The emulator takes seconds for what ONNX Runtime does in milliseconds, so each chip gets one of
+    the prompts in turn; other variants get them all.
+    """
     recipe, manifest = folder.recipe, bundle.manifest
-    recording = _verification(manifest, folder, pictures)
+    recording = verification_of(manifest, folder, pictures)
     prompts = recording.prompts
-    recorded = _record(run, "run the reference", recording)
-    content = _digest([replace(manifest, verification=()).to_json().decode()])
+    recorded = record(run, REFERENCE, recording)
+    content = digest_of([replace(manifest, verification=()).to_json().decode()])
     variants = next(iter(manifest.components.values())).variants
     records: list[Verification] = []
     for index, variant in enumerate(variants):
@@ -284,129 +368,3 @@ def verify_bundle(
         rows: list[dict[str, Any]] = stage.result["records"]
         records += [Verification(**row) for row in rows]
     return records
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Recording:
-    """Clips that the reference shall make."""
-
-    folder: ModelFolder
-    size: Mapping[str, int]
-    guidance: tuple[float, float] | None
-    steps: Sequence[int]
-    default_steps: int
-    prompts: Sequence[str]
-    pictures: Path | None
-    """Folder of the pictures that the prompts name; None if they are to be painted."""
-    conditioning: Sequence[MicroConditioning]
-    """What is said beside each picture in turn; empty for models that take prompts."""
-    first_seed: int
-
-
-def _calibration(request: ExportRequest) -> _Recording:
-    files = _find_pictures(request.pictures)
-    return _Recording(
-        folder=request.folder,
-        size=request.size,
-        guidance=request.folded_guidance,
-        steps=request.steps,
-        default_steps=request.default_steps,
-        prompts=files.calibration if files else request.folder.recipe.calibration_prompts,
-        pictures=request.pictures,
-        conditioning=[
-            changed
-            for usual in _conditioning(request.folder.recipe.conditioning)
-            for changed in (usual, LEAST_CONDITIONING, usual, MOST_CONDITIONING)
-        ],
-        first_seed=CALIBRATION_SEED,
-    )
-
-
-def _verification(manifest: Manifest, folder: ModelFolder, pictures: Path | None) -> _Recording:
-    files = _find_pictures(pictures)
-    video, sampler = manifest.video, manifest.sampler
-    return _Recording(
-        folder=folder,
-        size={
-            "num_frames": video.frames,
-            "height": video.height,
-            "width": video.width,
-            "decode_frames": manifest.decode_frames,
-        },
-        guidance=read_guidance(manifest),
-        steps=sorted(sampler.schedules),
-        default_steps=sampler.default_steps,
-        prompts=files.verification if files else folder.recipe.verification_prompts,
-        pictures=pictures,
-        conditioning=[
-            changed
-            for usual in _conditioning(sampler.conditioning)
-            for changed in (usual, usual.changed(motion=MAX_MOTION))
-        ],
-        first_seed=VERIFICATION_SEED,
-    )
-
-
-def _conditioning(numbers: Mapping[str, Sequence[float]]) -> list[MicroConditioning]:
-    """Return what is said beside a picture by default; none for models that take prompts."""
-    values = numbers.get(ADDED_TIME_IDS)
-    return [] if values is None else [MicroConditioning.from_added_time_ids(values)]
-
-
-def _find_pictures(folder: Path | None) -> PictureFiles | None:
-    return None if folder is None else find_pictures(folder)
-
-
-def _record(run: Run, name: str, recording: _Recording) -> Stage:
-    """Run the reference, after the pictures were made that it needs."""
-    folder = recording.folder
-    needs: dict[str, Stage] = {}
-    if folder.recipe.task == "image_to_video":
-        needs["pictures"] = _make_pictures(run, recording)
-    return run(
-        name,
-        "record",
-        arguments={
-            **recording.size,
-            "guidance": recording.guidance,
-            "steps": list(recording.steps),
-            "default_steps": recording.default_steps,
-            "prompts": list(recording.prompts),
-            "first_seed": recording.first_seed,
-            "conditioning": [x.to_added_time_ids() for x in recording.conditioning],
-        },
-        needs=needs,
-        paths=folder.paths,
-        fingerprint=hash_of(folder),
-    )
-
-
-def _make_pictures(run: Run, recording: _Recording) -> Stage:
-    names = list(recording.prompts)
-    size = {side: recording.size[side] for side in ("height", "width")}
-    if recording.pictures is not None:
-        content = [sha256_file(recording.pictures / name) for name in names]
-        return run(
-            "read pictures",
-            "read",
-            arguments={"names": names, **size},
-            paths={"folder": recording.pictures},
-            fingerprint=_digest(content),
-        )
-    painter = open_model(default_model_folder(PAINTER))
-    return run(
-        "paint pictures",
-        "paint",
-        arguments={"prompts": names, **size},
-        paths={"painter": painter.path},
-        fingerprint=hash_of(painter),
-    )
-
-
-def hash_of(folder: ModelFolder) -> str:
-    """Return the hash of all files that a model consists of."""
-    return _digest([ref.sha256 for ref in folder.files_with_hashes()])
-
-
-def _digest(parts: Sequence[str]) -> str:
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

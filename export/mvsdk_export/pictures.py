@@ -18,6 +18,7 @@ from mvsdk.errors import InputError
 from mvsdk.image import SUFFIXES, fit_image, load_image, read_image
 from mvsdk.tokenizer import WordPiece
 from mvsdk_export.checkpoints import ModelFolder
+from mvsdk_export.progress import counted
 from mvsdk_export.reference import Case, Reference
 from mvsdk_export.schedule import make_sampler
 from mvsdk_export.shapes import graph_sizes
@@ -101,7 +102,7 @@ def read_pictures(folder: Path, names: Sequence[str], height: int, width: int) -
     Raises:
         InputError: If one cannot be read.
     """
-    return [load_image(folder / name, height, width) for name in names]
+    return [load_image(folder / name, height, width) for name in counted(names, "pictures")]
 
 
 def paint_pictures(
@@ -130,7 +131,7 @@ def paint_pictures(
     reference = Reference(recipe, networks, sampler, tokenizer)
     shape = tuple(sizes[symbol] for symbol in ("F", "C", "h", "w"))
     pictures: list[Picture] = []
-    for seed, prompt in enumerate(prompts):
+    for seed, prompt in enumerate(counted(prompts, "pictures")):
         case = Case(prompt=prompt, seed=seed, num_inference_steps=PAINTER_STEPS)
         frames = reference.run(case, shape)[-1].output
         pictures.append(fit_image(np.rint(frames[0] * 255).astype(np.uint8), height, width))

@@ -17,8 +17,6 @@ import json
 import os
 import secrets
 import shutil
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,14 +26,17 @@ from pathlib import Path
 from typing import Any, Self
 
 import mvsdk
-import mvsdk.errors
-import mvsdk_export.errors
 from mvsdk._staging import StagingFolder, lock_folder
-from mvsdk.errors import MvsdkError, OutputError
-from mvsdk_export.errors import ExportError
+from mvsdk.errors import MvsdkError
+from mvsdk_export.child import OnItems, run_child
+from mvsdk_export.failures import failure_of, keeping
+from mvsdk_export.interrupts import interrupted_once, undisturbed
 
 RESULT = "result.json"
 LOG = "log.txt"
+SCRATCH = "scratch"
+"""Folder for temporary files while a stage is made: on the disk that has room for stages, and gone
+with the stage."""
 TOOLS = (
     "torch",
     "onnx",
@@ -108,6 +109,7 @@ class StageRunner:
         needs: Mapping[str, Stage | Sequence[Stage]] | None = None,
         paths: Mapping[str, Path] | None = None,
         fingerprint: str = "",
+        on_items: OnItems | None = None,
     ) -> Stage:
         """Run a stage, or find it finished.
 
@@ -119,9 +121,12 @@ class StageRunner:
                 of them, for a list of paths.
             paths: Keyword -> file or folder outside the cache; where it lies decides nothing.
             fingerprint: Hash of what lies at `paths`.
+            on_items: Progress inside the stage, as `run_child` tells it.
 
         Raises:
-            ExportError: If the function raises, or its process dies.
+            MvsdkError: What the function raised; `ExportError` for errors of other libraries, and
+                if its process dies.
+            OutputError: If the cache cannot be written, or its disk is full.
         """
         needs = needs or {}
         keys = {word: _of_each(found, lambda s: s.key) for word, found in needs.items()}
@@ -132,7 +137,9 @@ class StageRunner:
             told = {word: str(path) for word, path in (paths or {}).items()}
             told |= {w: _of_each(found, lambda s: str(s.folder)) for w, found in needs.items()}
             while not self._hold(folder):  # another runner may forget it as soon as it is there
-                self._make(name, function, {**arguments, **told}, folder)
+                job = {"function": function, "arguments": {**arguments, **told}}
+                with interrupted_once():
+                    self._make(name, job, folder, on_items)
         report = json.loads((folder / RESULT).read_text(encoding="utf-8"))
         stage = Stage(
             name=name,
@@ -185,22 +192,27 @@ class StageRunner:
             os.close(lock)
         return False
 
-    def _make(self, name: str, function: str, arguments: Mapping[str, Any], folder: Path) -> None:
+    def _make(
+        self, name: str, job: Mapping[str, Any], folder: Path, on_items: OnItems | None
+    ) -> None:
         if not (folder / RESULT).is_file():
             shutil.rmtree(folder, ignore_errors=True)  # no stage, whatever it is
         try:
-            staging = StagingFolder(folder, replaces=None)
+            with keeping(name, self.cache_folder):
+                staging = StagingFolder(folder, replaces=None)
             try:
-                staging.create()
-                job = {"function": function, "arguments": arguments, "output": str(staging.path)}
-                _run_child(name, job, staging.path)
-                staging.publish()
+                with keeping(name, self.cache_folder):
+                    staging.create()
+                _run_child(name, job, staging.path, self.cache_folder, on_items)
+                with keeping(name, self.cache_folder):
+                    staging.publish()
             finally:
-                staging.discard()
-        except (OutputError, OSError):
+                with undisturbed():
+                    staging.discard()
+        except MvsdkError:
+            # Another export may have finished it meanwhile; by its key, it is as good as ours.
             if not (folder / RESULT).is_file():
                 raise
-            # Another export finished the same stage meanwhile; by its key, it is as good as ours.
 
 
 def read_result(folder: Path) -> Mapping[str, Any]:
@@ -219,55 +231,24 @@ def tool_versions() -> dict[str, str]:
     return found
 
 
-def _run_child(name: str, job: Mapping[str, Any], folder: Path) -> None:
-    """Run one function in a child process; end the child with us, whatever ends us."""
-    # -P: nothing in the current folder is code of ours.
-    command = [sys.executable, "-P", "-m", "mvsdk_export.worker"]
-    log = folder / LOG
-    with log.open("wb") as sink:
-        child = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=sink,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
-        )
-        try:
-            child.communicate(json.dumps(job).encode())
-        except BaseException:
-            _end(child)
-            raise
-    if child.returncode:
-        raise _failure(name, child.returncode, log)
+def _run_child(
+    name: str, job: Mapping[str, Any], folder: Path, cache: Path, on_items: OnItems | None
+) -> None:
+    """Run one function in a child process, which makes the stage in a folder.
 
-
-def _end(child: subprocess.Popen[bytes]) -> None:
-    child.terminate()
-    try:
-        child.wait(timeout=3)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        child.wait()
-
-
-def _failure(name: str, status: int, log: Path) -> MvsdkError:
-    """Return why a stage failed: its own error, or the signal that ended it."""
-    lines = [x for x in log.read_text(encoding="utf-8", errors="replace").splitlines() if x.strip()]
-    if status < 0:
-        reason = f"its process was ended by {signal.Signals(-status).name}"
-        if -status == signal.SIGKILL:
-            reason += "; if memory was short, export one --chip at a time"
-        return ExportError(f"{name} failed: {reason}")
-    told = next((x.removeprefix("error: ") for x in lines if x.startswith("error: ")), None)
-    if told is None:
-        return ExportError(f"{name} failed: {lines[-1] if lines else f'exit status {status}'}")
-    word, _, message = told.partition(": ")
-    for module in (mvsdk.errors, mvsdk_export.errors):
-        kind = getattr(module, word, None)
-        if isinstance(kind, type) and issubclass(kind, MvsdkError):
-            return kind(f"{name} failed: {message}")
-    return ExportError(f"{name} failed: {told}")
+    Raises:
+        MvsdkError: As `StageRunner.run`.
+    """
+    scratch, log = folder / SCRATCH, folder / LOG
+    with keeping(name, cache):
+        scratch.mkdir()
+        sink = log.open("wb")
+    with sink:
+        places = {"output": str(folder), "scratch": str(scratch)}
+        ending = run_child({**job, **places}, sink, on_items=on_items)
+    if ending.status or not (folder / RESULT).is_file():
+        raise failure_of(name, ending, log, scratch, cache)
+    shutil.rmtree(scratch, ignore_errors=True)
 
 
 def seconds_of(stages: Sequence[Stage]) -> float:

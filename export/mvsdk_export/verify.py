@@ -26,6 +26,7 @@ from mvsdk.backends.qnn import is_emulated
 from mvsdk.conditioning import ADDED_TIME_IDS, MicroConditioning
 from mvsdk.manifest import END_TO_END, Variant, Verification
 from mvsdk_export.errors import ParityError
+from mvsdk_export.progress import counted, counting
 from mvsdk_export.recipes import DECODER, Recipe
 from mvsdk_export.reference import Evaluation, unique
 
@@ -67,11 +68,17 @@ def _component_records(
     pipeline: mvsdk.Pipeline, chosen: Variant, calls: Sequence[Evaluation], recipe: Recipe
 ) -> Iterator[Verification]:
     floors = recipe.floors_db[chosen.precision]
+    own_calls = {
+        component: unique([call for call in calls if call.component == component])
+        for component in pipeline.selection.variants
+    }
+    count = counting(sum(map(len, own_calls.values())), "calls")
     for component, variant in pipeline.selection.variants.items():
         session = pipeline.session(component)
-        for call in unique([c for c in calls if c.component == component]):
+        for call in own_calls[component]:
             output = session.run(call.inputs)[variant.outputs[0].name]
             metric, value = compare(output, call.output)
+            count()
             yield _record(chosen, component, call.case, call.step, metric, value, floors[component])
 
 
@@ -165,7 +172,7 @@ def _clips(calls: Sequence[Evaluation], steps: int) -> Iterator[tuple[str, NDArr
     for call in calls:
         if call.component == DECODER and parse_case(call.case)[2] == steps:
             decoded.setdefault(call.case, []).append(call.output)
-    for case, parts in decoded.items():
+    for case, parts in counted(list(decoded.items()), "clips"):
         yield case, np.concatenate(parts).astype(np.float64) * 255.0
 
 

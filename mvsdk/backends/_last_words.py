@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from mvsdk.backends.native_output import CAPTURED, clean_line
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 LOG = "log.txt"
@@ -33,16 +34,26 @@ def last_words(folder: Path) -> str:
     Args:
         folder: Holds the log, and what was being captured when the process ended.
     """
-    lines = [line for line in said_lines(folder) if not _SAID_ALWAYS.search(line)]
+    return shorten_last_words(said_lines(folder / LOG, folder))
+
+
+def shorten_last_words(lines: Sequence[str]) -> str:
+    """Return the last lines that say something, as one short line; empty if there are none."""
+    lines = [line for line in lines if not _SAID_ALWAYS.search(line)]
     telling = [line for line in lines if not _SAYS_LITTLE.search(line)] or lines
     text = "; ".join(_PLACE.sub("", line) for line in telling[-_SHOWN_LINES:])
     shown = "".join(letter if letter.isprintable() else " " for letter in text)
     return shown if len(shown) <= _SHOWN_LETTERS else f"...{shown[-_SHOWN_LETTERS:]}"
 
 
-def said_lines(folder: Path) -> list[str]:
-    """Return the lines that were printed, those still in files of a capture last."""
-    paths = [folder / LOG, *sorted(folder.glob(f"{CAPTURED}*"))]
+def said_lines(log: Path, folder: Path) -> list[str]:
+    """Return the lines that were printed, those still in files of a capture last.
+
+    Args:
+        log: What was printed.
+        folder: Holds what was being captured when the process ended.
+    """
+    paths = [log, *sorted(folder.glob(f"{CAPTURED}*"))]
     texts = (_UNCAUGHT.sub(rb"\1: ", _tail(path)) for path in paths)
     return [text for lines in texts for line in lines.splitlines() if (text := clean_line(line))]
 

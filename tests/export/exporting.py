@@ -132,3 +132,11 @@ def end(process: subprocess.Popen[str], number: signal.Signals) -> int:
     """Send a signal; return the exit status."""
     process.send_signal(number)
     return process.wait()
+
+
+def end_and_read(process: subprocess.Popen[str], number: signal.Signals) -> tuple[int, str]:
+    """Send a signal; return the exit status and what was said from then on."""
+    process.send_signal(number)
+    assert process.stderr is not None
+    said = process.stderr.read()
+    return process.wait(), said

@@ -16,10 +16,13 @@ from damage import BIAS, spoil
 
 from mvsdk.devices import find_chipset
 from mvsdk.errors import BundleError, MvsdkError
-from mvsdk_export import export, stages
+from mvsdk_export import child, export, stages
 from mvsdk_export.checkpoints import open_model
+from mvsdk_export.child import ChildError, Ending
 from mvsdk_export.errors import CheckpointError, ExportError
+from mvsdk_export.failures import failure_of
 from mvsdk_export.recipes import find_recipe
+from mvsdk_export.recording import calibration_of, hash_of, record
 from mvsdk_export.request import ExportRequest, plan_variants
 from mvsdk_export.stages import Stage, StageRunner
 
@@ -31,7 +34,7 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Let stages end at once; return the jobs that children would have got."""
     started: list[dict[str, Any]] = []
 
-    def run_child(name: str, job: Mapping[str, Any], folder: Path) -> None:
+    def run_child(name: str, job: Mapping[str, Any], folder: Path, *_: Any) -> None:
         del name
         started.append(dict(job))
         report = {
@@ -126,7 +129,7 @@ def test_place_of_a_file_decides_nothing(jobs: list[dict[str, Any]], tmp_path: P
 def test_stage_that_another_export_finished_meanwhile_is_taken(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def run_child(name: str, job: Mapping[str, Any], folder: Path) -> None:
+    def run_child(name: str, job: Mapping[str, Any], folder: Path, *_: Any) -> None:
         del name, job
         (place,) = {path.name.split(".")[1] for path in tmp_path.iterdir()}
         report = {"result": "ours", "seconds": 1.0, "peak_bytes": 1, "base_bytes": 0}
@@ -151,7 +154,7 @@ def test_forgotten_stages_leave_the_cache_and_others_stay(
 
 
 def test_interrupted_stage_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def run_child(name: str, job: Mapping[str, Any], folder: Path) -> None:
+    def run_child(name: str, job: Mapping[str, Any], folder: Path, *_: Any) -> None:
         del name, job
         (folder / "half.bin").write_bytes(b"half")
         raise KeyboardInterrupt
@@ -180,10 +183,17 @@ def request_of(path: Path, out: Path) -> ExportRequest:
 
 def make_graphs(request: ExportRequest, cache: Path) -> list[Stage]:
     runner = StageRunner(cache)
-    names: list[str] = []
     lowerings = export.plan_lowerings(request, export.check_request(request))
-    export._make_graphs(request, lowerings, runner, names.append)
-    assert names == [stage.name for stage in runner.finished]
+    folder = request.folder
+    export._make_graphs(
+        request,
+        lowerings,
+        runner.run,
+        lambda: record(runner.run, export.CALIBRATION, calibration_of(request)),
+        {"paths": folder.paths, "fingerprint": hash_of(folder)},
+    )
+    names = tuple(stage.name for stage in runner.finished)
+    assert export.plan_stages(request)[: len(names)] == names
     return runner.finished
 
 
@@ -217,20 +227,20 @@ def test_one_model_is_made_per_precision_and_one_artefact_per_chip(
     assert recorded["steps"] == [1, 2]
 
 
-def failure(tmp_path: Path, status: int, text: str = "") -> str:
+def failure(
+    tmp_path: Path, status: int, text: str = "", error: ChildError | None = None
+) -> MvsdkError:
     (tmp_path / "log").write_text(text)
-    return str(stages._failure("compile transformer", status, tmp_path / "log"))
+    ending = Ending(status=status, error=error)
+    return failure_of("compile transformer", ending, tmp_path / "log", tmp_path, tmp_path)
 
 
 def test_child_that_crashed_is_one_line_with_the_signal(tmp_path: Path) -> None:
-    message = failure(tmp_path, -signal.SIGSEGV, "error: not this\n")
+    message = str(failure(tmp_path, -signal.SIGSEGV))
     assert message == "compile transformer failed: its process was ended by SIGSEGV"
-    assert "one --chip at a time" in failure(tmp_path, -signal.SIGKILL)
-
-
-def test_child_that_raised_is_one_line_with_its_own_message(tmp_path: Path) -> None:
-    log = "Traceback\n  File x\nValueError: y\nerror: the reason\n\n"
-    assert failure(tmp_path, 1, log) == "compile transformer failed: the reason"
+    message = str(failure(tmp_path, -signal.SIGABRT, "first\n  terminate called\n\n"))
+    assert message.endswith("ended by SIGABRT, its last words: terminate called")
+    assert "one --chip at a time" in str(failure(tmp_path, -signal.SIGKILL))
 
 
 @pytest.mark.parametrize(
@@ -245,10 +255,10 @@ def test_child_that_raised_is_one_line_with_its_own_message(tmp_path: Path) -> N
 def test_error_of_a_child_keeps_its_class(
     tmp_path: Path, word: str, kind: type[MvsdkError]
 ) -> None:
-    (tmp_path / "log").write_text(f"error: {word}: the reason\n")
-    error = stages._failure("trace transformer", 1, tmp_path / "log")
+    told = ChildError(kind=word, text="the reason", number=None)
+    error = failure(tmp_path, 1, "error: BundleError: what a library prints\n", told)
     assert type(error) is kind
-    assert str(error).endswith("the reason")
+    assert str(error) == "compile transformer failed: the reason"
 
 
 def test_stage_that_another_runner_uses_is_not_forgotten(
@@ -267,8 +277,8 @@ def test_stage_that_another_runner_uses_is_not_forgotten(
 
 def test_child_that_said_nothing_of_its_own_is_one_line(tmp_path: Path) -> None:
     log = "first\nlast words\n \n"
-    assert failure(tmp_path, 1, log) == "compile transformer failed: last words"
-    assert failure(tmp_path, 3) == "compile transformer failed: exit status 3"
+    assert str(failure(tmp_path, 1, log)) == "compile transformer failed: last words"
+    assert str(failure(tmp_path, 3)) == "compile transformer failed: exit status 3"
 
 
 @pytest.mark.slow
@@ -295,7 +305,7 @@ def test_real_child_that_crashes_is_one_line_with_the_signal(
     crashes = tmp_path / "interpreter"
     crashes.write_text("#!/bin/sh\nkill -SEGV $$\n")
     crashes.chmod(0o755)
-    monkeypatch.setattr(stages.sys, "executable", str(crashes))
+    monkeypatch.setattr(child.sys, "executable", str(crashes))
     with pytest.raises(ExportError, match=r"^try it failed: .* ended by SIGSEGV$"):
         StageRunner(tmp_path / "cache").run("try it", "trace", {})
     assert sorted(tmp_path.rglob("*")) == [crashes]

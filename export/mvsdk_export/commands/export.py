@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import sys
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -25,6 +25,7 @@ from mvsdk_export.commands.arguments import (
     read_picture_folder,
     read_steps,
 )
+from mvsdk_export.commands.bar import Display, describe_place, read_history, shown_progress
 from mvsdk_export.commands.phones import (
     TARGETS,
     add_phone_arguments,
@@ -38,7 +39,7 @@ from mvsdk_export.preflight import check_findings, preflight_request
 if TYPE_CHECKING:
     from mvsdk_export.export import ExportReport
     from mvsdk_export.request import ExportRequest
-    from mvsdk_export.stages import Stage
+    from mvsdk_export.stages import Stage, StageRunner
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -83,12 +84,12 @@ def _run(options: argparse.Namespace) -> int:
         check_request(request)
         _show_plan(request, as_json=options.json)
         return 0
-    from mvsdk_export.export import count_stages, export
+    from mvsdk_export.interrupts import interrupted_once
     from mvsdk_export.stages import StageRunner
 
     with StageRunner(cache_folder() / "export") as runner:
-        with _Bar(count_stages(request)) as bar:
-            report = export(request, runner, bar.start)
+        with interrupted_once():
+            report = _export(request, runner)
         if options.keep_intermediates:
             say(f"finished stages are kept in {runner.cache_folder}")
         else:
@@ -100,6 +101,31 @@ def _run(options: argparse.Namespace) -> int:
     else:
         show(_to_text(report, request))
     return 0
+
+
+def _export(request: ExportRequest, runner: StageRunner) -> ExportReport:
+    """Make the bundle; who interrupts that is told what will be found again."""
+    from mvsdk_export.export import export
+
+    display: Display | None = None
+    try:
+        with shown_progress() as display:
+            return export(request, runner, display.show, history=read_history())
+    except Exception:
+        raise
+    except BaseException:  # Ctrl-C, or asked to end
+        if display is not None and display.last is not None:
+            with contextlib.suppress(OSError):  # the terminal may be what went away
+                say(f"stopped in {describe_place(display.last)}; {_kept(runner)}")
+        raise
+
+
+def _kept(runner: StageRunner) -> str:
+    count = len(runner.finished)
+    if not count:
+        return "no stage was finished"
+    stages = "1 finished stage is" if count == 1 else f"{count} finished stages are"
+    return f"{stages} kept in {runner.cache_folder}: the same command goes on from there"
 
 
 def _write_resources(report: ExportReport, out: Path) -> None:
@@ -120,37 +146,6 @@ EXPORT = Command(
     add_arguments=_add_arguments,
     run=_run,
 )
-
-
-class _Bar:
-    """A progress bar over the stages, on standard error."""
-
-    def __init__(self, stages: int) -> None:
-        from tqdm import tqdm
-
-        self._bar = tqdm(
-            total=stages,
-            file=sys.stderr,
-            unit="stage",
-            bar_format="{n_fmt:>3}/{total_fmt} |{bar:24}| {elapsed} {desc}",
-            disable=not sys.stderr.isatty(),
-        )
-        self._started = False
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._bar.close()
-
-    def start(self, name: str) -> None:
-        """Count the stage before and show the next one."""
-        if self._started:
-            self._bar.update()
-        self._started = True
-        self._bar.set_description_str(name)
-        if name and self._bar.disable:
-            say(name)
 
 
 def _read_request(options: argparse.Namespace) -> ExportRequest:
@@ -277,9 +272,15 @@ def _to_text(report: ExportReport, request: ExportRequest) -> str:
             *_warning_lines(report),
             f"{path}: {format_bytes(sum(ref.bytes for ref in manifest.files()))}; "
             f"{len(report.stages)} stages in {spent:.0f} s, the largest took {format_bytes(peak)}",
+            *_found_lines(report.stages),
             f"next: {_next_command(manifest)} --bundle {path}",
         ]
     )
+
+
+def _found_lines(stages: Sequence[Stage]) -> list[str]:
+    found = sum(stage.reused for stage in stages)
+    return [f"{found} of {len(stages)} stages found finished from an earlier run"] if found else []
 
 
 def _warning_lines(report: ExportReport) -> list[str]:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 from mvsdk.bundle import Bundle
 from mvsdk.cache import cache_folder
 from mvsdk.cli.command import Command
-from mvsdk.cli.output import say, show, show_json
+from mvsdk.cli.output import show, show_json
 from mvsdk.errors import InputError, MvsdkError, OutputError
 from mvsdk_export.checkpoints import MODEL_CARD, default_model_folder, open_model
 from mvsdk_export.commands.arguments import read_picture_folder
+from mvsdk_export.commands.bar import read_history, shown_progress
 from mvsdk_export.commands.export import variant_table
 from mvsdk_export.commands.phones import require_tools
 from mvsdk_export.recipes import Recipe, find_recipe
@@ -56,12 +57,21 @@ def _run(options: argparse.Namespace) -> int:
     folder = open_model(path, recipe, decoder=options.decoder)
     _check_source(bundle, folder)
     from mvsdk_export.export import verify_bundle
+    from mvsdk_export.interrupts import interrupted_once
     from mvsdk_export.stages import StageRunner
     from mvsdk_export.verify import check_parity
 
-    with StageRunner(cache_folder() / "verify") as runner:
+    with StageRunner(cache_folder() / "verify") as runner, interrupted_once():
         try:
-            records = verify_bundle(bundle, folder, runner, say, pictures=pictures)
+            with shown_progress() as display:
+                records = verify_bundle(
+                    bundle,
+                    folder,
+                    runner,
+                    display.show,
+                    pictures=pictures,
+                    history=read_history(),
+                )
         finally:
             runner.forget()
     manifest = replace(bundle.manifest, verification=tuple(records))

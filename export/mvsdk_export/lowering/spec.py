@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from mvsdk.manifest import Precision
 from mvsdk_export.recipes import ComponentRecipe
-from mvsdk_export.request import VariantPlan, source_precision
+from mvsdk_export.request import VariantPlan
 
 GRAPH_FORMATS = ("onnx", "qnn_context")
 """Formats that are made of ONNX graphs; the others are made of PyTorch networks."""
@@ -45,32 +44,6 @@ class Lowering:
         """Variants that are made of the parts of the graph."""
         return tuple(plan for plan in self.graph_plans if self._is_cut(plan))
 
-    def count_stages(self) -> int:
-        """Return how many stages make all of them."""
-        return self._count_graph_stages() + self._count_network_stages()
-
-    def _count_graph_stages(self) -> int:
-        whole = len(_sources(self.whole_plans)) + len(_compiled(self.whole_plans))
-        if not self.cut_plans:
-            return whole
-        sources, compiled = _sources(self.cut_plans), _compiled(self.cut_plans)
-        once = 1 + int("w8a16" in sources)  # split, and run in parts
-        return whole + once + self.parts * (len(sources) + len(compiled)) + len(self.cut_plans)
-
-    def _count_network_stages(self) -> int:
-        packages = [plan for plan in self.network_plans if plan.format == "coreml"]
-        converted = {plan.deployment_target for plan in packages}
-        compressed = [plan for plan in packages if plan.precision != "fp16"]
-        return len(self.network_plans) + len(converted) + len(compressed)
-
     def _is_cut(self, plan: VariantPlan) -> bool:
         """Tell whether a variant needs parts: ONNX keeps float32 weights of any size in a file."""
         return self.parts > 1 and (plan.target, plan.precision) != ("onnx", "fp32")
-
-
-def _sources(plans: Sequence[VariantPlan]) -> set[Precision]:
-    return {source_precision(plan) for plan in plans}
-
-
-def _compiled(plans: Sequence[VariantPlan]) -> list[VariantPlan]:
-    return [plan for plan in plans if plan.chipset is not None]

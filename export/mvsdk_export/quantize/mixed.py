@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mvsdk_export.errors import CompressionError
+from mvsdk_export.progress import counted, counting
 from mvsdk_export.quantize.weights import FLOAT16, Compressed, WeightScheme, compress
 
 PROBES = 2
@@ -109,7 +110,10 @@ def assign(
         return Assignment(schemes={}, weights={}, sqnr_db=math.inf, bits=16.0)
     weights = dict(module.state_dict(keep_vars=True))
     chosen = spread(feeds)
-    rows = {name: _candidates(name, weights[name], tried) for name, tried in candidates.items()}
+    rows = {
+        name: _candidates(name, weights[name], candidates[name])
+        for name in counted(list(candidates), "weights")
+    }
     noise = _measure_noise(module, {name: weights[name] for name in rows}, rows, chosen)
     ladders = {name: _ladder(row, noise[name]) for name, row in rows.items()}
     references = [run_feed(module, feed) for feed in chosen]
@@ -153,7 +157,7 @@ def search(try_aim: Callable[[float], T], target_db: float, rounds: int = _ROUND
     """
     aim: float = target_db
     tried: list[T] = []
-    for _ in range(rounds):
+    for _ in counted(range(rounds), "trials at most"):
         found = try_aim(aim)
         tried.append(found)
         over = found.sqnr_db - target_db
@@ -181,9 +185,12 @@ def _measure_noise(
 ) -> dict[str, list[float]]:
     """Return each weight's share of the error, in the order of its schemes."""
     found: dict[str, list[float]] = {}
-    for names in _groups(weights):
+    groups = _groups(weights)
+    count = counting(len(groups) * len(feeds), "measured calls")
+    for names in groups:
         group = {name: weights[name] for name in names}
-        found |= _measure_group(module, group, {name: rows[name] for name in names}, feeds)
+        tried = {name: rows[name] for name in names}
+        found |= _measure_group(module, group, tried, feeds, count)
     return found
 
 
@@ -205,6 +212,7 @@ def _measure_group(
     weights: Mapping[str, Tensor],
     rows: Mapping[str, Sequence[tuple[WeightScheme, Compressed | None]]],
     feeds: Sequence[Feed],
+    count: Callable[[], None],
 ) -> dict[str, list[float]]:
     errors = {name: _errors(weights[name], rows[name]) for name in weights}
     total = {name: np.zeros(len(row)) for name, row in rows.items()}
@@ -226,6 +234,7 @@ def _measure_group(
                 for name, gradient in zip(weights, gradients, strict=True):
                     if gradient is not None:
                         total[name] += _shares(errors[name], gradient) / signal
+            count()
     for weight in weights.values():
         weight.requires_grad_(False)
     return {name: list(found / (len(feeds) * PROBES)) for name, found in total.items()}

@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from mvsdk_export.progress import counting
 from mvsdk_export.quantize.qdq import Feed
 from mvsdk_export.targets.split import Part
 
@@ -24,11 +25,13 @@ def evaluate_parts(parts: Sequence[Part], calls: Sequence[Feed], folder: Path) -
         calls: Inputs of the whole.
         folder: Existing folder for a file per part and call.
     """
+    count = counting(len(parts[:-1]) * len(calls), "calls")
     for index, part in enumerate(parts[:-1]):
         session = _open_session(part.path)
         for number, feed in enumerate(PartFeeds(parts, index, calls, folder)):
             found = session.run(list(part.outputs), dict(feed))
             np.savez(_values_file(folder, index, number), *map(np.asarray, found))
+            count()
         del session  # before the next one is there
 
 

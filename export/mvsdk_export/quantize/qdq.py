@@ -21,6 +21,7 @@ from onnxruntime.quantization.execution_providers.qnn import (
 )
 
 from mvsdk_export.errors import ExportError
+from mvsdk_export.progress import counted
 from mvsdk_export.quiet import quiet
 from mvsdk_export.targets.onnx import save_model
 
@@ -219,7 +220,7 @@ def _normalisation_weights(path: Path) -> dict[str, list[dict[str, Any]]]:
 
 class _Reader(CalibrationDataReader):
     def __init__(self, feeds: Sequence[Feed]) -> None:
-        self._feeds: Iterator[Feed] = iter(feeds)
+        self._feeds: Iterator[Feed] = iter(counted(feeds, "inputs"))
 
     def get_next(self) -> Any:
         feed = next(self._feeds, None)

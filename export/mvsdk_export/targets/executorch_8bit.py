@@ -23,6 +23,7 @@ from mvsdk._installed import toolchain_install
 from mvsdk.manifest import Residency
 from mvsdk_export.errors import CompressionError, TargetUnavailableError
 from mvsdk_export.networks.target_forms import set_xnnpack_forms_
+from mvsdk_export.progress import counting
 from mvsdk_export.quantize.mixed import (
     PROBES,
     Feed,
@@ -247,8 +248,10 @@ def _measure_shares(
     """Return what quantising each layer adds to |error|^2 / |output|^2, the mean over the calls."""
     ranges: dict[str, tuple[float, float]] = {}
     convolutions = {name: node for name, node in layers.items() if node.target is _CONV}
+    count = counting(2 * len(feeds), "measured calls")
     for feed in feeds:
         _Ranges(module, convolutions, ranges).run(*tensors_of(feed))
+        count()
     generator = torch.Generator().manual_seed(0)
     total = dict.fromkeys(layers, 0.0)
     if not layers:
@@ -274,6 +277,7 @@ def _measure_shares(
                     if gradient is not None:
                         error = float((probe.found[name][1] * gradient).sum())
                         total[name] += error**2 / signal / (len(feeds) * PROBES)
+            count()
     for weight in weights:
         weight.requires_grad_(False)
     return total

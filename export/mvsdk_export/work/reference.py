@@ -14,6 +14,7 @@ from mvsdk.conditioning import MicroConditioning
 from mvsdk.tokenizer import WordPiece
 from mvsdk_export.checkpoints import open_model
 from mvsdk_export.pictures import Picture, paint_pictures, read_pictures
+from mvsdk_export.progress import counted
 from mvsdk_export.recipes import find_recipe
 from mvsdk_export.reference import Case, Reference, load_calls, save_calls
 from mvsdk_export.schedule import make_sampler
@@ -74,21 +75,18 @@ def record(
     shape = tuple(sizes[symbol] for symbol in ("F", "C", "h", "w"))
     shown = _load_pictures(Path(pictures)) if pictures else [None] * len(prompts)
     said = [MicroConditioning.from_added_time_ids(x) for x in conditioning]
-    calls = [
-        call
+    cases = [
+        Case(
+            prompt=prompt,
+            seed=first_seed + index,
+            num_inference_steps=count,
+            picture=picture,
+            conditioning=said[index % len(said)] if picture is not None else None,
+        )
         for index, (prompt, picture) in enumerate(zip(prompts, shown, strict=True))
         for count in steps
-        for call in reference.run(
-            Case(
-                prompt=prompt,
-                seed=first_seed + index,
-                num_inference_steps=count,
-                picture=picture,
-                conditioning=said[index % len(said)] if picture is not None else None,
-            ),
-            shape,
-        )
     ]
+    calls = [call for case in counted(cases, "clips") for call in reference.run(case, shape)]
     save_calls(calls, output / CALLS)
     return {"calls": len(calls)}
 

@@ -1,0 +1,88 @@
+"""What an export says of its progress, its past and its interruptions."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+
+from exporting import SIZE, STEPS, Toolchain, make_toolchain
+
+from mvsdk_export.commands import bar
+from mvsdk_export.history import FILE
+from mvsdk_export.stages import timed
+from mvsdk_export.work import find_function
+
+pytestmark = pytest.mark.torch
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run stages in this process: every child would import torch first."""
+
+    def run_child(name: str, job: Mapping[str, Any], folder: Path, *_: Any) -> None:
+        del name
+        timed(find_function(job["function"]), job["arguments"], folder)
+
+    monkeypatch.setattr("mvsdk_export.stages._run_child", run_child)
+
+
+@pytest.fixture
+def command(tiny_model_folder: Path, tmp_path: Path) -> tuple[str | Path, ...]:
+    """Return the words of an export that calibrates and verifies."""
+    what = ("export", "--target", "onnx", "--precision", "w8a16", "--overwrite")
+    return (*what, "--checkpoint", tiny_model_folder, *SIZE, *STEPS, "--out", tmp_path / "a")
+
+
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a line about every stage that takes more than a moment."""
+    monkeypatch.setattr(bar, "REDRAW_S", 0.01)
+    monkeypatch.setattr(bar, "LINE_S", 0.02)
+
+
+@pytest.mark.usefixtures("in_process")
+def test_export_says_what_it_counts_what_it_finds_and_what_it_took_before(
+    monkeypatch: pytest.MonkeyPatch, command: tuple[str | Path, ...], tmp_path: Path
+) -> None:
+    often(monkeypatch)
+    toolchain = make_toolchain(tmp_path)
+    first = toolchain(*command, "--keep-intermediates")
+    assert first.status == 0, first.err
+    ended = re.findall(r"^\[(\d+)/10\] ([^:]*): \d+\.\d s$", first.err, re.MULTILINE)
+    assert [int(number) for number, _ in ended] == list(range(1, 11))
+    assert ended[3][1] == "calibrate"
+    assert re.search(r"calibrate: goes on, .* of 64 clips$", first.err, re.MULTILINE)
+    assert re.search(r"verify onnx-w8a16: goes on, .* of \d+ (calls|clips)", first.err)
+    assert "about" not in first.err
+    assert "found finished" not in first.out + first.err
+
+    history = toolchain.cache / FILE
+    known = json.loads(history.read_text())
+    assert len(known) == 10
+    history.write_text(json.dumps({name: 100 * seconds for name, seconds in known.items()}))
+    shutil.rmtree(next((toolchain.cache / "export").glob("record-*")))
+    again = toolchain(*command)
+    assert "\n8 of 9 stages found finished from an earlier run\n" in again.out
+    assert "[1/10] trace text_encoder: found finished\n" in again.err
+    one_of_two = r"(calibrate|run the reference): goes on, .*, about \d+ \w+ left$"
+    assert re.search(one_of_two, again.err, re.MULTILINE)
+
+
+@pytest.mark.usefixtures("in_process")
+def test_verification_tells_its_progress_as_an_export_does(
+    monkeypatch: pytest.MonkeyPatch, toolchain: Toolchain, command: tuple[str | Path, ...]
+) -> None:
+    often(monkeypatch)
+    bundle, folder = command[-1], command[command.index("--checkpoint") + 1]
+    assert toolchain(*command, "--no-verify").status == 0
+    done = toolchain("verify", bundle, "--checkpoint", folder)
+    assert done.status == 0, done.err
+    assert re.search(r"^\[1/2\] run the reference: goes on, .* of 8 clips", done.err, re.MULTILINE)
+    assert re.search(r"^\[2/2\] verify onnx-w8a16: \d+\.\d s$", done.err, re.MULTILINE)
