@@ -163,7 +163,7 @@ class RuntimeProcess:
         reply = read_header(self._replies)
         found = {} if "error" in reply else read_arrays(self._replies, reply, due)
         if logger.isEnabledFor(logging.DEBUG):
-            for line in said_lines(self._scratch.path):
+            for line in said_lines(self._scratch.path / LOG, self._scratch.path):
                 logger.debug("%s", line)
         return reply, found
 
