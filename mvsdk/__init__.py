@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mvsdk.backends import Backend, Session
     from mvsdk.backends.coreai import CoreAI
+    from mvsdk.backends.coreml import CoreML
     from mvsdk.backends.executorch import ExecuTorch
     from mvsdk.backends.fake import Fake
     from mvsdk.backends.onnxruntime import OnnxRuntime
@@ -63,6 +64,7 @@ __all__ = [  # noqa: RUF022 - grouped by use
     "OnnxRuntime",
     "Qnn",
     "ExecuTorch",
+    "CoreML",
     "CoreAI",
     "Fake",
     # phones
@@ -97,6 +99,7 @@ _HOMES = {
     "OnnxRuntime": "mvsdk.backends.onnxruntime",
     "Qnn": "mvsdk.backends.qnn",
     "ExecuTorch": "mvsdk.backends.executorch",
+    "CoreML": "mvsdk.backends.coreml",
     "CoreAI": "mvsdk.backends.coreai",
     "Fake": "mvsdk.backends.fake",
     "CHIPSETS": "mvsdk.devices",

@@ -33,11 +33,12 @@ def built_in_backends() -> tuple[Backend, ...]:
     """Return the backends of this package, in order of preference."""
     # Here and not above, as all of them import the package that this module is in.
     from mvsdk.backends.coreai import CoreAI
+    from mvsdk.backends.coreml import CoreML
     from mvsdk.backends.executorch import ExecuTorch
     from mvsdk.backends.onnxruntime import OnnxRuntime
     from mvsdk.backends.qnn import Qnn
 
-    return (OnnxRuntime(), Qnn(), ExecuTorch(), CoreAI())
+    return (OnnxRuntime(), Qnn(), ExecuTorch(), CoreML(), CoreAI())
 
 
 def further_backends() -> FurtherBackends:

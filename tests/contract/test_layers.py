@@ -16,8 +16,12 @@ RUNTIME_MAY_IMPORT = {
     *("mvsdk", "numpy", "onnxruntime", "onnxruntime_qnn", "PIL", "av"),
     *("coreai", "executorch"),
 }
-SOME_MAY_IMPORT = {"mvsdk.backends.executorch": {"torch"}}
-"""Module -> what else it may import: ExecuTorch takes tensors of PyTorch, and gives such."""
+SOME_MAY_IMPORT = {
+    "mvsdk.backends.executorch": {"torch"},
+    "mvsdk.backends.coreml": {"coremltools"},
+}
+"""Module -> what else it may import: ExecuTorch takes tensors of PyTorch, and gives such; Core ML
+is called by coremltools."""
 RUNTIME_MAY_LOAD = {"mvsdk", "numpy"}
 LIGHT_MAY_LOAD = {"mvsdk", "mvsdk_export", "numpy"}
 LIGHT = ("mvsdk_export.cli", "mvsdk_export.errors", "mvsdk_export.recipes")
