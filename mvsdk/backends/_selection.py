@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from itertools import product
 from typing import TYPE_CHECKING
 
 from mvsdk.backends._registry import built_in_backends, further_backends
+from mvsdk.backends._speed import PLACES, SOME_CLIPS, Place, expected_s, place_of
 from mvsdk.devices import find_chipset
 from mvsdk.errors import BackendError, BundleError, InputError
 from mvsdk.manifest import DELEGATES, FORMATS, Format, Precision, Target
@@ -17,26 +19,23 @@ if TYPE_CHECKING:
     from mvsdk.bundle import Bundle
     from mvsdk.manifest import Kind, Manifest, Variant
 
-# What runs on this machine comes first: any computer runs onnx, and there fp32 is both the fastest
-# and the exact one. On an NPU w8a16 is what the bundle was made for.
 _PREFERENCE: Mapping[Target, tuple[Precision, ...]] = {
     "onnx": ("fp32", "fp16", "w8a16"),
     "snapdragon": ("w8a16", "fp16", "fp32"),
-    "executorch": ("fp32", "w8a8", "fp16", "w8a16"),
     "iphone": ("fp16", "w8", "w6", "w4", "fp32"),
+    "executorch": ("w8a8", "fp32", "fp16", "w8a16"),
 }
+"""Order where one place is as good as another: on an NPU w8a16 is what the bundle was made for."""
 _RUNS: Mapping[Format, str] = {
     "onnx": "onnxruntime",
     "qnn_context": "qnn",
     "executorch": "executorch",
-    "coreml": "coreml-checker",
+    "coreml": "coreml",
     "coreai": "coreai",
 }
 """Format -> the backend whose refusal says what is missing here."""
-_NO_CHECKER = (
-    "format coreml runs on Apple's systems, and the toolchain's checker evaluates it on any; "
-    "run: pip install 'mvsdk[apple]'"
-)
+_CHECKER = "coreml-checker"
+"""The backend that the format coreml has away from Apple's systems."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +47,12 @@ class Selection:
     """What the variants have in common."""
     variants: Mapping[str, Variant]
 
+    @property
+    def place(self) -> Place:
+        """What runs them here; the worst of them, should they differ."""
+        places: list[Place] = [place_of(self.backend, x) for x in self.variants.values()]
+        return max(places, key=PLACES.index)
+
 
 def select(
     bundle: Bundle,
@@ -57,13 +62,21 @@ def select(
     chip: str | None = None,
     precision: str | None = None,
     format: str | None = None,
+    clips: int = SOME_CLIPS,
 ) -> Selection:
     """Choose one variant for every component, and the backend to run them.
 
     All components get the same kind: target, format, delegate, precision and chip. Of what is left
-    after the filters the first that runs on this machine is taken: onnx before snapdragon,
-    executorch and iphone; coreml before coreai; xnnpack before other delegates; w8a16 before other
-    precisions on snapdragon, fp16 on iphone, fp32 elsewhere.
+    after the filters, and runs on this machine, comes first
+
+    1. what hardware made for it runs: Core ML and Core AI on a Mac, a Snapdragon chip's NPU if this
+       is the machine of that chip;
+    2. what is done first on a CPU, as it was measured (docs/executorch.md). A clip is fastest on
+       executorch w8a8 (XNNPACK) and slowest on onnx w8a16; but ExecuTorch's runtime takes seconds
+       to start, so a few `clips` of a small model are done before on onnx fp32;
+    3. what an NPU may take that is not known to be the one;
+    4. what software evaluates in place of other hardware, with the right numbers, and slowly:
+       Qualcomm's emulator, the checker of Core ML packages, Core AI away from Apple's systems.
 
     Args:
         bundle: The bundle.
@@ -72,53 +85,82 @@ def select(
         chip: Only variants compiled for this chip, by slug or marketing name; None allows all.
         precision: Only this precision; None allows all.
         format: Only this format, or this delegate of ExecuTorch; None allows all.
+        clips: How many clips will be made.
 
     Raises:
-        InputError: If no set of variants is left after the filters.
+        InputError: If no set of variants is left after the filters, or `clips` is below 1.
         BundleError: If no set of variants is complete.
         BackendError: If none of the sets left can run here.
     """
+    if clips < 1:
+        raise InputError(f"clips is {clips}; allowed: 1 and above")
+    left = _filtered(
+        bundle, {"target": target, "format": format, "precision": precision, "chip": chip}
+    )
+    runs, refusals = _try_all(bundle.manifest, left, backend)
+    if runs:
+        return min(runs, key=lambda run: _cost(run, bundle.manifest, clips))
+    told = [_reason(kind, refusals[kind], backend) for kind in left]
+    raise BackendError(
+        f"{bundle.path.name} holds {_listed(left)}, none runs here: "
+        f"{'; '.join(dict.fromkeys(told))}"
+    )
+
+
+def _filtered(bundle: Bundle, wanted: Mapping[str, str | None]) -> Sequence[Kind]:
+    """Return the kinds that are as wanted, in the order of what they were made for."""
     kinds = _complete_kinds(bundle.manifest)
+    chip = wanted["chip"]
     if chip is not None and all(kind.chip != chip for kind in kinds):
-        chip = find_chipset(chip).slug
-    wanted = {"target": target, "format": format, "precision": precision, "chip": chip}
-    left = [kind for kind in kinds if _fits(kind, wanted)]
+        wanted = {**wanted, "chip": find_chipset(chip).slug}
+    left = sorted((kind for kind in kinds if _fits(kind, wanted)), key=_rank)
     if not left:
         asked = " ".join(f"{name}={value}" for name, value in wanted.items() if value is not None)
         raise InputError(
             f"no variant with {asked} in {bundle.path.name}; it holds {_listed(kinds)}; "
             "choose one of these or export it"
         )
-    reasons: list[str] = []
-    candidates = _AllBackends() if backend is None else (backend,)
-    for kind in sorted(left, key=_rank):
-        variants = _variants(bundle.manifest, kind)
-        refusals: dict[str, str] = {}
-        for candidate in candidates:
+    return left
+
+
+def _try_all(
+    manifest: Manifest, kinds: Sequence[Kind], backend: Backend | None
+) -> tuple[Sequence[Selection], Mapping[Kind, Mapping[str, str]]]:
+    """Return what would run here, and what each backend says against the rest."""
+    runs: list[Selection] = []
+    refusals: dict[Kind, dict[str, str]] = {kind: {} for kind in kinds}
+    for backends in _groups(backend):
+        for kind, candidate in product(kinds, backends):
+            variants = _variants(manifest, kind)
             refusal = _refusal(candidate, variants.values())
             if refusal is None:
-                return Selection(backend=candidate, kind=kind, variants=variants)
-            refusals.setdefault(candidate.name, refusal)
-        reasons.append(_reason(kind, refusals) if backend is None else refusals[backend.name])
-    told = "; ".join(dict.fromkeys(reasons))
-    raise BackendError(f"{bundle.path.name} holds {_listed(left)}, none runs here: {told}")
+                runs.append(Selection(backend=candidate, kind=kind, variants=variants))
+            else:
+                refusals[kind].setdefault(candidate.name, refusal)
+        if any(run.place != "emulator" for run in runs):
+            break
+    return runs, refusals
 
 
-class _AllBackends:
-    """All backends; those of other packages are loaded only when none of our own will do."""
+def find_variants(manifest: Manifest) -> list[tuple[Kind, Mapping[str, Variant]]]:
+    """Return the kinds that every component has, each with its variant of every component."""
+    kinds = sorted(_complete_kinds(manifest), key=_rank)
+    return [(kind, _variants(manifest, kind)) for kind in kinds]
 
-    def __iter__(self) -> Iterator[Backend]:
-        """Go through them in order of preference."""
-        yield from self._built_in
-        yield from self._further
 
-    @cached_property
-    def _built_in(self) -> tuple[Backend, ...]:
-        return built_in_backends()
+def _groups(backend: Backend | None) -> Iterator[Sequence[Backend]]:
+    """Go through the backends; those of other packages are loaded only when asked for."""
+    if backend is not None:
+        yield (backend,)
+        return
+    yield built_in_backends()
+    yield tuple(further_backends().loaded.values())
 
-    @cached_property
-    def _further(self) -> tuple[Backend, ...]:
-        return tuple(further_backends().loaded.values())
+
+def _cost(run: Selection, manifest: Manifest, clips: int) -> tuple[int, float]:
+    """Return what makes one selection better than another: less is better."""
+    on_cpu = run.place == "cpu"
+    return PLACES.index(run.place), expected_s(run.kind, manifest, clips) if on_cpu else 0.0
 
 
 def _refusal(backend: Backend, variants: Iterable[Variant]) -> str | None:
@@ -126,9 +168,14 @@ def _refusal(backend: Backend, variants: Iterable[Variant]) -> str | None:
     return next((refusal for refusal in refusals if refusal is not None), None)
 
 
-def _reason(kind: Kind, refusals: Mapping[str, str]) -> str:
-    """Return why the backend that is meant for a kind does not run it here."""
-    return refusals.get(_RUNS[kind.format], _NO_CHECKER)
+def _reason(kind: Kind, refusals: Mapping[str, str], backend: Backend | None) -> str:
+    """Return why a kind does not run here: what the backend says that is meant for it."""
+    if backend is not None:
+        return refusals[backend.name]
+    meant = _RUNS[kind.format]
+    if kind.format == "coreml" and platform.system() != "Darwin":
+        meant = _CHECKER if _CHECKER in refusals else meant
+    return refusals[meant]
 
 
 def _complete_kinds(manifest: Manifest) -> Sequence[Kind]:
@@ -158,6 +205,7 @@ def _fits(kind: Kind, wanted: Mapping[str, str | None]) -> bool:
 
 
 def _rank(kind: Kind) -> tuple[int, int, int, int]:
+    """Return a kind's place among those that are as good, in the order of what was made for it."""
     precisions = _PREFERENCE[kind.target]
     known = kind.precision in precisions
     return (

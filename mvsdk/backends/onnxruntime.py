@@ -10,6 +10,7 @@ from mvsdk.errors import BackendError, InputError
 
 if TYPE_CHECKING:
     from mvsdk.backends._graph import GraphSession
+    from mvsdk.backends._speed import Place
     from mvsdk.bundle import Bundle
     from mvsdk.manifest import Variant
 
@@ -46,6 +47,10 @@ class OnnxRuntime:
         if variant.target != "onnx":
             return f"ONNX Runtime on the CPU runs target onnx, not {variant.target}"
         return None
+
+    def place(self, variant: Variant) -> Place:
+        """Return what runs a variant: the CPU."""
+        return "cpu"
 
     def load(self, bundle: Bundle, variant: Variant) -> GraphSession:
         """Load one graph; see `mvsdk.backends.Backend.load`."""

@@ -32,7 +32,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     add("--target", metavar="T", help="such as onnx, or iphone (--format coreml or coreai)")
     add("--format", metavar="F", help=argparse.SUPPRESS)
     add("--chip", metavar="C", help="variant for this chip (mvsdk devices)")
-    add("--precision", metavar="P", help="such as fp32 or w8a16; default: the first that runs")
+    add("--precision", metavar="P", help="such as fp32 or w8a16; default: the fastest that runs")
     add("--backend", metavar="B", help="what runs it (mvsdk doctor); default: by target")
     add("--steps", type=whole_number, metavar="N", help="one of the bundle's numbers of steps")
     add("--seed", type=whole_number, default=0, metavar="N", help="0 to 2**64-1; default 0")
@@ -79,9 +79,11 @@ def make_clip(
         chip=options.chip,
         precision=options.precision,
         format=options.format,
+        clips=1,  # a person waits for the whole command
         memory=options.memory,
     ) as pipeline:
         pipeline.check_task(task)
+        _say_if_slow(options, pipeline)
         video = _make_with_progress(pipeline, make)
         video.save(path, fps=options.fps, scale=options.scale)
         if video.timings is not None:
@@ -95,6 +97,8 @@ def make_clip(
     return 0
 
 
+_CHOICES = ("backend", "target", "format", "chip", "precision")
+"""Options that say which variant runs, and on what."""
 _MAKE: Mapping[Task, str] = {
     "text_to_video": "mvsdk export --target onnx",
     "image_to_video": "mvsdk export --model animator --target onnx",
@@ -143,6 +147,16 @@ def _task(path: Path) -> Task | None:
         return Bundle.open(path).manifest.task
     except BundleError:
         return None
+
+
+def _say_if_slow(options: argparse.Namespace, pipeline: Pipeline) -> None:
+    """Name what is fast where something slow was chosen, unless the user chose it."""
+    from mvsdk.backends import slow_note
+
+    if any(getattr(options, name) is not None for name in _CHOICES):
+        return
+    if note := slow_note(pipeline.bundle, pipeline.selection):
+        say(f"note: {note}")
 
 
 def _make_with_progress(pipeline: Pipeline, make: Make) -> Video:
