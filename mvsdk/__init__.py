@@ -24,6 +24,7 @@ from mvsdk._telemetry import turn_off_telemetry
 if TYPE_CHECKING:
     from mvsdk.backends import Backend, Session
     from mvsdk.backends.coreai import CoreAI
+    from mvsdk.backends.coreml import CoreML
     from mvsdk.backends.executorch import ExecuTorch
     from mvsdk.backends.fake import Fake
     from mvsdk.backends.isolated import Isolation
@@ -73,6 +74,7 @@ __all__ = [  # noqa: RUF022 - grouped by use
     "OnnxRuntime",
     "Qnn",
     "ExecuTorch",
+    "CoreML",
     "CoreAI",
     "Fake",
     "Isolation",
@@ -111,6 +113,7 @@ _HOMES = {
     "OnnxRuntime": "mvsdk.backends.onnxruntime",
     "Qnn": "mvsdk.backends.qnn",
     "ExecuTorch": "mvsdk.backends.executorch",
+    "CoreML": "mvsdk.backends.coreml",
     "CoreAI": "mvsdk.backends.coreai",
     "Fake": "mvsdk.backends.fake",
     "Isolation": "mvsdk.backends.isolated",

@@ -147,7 +147,7 @@ def check_number(name: str, value: object, *, low: float, high: float) -> float:
         InputError: If it is no number, nan or out of range.
     """
     allowed = f"allowed: {low:g} to {high:g}"
-    if not isinstance(value, numbers.Real):
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
         raise InputError(f"{name} is {shown(value)}; {allowed}; pass a number")
     try:
         number = float(value)

@@ -21,6 +21,7 @@ import numpy as np
 from mvsdk._arguments import check_callable, check_choice, check_kind, shown
 from mvsdk._clip import Clip, RunSampler, encode_picture
 from mvsdk.backends import Selection, find_backend, select
+from mvsdk.backends._speed import SOME_CLIPS
 from mvsdk.backends.isolated import Isolated, IsolatedSession, Isolation, isolate
 from mvsdk.bundle import Bundle
 from mvsdk.conditioning import ADDED_TIME_IDS, MicroConditioning
@@ -58,6 +59,7 @@ def load(
     chip: str | None = None,
     precision: str | None = None,
     format: str | None = None,
+    clips: int = SOME_CLIPS,
     memory: Memory = "fast",
     isolated: bool | Isolation = False,
 ) -> Pipeline:
@@ -67,12 +69,14 @@ def load(
         path: The `NAME.mvbundle` folder.
         backend: Runs the graphs, or its name, such as "executorch"; None takes what the choice
             below needs.
-        target: "onnx", "snapdragon", "executorch" or "iphone"; None takes the first that runs here.
+        target: "onnx", "snapdragon", "executorch" or "iphone"; None takes what is fastest here.
         chip: Chip that the graphs were compiled for, by slug, marketing name, or a phone that
             carries it (`find_chipset`); None takes any.
-        precision: Such as "fp32" or "w8a16"; None takes the first in the order of the target
-            (`mvsdk.backends.select`).
+        precision: Such as "fp32" or "w8a16"; None takes what is fastest here
+            (`mvsdk.backends.select` has the order).
         format: Such as "coreml" or "coreai" on iphone, the delegate on executorch; None takes any.
+        clips: How many clips will be made, about: a runtime that is slow to start is chosen where
+            that many are done sooner with it.
         memory: "fast" keeps graphs loaded for the next clip. "low" lets each go before the next is
             loaded: the peak is that of the largest, and every clip pays for loading again.
         isolated: True runs the graphs in a process of their own, with time limits: a damaged graph
@@ -97,7 +101,13 @@ def load(
     if isinstance(backend, str):
         backend = find_backend(backend)
     choice = select(
-        bundle, backend=backend, target=target, chip=chip, precision=precision, format=format
+        bundle,
+        backend=backend,
+        target=target,
+        chip=chip,
+        precision=precision,
+        format=format,
+        clips=clips,
     )
     if isolated is not False:
         limits = Isolation() if isolated is True else isolated

@@ -25,6 +25,7 @@ import mvsdk
 from mvsdk.backends.qnn import is_emulated
 from mvsdk.conditioning import ADDED_TIME_IDS, MicroConditioning
 from mvsdk.manifest import END_TO_END, Variant, Verification
+from mvsdk_export.checker.backend import CoreMLChecker
 from mvsdk_export.errors import ParityError
 from mvsdk_export.progress import counted, counting
 from mvsdk_export.recipes import DECODER, Recipe
@@ -49,8 +50,11 @@ def verify_variant(
     Returns:
         One record per comparison, misses included.
     """
+    # The checker on a Mac too: records of one bundle are then the same wherever it is verified.
+    checked = "coreml" in (chosen.format, chosen.delegate)
     pipeline = mvsdk.load(
         path,
+        backend=CoreMLChecker() if checked else None,
         target=chosen.target,
         format=chosen.delegate or chosen.format,
         precision=chosen.precision,

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from mvsdk.backends._advice import slow_note
 from mvsdk.backends._registry import default_backends, find_backend, further_backends
 from mvsdk.backends._selection import Selection, select
+from mvsdk.backends._speed import Place, Placing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,12 +25,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Backend",
+    "Place",
+    "Placing",
     "Selection",
     "Session",
     "default_backends",
     "find_backend",
     "further_backends",
     "select",
+    "slow_note",
 ]
 
 
@@ -64,7 +69,7 @@ class Session(Protocol):
 
 @runtime_checkable
 class Backend(Protocol):
-    """A runtime that can load some variants."""
+    """A runtime that can load some variants; one that is `Placing` too says where it runs them."""
 
     @property
     def name(self) -> str:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mvsdk.errors import BackendError, InputError
 
@@ -33,11 +33,12 @@ def built_in_backends() -> tuple[Backend, ...]:
     """Return the backends of this package, in order of preference."""
     # Here and not above, as all of them import the package that this module is in.
     from mvsdk.backends.coreai import CoreAI
+    from mvsdk.backends.coreml import CoreML
     from mvsdk.backends.executorch import ExecuTorch
     from mvsdk.backends.onnxruntime import OnnxRuntime
     from mvsdk.backends.qnn import Qnn
 
-    return (OnnxRuntime(), Qnn(), ExecuTorch(), CoreAI())
+    return (OnnxRuntime(), Qnn(), ExecuTorch(), CoreML(), CoreAI())
 
 
 def further_backends() -> FurtherBackends:
@@ -65,23 +66,29 @@ def default_backends() -> tuple[Backend, ...]:
     return (*built_in_backends(), *further_backends().loaded.values())
 
 
-def options_of(backend: Backend) -> dict[str, int | None]:
+def options_of(backend: Backend) -> dict[str, int | str | None]:
     """Return what a backend of this package was made with, as `make_backend` takes it."""
+    from mvsdk.backends.coreml import CoreML
     from mvsdk.backends.onnxruntime import OnnxRuntime
 
-    return {"threads": backend.threads} if type(backend) is OnnxRuntime else {}
+    if type(backend) is OnnxRuntime:
+        return {"threads": backend.threads}
+    return {"compute_units": backend.compute_units} if type(backend) is CoreML else {}
 
 
-def make_backend(name: str, options: Mapping[str, int | None]) -> Backend:
+def make_backend(name: str, options: Mapping[str, Any]) -> Backend:
     """Make the backend of that name, with the options that `options_of` gives.
 
     Raises:
         InputError: If there is none.
         BackendError: If another package's is broken.
     """
+    from mvsdk.backends.coreml import CoreML
     from mvsdk.backends.onnxruntime import OnnxRuntime
 
-    return OnnxRuntime(**options) if name == "onnxruntime" else find_backend(name)
+    if name == "onnxruntime":
+        return OnnxRuntime(**options)
+    return CoreML(**options) if name == "coreml" else find_backend(name)
 
 
 def find_backend(name: str) -> Backend:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from itertools import product
 from typing import TYPE_CHECKING
 
-from mvsdk._arguments import check_kind, check_text, shown
-from mvsdk._installed import toolchain_install
+from mvsdk._arguments import check_kind, check_text, check_whole_number, shown
 from mvsdk.backends._registry import built_in_backends, further_backends
+from mvsdk.backends._speed import PLACES, SOME_CLIPS, Place, expected_s, place_of
 from mvsdk.bundle import Bundle
 from mvsdk.devices import find_chipset
 from mvsdk.errors import BackendError, BundleError, InputError
@@ -19,22 +20,24 @@ if TYPE_CHECKING:
     from mvsdk.backends import Backend
     from mvsdk.manifest import Kind, Manifest, Variant
 
-# What runs on this machine comes first: any computer runs onnx, and there fp32 is both the fastest
-# and the exact one. On an NPU w8a16 is what the bundle was made for.
 _PREFERENCE: Mapping[Target, tuple[Precision, ...]] = {
     "onnx": ("fp32", "fp16", "w8a16"),
     "snapdragon": ("w8a16", "fp16", "fp32"),
-    "executorch": ("fp32", "w8a8", "fp16", "w8a16"),
     "iphone": ("fp16", "w8", "w6", "w4", "fp32"),
+    "executorch": ("w8a8", "fp32", "fp16", "w8a16"),
 }
+"""Order where one place is as good as another: on an NPU w8a16 is what the bundle was made for."""
 _RUNS: Mapping[Format, str] = {
     "onnx": "onnxruntime",
     "qnn_context": "qnn",
     "executorch": "executorch",
-    "coreml": "coreml-checker",
+    "coreml": "coreml",
     "coreai": "coreai",
 }
 """Format -> the backend whose refusal says what is missing here."""
+_MOST_CLIPS = 1 << 62
+_CHECKER = "coreml-checker"
+"""The backend that the format coreml has away from Apple's systems."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +53,12 @@ class Selection:
         """Return the kind and the backend in one line."""
         return f"Selection({self.kind} on {self.backend.name}: {', '.join(self.variants)})"
 
+    @property
+    def place(self) -> Place:
+        """What runs them here; the worst of them, should they differ."""
+        places: list[Place] = [place_of(self.backend, x) for x in self.variants.values()]
+        return max(places, key=PLACES.index)
+
 
 def select(
     bundle: Bundle,
@@ -59,13 +68,21 @@ def select(
     chip: str | None = None,
     precision: str | None = None,
     format: str | None = None,
+    clips: int = SOME_CLIPS,
 ) -> Selection:
     """Choose one variant for every component, and the backend to run them.
 
     All components get the same kind: target, format, delegate, precision and chip. Of what is left
-    after the filters the first that runs on this machine is taken: onnx before snapdragon,
-    executorch and iphone; coreml before coreai; xnnpack before other delegates; w8a16 before other
-    precisions on snapdragon, fp16 on iphone, fp32 elsewhere.
+    after the filters, and runs on this machine, comes first
+
+    1. what hardware made for it runs: Core ML and Core AI on a Mac, a Snapdragon chip's NPU if this
+       is the machine of that chip;
+    2. what is done first on a CPU, as it was measured (docs/executorch.md). A clip is fastest on
+       executorch w8a8 (XNNPACK) and slowest on onnx w8a16; but ExecuTorch's runtime takes seconds
+       to start, so a few `clips` of a small model are done before on onnx fp32;
+    3. what an NPU may take that is not known to be the one;
+    4. what software evaluates in place of other hardware, with the right numbers, and slowly:
+       Qualcomm's emulator, the checker of Core ML packages, Core AI away from Apple's systems.
 
     Args:
         bundle: The bundle.
@@ -75,29 +92,25 @@ def select(
             carries it; None allows all.
         precision: Only this precision; None allows all.
         format: Only this format, or this delegate of ExecuTorch; None allows all.
+        clips: How many clips will be made.
 
     Raises:
-        InputError: If no set of variants is left after the filters, or an argument is of a wrong
-            type.
+        InputError: If no set of variants is left after the filters, or an argument is not allowed.
         BundleError: If no set of variants is complete.
         BackendError: If none of the sets left can run here.
     """
     check_kind("bundle", bundle, Bundle, how="open one with Bundle.open")
     _check_backend(backend)
+    check_whole_number("clips", clips, low=1, high=_MOST_CLIPS, allowed="1 and above")
     left = fitting_kinds(bundle, target=target, chip=chip, precision=precision, format=format)
-    reasons: list[str] = []
-    candidates = _AllBackends() if backend is None else (backend,)
-    for kind in sorted(left, key=_rank):
-        variants = _variants(bundle.manifest, kind)
-        refusals: dict[str, str] = {}
-        for candidate in candidates:
-            refusal = _refusal(candidate, variants.values())
-            if refusal is None:
-                return Selection(backend=candidate, kind=kind, variants=variants)
-            refusals.setdefault(candidate.name, refusal)
-        reasons.append(_reason(kind, refusals) if backend is None else refusals[backend.name])
-    told = "; ".join(dict.fromkeys(reasons))
-    raise BackendError(f"{bundle.path.name} holds {_listed(left)}, none runs here: {told}")
+    runs, refusals = _try_all(bundle.manifest, left, backend)
+    if runs:
+        return min(runs, key=lambda run: _cost(run, bundle.manifest, clips))
+    told = [_reason(kind, refusals[kind], backend) for kind in left]
+    raise BackendError(
+        f"{bundle.path.name} holds {_listed(left)}, none runs here: "
+        f"{'; '.join(dict.fromkeys(told))}"
+    )
 
 
 def fitting_kinds(
@@ -110,6 +123,9 @@ def fitting_kinds(
 ) -> Sequence[Kind]:
     """Return the kinds that every component has and the filters of `select` let through.
 
+    Returns:
+        In the order of what they were made for.
+
     Raises:
         InputError: If none is left, or a filter is no text.
         BundleError: If no set of variants is complete.
@@ -121,7 +137,7 @@ def fitting_kinds(
     kinds = _complete_kinds(bundle.manifest)
     if chip is not None and all(kind.chip != chip for kind in kinds):
         wanted["chip"] = find_chipset(chip).slug
-    left = [kind for kind in kinds if _fits(kind, wanted)]
+    left = sorted((kind for kind in kinds if _fits(kind, wanted)), key=_rank)
     if not left:
         asked = " ".join(
             f"{name}={ascii(value[:64])[1:-1]}"
@@ -150,21 +166,44 @@ def _check_backend(backend: object) -> None:
         )
 
 
-class _AllBackends:
-    """All backends; those of other packages are loaded only when none of our own will do."""
+def _try_all(
+    manifest: Manifest, kinds: Sequence[Kind], backend: Backend | None
+) -> tuple[Sequence[Selection], Mapping[Kind, Mapping[str, str]]]:
+    """Return what would run here, and what each backend says against the rest."""
+    runs: list[Selection] = []
+    refusals: dict[Kind, dict[str, str]] = {kind: {} for kind in kinds}
+    for backends in _groups(backend):
+        for kind, candidate in product(kinds, backends):
+            variants = _variants(manifest, kind)
+            refusal = _refusal(candidate, variants.values())
+            if refusal is None:
+                runs.append(Selection(backend=candidate, kind=kind, variants=variants))
+            else:
+                refusals[kind].setdefault(candidate.name, refusal)
+        if any(run.place != "emulator" for run in runs):
+            break
+    return runs, refusals
 
-    def __iter__(self) -> Iterator[Backend]:
-        """Go through them in order of preference."""
-        yield from self._built_in
-        yield from self._further
 
-    @cached_property
-    def _built_in(self) -> tuple[Backend, ...]:
-        return built_in_backends()
+def find_variants(manifest: Manifest) -> list[tuple[Kind, Mapping[str, Variant]]]:
+    """Return the kinds that every component has, each with its variant of every component."""
+    kinds = sorted(_complete_kinds(manifest), key=_rank)
+    return [(kind, _variants(manifest, kind)) for kind in kinds]
 
-    @cached_property
-    def _further(self) -> tuple[Backend, ...]:
-        return tuple(further_backends().loaded.values())
+
+def _groups(backend: Backend | None) -> Iterator[Sequence[Backend]]:
+    """Go through the backends; those of other packages are loaded only when asked for."""
+    if backend is not None:
+        yield (backend,)
+        return
+    yield built_in_backends()
+    yield tuple(further_backends().loaded.values())
+
+
+def _cost(run: Selection, manifest: Manifest, clips: int) -> tuple[int, float]:
+    """Return what makes one selection better than another: less is better."""
+    on_cpu = run.place == "cpu"
+    return PLACES.index(run.place), expected_s(run.kind, manifest, clips) if on_cpu else 0.0
 
 
 def _refusal(backend: Backend, variants: Iterable[Variant]) -> str | None:
@@ -172,13 +211,14 @@ def _refusal(backend: Backend, variants: Iterable[Variant]) -> str | None:
     return next((refusal for refusal in refusals if refusal is not None), None)
 
 
-def _reason(kind: Kind, refusals: Mapping[str, str]) -> str:
-    """Return why the backend that is meant for a kind does not run it here."""
-    refusal = refusals.get(_RUNS[kind.format])
-    return refusal or (
-        "format coreml runs on Apple's systems, and the toolchain's checker evaluates it on any; "
-        f"run: {toolchain_install('apple')}"
-    )
+def _reason(kind: Kind, refusals: Mapping[str, str], backend: Backend | None) -> str:
+    """Return why a kind does not run here: what the backend says that is meant for it."""
+    if backend is not None:
+        return refusals[backend.name]
+    meant = _RUNS[kind.format]
+    if kind.format == "coreml" and platform.system() != "Darwin":
+        meant = _CHECKER if _CHECKER in refusals else meant
+    return refusals[meant]
 
 
 def _complete_kinds(manifest: Manifest) -> Sequence[Kind]:
@@ -208,6 +248,7 @@ def _fits(kind: Kind, wanted: Mapping[str, str | None]) -> bool:
 
 
 def _rank(kind: Kind) -> tuple[int, int, int, int]:
+    """Return a kind's place among those that are as good, in the order of what was made for it."""
     precisions = _PREFERENCE[kind.target]
     known = kind.precision in precisions
     return (

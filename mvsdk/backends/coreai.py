@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from mvsdk.backends._speed import Place
     from mvsdk.bundle import Bundle
     from mvsdk.manifest import Variant
 
@@ -69,6 +70,11 @@ class CoreAI:
         if installed_version(_DISTRIBUTION) is None:
             return f"format coreai needs the package {_DISTRIBUTION}; run: {_install()}"
         return None
+
+    def place(self, variant: Variant) -> Place:
+        """Return what runs a variant: a Mac's own hardware, or software in its place."""
+        check_variant(variant)
+        return "accelerator" if platform.system() == "Darwin" else "emulator"
 
     def load(self, bundle: Bundle, variant: Variant) -> GraphSession:
         """Load one graph; see `mvsdk.backends.Backend.load`."""

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from mvsdk.backends._speed import Place
     from mvsdk.bundle import Bundle
     from mvsdk.manifest import TensorSpec, Variant
 
@@ -82,6 +83,11 @@ class ExecuTorch:
         if installed_version(_DISTRIBUTION) is None:
             return f"target executorch needs the package executorch; run: {_install()}"
         return None
+
+    def place(self, variant: Variant) -> Place:
+        """Return what runs a variant: the CPU, unless the delegate hands it to Core ML."""
+        check_variant(variant)
+        return "accelerator" if variant.delegate == "coreml" else "cpu"
 
     def load(self, bundle: Bundle, variant: Variant) -> GraphSession:
         """Load one graph; see `mvsdk.backends.Backend.load`."""

@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 import mvsdk.errors
+from mvsdk._arguments import check_choice, check_number
 from mvsdk.backends._graph import decoded_dtype, label_of
 from mvsdk.backends._process import ProcessLost, RuntimeProcess
 from mvsdk.backends._registry import make_backend, options_of
+from mvsdk.backends._speed import place_of
 from mvsdk.errors import BackendError, InputError, MvsdkError
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
     from mvsdk.backends import Backend, Selection
     from mvsdk.backends._messages import Header
+    from mvsdk.backends._speed import Place
     from mvsdk.bundle import Bundle
     from mvsdk.manifest import Variant
 
@@ -35,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 FRAGILE = frozenset({"qnn", "executorch", "coreai"})
 """Backends whose runtimes end the process, or never come back, on some damaged graphs."""
-_MAX_LIMIT_S = 30 * 86400
+_LEAST_LIMIT_S, _MOST_LIMIT_S = 0.001, 30 * 86400.0
 _CLOSE_LIMIT_S = 30.0
 _MAX_TEXT, _MAX_LINE = 4096, 200
 _ADVICE = "the file is damaged, or the runtime has a fault; download or export the bundle again"
@@ -55,14 +58,8 @@ class Isolation:
     def __post_init__(self) -> None:
         """Check the values."""
         for name in ("load_timeout_s", "run_timeout_s"):
-            value: Any = getattr(self, name)
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not (number and 0 < value <= _MAX_LIMIT_S):  # nan is neither
-                raise InputError(
-                    f"{name} is {value!r}; allowed: seconds above 0, up to {_MAX_LIMIT_S}"
-                )
-        if self.which not in ("all", "fragile"):
-            raise InputError(f"which is {self.which!r}; allowed: all, fragile")
+            check_number(name, getattr(self, name), low=_LEAST_LIMIT_S, high=_MOST_LIMIT_S)
+        check_choice("which", self.which, ("all", "fragile"))
 
 
 def isolate(selection: Selection, isolation: Isolation, *, found_by_name: bool) -> Selection:
@@ -109,6 +106,10 @@ class Isolated:
     def unsupported_reason(self, variant: Variant) -> str | None:
         """Return why a variant cannot run here, or None if it can."""
         return self._backend.unsupported_reason(variant)
+
+    def place(self, variant: Variant) -> Place:
+        """Return what runs a variant."""
+        return place_of(self._backend, variant)
 
     def load(self, bundle: Bundle, variant: Variant) -> IsolatedSession:
         """Load one graph in the process; see `mvsdk.backends.Backend.load`.

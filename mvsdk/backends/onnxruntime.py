@@ -11,6 +11,7 @@ from mvsdk.errors import BackendError
 
 if TYPE_CHECKING:
     from mvsdk.backends._graph import GraphSession
+    from mvsdk.backends._speed import Place
     from mvsdk.bundle import Bundle
     from mvsdk.manifest import Variant
 
@@ -61,6 +62,11 @@ class OnnxRuntime:
         if variant.target != "onnx":
             return f"ONNX Runtime on the CPU runs target onnx, not {variant.target}"
         return None
+
+    def place(self, variant: Variant) -> Place:
+        """Return what runs a variant: the CPU."""
+        check_variant(variant)
+        return "cpu"
 
     def load(self, bundle: Bundle, variant: Variant) -> GraphSession:
         """Load one graph; see `mvsdk.backends.Backend.load`."""

@@ -13,6 +13,7 @@ import importlib.util
 import platform
 import re
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mvsdk._installed import pip_install
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mvsdk.backends._graph import GraphSession
+    from mvsdk.backends._speed import Place
     from mvsdk.bundle import Bundle
     from mvsdk.manifest import Chip, Variant
 
@@ -33,6 +35,8 @@ _DISTRIBUTION = "onnxruntime-qnn"
 _REGISTER = threading.Lock()
 _X86 = frozenset({"x86_64", "amd64"})
 _ERRORS_ONLY = 3
+_SOC = Path("/sys/devices/soc0/machine")
+"""Where Qualcomm's kernels write the name of the chip, such as SM8650."""
 
 # Code -> (cause, next step), the deepest cause first: a failed mapping (1002) is reported again as
 # a failed creation (5005) by its caller. Names are those of QNN's error headers.
@@ -125,6 +129,13 @@ class Qnn:
             return f"target snapdragon needs onnxruntime-qnn; run: {pip_install(_DISTRIBUTION)}"
         return None
 
+    def place(self, variant: Variant) -> Place:
+        """Return what runs a variant: the NPU, for sure only where the chip is the variant's."""
+        check_variant(variant)
+        if is_emulated():
+            return "emulator"
+        return "accelerator" if variant.chip and variant.chip.slug == _own_chip() else "unsure"
+
     def load(self, bundle: Bundle, variant: Variant) -> GraphSession:
         """Load one graph; see `mvsdk.backends.Backend.load`."""
         check_request(bundle, variant)
@@ -148,6 +159,14 @@ class Qnn:
 def is_emulated() -> bool:
     """Return whether QNN runs on Qualcomm's emulator here, as it does on every x86-64 machine."""
     return platform.machine().lower() in _X86
+
+
+def _own_chip() -> str | None:
+    """Return the slug of the chip that Linux says it runs on; None where it says nothing."""
+    try:
+        return _SOC.read_text("ascii").strip().lower() or None
+    except (OSError, ValueError):  # another system, or no text
+        return None
 
 
 def register(ort: Any) -> Any:

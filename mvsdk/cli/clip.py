@@ -29,7 +29,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that say what runs: bundle, variant, steps, seed, memory."""
     add = parser.add_argument
     add("--bundle", metavar="DIR", help="default: $MVSDK_BUNDLE, else the one *.mvbundle here")
-    add_variant_arguments(parser, default="the first that runs")
+    add_variant_arguments(parser, default="the fastest that runs")
     # One line for both: the help of a verb fits a screen.
     add("--backend", metavar="B", help="what runs it (mvsdk doctor); --time-limit S per graph")
     add("--time-limit", type=seconds, metavar="S", help=argparse.SUPPRESS)
@@ -83,10 +83,12 @@ def make_clip(
         chip=options.chip,
         precision=options.precision,
         format=options.format,
+        clips=1,  # a person waits for the whole command
         memory=options.memory,
         isolated=_isolation(options.time_limit),
     ) as pipeline:
         pipeline.check_task(task)
+        _say_if_slow(options, pipeline)
         video = _make_with_progress(pipeline, make)
         metadata = not options.no_metadata
         video.save(path, fps=options.fps, scale=options.scale, metadata=metadata)
@@ -105,6 +107,8 @@ def make_clip(
 
 _SHOWN_AS_THEY_ARE = frozenset({".webp", ".gif"})
 _SMALL = 128
+_CHOICES = ("backend", "target", "format", "chip", "precision")
+"""Options that say which variant runs, and on what."""
 
 _MAKE: Mapping[Task, str] = {
     "text_to_video": "mvsdk export --target onnx",
@@ -167,6 +171,16 @@ def _isolation(limit_s: float | None) -> Isolation:
     if limit_s is None:
         return Isolation(which="fragile")
     return Isolation(load_timeout_s=limit_s, run_timeout_s=limit_s)
+
+
+def _say_if_slow(options: argparse.Namespace, pipeline: Pipeline) -> None:
+    """Name what is fast where something slow was chosen, unless the user chose it."""
+    from mvsdk.backends import slow_note
+
+    if any(getattr(options, name) is not None for name in _CHOICES):
+        return
+    if note := slow_note(pipeline.bundle, pipeline.selection):
+        say(f"note: {note}")
 
 
 def _make_with_progress(pipeline: Pipeline, make: Make) -> Video:

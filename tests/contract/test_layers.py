@@ -16,9 +16,13 @@ RUNTIME_MAY_IMPORT = {
     *("mvsdk", "numpy", "onnxruntime", "onnxruntime_qnn", "PIL", "av"),
     *("coreai", "executorch"),
 }
-SOME_MAY_IMPORT = {"mvsdk.backends.executorch": {"torch"}, "mvsdk.cli.completion": {"shtab"}}
-"""Module -> what else it may import: ExecuTorch takes tensors of PyTorch, and gives such; shtab
-writes scripts for shells, and is asked for where it is missing."""
+SOME_MAY_IMPORT = {
+    "mvsdk.backends.executorch": {"torch"},
+    "mvsdk.backends.coreml": {"coremltools"},
+    "mvsdk.cli.completion": {"shtab"},
+}
+"""Module -> what else it may import: ExecuTorch takes tensors of PyTorch, and gives such; Core ML
+is called by coremltools; shtab writes scripts for shells, and is asked for where it is missing."""
 RUNTIME_MAY_LOAD = {"mvsdk", "numpy"}
 LIGHT_MAY_LOAD = {"mvsdk", "mvsdk_export", "numpy"}
 LIGHT = ("mvsdk_export.cli", "mvsdk_export.errors", "mvsdk_export.recipes")

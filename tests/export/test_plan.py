@@ -58,6 +58,21 @@ def test_plan_needs_no_weights(run: Run, configs_only: Path) -> None:
     assert "warning" not in out
 
 
+def test_plan_says_what_is_fast_on_a_cpu_and_what_only_checks_numbers(
+    run: Run, configs_only: Path
+) -> None:
+    size = ("--height", "32", "--width", "32")
+    _, out, _ = run("--checkpoint", configs_only, *size)
+    first, second = out.splitlines()[-2:]
+    assert first.startswith(
+        "on a CPU executorch w8a8 is fastest (--target executorch --precision w8a8), then executor"
+    )
+    assert "; onnx w8a16 only checks numbers there" in second
+    told = json.loads(run("--checkpoint", configs_only, *size, "--json")[1])["on_a_cpu"]
+    assert told["fastest_first"][0] == "executorch w8a8"
+    assert told["checks_numbers"] == ["onnx w8a16"]
+
+
 def test_json_adds_up(run: Run, configs_only: Path) -> None:
     status, out, _ = run(
         *("--checkpoint", configs_only, "--height", "32", "--width", "64"),

@@ -20,6 +20,7 @@ from tiny_bundles import LATENTS, build_bundle, fake_functions
 
 import mvsdk
 from mvsdk import Fake, MvsdkError
+from mvsdk.backends._speed import Placing
 from mvsdk.bundle import Bundle
 from mvsdk.manifest import Manifest
 
@@ -172,13 +173,24 @@ def _calls(folder: Path) -> list[Call]:
         "Manifest.component": (bundle.manifest.component, {"name": "unet"}),
         "Session.run": (session.run, {"inputs": {"input_ids": np.zeros((1, 6), np.int32)}}),
         "OnnxRuntime": (mvsdk.OnnxRuntime, {}),
+        "CoreML": (mvsdk.CoreML, {}),
+        "Isolation": (mvsdk.Isolation, {}),
         "Fake": (Fake, {"functions": fake_functions()}),
         "Chipset": (mvsdk.Chipset, _fields(mvsdk.find_chipset("sm8650"))),
     }
-    for backend in (mvsdk.OnnxRuntime(), mvsdk.Qnn(), mvsdk.ExecuTorch(), mvsdk.CoreAI(), fake):
+    for backend in (
+        mvsdk.OnnxRuntime(),
+        mvsdk.Qnn(),
+        mvsdk.ExecuTorch(),
+        mvsdk.CoreAI(),
+        mvsdk.CoreML(),
+        fake,
+    ):
         kind = type(backend).__name__
         calls[f"{kind}.unsupported_reason"] = (backend.unsupported_reason, {"variant": unet})
         calls[f"{kind}.load"] = (backend.load, {"bundle": bundle, "variant": unet})
+        if isinstance(backend, Placing):
+            calls[f"{kind}.place"] = (backend.place, {"variant": unet})
     return [Call(name, function, right) for name, (function, right) in calls.items()]
 
 

@@ -67,7 +67,8 @@ def test_a_backend_is_chosen_by_name(capsys: CapSys) -> None:
     assert main(["generate", PROMPT, "--backend", "phone", "-o", "clip.npy"]) == 0
     assert "executorch/xnnpack/fp32 on a phone that is none" in capsys.readouterr().err
     line = refusal(capsys, "generate", PROMPT, "--backend", "nobody")
-    assert "unknown backend 'nobody'; known: onnxruntime, qnn, executorch, coreai, phone" in line
+    known = "onnxruntime, qnn, executorch, coreml, coreai, phone"
+    assert f"unknown backend 'nobody'; known: {known}" in line
     line = refusal(capsys, "generate", PROMPT, "--backend", "broken")
     assert "backend broken: elsewhere:Phone does not load (ImportError: no module named" in line
 

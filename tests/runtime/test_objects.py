@@ -98,7 +98,14 @@ def _objects(made: Made, folder: Path) -> Iterator[Any]:
     bundle = build_bundle(folder / f"{'x' * 200}.mvbundle", many, verification=(record,))
     yield from (made.pipeline, made.pipeline.selection, *made.steps, made.video)
     yield from (bundle, mvsdk.BundleWriter(folder / "new.mvbundle"), *mvsdk.CHIPSETS)
-    yield from (mvsdk.OnnxRuntime(threads=2), mvsdk.Qnn(), mvsdk.ExecuTorch(), mvsdk.CoreAI())
+    yield from (
+        mvsdk.OnnxRuntime(threads=2),
+        mvsdk.Qnn(),
+        mvsdk.ExecuTorch(),
+        mvsdk.CoreAI(),
+        mvsdk.CoreML(),
+        mvsdk.Isolation(),
+    )
     yield from (made.pipeline.selection.backend, made.pipeline.session("unet"))
     yield GenerateOptions(num_inference_steps=4, seed=2**64 - 1)
     yield mvsdk.MicroConditioning(fps=8, motion=127, noise_aug_strength=0.02)

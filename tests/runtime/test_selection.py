@@ -13,7 +13,17 @@ import pytest
 from tiny_bundles import VariantFiles, build_bundle
 
 import mvsdk
-from mvsdk import BackendError, BundleError, CoreAI, ExecuTorch, Fake, InputError, OnnxRuntime, Qnn
+from mvsdk import (
+    BackendError,
+    BundleError,
+    CoreAI,
+    CoreML,
+    ExecuTorch,
+    Fake,
+    InputError,
+    OnnxRuntime,
+    Qnn,
+)
 from mvsdk._installed import toolchain_install
 from mvsdk.backends import default_backends, find_backend, further_backends, qnn, select
 from mvsdk.bundle import Bundle
@@ -172,7 +182,7 @@ def test_chips_of_variants_are_those_of_the_table(mixed: Bundle) -> None:
 
 
 def test_phones_come_after_computers_and_each_in_its_own_order(phones: Bundle) -> None:
-    assert _chosen(phones) == "executorch/xnnpack/fp32"
+    assert _chosen(phones) == "executorch/xnnpack/w8a8"
     assert _chosen(phones, target="iphone") == "iphone/coreml/w8"
     assert _chosen(phones, target="executorch", precision="fp16") == "executorch/coreml/fp16"
     assert _chosen(phones, target="iphone", precision="fp16") == "iphone/coreai/fp16"
@@ -183,7 +193,8 @@ def test_formats_and_delegates_are_filters(phones: Bundle) -> None:
     assert _chosen(phones, format="coreai") == "iphone/coreai/fp16"
     assert _chosen(phones, format="executorch", precision="w8a8") == "executorch/xnnpack/w8a8"
     assert _chosen(phones, format="qnn") == "executorch/qnn/w8a16/sm8650"
-    assert _chosen(phones, format="coreml") == "executorch/coreml/fp16"
+    assert _chosen(phones, format="coreml", target="executorch") == "executorch/coreml/fp16"
+    assert _chosen(phones, format="coreml") == "iphone/coreml/w8"
     assert _chosen(phones, format="coreml", target="iphone") == "iphone/coreml/w8"
     with pytest.raises(InputError, match=r"no variant with target=iphone format=onnx in phones"):
         select(phones, target="iphone", format="onnx")
@@ -192,6 +203,7 @@ def test_formats_and_delegates_are_filters(phones: Bundle) -> None:
 def test_computers_come_before_phones(tmp_path: Path) -> None:
     bundle = build_bundle(tmp_path / "all.mvbundle", [*PHONES, *MIXED])
     assert _chosen(bundle) == "onnx/fp32"
+    assert _chosen(bundle, precision="w8a16") == "onnx/w8a16"
     assert _chosen(bundle, chip="sm8650") == "snapdragon/w8a16/sm8650"
 
 
@@ -243,9 +255,9 @@ def test_default_backends_are_our_own_and_then_others_by_name(
     others = [_EntryPoint(name, _Named(name, "coreml")) for name in ("zebra", "ant")]
     _offer(monkeypatch, *others)
     names = [backend.name for backend in default_backends()]
-    assert names == ["onnxruntime", "qnn", "executorch", "coreai", "ant", "zebra"]
-    kinds = [type(backend) for backend in default_backends()[:4]]
-    assert kinds == [OnnxRuntime, Qnn, ExecuTorch, CoreAI]
+    assert names == ["onnxruntime", "qnn", "executorch", "coreml", "coreai", "ant", "zebra"]
+    kinds = [type(backend) for backend in default_backends()[:5]]
+    assert kinds == [OnnxRuntime, Qnn, ExecuTorch, CoreML, CoreAI]
 
 
 def test_another_package_runs_what_no_backend_of_ours_does(

@@ -17,6 +17,7 @@ from mvsdk.errors import BackendError, BundleError, MvsdkError
 from mvsdk.manifest import Variant
 
 if TYPE_CHECKING:
+    from mvsdk.backends._speed import Place
     from mvsdk_export.checker.delegated import Borders
     from mvsdk_export.checker.program import Program
 
@@ -47,6 +48,10 @@ class CoreMLChecker:
             extras = ("apple", "executorch") if delegated else ("apple",)
             return f"the checker needs {', '.join(missing)}; run: {toolchain_install(*extras)}"
         return None
+
+    def place(self, variant: Variant) -> Place:
+        """Return what runs a variant: software in place of Apple's hardware."""
+        return "emulator"
 
     def load(self, bundle: Bundle, variant: Variant) -> GraphSession:
         """Load one graph; see `mvsdk.backends.Backend.load`."""

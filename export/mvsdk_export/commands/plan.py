@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mvsdk.backends._speed import kinds_for_cpus
 from mvsdk.cli.command import Command, say_chip_notes
 from mvsdk.cli.output import format_bytes, say, show, show_json, table
 from mvsdk.devices import find_chipset
@@ -268,6 +269,7 @@ def _to_json(
         },
         "clip_flops": {str(n): flops for n, flops in _totals(costs, request.steps).items()},
         "limits": [asdict(finding) for finding in findings],
+        "on_a_cpu": dict(zip(("fastest_first", "checks_numbers"), kinds_for_cpus(), strict=True)),
     }
 
 
@@ -286,7 +288,7 @@ def _to_text(
     lines.append("")
     if costs:
         lines += [_cost_table(request, costs), "", _clip_line(request, costs), ""]
-    lines.append(_limit_table(findings))
+    lines += [_limit_table(findings), "", _cpu_lines()]
     return "\n".join(lines)
 
 
@@ -332,6 +334,17 @@ def _clip_line(request: _Request, costs: Sequence[ComponentCosts]) -> str:
         f"runs: evaluations per clip at {steps} steps; FLOPs: per evaluation, 2 per multiply-add "
         "of convolutions and matrix products;\npeak: activations alive at once, an upper estimate "
         "without fusion or tiling; bottom row: the largest"
+    )
+
+
+def _cpu_lines() -> str:
+    """Say which export is the fast one on a CPU, and which is not for speed."""
+    (fastest, *others), slow = kinds_for_cpus()
+    target, precision = fastest.split()
+    return (
+        f"on a CPU {fastest} is fastest (--target {target} --precision {precision}), then "
+        f"{', '.join(others)};\nonnx starts in less time, for short or few clips; "
+        f"{', '.join(slow)} only checks numbers there, as the emulators of phones do"
     )
 
 

@@ -1,0 +1,61 @@
+"""What there is to say of a choice that checks numbers, to somebody who wants clips."""
+
+from __future__ import annotations
+
+import platform
+from typing import TYPE_CHECKING
+
+from mvsdk.backends._registry import built_in_backends
+from mvsdk.backends._selection import find_variants
+from mvsdk.backends._speed import is_slow
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mvsdk.backends._selection import Selection
+    from mvsdk.bundle import Bundle
+    from mvsdk.manifest import Format
+
+_EMULATORS: Mapping[Format, str] = {
+    "qnn_context": "Qualcomm's emulator",
+    "coreml": "a checker of Core ML packages",
+    "coreai": "Core AI away from Apple's systems",
+}
+
+
+def slow_note(bundle: Bundle, selection: Selection) -> str | None:
+    """Return in one line that a choice is slow here, and what is fast; None where it is not slow.
+
+    Args:
+        bundle: The bundle.
+        selection: What was chosen of all of it, as by `select` without filters.
+    """
+    kind, place = selection.kind, selection.place
+    if not is_slow(kind, place):
+        return None
+    what = f"{kind.precision} on a CPU"
+    if place == "emulator":
+        what = _EMULATORS.get(kind.format, f"the backend {selection.backend.name}")
+    return f"this is {what}, for checking numbers; {_faster(bundle)}"
+
+
+def _faster(bundle: Bundle) -> str:
+    """Return what would be fast here: something of the bundle that lacks a package, or an export.
+
+    What is fast, is there and runs, would have been chosen.
+    """
+    ours = {backend.name: backend for backend in built_in_backends()}
+    meant = {"xnnpack": ours["executorch"]}
+    if platform.system() == "Darwin":
+        meant = {"coreml": ours["coreml"], **meant}
+    kinds = find_variants(bundle.manifest)
+    for made_for, backend in meant.items():
+        for kind, variants in kinds:
+            if made_for != (kind.delegate or kind.format):
+                continue
+            refusals = (backend.unsupported_reason(variant) for variant in variants.values())
+            if reason := next((x for x in refusals if x is not None), None):
+                return f"this bundle's {kind} is faster here, but {reason}"
+    return (
+        "a bundle for executorch is faster here (XNNPACK, w8a8): mvsdk export --target executorch"
+    )
