@@ -13,12 +13,11 @@ from pathlib import Path
 import mvsdk.errors
 import mvsdk_export.errors
 from mvsdk._staging import NO_SPACE, NOT_ALLOWED
+from mvsdk.backends.native_output import CAPTURED
 from mvsdk.errors import MvsdkError, OutputError
 from mvsdk_export.child import Ending
 from mvsdk_export.errors import ExportError, first_line
 
-CAPTURED = "native-*"
-"""Files in the scratch folder of a stage with what native code printed while it was captured."""
 _LARGER = "set MVSDK_CACHE to a folder on a larger disk"
 _REFUSALS = {
     errno.ENOSPC: ("no space left in", _LARGER),
@@ -190,7 +189,7 @@ def _last_lines(log: Path, scratch: Path) -> list[str]:
 
     What native code printed while it was captured comes last: nothing else was printed then.
     """
-    captured = sorted(scratch.glob(CAPTURED))
+    captured = sorted(scratch.glob(f"{CAPTURED}*"))
     text = "\n".join(_tail(path) for path in (log, *captured))
     return [line.strip() for line in text.splitlines() if line.strip()][-40:]
 

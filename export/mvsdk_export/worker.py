@@ -31,13 +31,13 @@ def main() -> int:
     job = json.loads(_read_line())
     _end_with_parent()
     send = _open_channel()
-    from mvsdk.backends import native_output
+    from mvsdk.backends.native_output import keep_captured_output_in
     from mvsdk_export.failures import describe_error
     from mvsdk_export.progress import listening
     from mvsdk_export.stages import timed
     from mvsdk_export.work import find_function
 
-    native_output.sink_folder = Path(job["scratch"])
+    keep_captured_output_in(Path(job["scratch"]))  # its last words, if it crashes
     try:
         with listening(_Told(send)):
             timed(find_function(job["function"]), job["arguments"], Path(job["output"]))

@@ -25,10 +25,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-sink_folder: Path | None = None
-"""Where what is captured lies while a block runs, in files whose names begin with "native-"; None
-for files without a name. If a library crashes the process, its last words are there to be read."""
-
 _LOCK = threading.RLock()
 _NATIVE = re.compile(
     rb"LIBNATIVE|\[[VIWEF]:onnxruntime|\bQnn|\bQNN|<[EWIVD]>|\bfastrpc|adsprpc"
@@ -38,6 +34,22 @@ _NATIVE = re.compile(
     re.IGNORECASE,
 )
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+CAPTURED = "captured-"
+"""How the names of files begin that hold what is being captured; see `keep_captured_output_in`."""
+_kept_in: list[Path] = []
+"""The folder of these files; empty where they have no names."""
+
+
+def keep_captured_output_in(folder: Path) -> None:
+    """Give what is captured from now on a file with a name, until its block ends.
+
+    Where native code ends the process inside a block, the file stays, for the parent to read
+    (except on Windows, which removes it).
+
+    Args:
+        folder: Where the files lie. One for the whole process.
+    """
+    _kept_in[:] = [folder]
 
 
 @contextlib.contextmanager
@@ -59,7 +71,7 @@ def captured_native_output() -> Generator[list[str]]:
             for descriptor in (1, 2)
             if _is_open(descriptor)
         ]
-        written = io.StringIO()
+        written = _Written(stack.enter_context(_sink()) if _kept_in else None)
         try:
             with contextlib.redirect_stderr(written):
                 yield lines
@@ -73,9 +85,37 @@ def captured_native_output() -> Generator[list[str]]:
             lines += _sort_out(io.BytesIO(written.getvalue().encode("utf-8", "replace")), _pass_on)
 
 
+def clean_line(line: bytes) -> str:
+    """Return a line that was printed as text without colours."""
+    return _COLOUR.sub("", line.decode("utf-8", "replace")).strip()
+
+
+class _Written(io.StringIO):
+    """What Python code writes, and writes through to a file that outlives the process.
+
+    It is never closed: whoever took it for standard error inside a block may write to it later.
+    """
+
+    def __init__(self, sink: IO[bytes] | None) -> None:
+        super().__init__()
+        self._sink = sink
+
+    def write(self, text: str, /) -> int:
+        if self._sink is not None and not self._sink.closed:
+            self._sink.write(text.encode("utf-8", "replace"))
+            self._sink.flush()
+        return super().write(text)
+
+
+def _sink() -> IO[bytes]:
+    if _kept_in:
+        return tempfile.NamedTemporaryFile(prefix=CAPTURED, dir=_kept_in[0])
+    return tempfile.TemporaryFile()
+
+
 @contextlib.contextmanager
 def _redirected(descriptor: int) -> Generator[IO[bytes]]:
-    sink = _open_sink()
+    sink = _sink()  # read and closed after the descriptor is back
     saved = os.dup(descriptor)
     try:
         os.dup2(sink.fileno(), descriptor)
@@ -85,19 +125,12 @@ def _redirected(descriptor: int) -> Generator[IO[bytes]]:
         os.close(saved)
 
 
-def _open_sink() -> IO[bytes]:
-    """Open what takes the place of a descriptor; it is read and closed by others."""
-    if sink_folder is None:
-        return tempfile.TemporaryFile()
-    return tempfile.NamedTemporaryFile(prefix="native-", dir=sink_folder)
-
-
 def _sort_out(sink: IO[bytes], pass_on: Callable[[bytes], object]) -> list[str]:
     """Log the native lines of a sink and return them; hand the others on."""
     native: list[str] = []
     for line in sink:
         if _NATIVE.search(line):
-            native.append(_COLOUR.sub("", line.decode("utf-8", "replace")).strip())
+            native.append(clean_line(line))
         else:
             pass_on(line)
     for text in native:
