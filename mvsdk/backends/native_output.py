@@ -117,34 +117,6 @@ def _sink() -> IO[bytes]:
     return tempfile.TemporaryFile()
 
 
-def clean_line(line: bytes) -> str:
-    """Return a line that was printed as text without colours."""
-    return _COLOUR.sub("", line.decode("utf-8", "replace")).strip()
-
-
-class _Written(io.StringIO):
-    """What Python code writes, and writes through to a file that outlives the process.
-
-    It is never closed: whoever took it for standard error inside a block may write to it later.
-    """
-
-    def __init__(self, sink: IO[bytes] | None) -> None:
-        super().__init__()
-        self._sink = sink
-
-    def write(self, text: str, /) -> int:
-        if self._sink is not None and not self._sink.closed:
-            self._sink.write(text.encode("utf-8", "replace"))
-            self._sink.flush()
-        return super().write(text)
-
-
-def _sink() -> IO[bytes]:
-    if _kept_in:
-        return tempfile.NamedTemporaryFile(prefix=CAPTURED, dir=_kept_in[0])
-    return tempfile.TemporaryFile()
-
-
 @contextlib.contextmanager
 def _redirected(descriptor: int) -> Generator[IO[bytes]]:
     sink = _sink()  # read and closed after the descriptor is back
