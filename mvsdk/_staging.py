@@ -5,6 +5,12 @@ aside as `.NAME.TOKEN.old` for the moment of the swap. Both are held by an advis
 process that made them; the system drops it when the process ends, however it ends. The next writer
 of NAME therefore knows what is stale: it removes abandoned work, and puts an old folder back if the
 process died between the two renames of a swap.
+
+A file is made as `.mvsdk-PID-TOKEN.part` in its folder; mvsdk/_leftovers.py says whose are removed.
+
+Shares and mounted folders (SMB, FUSE, drives of Windows under WSL) know less than a disk: some
+cannot sync a folder, lock one, or rename one that is open. There each of these is left out, as none
+of them decides whether the work is there; the content of every file is always synced.
 """
 
 from __future__ import annotations
@@ -16,9 +22,12 @@ import os
 import re
 import secrets
 import shutil
+import time
 from collections.abc import Generator
 from pathlib import Path
 
+from mvsdk._leftovers import is_debris, is_hidden, part_name, remove_dead_parts
+from mvsdk._text import encoding_fault, name_fault, quoted
 from mvsdk.errors import OutputError
 
 try:
@@ -30,6 +39,10 @@ logger = logging.getLogger(__name__)
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
+_SWAP_TENTHS = 50
+"""Tenths of a second to wait for another writer's swap, which is two renames."""
+_OPEN_ELSEWHERE = (errno.EACCES, errno.EPERM, errno.EBUSY)
+"""What servers of shares say to a rename of a folder that somebody, we too, has open."""
 
 
 @contextlib.contextmanager
@@ -47,8 +60,45 @@ def writing(out: Path) -> Generator[None]:
             advice = "free some space or choose another disk"
         elif exc.errno in NOT_ALLOWED:
             advice = "choose a folder that you may write to"
-        reason = (exc.strerror or str(exc) or type(exc).__name__).lower()
-        raise OutputError(f"cannot write {str(out)!r}: {reason}; {advice}") from exc
+        elif exc.errno == errno.EFBIG:
+            advice = "choose a disk that takes files of that size (FAT: below 4 GiB)"
+        raise OutputError(f"cannot write {quoted(out)}: {reason_of(exc)}; {advice}") from exc
+
+
+def check_place(out: Path, *, replaces: str | None = None) -> None:
+    """Refuse a place that cannot be written before minutes of work, by trying it.
+
+    Args:
+        out: The final folder.
+        replaces: As in `StagingFolder`.
+
+    Raises:
+        OutputError: If a folder cannot be made there; nothing is left behind.
+    """
+    place = StagingFolder(out, replaces=replaces)
+    place.create()
+    place.discard()
+
+
+def reason_of(exc: OSError) -> str:
+    """Return what the system says, for the middle of a message."""
+    return (exc.strerror or str(exc) or type(exc).__name__).lower()
+
+
+def check_name(path: Path) -> None:
+    """Refuse, before any work, a name that cannot be given to an output in the end.
+
+    Raises:
+        OutputError: If it holds control characters, or it or the folder that it is in is no UTF-8.
+    """
+    try:
+        fault = name_fault(path) or encoding_fault(path.absolute())
+    except OSError as exc:  # the working folder is gone
+        raise OutputError(
+            f"cannot write {quoted(path)}: {reason_of(exc)}; change to a folder that exists"
+        ) from exc
+    if fault is not None:
+        raise OutputError(f"cannot write {quoted(path)}: {fault}; choose another name")
 
 
 @contextlib.contextmanager
@@ -58,14 +108,18 @@ def replacing(path: Path) -> Generator[Path]:
     Raises:
         OSError: If the system refuses; what was at `path` is still there then.
     """
-    temporary = path.absolute().with_name(f".mvsdk-{os.getpid()}-{secrets.token_hex(4)}.part")
+    temporary = path.absolute().with_name(part_name())
+    remove_dead_parts(temporary.parent)
     try:
         yield temporary
         _sync(temporary)
         temporary.replace(path)
-        _sync(path.absolute().parent)
+        _sync_folder(temporary.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        try:
+            temporary.unlink(missing_ok=True)
+        except OSError as exc:  # must not hide what went wrong, nor that all went well
+            logger.debug("%s is left: %s", temporary, exc)
 
 
 class StagingFolder:
@@ -83,14 +137,15 @@ class StagingFolder:
             OutputError: If `out` exists and may not be replaced, or is no name for a folder.
         """
         if out.name in ("", "..") or "\0" in str(out):
-            raise OutputError(f"{str(out)!r} is no name for an output folder; give a new name")
+            raise OutputError(f"{quoted(out)} is no name for an output folder; give a new name")
+        check_name(out)
         self.out = out.absolute()
         self._replaces = replaces
         self._token = secrets.token_hex(8)
         self._lock: int | None = None
         self._made_parents: list[Path] = []
         with writing(self.out):
-            _recover(self.out)
+            _recover(self.out, replaces)
             self._check_free()
 
     @property
@@ -140,24 +195,55 @@ class StagingFolder:
         if self._replaces is not None and os.path.lexists(self.out):
             self._swap()
         else:
-            self.path.rename(self.out)
+            self._rename_to_out()
         self._made_parents.clear()
-        _sync(self.out.parent)
+        _sync_folder(self.out.parent)
+
+    def _rename_to_out(self) -> None:
+        locks = [] if self._lock is None else [self._lock]
+        try:
+            _rename(self.path, self.out, locks)
+        finally:
+            self._lock = next(iter(locks), None)
 
     def _swap(self) -> None:
         old = self._sibling("old")
-        lock = lock_folder(self.out)
+        # Held over both renames: nobody is to take the old folder for abandoned between them.
+        locks = _lock_soon(self.out)
         try:
-            self.out.rename(old)
-            self.path.rename(self.out)
+            try:
+                _rename(self.out, old, locks)
+            except OSError as exc:
+                if exc.errno != errno.EXDEV:
+                    raise
+                self._copy_aside(old, locks)
+            self._rename_to_out()
         except BaseException:
             if old.exists() and not os.path.lexists(self.out):
                 old.rename(self.out)
             raise
         finally:
-            if lock is not None:
+            for lock in locks:
                 os.close(lock)
         shutil.rmtree(old, ignore_errors=True)
+
+    def _copy_aside(self, old: Path, locks: list[int]) -> None:
+        """Move the old folder by copying it: overlays rename no folder of a lower layer."""
+        try:
+            old.mkdir()
+            locks += _lock_soon(old)
+            shutil.copytree(self.out, old, symlinks=True, dirs_exist_ok=True)
+        except BaseException:
+            shutil.rmtree(old, ignore_errors=True)
+            raise
+        # First what makes it one that may be replaced: half of it must not pass for whole.
+        (self.out / str(self._replaces)).unlink(missing_ok=True)
+        try:
+            shutil.rmtree(self.out)
+        except BaseException:
+            shutil.copytree(old, self.out, symlinks=True, dirs_exist_ok=True)
+            shutil.rmtree(old, ignore_errors=True)
+            raise
 
     def discard(self) -> None:
         """Let go of the folder: remove it if it was not published."""
@@ -184,18 +270,64 @@ class StagingFolder:
     def _check_free(self) -> None:
         if not os.path.lexists(self.out):
             return
-        name = repr(str(self.out))
+        name = quoted(self.out)
         if self._replaces is None:
             raise OutputError(f"{name} exists; add --overwrite or choose another output")
         if self.out.is_symlink() or not self.out.is_dir():
             raise OutputError(f"{name} is not a folder, so it is not overwritten; remove it first")
-        if any(self.out.iterdir()) and not (self.out / self._replaces).is_file():
+        held = any(not is_debris(path.name) for path in self.out.iterdir())
+        if held and not (self.out / self._replaces).is_file():
             raise OutputError(
                 f"{name} holds no {self._replaces}, so it is not overwritten; choose another output"
             )
+        if is_mounted(self.out):
+            raise OutputError(
+                f"{name} is where a disk or volume is mounted, which nothing can replace; "
+                "choose a folder inside it"
+            )
 
 
-def _recover(out: Path) -> None:
+def is_mounted(path: Path) -> bool:
+    """Return whether a disk, a volume or a single file or folder (a bind mount) is mounted here."""
+    if os.path.ismount(path):
+        return True
+    try:  # ismount sees no bind mount of the same disk
+        mounts = Path("/proc/self/mountinfo").read_bytes().splitlines()
+        here = os.fsencode(path.resolve())
+    except (OSError, RuntimeError):
+        return False
+    return any(here == _octal(line.split(b" ")[4]) for line in mounts)
+
+
+def _octal(place: bytes) -> bytes:
+    """Undo how the kernel writes spaces and line breaks."""
+    return re.sub(rb"\\([0-7]{3})", lambda code: bytes([int(code[1], 8)]), place)
+
+
+def _rename(source: Path, target: Path, locks: list[int]) -> None:
+    """Rename a folder; let go of its locks if the system renames none that is open."""
+    try:
+        source.rename(target)
+    except OSError as exc:
+        if not locks or exc.errno not in _OPEN_ELSEWHERE:
+            raise
+        while locks:
+            os.close(locks.pop())
+        source.rename(target)
+
+
+def _lock_soon(path: Path) -> list[int]:
+    """Lock a folder that another writer may hold for the moment of a swap; [] without locks."""
+    for _ in range(_SWAP_TENTHS):
+        with contextlib.suppress(BlockingIOError):
+            lock = lock_folder(path)
+            return [] if lock is None else [lock]
+        time.sleep(0.1)
+    lock = lock_folder(path)
+    return [] if lock is None else [lock]
+
+
+def _recover(out: Path, replaces: str | None) -> None:
     """Put back or remove the hidden folders of writers that are no longer alive."""
     if fcntl is None or not out.parent.is_dir():
         return
@@ -210,7 +342,7 @@ def _recover(out: Path) -> None:
                 if match[1] == "old" and not os.path.lexists(out):
                     folder.rename(out)
                     logger.warning("put back %s after an interrupted overwrite", out)
-                else:
+                elif match[1] == "partial" or (replaces and (out / replaces).is_file()):
                     shutil.rmtree(folder, ignore_errors=True)
                     logger.info("removed %s, left by an interrupted run", folder)
             finally:
@@ -254,15 +386,35 @@ def _flock(path: Path, *, shared: bool) -> int:
 
 def _sync_tree(root: Path) -> None:
     for path in root.rglob("*"):
-        _sync(path)
-    _sync(root)
+        if path.is_dir():
+            _sync_folder(path)
+        elif not is_hidden(path.name):  # which its owner may remove meanwhile
+            _sync(path)
+    _sync_folder(root)
 
 
 def _sync(path: Path) -> None:
-    if path.is_dir() and os.name == "nt":  # Windows cannot open a folder
-        return
+    """Bring the content of a file to the disk.
+
+    Raises:
+        OSError: If the system refuses.
+    """
     descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _sync_folder(path: Path) -> None:
+    """Bring the names in a folder to the disk, where the system does that.
+
+    Shares (SMB), FUSE and drives under WSL refuse in many ways, and Windows opens no folder. What
+    was renamed is there all the same, and only a loss of power could still undo it.
+    """
+    if os.name == "nt":
+        return
+    try:
+        _sync(path)
+    except OSError as exc:
+        logger.debug("cannot sync the folder %s: %s", path, exc)

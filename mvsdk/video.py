@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mvsdk._staging import replacing
+from mvsdk._staging import check_name, is_mounted, reason_of, replacing
+from mvsdk._text import quoted
 from mvsdk.errors import InputError, OutputError
 from mvsdk.manifest import MAX_FPS, MIN_FPS
 
@@ -122,7 +123,8 @@ def check_suffix(path: Path) -> str:
     suffix = path.suffix.lower()
     if suffix not in _WRITERS:
         raise OutputError(
-            f"cannot write {path.name!r}: suffix {suffix!r}; allowed: {', '.join(_WRITERS)}"
+            f"cannot write {quoted(path.name)}: suffix {quoted(suffix)}; allowed: "
+            f"{', '.join(_WRITERS)}"
         )
     return suffix
 
@@ -131,34 +133,41 @@ def check_folder(path: Path) -> None:
     """Check that a file can be made at a path, so that nothing is computed in vain.
 
     Raises:
-        OutputError: If its folder does not exist or cannot be written to, or the path is a folder.
+        OutputError: If its name cannot be given to a file, its folder does not exist or cannot be
+            written to, or the path is a folder or a mount.
     """
+    check_name(path)
     folder = path.parent
+    name = quoted(path)
     try:
         is_folder, has_folder = path.is_dir(), folder.is_dir()
+        is_mount = path.is_file() and is_mounted(path)
     except OSError as exc:  # a name that is too long
-        reason = (exc.strerror or str(exc)).lower()
-        raise OutputError(
-            f"cannot write {str(path)[:60]!r}...: {reason}; give a shorter one"
-        ) from exc
+        raise OutputError(f"cannot write {name}: {reason_of(exc)}; give a shorter one") from exc
     if is_folder:
-        raise OutputError(f"cannot write {path}: it is a folder; give a file name")
+        raise OutputError(f"cannot write {name}: it is a folder; give a file name")
     if not has_folder:
-        raise OutputError(f"cannot write {path}: no folder {folder}; make it first")
+        raise OutputError(f"cannot write {name}: no folder {quoted(folder)}; make it first")
+    if is_mount:
+        raise OutputError(f"cannot write {name}: a file is mounted there; choose another name")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise OutputError(f"cannot write {path}: folder {folder} is not writable; choose another")
+        raise OutputError(
+            f"cannot write {name}: folder {quoted(folder)} is not writable; choose another"
+        )
 
 
 @contextlib.contextmanager
 def _replacing(path: Path) -> Generator[Path]:
     """Lend a name in the same folder; put the file in place if the block ends well."""
     check_folder(path)
+    temporary: Path | None = None
     try:
         with replacing(path) as temporary:
             yield temporary
     except OSError as exc:
-        reason = exc.strerror or str(exc)
-        raise OutputError(f"cannot write {path}: {reason.lower()}; nothing was kept") from exc
+        left = temporary is not None and os.path.lexists(temporary)
+        kept = f"remove {quoted(temporary)}, which is left" if left else "nothing was kept"
+        raise OutputError(f"cannot write {quoted(path)}: {reason_of(exc)}; {kept}") from exc
 
 
 def _write_mp4(path: Path, frames: NDArray[np.uint8], fps: float, loop: int) -> None:

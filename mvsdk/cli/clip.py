@@ -10,7 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mvsdk.cli.command import whole_number
+from mvsdk._text import quoted
+from mvsdk.cli.command import named_path, whole_number
 from mvsdk.cli.output import Progress, format_seconds, say, show, show_json
 from mvsdk.errors import BundleError, InputError, OutputError
 
@@ -42,7 +43,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 def add_file_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that say what becomes of the clip: file, rate, size, report."""
     add = parser.add_argument
-    add("-o", "--output", type=Path, metavar="FILE", help=".mp4 .webp .gif .png .npy")
+    add("-o", "--output", type=named_path, metavar="FILE", help=".mp4 .webp .gif .png .npy")
     add("--fps", type=float, metavar="R", help="frames per second; default: the bundle's")
     add("--scale", type=whole_number, metavar="N", help="enlarge every pixel to N x N")
     add("--overwrite", action="store_true", help="replace the output file if it exists")
@@ -114,7 +115,8 @@ def find_bundle(chosen: str | None, task: Task) -> Path:
     """
     named = os.environ.get("MVSDK_BUNDLE") if chosen is None else chosen
     if named == "":
-        raise InputError("the bundle's name is empty; give its folder with --bundle")
+        where = "--bundle" if chosen is not None else "$MVSDK_BUNDLE"
+        raise InputError(f"the bundle's name is empty in {where}; give its folder with --bundle")
     if named is not None:
         return Path(named)
     found = sorted(path for path in Path().glob("*.mvbundle") if path.is_dir())
@@ -203,7 +205,7 @@ def _check_output(path: Path, *, overwrite: bool) -> None:
     check_suffix(path)
     check_folder(path)
     if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists; choose another name, or pass --overwrite")
+        raise OutputError(f"{quoted(path)} exists; choose another name, or pass --overwrite")
 
 
 def _free_name(stem: str, seed: int) -> Path:

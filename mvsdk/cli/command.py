@@ -11,6 +11,9 @@ import argparse
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+
+from mvsdk._text import quoted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,5 +35,19 @@ def whole_number(text: str) -> int:
         argparse.ArgumentTypeError: If it is none.
     """
     if not re.fullmatch(r"-?[0-9]{1,20}", text.strip()):
-        raise argparse.ArgumentTypeError(f"{text[:24]!a} is not a whole number")
+        raise argparse.ArgumentTypeError(f"{quoted(text, 24)} is not a whole number")
     return int(text)
+
+
+def named_path(text: str) -> Path:
+    """Read the path of a file or folder, the type of an argument.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is empty, as what a shell makes of a variable that is not
+            set; Python would take it for the working folder.
+    """
+    if not text:
+        raise argparse.ArgumentTypeError("the name is empty; give a path, or . for this folder")
+    if "\0" in text:
+        raise argparse.ArgumentTypeError(f"{quoted(text)} holds a null byte, which no path has")
+    return Path(text)

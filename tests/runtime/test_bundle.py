@@ -293,7 +293,7 @@ def test_package_is_handed_out_as_a_folder_whose_files_are_verified(folder: Path
     assert "weight.bin has the hash" in refused(lambda: bundle.model(_package(bundle)))
 
 
-@pytest.mark.parametrize("name", ["more.bin", "Data/.DS_Store", "Data/com.apple.CoreML/weights/a"])
+@pytest.mark.parametrize("name", ["more.bin", "Data/.a", "Data/com.apple.CoreML/weights/a"])
 def test_package_with_an_unlisted_file_in_it_is_refused(folder: Path, name: str) -> None:
     (folder / PACKAGE / name).write_text("weights")
     bundle = Bundle.open(folder)

@@ -86,7 +86,7 @@ def test_full_standard_output_is_one_line() -> None:
 
 def test_control_characters_in_an_error_are_shown_not_sent(capsys: CapSys) -> None:
     line = refusal(capsys, "generate", "a", "-o", "\x1b[31m/a.mp4", "--bundle", "x")
-    assert "\\u001b[31m" in line
+    assert "'\\x1b[31m/a.mp4'" in line
 
 
 def test_version(capsys: CapSys) -> None:

@@ -73,7 +73,7 @@ def test_generate_names_the_clip_itself_and_never_overwrites(
 def test_generate_overwrites_only_when_told(capsys: CapSys, workplace: Path, bundle: Path) -> None:
     (workplace / "clip.npy").write_bytes(b"old")
     line = refusal(capsys, "generate", PROMPT, "-o", "clip.npy")
-    assert "clip.npy exists; choose another name, or pass --overwrite" in line
+    assert "'clip.npy' exists; choose another name, or pass --overwrite" in line
     assert (workplace / "clip.npy").read_bytes() == b"old"
     assert main(["generate", PROMPT, "-o", "clip.npy", "--overwrite"]) == 0
     assert len(np.load(workplace / "clip.npy")) == 8
@@ -99,7 +99,7 @@ def test_generate_says_which_words_it_does_not_know(capsys: CapSys, bundle: Path
         ([PROMPT, "--chip", "sm8650"], "no variant with chip=sm8650"),
         ([PROMPT, "--precision", "int3"], "no variant with precision=int3"),
         ([PROMPT, "-o", "clip.avi"], "allowed: .mp4, .webp"),
-        ([PROMPT, "-o", "no/clip.mp4"], "no folder no; make it first"),
+        ([PROMPT, "-o", "no/clip.mp4"], "no folder 'no'; make it first"),
         ([PROMPT, "-o", "tiny.mvbundle"], "suffix '.mvbundle'; allowed"),
         ([PROMPT, "--bundle", "other.mvbundle"], "no bundle at 'other.mvbundle'"),
         ([PROMPT, "--memory", "big"], "invalid choice: 'big'"),

@@ -6,9 +6,10 @@ import argparse
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
-from mvsdk.cli.command import whole_number
+from mvsdk._text import encoding_fault, quoted
+from mvsdk.cli.command import named_path, whole_number
 from mvsdk.devices import CHIPSETS, DEFAULT_CHIPSETS, find_chipset
 from mvsdk.errors import InputError
 from mvsdk.manifest import Precision
@@ -17,6 +18,7 @@ from mvsdk_export.recipes import Recipe, find_recipe
 
 DEFAULT_MODEL = "sticker"
 MAX_GUIDANCE = 100.0
+PathOrNone = TypeVar("PathOrNone", Path, Path | None)
 
 
 def add_model_arguments(parser: argparse.ArgumentParser, checkpoint: str) -> None:
@@ -27,7 +29,7 @@ def add_model_arguments(parser: argparse.ArgumentParser, checkpoint: str) -> Non
         checkpoint: What help says of a checkpoint.
     """
     parser.add_argument("--model", help=f"recipe (default: the checkpoint's, else {DEFAULT_MODEL})")
-    parser.add_argument("--checkpoint", metavar="DIR", type=Path, help=checkpoint)
+    parser.add_argument("--checkpoint", metavar="DIR", type=named_path, help=checkpoint)
 
 
 def open_chosen_model(
@@ -42,7 +44,21 @@ def open_chosen_model(
     recipe = None if model is None else find_recipe(model)
     if checkpoint is None:
         checkpoint = default_model_folder(model or DEFAULT_MODEL)
-    return open_model(checkpoint, recipe, decoder=decoder)
+    return open_model(
+        check_model_path(checkpoint), recipe, decoder=check_model_path(decoder, "--decoder")
+    )
+
+
+def check_model_path(path: PathOrNone, option: str = "--checkpoint") -> PathOrNone:
+    """Return the folder of a model, whose weights libraries open by a name in UTF-8.
+
+    Raises:
+        InputError: If its path is none; the libraries would say so after minutes, or crash.
+    """
+    fault = None if path is None else encoding_fault(path.absolute())
+    if fault is not None:
+        raise InputError(f"{option} is {quoted(path)}: {fault}; rename it, or move what is in it")
+    return path
 
 
 def default_frames(recipe: Recipe, configs: Mapping[str, Any]) -> int:
@@ -91,11 +107,11 @@ def read_guidance(text: str | None, recipe: Recipe) -> tuple[float, float] | Non
         first, last = (float(word) for word in text.split(","))
     except ValueError as exc:
         raise InputError(
-            f"--guidance is {text[:64]!a}, want those of the first and the last frame, such as "
+            f"--guidance is {quoted(text)}, want those of the first and the last frame, such as "
             "1,3, or none"
         ) from exc
     if not all(math.isfinite(x) and 0.0 <= x <= MAX_GUIDANCE for x in (first, last)):
-        raise InputError(f"--guidance is {text[:64]!a}, allowed: 0 to {MAX_GUIDANCE:g} each")
+        raise InputError(f"--guidance is {quoted(text)}, allowed: 0 to {MAX_GUIDANCE:g} each")
     return first, last
 
 
@@ -124,7 +140,7 @@ def add_decoder_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--decoder",
         metavar="DIR",
-        type=Path,
+        type=named_path,
         help="AutoencoderTiny; --decode-frames N at once",
     )
     parser.add_argument("--decode-frames", metavar="N", type=whole_number, help=argparse.SUPPRESS)
@@ -140,7 +156,7 @@ def read_steps(text: str) -> tuple[int, ...]:
         return tuple(dict.fromkeys(whole_number(word) for word in text.split(",")))
     except argparse.ArgumentTypeError as exc:
         raise InputError(
-            f"--steps is {text[:64]!a}, want step counts with commas between, such as 1,2,4"
+            f"--steps is {quoted(text)}, want step counts with commas between, such as 1,2,4"
         ) from exc
 
 
@@ -153,7 +169,7 @@ def read_precisions(text: str, known: Sequence[Precision]) -> tuple[Precision, .
     words = list(known) if text == "all" else text.split(",")
     for word in words:
         if word not in known:
-            raise InputError(f"unknown precision {word[:64]!a}; known: {', '.join(known)}, all")
+            raise InputError(f"unknown precision {quoted(word)}; known: {', '.join(known)}, all")
     return cast("tuple[Precision, ...]", tuple(dict.fromkeys(words)))
 
 

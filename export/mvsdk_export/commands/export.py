@@ -9,9 +9,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mvsdk._staging import check_place
+from mvsdk._text import quoted, shell_word
 from mvsdk.bundle import SUFFIX
 from mvsdk.cache import cache_folder
-from mvsdk.cli.command import Command
+from mvsdk.cli.command import Command, named_path
 from mvsdk.cli.output import format_bytes, say, show, show_json, table
 from mvsdk.manifest import END_TO_END, Manifest, Variant, Verification
 from mvsdk_export.commands.arguments import (
@@ -57,10 +59,10 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_guidance_argument(parser)
     add_phone_arguments(parser)
     parser.add_argument(
-        "--pictures", metavar="DIR", type=Path, help="pictures that calibrate and verify"
+        "--pictures", metavar="DIR", type=named_path, help="pictures that calibrate and verify"
     )
     parser.add_argument(
-        "--out", metavar="DIR", type=Path, help=f"bundle to write (default: MODEL{SUFFIX})"
+        "--out", metavar="DIR", type=named_path, help=f"bundle to write (default: MODEL{SUFFIX})"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a bundle at --out")
     parser.add_argument("--dry-run", action="store_true", help="say what would be made, and stop")
@@ -85,11 +87,13 @@ def _run(options: argparse.Namespace) -> int:
     from mvsdk_export.export import count_stages, export
     from mvsdk_export.stages import StageRunner
 
+    if resources is not None:
+        check_place(resources)
     with StageRunner(cache_folder() / "export") as runner:
         with _Bar(count_stages(request)) as bar:
             report = export(request, runner, bar.start)
         if options.keep_intermediates:
-            say(f"finished stages are kept in {runner.cache_folder}")
+            say(f"finished stages are kept in {quoted(runner.cache_folder)}")
         else:
             runner.forget()
     if resources is not None:
@@ -110,7 +114,7 @@ def _write_resources(report: ExportReport, out: Path) -> None:
         for name, part in report.bundle.manifest.components.items()
     }
     names = write_resources(report.bundle, variants, out)
-    say(f"{out}: {', '.join(names)}")
+    say(f"{quoted(out)}: {', '.join(names)}")
 
 
 EXPORT = Command(
@@ -276,7 +280,7 @@ def _to_text(report: ExportReport, request: ExportRequest) -> str:
             *_warning_lines(report),
             f"{path}: {format_bytes(sum(ref.bytes for ref in manifest.files()))}; "
             f"{len(report.stages)} stages in {spent:.0f} s, the largest took {format_bytes(peak)}",
-            f"next: {_next_command(manifest)} --bundle {path}",
+            f"next: {_next_command(manifest)} --bundle {shell_word(path)}",
         ]
     )
 
