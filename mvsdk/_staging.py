@@ -86,19 +86,25 @@ def reason_of(exc: OSError) -> str:
 
 
 def check_name(path: Path) -> None:
-    """Refuse, before any work, a name that cannot be given to an output in the end.
+    """Refuse, before any work, a name that models or bundles cannot be opened by in the end.
 
     Raises:
         OutputError: If it holds control characters, or it or the folder that it is in is no UTF-8.
     """
+    fault = name_fault(path.name) or encoding_fault(path)
+    if fault is not None:
+        raise OutputError(f"cannot write {quoted(path)}: {fault}; choose another name")
     try:
-        fault = name_fault(path) or encoding_fault(path.absolute())
-    except OSError as exc:  # the working folder is gone
+        folder = Path.cwd()
+    except OSError as exc:  # it is gone
         raise OutputError(
             f"cannot write {quoted(path)}: {reason_of(exc)}; change to a folder that exists"
         ) from exc
+    fault = None if path.is_absolute() else encoding_fault(folder)
     if fault is not None:
-        raise OutputError(f"cannot write {quoted(path)}: {fault}; choose another name")
+        raise OutputError(
+            f"cannot write into the working folder {quoted(folder)}: {fault}; change to another"
+        )
 
 
 @contextlib.contextmanager

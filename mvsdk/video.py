@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mvsdk._staging import check_name, is_mounted, reason_of, replacing
+from mvsdk._staging import is_mounted, reason_of, replacing
 from mvsdk._text import quoted
 from mvsdk.errors import InputError, OutputError
 from mvsdk.manifest import MAX_FPS, MIN_FPS
@@ -133,12 +133,13 @@ def check_folder(path: Path) -> None:
     """Check that a file can be made at a path, so that nothing is computed in vain.
 
     Raises:
-        OutputError: If its name cannot be given to a file, its folder does not exist or cannot be
-            written to, or the path is a folder or a mount.
+        OutputError: If its folder does not exist or cannot be written to, or the path is a folder,
+            a mount or too long.
     """
-    check_name(path)
     folder = path.parent
     name = quoted(path)
+    if "\0" in str(path):
+        raise OutputError(f"cannot write {name}: it holds a null byte; choose another name")
     try:
         is_folder, has_folder = path.is_dir(), folder.is_dir()
         is_mount = path.is_file() and is_mounted(path)

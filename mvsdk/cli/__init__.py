@@ -164,6 +164,8 @@ class _Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> Never:
+        if message.endswith("expected one argument"):
+            message += "; a name that begins with a dash is given as ./-NAME"
         raise InputError(f"{message}; see {self.prog} --help")
 
 

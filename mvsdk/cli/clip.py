@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mvsdk._staging import writing
 from mvsdk._text import quoted
 from mvsdk.cli.command import named_path, whole_number
 from mvsdk.cli.output import Progress, format_seconds, say, show, show_json
@@ -206,6 +207,15 @@ def _check_output(path: Path, *, overwrite: bool) -> None:
     check_folder(path)
     if path.exists() and not overwrite:
         raise OutputError(f"{quoted(path)} exists; choose another name, or pass --overwrite")
+    _check_name(path)
+
+
+def _check_name(path: Path) -> None:
+    """Refuse a name that the disk does not take, such as `a:b.mp4` on FAT, by trying it."""
+    if not os.path.lexists(path):
+        with writing(path):
+            path.open("xb").close()
+            path.unlink()
 
 
 def _free_name(stem: str, seed: int) -> Path:

@@ -6,9 +6,9 @@ import argparse
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
-from mvsdk._text import encoding_fault, quoted
+from mvsdk._text import quoted
 from mvsdk.cli.command import named_path, whole_number
 from mvsdk.devices import CHIPSETS, DEFAULT_CHIPSETS, find_chipset
 from mvsdk.errors import InputError
@@ -18,7 +18,6 @@ from mvsdk_export.recipes import Recipe, find_recipe
 
 DEFAULT_MODEL = "sticker"
 MAX_GUIDANCE = 100.0
-PathOrNone = TypeVar("PathOrNone", Path, Path | None)
 
 
 def add_model_arguments(parser: argparse.ArgumentParser, checkpoint: str) -> None:
@@ -44,21 +43,7 @@ def open_chosen_model(
     recipe = None if model is None else find_recipe(model)
     if checkpoint is None:
         checkpoint = default_model_folder(model or DEFAULT_MODEL)
-    return open_model(
-        check_model_path(checkpoint), recipe, decoder=check_model_path(decoder, "--decoder")
-    )
-
-
-def check_model_path(path: PathOrNone, option: str = "--checkpoint") -> PathOrNone:
-    """Return the folder of a model, whose weights libraries open by a name in UTF-8.
-
-    Raises:
-        InputError: If its path is none; the libraries would say so after minutes, or crash.
-    """
-    fault = None if path is None else encoding_fault(path.absolute())
-    if fault is not None:
-        raise InputError(f"{option} is {quoted(path)}: {fault}; rename it, or move what is in it")
-    return path
+    return open_model(checkpoint, recipe, decoder=decoder)
 
 
 def default_frames(recipe: Recipe, configs: Mapping[str, Any]) -> int:

@@ -17,7 +17,6 @@ from mvsdk.cli.output import say, show, show_json, table
 from mvsdk.errors import InputError
 from mvsdk_export.checkpoints import INDEX_FILE, ModelFolder, open_model, save_model_folder
 from mvsdk_export.commands import require_toolchain
-from mvsdk_export.commands.arguments import check_model_path
 from mvsdk_export.compress.recipe import (
     COMPRESSIONS,
     MOBILEVD,
@@ -121,7 +120,7 @@ def _read_request(options: argparse.Namespace) -> _Request:
     if out is None and not options.dry_run:
         raise InputError("no output is given; say with --out which folder to write, or --dry-run")
     require_toolchain("torch", command="compress")
-    folder = open_model(check_model_path(options.checkpoint))
+    folder = open_model(options.checkpoint)
     if folder.recipe.component(folder.recipe.denoiser).network != _NETWORK:
         raise CompressionError(
             f"{quoted(options.checkpoint)} is a checkpoint of {folder.recipe.name}, whose denoiser "
@@ -286,15 +285,15 @@ def _to_text(request: _Request, reports: Sequence[Report]) -> str:
         lines.append("nothing was written")
     else:
         finetune = "finetune it (docs/mobilevd.md), then " if changed else ""
-        lines.append(f"next: {finetune}{_export_command(request)}")
+        lines.append(f"next: {finetune}{_export_command(request, request.out)}")
     return "\n".join(lines)
 
 
-def _export_command(request: _Request) -> str:
+def _export_command(request: _Request, out: Path) -> str:
     recipe, size = request.folder.recipe, ""
     if (request.height, request.width) != (recipe.height, recipe.width):
         size = f" --height {request.height} --width {request.width}"
-    return f"mvsdk export --target snapdragon --checkpoint {shell_word(request.out)}{size}"
+    return f"mvsdk export --target snapdragon --checkpoint {shell_word(out)}{size}"
 
 
 def _size_line(request: _Request) -> str:

@@ -14,7 +14,7 @@ from mvsdk.cli.command import Command, named_path
 from mvsdk.cli.output import say, show, show_json
 from mvsdk.errors import InputError, MvsdkError, OutputError
 from mvsdk_export.checkpoints import MODEL_CARD, default_model_folder, open_model
-from mvsdk_export.commands.arguments import check_model_path, read_picture_folder
+from mvsdk_export.commands.arguments import read_picture_folder
 from mvsdk_export.commands.export import variant_table
 from mvsdk_export.commands.phones import require_tools
 from mvsdk_export.recipes import Recipe, find_recipe
@@ -56,9 +56,7 @@ def _run(options: argparse.Namespace) -> int:
     kinds = (f"executorch-{v.delegate}" if v.delegate else v.format for v in variants)
     require_tools(dict.fromkeys(kinds), "verify")
     path = options.checkpoint or default_model_folder(recipe.name)
-    folder = open_model(
-        check_model_path(path), recipe, decoder=check_model_path(options.decoder, "--decoder")
-    )
+    folder = open_model(path, recipe, decoder=options.decoder)
     _check_source(bundle, folder)
     from mvsdk_export.export import verify_bundle
     from mvsdk_export.stages import StageRunner
