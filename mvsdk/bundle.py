@@ -116,13 +116,21 @@ class Bundle:
             BundleError: As `file` does, or if the model's folder holds another file that the
                 manifest does not list, or the bundle's path is not UTF-8, which runtimes open.
         """
+        self.check_path()
+        return self._check_model(variant)
+
+    def check_path(self) -> None:
+        """Check that runtimes can open models by their paths.
+
+        Raises:
+            BundleError: If the bundle's path is not UTF-8.
+        """
         fault = encoding_fault(self.path)
         if fault is not None:
             raise BundleError(
                 f"bundle {quoted(self.path)}: {fault}, and no runtime opens its models; rename or "
                 "move it"
             )
-        return self._check_model(variant)
 
     def _check_model(self, variant: Variant) -> Path:
         paths = {ref.path: self.file(ref) for ref in variant.files}

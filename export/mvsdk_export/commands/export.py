@@ -224,9 +224,9 @@ def _show_plan(request: ExportRequest, *, as_json: bool) -> None:
     scales = request.folded_guidance
     guidance = "" if scales is None else "guidance {:g} to {:g}, ".format(*scales)
     show(
-        f"{content['model']} from {content['checkpoint']}\n"
+        f"{content['model']} from {quoted(content['checkpoint'])}\n"
         f"{size}, {guidance}steps {', '.join(map(str, request.steps))}; "
-        f"{content['stages']} stages; would write {request.out}\n"
+        f"{content['stages']} stages; would write {quoted(request.out)}\n"
     )
     rows = [[p["id"], p["target"], p["precision"], p["chip"] or "any"] for p in plans]
     show(table(["variant", "target", "precision", "chip"], [[str(x) for x in r] for r in rows]))
@@ -278,7 +278,7 @@ def _to_text(report: ExportReport, request: ExportRequest) -> str:
             stage_table(report.stages),
             "",
             *_warning_lines(report),
-            f"{path}: {format_bytes(sum(ref.bytes for ref in manifest.files()))}; "
+            f"{quoted(path)}: {format_bytes(sum(ref.bytes for ref in manifest.files()))}; "
             f"{len(report.stages)} stages in {spent:.0f} s, the largest took {format_bytes(peak)}",
             f"next: {_next_command(manifest)} --bundle {shell_word(path)}",
         ]

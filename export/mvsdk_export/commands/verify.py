@@ -45,6 +45,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     bundle = Bundle.open(options.bundle, verify=True)
+    bundle.check_path()
     recipe = _find_recipe(bundle)
     pictures = read_picture_folder(options.pictures, recipe)
     if not os.access(bundle.path, os.W_OK):
