@@ -8,9 +8,8 @@ process died between the two renames of a swap.
 
 A file is made as `.mvsdk-PID-TOKEN.part` in its folder; mvsdk/_leftovers.py says whose are removed.
 
-Shares and mounted folders (SMB, FUSE, drives of Windows under WSL) know less than a disk: some
-cannot sync a folder, lock one, or rename one that is open. There each of these is left out, as none
-of them decides whether the work is there; the content of every file is always synced.
+Some servers of shares rename no folder that is open, a lock included, and overlays no folder of a
+lower layer: there the lock is let go, and the folder copied.
 """
 
 from __future__ import annotations
@@ -26,14 +25,10 @@ import time
 from collections.abc import Generator
 from pathlib import Path
 
-from mvsdk._leftovers import is_debris, is_hidden, part_name, remove_dead_parts
+from mvsdk._folders import is_mounted, lock_folder, sync_file, sync_folder, sync_tree
+from mvsdk._leftovers import is_debris, part_name, remove_dead_parts
 from mvsdk._text import encoding_fault, name_fault, quoted
 from mvsdk.errors import OutputError
-
-try:
-    import fcntl
-except ImportError:  # Windows, where a stale folder is left for the user to remove
-    fcntl = None
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +36,8 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 _SWAP_TENTHS = 50
 """Tenths of a second to wait for another writer's swap, which is two renames."""
+_SWAP_MOST_S = 60.0
+"""Where nothing can be locked, a swap that began before this has been given up."""
 _OPEN_ELSEWHERE = (errno.EACCES, errno.EPERM, errno.EBUSY)
 """What servers of shares say to a rename of a folder that somebody, we too, has open."""
 
@@ -118,9 +115,9 @@ def replacing(path: Path) -> Generator[Path]:
     remove_dead_parts(temporary.parent)
     try:
         yield temporary
-        _sync(temporary)
+        sync_file(temporary)
         temporary.replace(path)
-        _sync_folder(temporary.parent)
+        sync_folder(temporary.parent)
     finally:
         try:
             temporary.unlink(missing_ok=True)
@@ -197,13 +194,13 @@ class StagingFolder:
             OutputError: If `out` came into being meanwhile.
         """
         self._check_free()
-        _sync_tree(self.path)
+        sync_tree(self.path)
         if self._replaces is not None and os.path.lexists(self.out):
             self._swap()
         else:
             self._rename_to_out()
         self._made_parents.clear()
-        _sync_folder(self.out.parent)
+        sync_folder(self.out.parent)
 
     def _rename_to_out(self) -> None:
         locks = [] if self._lock is None else [self._lock]
@@ -293,23 +290,6 @@ class StagingFolder:
             )
 
 
-def is_mounted(path: Path) -> bool:
-    """Return whether a disk, a volume or a single file or folder (a bind mount) is mounted here."""
-    if os.path.ismount(path):
-        return True
-    try:  # ismount sees no bind mount of the same disk
-        mounts = Path("/proc/self/mountinfo").read_bytes().splitlines()
-        here = os.fsencode(path.resolve())
-    except (OSError, RuntimeError):
-        return False
-    return any(here == _octal(line.split(b" ")[4]) for line in mounts)
-
-
-def _octal(place: bytes) -> bytes:
-    """Undo how the kernel writes spaces and line breaks."""
-    return re.sub(rb"\\([0-7]{3})", lambda code: bytes([int(code[1], 8)]), place)
-
-
 def _rename(source: Path, target: Path, locks: list[int]) -> None:
     """Rename a folder; let go of its locks if the system renames none that is open."""
     try:
@@ -335,7 +315,7 @@ def _lock_soon(path: Path) -> list[int]:
 
 def _recover(out: Path, replaces: str | None) -> None:
     """Put back or remove the hidden folders of writers that are no longer alive."""
-    if fcntl is None or not out.parent.is_dir():
+    if not out.parent.is_dir():
         return
     hidden = re.compile(rf"\.{re.escape(out.name)}\.[0-9a-f]{{16}}\.(partial|old)")
     for folder in sorted(out.parent.iterdir()):
@@ -343,84 +323,23 @@ def _recover(out: Path, replaces: str | None) -> None:
         if not match:
             continue
         with contextlib.suppress(OSError):  # held by a living writer, or not ours to remove
-            lock = _flock(folder, shared=False)
+            lock = lock_folder(folder)
             try:
-                if match[1] == "old" and not os.path.lexists(out):
-                    folder.rename(out)
-                    logger.warning("put back %s after an interrupted overwrite", out)
-                elif match[1] == "partial" or (replaces and (out / replaces).is_file()):
-                    shutil.rmtree(folder, ignore_errors=True)
-                    logger.info("removed %s, left by an interrupted run", folder)
+                _recover_folder(folder, out, replaces, match[1], locked=lock is not None)
             finally:
-                os.close(lock)
+                if lock is not None:
+                    os.close(lock)
 
 
-def lock_folder(path: Path, *, shared: bool = False) -> int | None:
-    """Lock a folder until the descriptor is closed, at the latest when the process ends.
-
-    Args:
-        path: The folder.
-        shared: Lock it for reading, beside other readers.
-
-    Returns:
-        A descriptor that holds the lock; None where the system has no locks.
-
-    Raises:
-        BlockingIOError: If another process holds it.
-        FileNotFoundError: If there is no such folder.
-    """
-    try:
-        return _flock(path, shared=shared)
-    except (BlockingIOError, FileNotFoundError):
-        raise
-    except OSError:
-        return None
-
-
-def _flock(path: Path, *, shared: bool) -> int:
-    flags = getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0)
-    descriptor = os.open(path, os.O_RDONLY | flags)
-    try:
-        if fcntl is not None:
-            kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def _sync_tree(root: Path) -> None:
-    for path in root.rglob("*"):
-        if path.is_dir():
-            _sync_folder(path)
-        elif not is_hidden(path.name):  # which its owner may remove meanwhile
-            _sync(path)
-    _sync_folder(root)
-
-
-def _sync(path: Path) -> None:
-    """Bring the content of a file to the disk.
-
-    Raises:
-        OSError: If the system refuses.
-    """
-    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sync_folder(path: Path) -> None:
-    """Bring the names in a folder to the disk, where the system does that.
-
-    Shares (SMB), FUSE and drives under WSL refuse in many ways, and Windows opens no folder. What
-    was renamed is there all the same, and only a loss of power could still undo it.
-    """
-    if os.name == "nt":
+def _recover_folder(
+    folder: Path, out: Path, replaces: str | None, kind: str, *, locked: bool
+) -> None:
+    if not locked and time.time() - folder.stat().st_ctime < _SWAP_MOST_S:
         return
-    try:
-        _sync(path)
-    except OSError as exc:
-        logger.debug("cannot sync the folder %s: %s", path, exc)
+    if kind == "old" and not os.path.lexists(out):
+        folder.rename(out)
+        logger.warning("put back %s after an interrupted overwrite", out)
+    # Without locks nobody knows whether another still works in it: that is left to the user.
+    elif locked and (kind == "partial" or (replaces and (out / replaces).is_file())):
+        shutil.rmtree(folder, ignore_errors=True)
+        logger.info("removed %s, left by an interrupted run", folder)

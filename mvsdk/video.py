@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mvsdk._staging import is_mounted, reason_of, replacing
+from mvsdk._folders import is_mounted
+from mvsdk._staging import reason_of, replacing
 from mvsdk._text import quoted
 from mvsdk.errors import InputError, OutputError
 from mvsdk.manifest import MAX_FPS, MIN_FPS
