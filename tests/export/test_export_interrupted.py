@@ -75,11 +75,16 @@ def test_export_after_a_killed_one_goes_on_and_clears_up(
     assert not list((toolchain.cache / "export").iterdir())
 
 
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupted_export_keeps_finished_stages_and_nothing_else(
-    command: tuple[str | Path, ...], out: Path, tmp_path: Path
+    command: tuple[str | Path, ...],
+    out: Path,
+    tmp_path: Path,
+    number: signal.Signals,
+    status: int,
 ) -> None:
     toolchain = make_toolchain(tmp_path)
     with in_second_stage(toolchain, command) as process:
-        assert end(process, signal.SIGINT) == 130
+        assert end(process, number) == status
     assert not out.parent.exists()
     assert [path.name.split("-")[0] for path in (toolchain.cache / "export").iterdir()] == ["trace"]
