@@ -19,7 +19,6 @@ from mvsdk.errors import InputError
 T = TypeVar("T")
 
 _MOST_LETTERS = 60
-_MOST_OF_A_PATH = 256
 _BIG = 1 << 128
 
 
@@ -40,13 +39,6 @@ def shown(value: object) -> str:
         return f"of the type {type(value).__name__}"
     text = "".join(char if " " <= char <= "~" else ascii(char)[1:-1] for char in words)
     return text if len(text) <= 2 * _MOST_LETTERS else f"{text[: 2 * _MOST_LETTERS]}..."
-
-
-def shown_path(path: object) -> str:
-    """Return a path in one printable line, whole unless it is longer than paths are."""
-    text = str(path)
-    cut = text if len(text) <= _MOST_OF_A_PATH else f"{text[:_MOST_OF_A_PATH]}..."
-    return ascii(cut)
 
 
 def check_text(name: str, value: object) -> str:
@@ -147,7 +139,7 @@ def check_number(name: str, value: object, *, low: float, high: float) -> float:
         InputError: If it is no number, nan or out of range.
     """
     allowed = f"allowed: {low:g} to {high:g}"
-    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise InputError(f"{name} is {shown(value)}; {allowed}; pass a number")
     try:
         number = float(value)

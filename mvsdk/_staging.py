@@ -5,6 +5,11 @@ aside as `.NAME.TOKEN.old` for the moment of the swap. Both are held by an advis
 process that made them; the system drops it when the process ends, however it ends. The next writer
 of NAME therefore knows what is stale: it removes abandoned work, and puts an old folder back if the
 process died between the two renames of a swap.
+
+A file is made as `.mvsdk-PID-TOKEN.part` in its folder; mvsdk/_leftovers.py says whose are removed.
+
+Some servers of shares rename no folder that is open, a lock included, and overlays no folder of a
+lower layer: there the lock is let go, and the folder copied.
 """
 
 from __future__ import annotations
@@ -16,20 +21,25 @@ import os
 import re
 import secrets
 import shutil
+import time
 from collections.abc import Generator
 from pathlib import Path
 
+from mvsdk._folders import is_mounted, lock_folder, sync_file, sync_folder, sync_tree
+from mvsdk._leftovers import is_debris, part_name, remove_dead_parts
+from mvsdk._text import encoding_fault, name_fault, quoted
 from mvsdk.errors import OutputError
-
-try:
-    import fcntl
-except ImportError:  # Windows, where a stale folder is left for the user to remove
-    fcntl = None
 
 logger = logging.getLogger(__name__)
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
+_SWAP_TENTHS = 50
+"""Tenths of a second to wait for another writer's swap, which is two renames."""
+_SWAP_MOST_S = 60.0
+"""Where nothing can be locked, a swap that began before this has been given up."""
+_OPEN_ELSEWHERE = (errno.EACCES, errno.EPERM, errno.EBUSY)
+"""What servers of shares say to a rename of a folder that somebody, we too, has open."""
 
 
 @contextlib.contextmanager
@@ -47,8 +57,51 @@ def writing(out: Path) -> Generator[None]:
             advice = "free some space or choose another disk"
         elif exc.errno in NOT_ALLOWED:
             advice = "choose a folder that you may write to"
-        reason = (exc.strerror or str(exc) or type(exc).__name__).lower()
-        raise OutputError(f"cannot write {str(out)[:256]!r}: {reason}; {advice}") from exc
+        elif exc.errno == errno.EFBIG:
+            advice = "choose a disk that takes files of that size (FAT: below 4 GiB)"
+        raise OutputError(f"cannot write {quoted(out)}: {reason_of(exc)}; {advice}") from exc
+
+
+def check_place(out: Path, *, replaces: str | None = None) -> None:
+    """Refuse a place that cannot be written before minutes of work, by trying it.
+
+    Args:
+        out: The final folder.
+        replaces: As in `StagingFolder`.
+
+    Raises:
+        OutputError: If a folder cannot be made there; nothing is left behind.
+    """
+    place = StagingFolder(out, replaces=replaces)
+    place.create()
+    place.discard()
+
+
+def reason_of(exc: OSError) -> str:
+    """Return what the system says, for the middle of a message."""
+    return (exc.strerror or str(exc) or type(exc).__name__).lower()
+
+
+def check_name(path: Path) -> None:
+    """Refuse, before any work, a name that models or bundles cannot be opened by in the end.
+
+    Raises:
+        OutputError: If it holds control characters, or it or the folder that it is in is no UTF-8.
+    """
+    fault = name_fault(path.name) or encoding_fault(path)
+    if fault is not None:
+        raise OutputError(f"cannot write {quoted(path)}: {fault}; choose another name")
+    try:
+        folder = Path.cwd()
+    except OSError as exc:  # it is gone
+        raise OutputError(
+            f"cannot write {quoted(path)}: {reason_of(exc)}; change to a folder that exists"
+        ) from exc
+    fault = None if path.is_absolute() else encoding_fault(folder)
+    if fault is not None:
+        raise OutputError(
+            f"cannot write into the working folder {quoted(folder)}: {fault}; change to another"
+        )
 
 
 @contextlib.contextmanager
@@ -58,14 +111,18 @@ def replacing(path: Path) -> Generator[Path]:
     Raises:
         OSError: If the system refuses; what was at `path` is still there then.
     """
-    temporary = path.absolute().with_name(f".mvsdk-{os.getpid()}-{secrets.token_hex(4)}.part")
+    temporary = path.absolute().with_name(part_name())
+    remove_dead_parts(temporary.parent)
     try:
         yield temporary
-        _sync(temporary)
+        sync_file(temporary)
         temporary.replace(path)
-        _sync(path.absolute().parent)
+        sync_folder(temporary.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        try:
+            temporary.unlink(missing_ok=True)
+        except OSError as exc:  # must not hide what went wrong, nor that all went well
+            logger.debug("%s is left: %s", temporary, exc)
 
 
 class StagingFolder:
@@ -83,14 +140,15 @@ class StagingFolder:
             OutputError: If `out` exists and may not be replaced, or is no name for a folder.
         """
         if out.name in ("", "..") or "\0" in str(out):
-            raise OutputError(f"{str(out)!r} is no name for an output folder; give a new name")
+            raise OutputError(f"{quoted(out)} is no name for an output folder; give a new name")
+        check_name(out)
         self.out = out.absolute()
         self._replaces = replaces
         self._token = secrets.token_hex(8)
         self._lock: int | None = None
         self._made_parents: list[Path] = []
         with writing(self.out):
-            _recover(self.out)
+            _recover(self.out, replaces)
             self._check_free()
 
     @property
@@ -136,28 +194,59 @@ class StagingFolder:
             OutputError: If `out` came into being meanwhile.
         """
         self._check_free()
-        _sync_tree(self.path)
+        sync_tree(self.path)
         if self._replaces is not None and os.path.lexists(self.out):
             self._swap()
         else:
-            self.path.rename(self.out)
+            self._rename_to_out()
         self._made_parents.clear()
-        _sync(self.out.parent)
+        sync_folder(self.out.parent)
+
+    def _rename_to_out(self) -> None:
+        locks = [] if self._lock is None else [self._lock]
+        try:
+            _rename(self.path, self.out, locks)
+        finally:
+            self._lock = next(iter(locks), None)
 
     def _swap(self) -> None:
         old = self._sibling("old")
-        lock = lock_folder(self.out)
+        # Held over both renames: nobody is to take the old folder for abandoned between them.
+        locks = _lock_soon(self.out)
         try:
-            self.out.rename(old)
-            self.path.rename(self.out)
+            try:
+                _rename(self.out, old, locks)
+            except OSError as exc:
+                if exc.errno != errno.EXDEV:
+                    raise
+                self._copy_aside(old, locks)
+            self._rename_to_out()
         except BaseException:
             if old.exists() and not os.path.lexists(self.out):
                 old.rename(self.out)
             raise
         finally:
-            if lock is not None:
+            for lock in locks:
                 os.close(lock)
         shutil.rmtree(old, ignore_errors=True)
+
+    def _copy_aside(self, old: Path, locks: list[int]) -> None:
+        """Move the old folder by copying it: overlays rename no folder of a lower layer."""
+        try:
+            old.mkdir()
+            locks += _lock_soon(old)
+            shutil.copytree(self.out, old, symlinks=True, dirs_exist_ok=True)
+        except BaseException:
+            shutil.rmtree(old, ignore_errors=True)
+            raise
+        # First what makes it one that may be replaced: half of it must not pass for whole.
+        (self.out / str(self._replaces)).unlink(missing_ok=True)
+        try:
+            shutil.rmtree(self.out)
+        except BaseException:
+            shutil.copytree(old, self.out, symlinks=True, dirs_exist_ok=True)
+            shutil.rmtree(old, ignore_errors=True)
+            raise
 
     def discard(self) -> None:
         """Let go of the folder: remove it if it was not published."""
@@ -184,20 +273,49 @@ class StagingFolder:
     def _check_free(self) -> None:
         if not os.path.lexists(self.out):
             return
-        name = repr(str(self.out))
+        name = quoted(self.out)
         if self._replaces is None:
             raise OutputError(f"{name} exists; add --overwrite or choose another output")
         if self.out.is_symlink() or not self.out.is_dir():
             raise OutputError(f"{name} is not a folder, so it is not overwritten; remove it first")
-        if any(self.out.iterdir()) and not (self.out / self._replaces).is_file():
+        held = any(not is_debris(path.name) for path in self.out.iterdir())
+        if held and not (self.out / self._replaces).is_file():
             raise OutputError(
                 f"{name} holds no {self._replaces}, so it is not overwritten; choose another output"
             )
+        if is_mounted(self.out):
+            raise OutputError(
+                f"{name} is where a disk or volume is mounted, which nothing can replace; "
+                "choose a folder inside it"
+            )
 
 
-def _recover(out: Path) -> None:
+def _rename(source: Path, target: Path, locks: list[int]) -> None:
+    """Rename a folder; let go of its locks if the system renames none that is open."""
+    try:
+        source.rename(target)
+    except OSError as exc:
+        if not locks or exc.errno not in _OPEN_ELSEWHERE:
+            raise
+        while locks:
+            os.close(locks.pop())
+        source.rename(target)
+
+
+def _lock_soon(path: Path) -> list[int]:
+    """Lock a folder that another writer may hold for the moment of a swap; [] without locks."""
+    for _ in range(_SWAP_TENTHS):
+        with contextlib.suppress(BlockingIOError):
+            lock = lock_folder(path)
+            return [] if lock is None else [lock]
+        time.sleep(0.1)
+    lock = lock_folder(path)
+    return [] if lock is None else [lock]
+
+
+def _recover(out: Path, replaces: str | None) -> None:
     """Put back or remove the hidden folders of writers that are no longer alive."""
-    if fcntl is None or not out.parent.is_dir():
+    if not out.parent.is_dir():
         return
     hidden = re.compile(rf"\.{re.escape(out.name)}\.[0-9a-f]{{16}}\.(partial|old)")
     for folder in sorted(out.parent.iterdir()):
@@ -205,64 +323,23 @@ def _recover(out: Path) -> None:
         if not match:
             continue
         with contextlib.suppress(OSError):  # held by a living writer, or not ours to remove
-            lock = _flock(folder, shared=False)
+            lock = lock_folder(folder)
             try:
-                if match[1] == "old" and not os.path.lexists(out):
-                    folder.rename(out)
-                    logger.warning("put back %s after an interrupted overwrite", out)
-                else:
-                    shutil.rmtree(folder, ignore_errors=True)
-                    logger.info("removed %s, left by an interrupted run", folder)
+                _recover_folder(folder, out, replaces, match[1], locked=lock is not None)
             finally:
-                os.close(lock)
+                if lock is not None:
+                    os.close(lock)
 
 
-def lock_folder(path: Path, *, shared: bool = False) -> int | None:
-    """Lock a folder until the descriptor is closed, at the latest when the process ends.
-
-    Args:
-        path: The folder.
-        shared: Lock it for reading, beside other readers.
-
-    Returns:
-        A descriptor that holds the lock; None where the system has no locks.
-
-    Raises:
-        BlockingIOError: If another process holds it.
-        FileNotFoundError: If there is no such folder.
-    """
-    try:
-        return _flock(path, shared=shared)
-    except (BlockingIOError, FileNotFoundError):
-        raise
-    except OSError:
-        return None
-
-
-def _flock(path: Path, *, shared: bool) -> int:
-    flags = getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0)
-    descriptor = os.open(path, os.O_RDONLY | flags)
-    try:
-        if fcntl is not None:
-            kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def _sync_tree(root: Path) -> None:
-    for path in root.rglob("*"):
-        _sync(path)
-    _sync(root)
-
-
-def _sync(path: Path) -> None:
-    if path.is_dir() and os.name == "nt":  # Windows cannot open a folder
+def _recover_folder(
+    folder: Path, out: Path, replaces: str | None, kind: str, *, locked: bool
+) -> None:
+    if not locked and time.time() - folder.stat().st_ctime < _SWAP_MOST_S:
         return
-    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    if kind == "old" and not os.path.lexists(out):
+        folder.rename(out)
+        logger.warning("put back %s after an interrupted overwrite", out)
+    # Without locks nobody knows whether another still works in it: that is left to the user.
+    elif locked and (kind == "partial" or (replaces and (out / replaces).is_file())):
+        shutil.rmtree(folder, ignore_errors=True)
+        logger.info("removed %s, left by an interrupted run", folder)

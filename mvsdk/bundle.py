@@ -15,13 +15,15 @@ import shutil
 import stat
 from collections.abc import Generator
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Self
 
-from mvsdk._arguments import check_flag, check_kind, check_path, check_text, shown, shown_path
+from mvsdk._arguments import check_flag, check_kind, check_path, check_text, shown
 from mvsdk._parse import is_safe_path
-from mvsdk._staging import NO_SPACE, StagingFolder, replacing, writing
+from mvsdk._references import can_be_ignored, files_below, find_reference
+from mvsdk._staging import NO_SPACE, StagingFolder, reason_of, replacing, writing
+from mvsdk._text import encoding_fault, quoted
 from mvsdk.errors import BundleError, BundleNotFoundError
 from mvsdk.manifest import (
     MANIFEST_NAME,
@@ -128,31 +130,83 @@ class Bundle:
 
         A graph names further files by their place beside it, and a package is a folder: so
         everything in the folder has to be listed in the manifest and have its hash, whether or not
-        the variant lists it.
+        the variant lists it. Hidden files, as systems leave them, are ignored if no file there
+        names them.
 
         Raises:
-            BundleError: As `file` does, or if the model's folder holds a file that the manifest
-                does not list.
+            BundleError: As `file` does, or if the model's folder holds another file that the
+                manifest does not list, or the bundle's path is not UTF-8, which runtimes open.
         """
         check_kind("variant", variant, Variant, how="take one of the manifest's")
+        self.check_path()
+        return self._check_model(variant)
+
+    def check_path(self) -> None:
+        """Check that runtimes can open models by their paths.
+
+        Raises:
+            BundleError: If the bundle's path is not UTF-8.
+        """
+        fault = encoding_fault(self.path)
+        if fault is not None:
+            raise BundleError(
+                f"bundle {quoted(self.path)}: {fault}, and no runtime opens its models; rename or "
+                "move it"
+            )
+
+    def _check_model(self, variant: Variant) -> Path:
         paths = {ref.path: self.file(ref) for ref in variant.files}
         package = variant.format in PACKAGE_FORMATS
         model = self.path / variant.model if package else paths[variant.model]
-        if package and model.is_symlink():
-            raise BundleError(
-                f"bundle {self.path.name}: the package {variant.model} is a link; copy the bundle "
-                "with its links resolved"
-            )
-        for relative in _files_below(self.path, model if package else model.parent):
-            if relative in self._files:
-                self.file(self._files[relative])
-            elif relative != MANIFEST_NAME:
-                where = "in a package" if package else "beside a model"
+        with _named(self.path):
+            if package and model.is_symlink():
                 raise BundleError(
-                    f"bundle {self.path.name}: {relative!a} is {where}, but not listed in "
-                    f"{MANIFEST_NAME}; remove it, or download or export the bundle again"
+                    f"the package {variant.model} is a link; copy the bundle with its links "
+                    "resolved"
+                )
+            where = "in a package" if package else "beside a model"
+            hidden: list[Path] = []
+            for path in files_below(model if package else model.parent):
+                relative = path.relative_to(self.path).as_posix()
+                if relative in self._files:
+                    paths[relative] = self.file(self._files[relative])
+                elif can_be_ignored(path):
+                    hidden.append(path)
+                elif relative != MANIFEST_NAME:
+                    raise BundleError(
+                        f"{quoted(relative)} is {where}, but not listed in {MANIFEST_NAME}; "
+                        "remove it, or download or export the bundle again"
+                    )
+            named = find_reference({path.name for path in hidden}, paths.values())
+            if named is not None:
+                name, path = named
+                raise BundleError(
+                    f"{quoted(name)} is {where}, but not listed in {MANIFEST_NAME}, and "
+                    f"{path.name} seems to name it; remove it, or download or export the bundle "
+                    "again"
                 )
         return model
+
+    def ignored(self) -> tuple[str, ...]:
+        """Return what lies in the folder and is no part of the bundle.
+
+        Returns:
+            Paths in the bundle, a folder that holds nothing of it with a `/` at its end.
+        """
+        listed = {MANIFEST_NAME, *self._files}
+        folders = {parent.as_posix() for path in listed for parent in PurePosixPath(path).parents}
+        found: list[str] = []
+        with _named(self.path):
+            todo = [self.path]
+            while todo:
+                for path in todo.pop().iterdir():
+                    relative = path.relative_to(self.path).as_posix()
+                    if relative in folders:
+                        todo.append(path)
+                    elif relative not in listed:
+                        is_folder = path.is_dir() and not path.is_symlink()
+                        found.append(relative + "/" * is_folder)
+        return tuple(sorted(found))
 
     def replace_manifest(self, manifest: Manifest) -> Bundle:
         """Write another manifest over the same files, whole or not at all.
@@ -169,7 +223,7 @@ class Bundle:
         """
         check_kind("manifest", manifest, Manifest, how=_MADE)
         if {ref.path: ref for ref in manifest.files()} != self._files:
-            raise BundleError(f"bundle {self.path.name}: the new manifest lists other files")
+            raise BundleError(f"bundle {_label(self.path)}: the new manifest lists other files")
         payload = manifest.to_json()
         path = self.path / MANIFEST_NAME
         with writing(path), replacing(path) as temporary:
@@ -177,13 +231,17 @@ class Bundle:
         return Bundle.open(self.path)
 
     def verify(self) -> None:
-        """Check the hash of every file.
+        """Check the hash of every file, and that nothing foreign can be read with a model.
 
         Raises:
-            BundleError: With the first file whose content is not the one that was written.
+            BundleError: With the first file whose content is not the one that was written, or the
+                first that a model's folder holds without being listed.
         """
         for ref in self._files.values():
             self.file(ref)
+        for component in self.manifest.components.values():
+            for variant in component.variants:
+                self._check_model(variant)
 
 
 class BundleWriter:
@@ -261,14 +319,13 @@ class BundleWriter:
         check_text("relative", relative)
         if not is_safe_path(relative) or relative.casefold() == MANIFEST_NAME:
             raise BundleError(
-                f"{shown_path(relative)} is not a path for a bundle; use plain names, letters and "
-                "digits"
+                f"{quoted(relative)} is not a path for a bundle; use plain names of letters, digits"
             )
         if source is not None:
             source = check_path("source", source, example="vocab.json")
             if not os.path.isfile(source):  # and no error where a name is too long
                 raise BundleError(
-                    f"{shown_path(source)} is not a file to copy into the bundle as {relative}"
+                    f"{quoted(source)} is not a file to copy into the bundle as {relative}"
                 )
             with writing(self._staging.out):
                 target = self.directory / relative
@@ -288,6 +345,7 @@ class BundleWriter:
             OutputError: If the system refuses to write.
         """
         check_kind("manifest", manifest, Manifest, how=_MADE)
+        self._remove_hidden()
         self._check_complete(manifest)
         payload = manifest.to_json()
         with writing(self._staging.out):
@@ -306,14 +364,21 @@ class BundleWriter:
             self._staging.publish()
         return Bundle.open(self._staging.out)
 
+    def _remove_hidden(self) -> None:
+        """Remove what a system put into the folder meanwhile; hidden names are not a bundle's."""
+        with contextlib.suppress(OSError):  # some come and go as their owner likes
+            for path in filter(can_be_ignored, files_below(self.directory)):
+                if path.relative_to(self.directory).as_posix() not in self._added:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
     def _check_complete(self, manifest: Manifest) -> None:
         listed = {ref.path: ref for ref in manifest.files()}
         for path, ref in listed.items():
             if self._added.get(path) != ref:
                 raise BundleError(f"the manifest lists {path}, which was not added as it says")
         with writing(self._staging.out):
-            present = [path for path in self.directory.rglob("*") if not path.is_dir()]
-            linked = [path for path in self.directory.rglob("*") if path.is_symlink()]
+            present = [path for path in files_below(self.directory) if not can_be_ignored(path)]
+            linked = [path for path in present if path.is_symlink()]
         names = {path.relative_to(self.directory).as_posix() for path in present}
         stray = names - set(listed) - {MANIFEST_NAME}
         if stray:
@@ -332,20 +397,22 @@ def _named(root: Path) -> Generator[None]:
     except BundleNotFoundError as exc:
         raise BundleNotFoundError(f"bundle {root.name}: {exc}", exc.filename) from exc
     except BundleError as exc:
-        raise BundleError(f"bundle {root.name}: {exc}") from exc
+        raise BundleError(f"bundle {_label(root)}: {exc}") from exc
     except OSError as exc:
-        raise BundleError(f"bundle {root.name}: {_reason(exc)}; check its permissions") from exc
+        raise BundleError(f"bundle {_label(root)}: {_reason(exc)}; check its permissions") from exc
+
+
+def _label(root: Path) -> str:
+    """Return the name of a bundle, in quotes unless it is plain."""
+    return root.name if is_safe_path(root.name) else quoted(root.name or root)
 
 
 def _reason(exc: OSError) -> str:
-    words = (exc.strerror or str(exc) or type(exc).__name__).lower()
-    return f"{words}: {exc.filename!s}" if exc.filename else words
+    return f"{reason_of(exc)}: {quoted(exc.filename)}" if exc.filename else reason_of(exc)
 
 
 def _bundle_folder(path: Path) -> Path:
-    missing = (
-        f"no bundle at {shown_path(path)}; give the path of a folder that holds {MANIFEST_NAME}"
-    )
+    missing = f"no bundle at {quoted(path)}; give the path of a folder that holds {MANIFEST_NAME}"
     try:
         root = path.resolve(strict=True)
     except (FileNotFoundError, NotADirectoryError) as exc:
@@ -354,7 +421,7 @@ def _bundle_folder(path: Path) -> Path:
         raise BundleError(missing) from exc
     if not root.is_dir():
         raise BundleError(
-            f"{shown_path(path)} is not a folder; a bundle is a folder that holds {MANIFEST_NAME}"
+            f"{quoted(path)} is not a folder; a bundle is a folder that holds {MANIFEST_NAME}"
         )
     return root
 
@@ -400,13 +467,6 @@ def _locate(root: Path, relative: str) -> Path:
     if not stat.S_ISREG(mode):
         raise BundleError(f"{relative} is not a regular file; download or export the bundle again")
     return path
-
-
-def _files_below(root: Path, folder: Path) -> list[str]:
-    """Return what lies in a folder of the bundle, relative to its root; a linked folder is one."""
-    with _named(root):
-        below = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
-    return sorted(path.relative_to(root).as_posix() for path in below)
 
 
 def _check_size(path: Path, ref: FileRef) -> os.stat_result:

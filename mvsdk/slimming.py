@@ -14,7 +14,8 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from mvsdk._arguments import check_path, shown_path
+from mvsdk._arguments import check_path
+from mvsdk._text import quoted
 from mvsdk.backends._selection import fitting_kinds
 from mvsdk.bundle import SUFFIX, Bundle, BundleWriter
 from mvsdk.errors import InputError
@@ -117,5 +118,5 @@ def _check_apart(bundle: Bundle, out: Path) -> None:
         return
     if bundle.path in real.parents:
         raise InputError(
-            f"out is {shown_path(out)}, which lies in the bundle itself; choose another folder"
+            f"out is {quoted(out)}, which lies in the bundle itself; choose another folder"
         )

@@ -28,8 +28,10 @@ from mvsdk._arguments import (
     check_whole_number,
     shown,
 )
+from mvsdk._folders import is_mounted
 from mvsdk._metadata import describe_making, to_xmp
-from mvsdk._staging import replacing
+from mvsdk._staging import reason_of, replacing
+from mvsdk._text import quoted
 from mvsdk.conditioning import MicroConditioning
 from mvsdk.errors import InputError, OutputError
 from mvsdk.generation import GenerateOptions, Timings
@@ -182,7 +184,7 @@ def check_suffix(path: Path) -> str:
     suffix = path.suffix.lower()
     if suffix not in _WRITERS:
         raise InputError(
-            f"cannot write {shown(path.name)}: suffix {shown(suffix)}; "
+            f"cannot write {quoted(path.name)}: suffix {quoted(suffix)}; "
             f"allowed: {', '.join(_WRITERS)}"
         )
     return suffix
@@ -193,36 +195,42 @@ def check_folder(path: Path) -> None:
 
     Raises:
         InputError: If it holds a null byte.
-        OutputError: If its folder does not exist or cannot be written to, or the path is a folder.
+        OutputError: If its folder does not exist or cannot be written to, or the path is a folder,
+            a mount or too long.
     """
     folder = path.parent
+    name = quoted(path)
     if "\0" in str(path):
-        raise InputError(f"path is {shown(str(path))}; allowed: names without null bytes")
+        raise InputError(f"path is {name}; allowed: names without null bytes")
     try:
         is_folder, has_folder = path.is_dir(), folder.is_dir()
+        is_mount = path.is_file() and is_mounted(path)
     except OSError as exc:  # a name that is too long
-        reason = (exc.strerror or str(exc)).lower()
-        raise OutputError(
-            f"cannot write {str(path)[:60]!r}...: {reason}; give a shorter one"
-        ) from exc
+        raise OutputError(f"cannot write {name}: {reason_of(exc)}; give a shorter one") from exc
     if is_folder:
-        raise OutputError(f"cannot write {path}: it is a folder; give a file name")
+        raise OutputError(f"cannot write {name}: it is a folder; give a file name")
     if not has_folder:
-        raise OutputError(f"cannot write {path}: no folder {folder}; make it first")
+        raise OutputError(f"cannot write {name}: no folder {quoted(folder)}; make it first")
+    if is_mount:
+        raise OutputError(f"cannot write {name}: a file is mounted there; choose another name")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise OutputError(f"cannot write {path}: folder {folder} is not writable; choose another")
+        raise OutputError(
+            f"cannot write {name}: folder {quoted(folder)} is not writable; choose another"
+        )
 
 
 @contextlib.contextmanager
 def _replacing(path: Path) -> Generator[Path]:
     """Lend a name in the same folder; put the file in place if the block ends well."""
     check_folder(path)
+    temporary: Path | None = None
     try:
         with replacing(path) as temporary:
             yield temporary
     except OSError as exc:
-        reason = exc.strerror or str(exc)
-        raise OutputError(f"cannot write {path}: {reason.lower()}; nothing was kept") from exc
+        left = temporary is not None and os.path.lexists(temporary)
+        kept = f"remove {quoted(temporary)}, which is left" if left else "nothing was kept"
+        raise OutputError(f"cannot write {quoted(path)}: {reason_of(exc)}; {kept}") from exc
 
 
 def _write_mp4(

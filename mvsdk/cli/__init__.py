@@ -1,12 +1,14 @@
 """The command `mvsdk`: one verb per module here, and those that the toolchain adds.
 
 Exit status: 0 done, 1 the answer is no (or a fault of mvsdk), 2 an error of the caller, 130 after
-Ctrl-C. Errors are one line; `--debug`, anywhere on the line, adds traceback and log.
+Ctrl-C, 143 after SIGTERM and 129 after SIGHUP, which clean up as Ctrl-C does. Errors are one line;
+`--debug`, anywhere on the line, adds traceback and log.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import logging
 import os
@@ -19,9 +21,11 @@ from typing import Any, Never
 
 import mvsdk
 from mvsdk._installed import toolchain_install
+from mvsdk._text import one_line, quoted
 from mvsdk.cli import animate, completion, devices, doctor, generate, inspect, slim
 from mvsdk.cli.command import Command
 from mvsdk.cli.output import abandon_stdout, say, show
+from mvsdk.cli.signals import Terminated, ending_signals
 from mvsdk.errors import BackendError, InputError, MvsdkError
 
 RUNTIME_COMMANDS: tuple[Command, ...] = (
@@ -71,12 +75,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments, debug = _without_debug(sys.argv[1:] if argv is None else argv)
     _prepare_streams(debug=debug)
+    with ending_signals() as ending:
+        status = _run_guarded(arguments, debug=debug)
+    return status if ending.number is None else 128 + ending.number
+
+
+def _run_guarded(arguments: Sequence[str], *, debug: bool) -> int:
+    """Run a command; whatever goes wrong becomes one line and an exit status."""
     try:
         status = _run(arguments)
         sys.stdout.flush()
     except BrokenPipeError:
         abandon_stdout()
         status = 141  # what a shell reports for a writer whose reader went away (128 + SIGPIPE)
+    except Terminated:
+        with contextlib.suppress(OSError):  # the terminal may be what went away
+            say("terminated; nothing half-written is left")
+        status = 143
     except KeyboardInterrupt:
         say("\ninterrupted; nothing half-written is left")
         status = 130
@@ -150,6 +165,8 @@ class _Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> Never:
+        if message.endswith("expected one argument"):
+            message += "; a name that begins with a dash is given as ./-NAME"
         raise InputError(f"{message}; see {self.prog} --help")
 
 
@@ -167,7 +184,7 @@ def _find_command(verb: str) -> Command:
         close = get_close_matches(verb[:40], known, n=1)
         hint = f"did you mean {close[0]}? " if close else ""
         raise InputError(
-            f"unknown command {verb[:40]!r}; {hint}known: {', '.join(known)}; see mvsdk --help"
+            f"unknown command {quoted(verb, 40)}; {hint}known: {', '.join(known)}; see mvsdk --help"
         )
     return known[verb]
 
@@ -241,6 +258,5 @@ def _prepare_streams(*, debug: bool) -> None:
 def _report(exc: Exception, text: str, *, debug: bool, status: int) -> int:
     if debug:
         traceback.print_exception(exc)
-    line = " ".join(text.split())
-    say("error: " + "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in line))
+    say(f"error: {one_line(text)}")
     return status

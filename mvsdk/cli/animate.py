@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mvsdk.cli.clip import add_file_arguments, add_model_arguments, make_clip
-from mvsdk.cli.command import Command, whole_number
+from mvsdk.cli.command import Command, named_path, whole_number
 
 if TYPE_CHECKING:
     from mvsdk.generation import Step
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("image", metavar="IMAGE", type=Path, help="first frame: PNG JPEG WebP GIF BMP TIFF")
+    add("image", metavar="IMAGE", type=named_path, help="first frame: PNG JPEG WebP GIF BMP TIFF")
     add("--motion", type=whole_number, metavar="N", help="0 to 255; default: the bundle's")
     add("--noise-aug", type=float, metavar="S", help="0 to 1: more lets the clip leave IMAGE")
     add_model_arguments(parser)

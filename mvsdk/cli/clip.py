@@ -10,7 +10,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mvsdk.cli.command import add_variant_arguments, say_chip_notes, seconds, whole_number
+from mvsdk._staging import writing
+from mvsdk._text import quoted
+from mvsdk.cli.command import (
+    add_variant_arguments,
+    named_path,
+    say_chip_notes,
+    seconds,
+    whole_number,
+)
 from mvsdk.cli.output import Progress, format_seconds, say, show, show_json
 from mvsdk.errors import BundleError, InputError, OutputError
 
@@ -43,7 +51,7 @@ def add_file_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     # One line for both: the help of a verb fits a screen.
     formats = ".mp4 .webp .gif .png .npy (--no-metadata: no prompt)"
-    add("-o", "--output", type=Path, metavar="FILE", help=formats)
+    add("-o", "--output", type=named_path, metavar="FILE", help=formats)
     add("--no-metadata", action="store_true", help=argparse.SUPPRESS)
     add("--fps", type=float, metavar="R", help="frames per second; default: the bundle's")
     sizes = "each pixel N x N; default: 1, .mp4 to 256 a side"
@@ -129,7 +137,8 @@ def find_bundle(chosen: str | None, task: Task) -> Path:
     """
     named = os.environ.get("MVSDK_BUNDLE") if chosen is None else chosen
     if named == "":
-        raise InputError("the bundle's name is empty; give its folder with --bundle")
+        where = "--bundle" if chosen is not None else "$MVSDK_BUNDLE"
+        raise InputError(f"the bundle's name is empty in {where}; give its folder with --bundle")
     if named is not None:
         return Path(named)
     found = sorted(path for path in Path().glob("*.mvbundle") if path.is_dir())
@@ -249,7 +258,16 @@ def _check_output(path: Path, *, overwrite: bool) -> None:
     check_suffix(path)
     check_folder(path)
     if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists; choose another name, or pass --overwrite")
+        raise OutputError(f"{quoted(path)} exists; choose another name, or pass --overwrite")
+    _check_name(path)
+
+
+def _check_name(path: Path) -> None:
+    """Refuse a name that the disk does not take, such as `a:b.mp4` on FAT, by trying it."""
+    if not os.path.lexists(path):
+        with writing(path):
+            path.open("xb").close()
+            path.unlink()
 
 
 def _free_name(stem: str, seed: int) -> Path:

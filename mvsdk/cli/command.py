@@ -11,7 +11,9 @@ import argparse
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
+from mvsdk._text import quoted
 from mvsdk.cli.output import say
 
 
@@ -63,7 +65,7 @@ def whole_number(text: str) -> int:
         argparse.ArgumentTypeError: If it is none.
     """
     if not re.fullmatch(r"-?[0-9]{1,20}", text.strip()):
-        raise argparse.ArgumentTypeError(f"{text[:24]!a} is not a whole number")
+        raise argparse.ArgumentTypeError(f"{quoted(text, 24)} is not a whole number")
     return int(text)
 
 
@@ -77,3 +79,17 @@ def seconds(text: str) -> float:
         return float(text)
     except ValueError as exc:
         raise argparse.ArgumentTypeError(f"{text[:24]!a} is no number of seconds") from exc
+
+
+def named_path(text: str) -> Path:
+    """Read the path of a file or folder, the type of an argument.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is empty, as what a shell makes of a variable that is not
+            set; Python would take it for the working folder.
+    """
+    if not text:
+        raise argparse.ArgumentTypeError("the name is empty; give a path, or . for this folder")
+    if "\0" in text:
+        raise argparse.ArgumentTypeError(f"{quoted(text)} holds a null byte, which no path has")
+    return Path(text)

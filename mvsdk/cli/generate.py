@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from mvsdk._text import quoted
 from mvsdk.cli.clip import add_file_arguments, add_model_arguments, make_clip
 from mvsdk.cli.command import Command
 from mvsdk.cli.output import say
@@ -61,7 +62,9 @@ def _check_words(tokenizer: Tokenizer, prompt: str) -> None:
     """Name the words that the model does not know; refuse a prompt of no others."""
     unknown = tokenizer.unknown_words(prompt)
     if unknown and not tokenizer.knows_a_word(prompt):
-        raise InputError(f"this model knows no word of the prompt {prompt[:40]!a}; use other words")
+        raise InputError(
+            f"this model knows no word of the prompt {quoted(prompt, 40)}; use other words"
+        )
     if unknown:
         shown = ", ".join(word[:24] for word in unknown[:_SHOWN_WORDS])
         more = f" and {len(unknown) - _SHOWN_WORDS} more" if len(unknown) > _SHOWN_WORDS else ""

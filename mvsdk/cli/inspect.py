@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mvsdk.cli.command import Command
-from mvsdk.cli.output import format_bytes, show, show_json, table
+from mvsdk._text import quoted
+from mvsdk.cli.command import Command, named_path
+from mvsdk.cli.output import format_bytes, say, show, show_json, table
 from mvsdk.conditioning import ADDED_TIME_IDS, MicroConditioning
 
 if TYPE_CHECKING:
@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from mvsdk.manifest import Manifest, Variant, Verification
 
 _SHOWN_OPERATORS = 3
+_SHOWN_FILES = 5
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("bundle", metavar="BUNDLE", type=Path, help="a *.mvbundle folder")
+    parser.add_argument("bundle", metavar="BUNDLE", type=named_path, help="a *.mvbundle folder")
     parser.add_argument("--verify", action="store_true", help="check the hash of every file")
     parser.add_argument("--json", action="store_true", help="print the manifest as JSON")
 
@@ -30,12 +31,22 @@ def _run(options: argparse.Namespace) -> int:
     from mvsdk.bundle import Bundle
 
     bundle = Bundle.open(options.bundle, verify=options.verify)
+    ignored = bundle.ignored() if options.verify else ()
     if options.json:
         document = json.loads(bundle.manifest.to_json())
-        show_json({**document, "x-files-verified": options.verify})
+        told = {"x-files-ignored": list(ignored)} if options.verify else {}
+        show_json({**document, "x-files-verified": options.verify, **told})
     else:
         show(_summary(bundle, verified=options.verify))
+        if ignored:
+            say(_ignored(ignored))
     return 0
+
+
+def _ignored(paths: Sequence[str]) -> str:
+    shown = ", ".join(quoted(path) for path in paths[:_SHOWN_FILES])
+    more = f" and {len(paths) - _SHOWN_FILES} more" if len(paths) > _SHOWN_FILES else ""
+    return f"note: ignored, not listed in manifest.json: {shown}{more}"
 
 
 COMMAND = Command(

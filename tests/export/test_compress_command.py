@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -118,6 +119,16 @@ def test_what_is_exact_needs_no_finetuning(
     assert "finetune" not in done.out
     export = f"mvsdk export --target snapdragon --checkpoint {out}"
     assert done.out.splitlines()[-1] == f"next: {export}"
+
+
+def test_what_comes_next_can_be_pasted(
+    toolchain: Toolchain, tiny_svd_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "it's $small"
+    done = toolchain("compress", tiny_svd_folder, "--only", "fold", "--out", out)
+    *_, said = done.out.splitlines()
+    words = shlex.split(said.removeprefix("next: "))
+    assert words == ["mvsdk", "export", "--target", "snapdragon", "--checkpoint", str(out)]
 
 
 @pytest.mark.parametrize("frames", [1, 26, 1 << 20])

@@ -76,13 +76,18 @@ def test_export_after_a_killed_one_goes_on_and_clears_up(
     assert not list((toolchain.cache / "export").iterdir())
 
 
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupted_export_keeps_finished_stages_and_nothing_else(
-    command: tuple[str | Path, ...], out: Path, tmp_path: Path
+    command: tuple[str | Path, ...],
+    out: Path,
+    tmp_path: Path,
+    number: signal.Signals,
+    status: int,
 ) -> None:
     toolchain = make_toolchain(tmp_path)
     with in_second_stage(toolchain, command) as process:
-        status, said = end_and_read(process, signal.SIGINT)
-        assert status == 130
+        ended_as, said = end_and_read(process, number)
+        assert ended_as == status
     assert "stopped in stage 2 of 7, trace transformer; 1 finished stage is kept in" in said
     assert "the same command goes on from there" in said
     assert not out.parent.exists()

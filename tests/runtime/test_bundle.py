@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import pickle
@@ -312,6 +313,18 @@ def test_model_with_a_changed_file_of_another_variant_beside_it_is_refused(folde
     )
 
 
+def _put(folder: Path, place: str, content: bytes) -> None:
+    """Write a file of the bundle anew, and its size and hash into the manifest."""
+    (folder / place).write_bytes(content)
+    text = (folder / "manifest.json").read_text()
+    document: dict[str, Any] = json.loads(text)
+    for component in document["components"].values():
+        for ref in (ref for variant in component["variants"] for ref in variant["files"]):
+            if ref["path"] == place:
+                ref |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    (folder / "manifest.json").write_text(json.dumps(document))
+
+
 def _package(bundle: Bundle) -> Variant:
     return bundle.manifest.component("unet").variants[2]
 
@@ -326,12 +339,102 @@ def test_package_is_handed_out_as_a_folder_whose_files_are_verified(folder: Path
     assert "weight.bin has the hash" in refused(lambda: bundle.model(_package(bundle)))
 
 
-@pytest.mark.parametrize("name", ["more.bin", "Data/.DS_Store", "Data/com.apple.CoreML/weights/a"])
+@pytest.mark.parametrize("name", ["more.bin", "Data/.a", "Data/com.apple.CoreML/weights/a"])
 def test_package_with_an_unlisted_file_in_it_is_refused(folder: Path, name: str) -> None:
     (folder / PACKAGE / name).write_text("weights")
     bundle = Bundle.open(folder)
     message = refused(lambda: bundle.model(_package(bundle)))
     assert f"{PACKAGE}/{name}' is in a package, but not listed in manifest.json; remove" in message
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".DS_Store",
+        "._model.onnx",
+        ".nfs000001",
+        "Thumbs.db",
+        "desktop.ini",
+        ".cache/hub/model.onnx",
+    ],
+)
+def test_hidden_files_beside_models_and_in_packages_are_ignored(folder: Path, name: str) -> None:
+    bundle = Bundle.open(folder)
+    variants = [
+        variant for part in bundle.manifest.components.values() for variant in part.variants
+    ]
+    for place in {folder, folder / PACKAGE, *((folder / v.model).parent for v in variants)}:
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_text("left by a system")
+    for variant in variants:
+        bundle.model(variant)
+    bundle.verify()
+    top = name.split("/")[0] + "/" * ("/" in name)
+    assert top in bundle.ignored()
+    assert f"{PACKAGE}/{top}" in bundle.ignored()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b".DS_Store",
+        b"./.ds_STORE",
+        b"x/../.DS_Store::$DATA",
+        ".DS_\u017ftore".encode(),
+        ".D\u200cS_Store".encode(),
+        b"DS_STO~1",
+        b"ds1f3c~1",
+    ],
+)
+def test_hidden_file_that_a_model_names_is_refused(folder: Path, text: bytes) -> None:
+    """ONNX Runtime would read it as external data, though nobody hashed it."""
+    _put(folder, MODEL, b"graph \n\x09" + text + b"\x10 end")
+    bundle = Bundle.open(folder)
+    plain = bundle.manifest.component("unet").variants[0]
+    bundle.model(plain)
+    (folder / MODEL).with_name(".DS_Store").write_text("weights")
+    message = refused(lambda: bundle.model(plain))
+    assert "'.DS_Store' is beside a model, but not listed" in message
+    assert "model.onnx seems to name it; remove it" in message
+    assert "seems to name it" in refused(lambda: Bundle.open(folder, verify=True))
+
+
+def test_hidden_file_that_a_package_names_with_escapes_is_refused(folder: Path) -> None:
+    place = f"{PACKAGE}/Manifest.json"
+    _put(folder, place, b'{"path": "\\u002eDS\\u005fStore"}')
+    bundle = Bundle.open(folder)
+    (folder / PACKAGE / ".DS_Store").write_text("model")
+    assert "Manifest.json seems to name it" in refused(lambda: bundle.model(_package(bundle)))
+
+
+@pytest.mark.parametrize("name", [".a", ".DS_Störe", ".with space"])
+def test_hidden_name_that_cannot_be_looked_for_is_refused(folder: Path, name: str) -> None:
+    (folder / MODEL).with_name(name).write_text("weights")
+    bundle = Bundle.open(folder)
+    plain = bundle.manifest.component("unet").variants[0]
+    assert "is beside a model, but not listed" in refused(lambda: bundle.model(plain))
+
+
+def test_hidden_link_is_refused(folder: Path) -> None:
+    (folder / MODEL).with_name(".DS_Store").symlink_to(folder / "manifest.json")
+    bundle = Bundle.open(folder)
+    plain = bundle.manifest.component("unet").variants[0]
+    assert "is beside a model, but not listed" in refused(lambda: bundle.model(plain))
+
+
+def test_what_is_ignored_is_listed_folders_in_one(folder: Path) -> None:
+    (folder / ".git" / "objects").mkdir(parents=True)
+    (folder / "notes").mkdir()
+    (folder / "notes" / "a.txt").touch()
+    (folder / "README.md").touch()
+    bundle = Bundle.open(folder)
+    assert bundle.ignored() == (".git/", "README.md", "notes/")
+
+
+def test_verifying_finds_what_a_model_would_be_refused_for(folder: Path) -> None:
+    (folder / MODEL).with_name("more.data").write_text("weights")
+    bundle = Bundle.open(folder)
+    assert "more.data' is beside a model" in refused(bundle.verify)
 
 
 def test_file_beside_a_package_is_ignored(folder: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from mvsdk import _staging
+from mvsdk._text import quoted
 from mvsdk.bundle import Bundle, BundleWriter
 from mvsdk.errors import BundleError, MvsdkError, OutputError
 from mvsdk.manifest import Manifest
@@ -185,7 +186,7 @@ def test_system_refusal_at_any_point_is_one_line_and_leaves_no_trace(
 
     message = refused(attempt)
     monkeypatch.undo()
-    assert message.startswith(f"cannot write {str(out)!r}: {words}")
+    assert message.startswith(f"cannot write {quoted(out)}: {words}")
     assert everything(tmp_path) == ["vocab"]
 
 

@@ -8,8 +8,10 @@ import json
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -98,7 +100,7 @@ def test_full_standard_output_is_one_line() -> None:
 
 def test_control_characters_in_an_error_are_shown_not_sent(capsys: CapSys) -> None:
     line = refusal(capsys, "generate", "a", "-o", "\x1b[31m/a.mp4", "--bundle", "x")
-    assert "\\u001b[31m" in line
+    assert "'\\x1b[31m/a.mp4'" in line
 
 
 def test_version(capsys: CapSys) -> None:
@@ -287,6 +289,92 @@ def test_inspect_verify_finds_a_flipped_byte(
     assert main(["inspect", "tiny.mvbundle"]) == 0
     capsys.readouterr()
     assert "has the hash" in refusal(capsys, "inspect", "tiny.mvbundle", "--verify")
+
+
+def test_inspect_verify_says_what_it_ignored(
+    capsys: CapSys, workplace: Path, onnx_bundle: Bundle
+) -> None:
+    bundle = workplace / "tiny.mvbundle"
+    shutil.copytree(onnx_bundle.path, bundle)
+    beside = next(bundle.rglob("model.onnx")).with_name(".DS_Store")
+    beside.write_text("left by a file browser")
+    assert main(["inspect", "tiny.mvbundle", "--verify"]) == 0
+    name = beside.relative_to(bundle).as_posix()
+    captured = capsys.readouterr()
+    assert captured.err == f"note: ignored, not listed in manifest.json: '{name}'\n"
+    assert main(["inspect", "tiny.mvbundle", "--verify", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["x-files-ignored"] == [name]
+    assert main(["inspect", "tiny.mvbundle"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("argv", [["inspect"], ["animate"], ["generate", "a", "-o"]])
+def test_empty_name_is_refused_and_not_taken_for_the_working_folder(
+    capsys: CapSys, argv: list[str]
+) -> None:
+    assert "the name is empty; give a path" in refusal(capsys, *argv, "")
+
+
+def test_value_with_a_leading_dash_says_how_it_is_given(capsys: CapSys) -> None:
+    line = refusal(capsys, "generate", "a", "--bundle", "-x.mvbundle")
+    assert "a name that begins with a dash is given as ./-NAME" in line
+
+
+def test_names_in_errors_are_as_they_are_written(capsys: CapSys, workplace: Path) -> None:
+    assert "no bundle at 'bücher  x'" in refusal(capsys, "inspect", "bücher  x")
+    assert r"no bundle at 'a\nb\u202e'" in refusal(capsys, "inspect", "a\nb\u202e")
+
+
+def test_signals_are_handled_while_a_command_runs_and_only_then(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def terminated(options: argparse.Namespace) -> int:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)  # as `timeout` does: twice
+            (workplace / "cleaned").touch()
+        return 0
+
+    command = Command(name="x", help="x", add_arguments=lambda parser: None, run=terminated)
+    monkeypatch.setattr("mvsdk.cli._find_command", lambda _: command)
+    before = signal.getsignal(signal.SIGTERM)
+    assert main(["x"]) == 143
+    assert (workplace / "cleaned").exists()
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_command_that_handles_ctrl_c_itself_ends_with_the_status_of_the_signal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Training says what it kept, and returns 130."""
+
+    def handles(options: argparse.Namespace) -> int:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+        except KeyboardInterrupt:
+            return 130
+        return 0
+
+    command = Command(name="x", help="x", add_arguments=lambda parser: None, run=handles)
+    monkeypatch.setattr("mvsdk.cli._find_command", lambda _: command)
+    assert main(["x"]) == 143
+
+
+def test_signal_that_the_caller_ignores_stays_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    def goes_on(options: argparse.Namespace) -> int:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return 0
+
+    command = Command(name="x", help="x", add_arguments=lambda parser: None, run=goes_on)
+    monkeypatch.setattr("mvsdk.cli._find_command", lambda _: command)
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        assert main(["x"]) == 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_devices_lists_every_chip(capsys: CapSys) -> None:

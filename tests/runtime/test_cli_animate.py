@@ -80,7 +80,7 @@ def test_rate_is_that_of_the_file(workplace: Path, bundle: Path) -> None:
     ("argv", "message"),
     [
         (["nothing.png"], "picture 'nothing.png' cannot be read: no such file"),
-        ([""], "is not a regular file"),
+        ([""], "the name is empty"),
         (["animator.mvbundle/manifest.json"], "is no PNG, JPEG, WebP, GIF, BMP or TIFF file"),
         ([PHOTO, "--motion", "256"], "motion is 256; allowed: whole numbers from 0 to 255"),
         ([PHOTO, "--motion", "1.5"], "'1.5' is not a whole number"),

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,7 +36,9 @@ def bundle(workplace: Path, onnx_bundle: Bundle) -> Path:
 
 
 def _files(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.suffix != ".mvbundle")
+    return sorted(
+        path.name for path in folder.iterdir() if path.suffix != ".mvbundle" and not path.is_dir()
+    )
 
 
 def test_generate_writes_a_clip_of_the_only_bundle(
@@ -75,7 +78,7 @@ def test_generate_names_the_clip_itself_and_never_overwrites(
 def test_generate_overwrites_only_when_told(capsys: CapSys, workplace: Path, bundle: Path) -> None:
     (workplace / "clip.npy").write_bytes(b"old")
     line = refusal(capsys, "generate", PROMPT, "-o", "clip.npy")
-    assert "clip.npy exists; choose another name, or pass --overwrite" in line
+    assert "'clip.npy' exists; choose another name, or pass --overwrite" in line
     assert (workplace / "clip.npy").read_bytes() == b"old"
     assert main(["generate", PROMPT, "-o", "clip.npy", "--overwrite"]) == 0
     assert len(np.load(workplace / "clip.npy")) == 8
@@ -134,7 +137,7 @@ def test_generate_says_which_words_it_does_not_know(capsys: CapSys, bundle: Path
         ([PROMPT, "--chip", "sm8650"], "no variant with chip=sm8650"),
         ([PROMPT, "--precision", "int3"], "no variant with precision=int3"),
         ([PROMPT, "-o", "clip.avi"], "allowed: .mp4, .webp"),
-        ([PROMPT, "-o", "no/clip.mp4"], "no folder no; make it first"),
+        ([PROMPT, "-o", "no/clip.mp4"], "no folder 'no'; make it first"),
         ([PROMPT, "-o", "tiny.mvbundle"], "suffix '.mvbundle'; allowed"),
         ([PROMPT, "--bundle", "other.mvbundle"], "no bundle at 'other.mvbundle'"),
         ([PROMPT, "--memory", "big"], "invalid choice: 'big'"),
@@ -166,7 +169,52 @@ def test_empty_name_of_a_bundle_is_no_default(
 ) -> None:
     assert "name is empty" in refusal(capsys, "generate", PROMPT, "--bundle", "")
     monkeypatch.setenv("MVSDK_BUNDLE", "")
-    assert "name is empty" in refusal(capsys, "generate", PROMPT)
+    assert "name is empty in $MVSDK_BUNDLE" in refusal(capsys, "generate", PROMPT)
+
+
+@pytest.mark.parametrize("place", ["tiny.mvbundle/", ".", "./tiny.mvbundle/.", "link"])
+def test_bundle_is_found_however_its_folder_is_written(
+    workplace: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    (workplace / "link").symlink_to(bundle.name)
+    if place == ".":
+        monkeypatch.chdir(bundle)
+    assert main(["generate", PROMPT, "--bundle", place, "-o", str(workplace / "clip.npy")]) == 0
+
+
+def test_output_that_the_disk_does_not_take_is_refused_before_anything_is_loaded(
+    capsys: CapSys, workplace: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FAT and shares of Windows refuse some names only when a file gets them."""
+    real = Path.open
+
+    def refuses(self: Path, *arguments: Any, **options: Any) -> Any:
+        if ":" in self.name:
+            raise OSError(22, "Invalid argument")
+        return real(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", refuses)
+    monkeypatch.setattr("mvsdk.load", lambda *_, **__: pytest.fail("loaded"))
+    line = refusal(capsys, "generate", PROMPT, "-o", "a:b.npy")
+    assert "cannot write 'a:b.npy': invalid argument; choose another output" in line
+    assert _files(workplace) == []
+
+
+@pytest.mark.parametrize("name", ["bücher.npy", "line\nbreak.npy", "m\udcfcll.mp4", "-dash.webp"])
+def test_clip_takes_any_name_that_the_disk_takes(
+    workplace: Path, bundle: Path, capsys: CapSys, name: str
+) -> None:
+    assert main(["generate", PROMPT, f"--output={name}"]) == 0
+    assert _files(workplace) == [name]
+
+
+def test_bundle_that_no_runtime_can_open_by_its_name_is_refused(
+    capsys: CapSys, workplace: Path, bundle: Path
+) -> None:
+    bundle.rename("m\udcfcll")
+    line = refusal(capsys, "generate", PROMPT, "--bundle", "m\udcfcll", "-o", "clip.npy")
+    assert r"m\udcfcll': it holds bytes that are not UTF-8" in line
+    assert "rename or move it" in line
 
 
 @pytest.mark.parametrize(
@@ -209,8 +257,17 @@ def test_closed_streams_are_no_reason_to_fail(workplace: Path, bundle: Path, clo
     assert _files(workplace) == ["clip.npy"]
 
 
-def test_ctrl_c_stops_with_130_and_leaves_nothing(workplace: Path, bundle: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "status", "said"),
+    [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "terminated"), ("SIGHUP", 129, "terminated")],
+)
+def test_signal_stops_with_its_status_and_leaves_nothing(
+    workplace: Path, bundle: Path, name: str, status: int, said: str
+) -> None:
     """The process says when it is busy with a graph, and is hit there."""
+    number = getattr(signal, name, None)
+    if number is None:
+        pytest.skip(f"no {name} on this system")
     script = (
         "import signal, sys; from mvsdk.cli import main\n"
         # a shell that starts a job in the background has it ignore the signal
@@ -232,10 +289,10 @@ def test_ctrl_c_stops_with_130_and_leaves_nothing(workplace: Path, bundle: Path)
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "busy\n"
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, talk = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert talk.strip() == "interrupted; nothing half-written is left"
+    assert process.returncode == status
+    assert talk.strip() == f"{said}; nothing half-written is left"
     assert _files(workplace) == []
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from mvsdk import InputError, OutputError, Video
+from mvsdk._text import quoted
 from mvsdk.video import check_folder
 
 SUFFIXES = [".mp4", ".webp", ".gif", ".png", ".npy"]
@@ -210,7 +211,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path, suffix
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", code, str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    assert done.stdout == f"cannot write {path}: file too large; nothing was kept\n"
+    assert done.stdout == f"cannot write {quoted(path)}: file too large; nothing was kept\n"
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 

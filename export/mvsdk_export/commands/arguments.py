@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from mvsdk.cli.command import whole_number
+from mvsdk._text import quoted
+from mvsdk.cli.command import named_path, whole_number
 from mvsdk.devices import CHIPSETS, DEFAULT_CHIPSETS, find_chipset
 from mvsdk.errors import InputError
 from mvsdk.manifest import Precision
@@ -27,7 +28,7 @@ def add_model_arguments(parser: argparse.ArgumentParser, checkpoint: str) -> Non
         checkpoint: What help says of a checkpoint.
     """
     parser.add_argument("--model", help=f"recipe (default: the checkpoint's, else {DEFAULT_MODEL})")
-    parser.add_argument("--checkpoint", metavar="DIR", type=Path, help=checkpoint)
+    parser.add_argument("--checkpoint", metavar="DIR", type=named_path, help=checkpoint)
 
 
 def open_chosen_model(
@@ -91,11 +92,11 @@ def read_guidance(text: str | None, recipe: Recipe) -> tuple[float, float] | Non
         first, last = (float(word) for word in text.split(","))
     except ValueError as exc:
         raise InputError(
-            f"--guidance is {text[:64]!a}, want those of the first and the last frame, such as "
+            f"--guidance is {quoted(text)}, want those of the first and the last frame, such as "
             "1,3, or none"
         ) from exc
     if not all(math.isfinite(x) and 0.0 <= x <= MAX_GUIDANCE for x in (first, last)):
-        raise InputError(f"--guidance is {text[:64]!a}, allowed: 0 to {MAX_GUIDANCE:g} each")
+        raise InputError(f"--guidance is {quoted(text)}, allowed: 0 to {MAX_GUIDANCE:g} each")
     return first, last
 
 
@@ -125,7 +126,7 @@ def add_decoder_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--decoder",
         metavar="DIR",
-        type=Path,
+        type=named_path,
         help="AutoencoderTiny; --decode-frames N at once",
     )
     parser.add_argument("--decode-frames", metavar="N", type=whole_number, help=argparse.SUPPRESS)
@@ -141,7 +142,7 @@ def read_steps(text: str) -> tuple[int, ...]:
         return tuple(dict.fromkeys(whole_number(word) for word in text.split(",")))
     except argparse.ArgumentTypeError as exc:
         raise InputError(
-            f"--steps is {text[:64]!a}, want step counts with commas between, such as 1,2,4"
+            f"--steps is {quoted(text)}, want step counts with commas between, such as 1,2,4"
         ) from exc
 
 
@@ -154,7 +155,7 @@ def read_precisions(text: str, known: Sequence[Precision]) -> tuple[Precision, .
     words = list(known) if text == "all" else text.split(",")
     for word in words:
         if word not in known:
-            raise InputError(f"unknown precision {word[:64]!a}; known: {', '.join(known)}, all")
+            raise InputError(f"unknown precision {quoted(word)}; known: {', '.join(known)}, all")
     return cast("tuple[Precision, ...]", tuple(dict.fromkeys(words)))
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-from mvsdk._staging import StagingFolder
-from mvsdk.cli.command import Command, whole_number
+from mvsdk._staging import check_place
+from mvsdk._text import quoted, shell_word
+from mvsdk.cli.command import Command, named_path, whole_number
 from mvsdk.cli.output import say, show, show_json, table
 from mvsdk.errors import InputError
 from mvsdk_export.checkpoints import INDEX_FILE, ModelFolder, open_model, save_model_folder
@@ -55,7 +56,7 @@ class _Request:
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="model folder")
+    parser.add_argument("checkpoint", type=named_path, metavar="CHECKPOINT", help="model folder")
     parser.add_argument(
         "--recipe",
         metavar="NAME",
@@ -69,7 +70,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--importance",
         metavar="FILE",
-        type=Path,
+        type=named_path,
         help="keep what training found important, not the costliest",
     )
     parser.add_argument(
@@ -79,7 +80,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "--height", metavar="N", type=whole_number, help="pixels at which FLOPs are counted"
     )
     parser.add_argument("--width", metavar="N", type=whole_number, help="likewise")
-    parser.add_argument("--out", metavar="DIR", type=Path, help="model folder to write")
+    parser.add_argument("--out", metavar="DIR", type=named_path, help="model folder to write")
     parser.add_argument("--overwrite", action="store_true", help="replace a model folder at --out")
     parser.add_argument("--dry-run", action="store_true", help="count, load and write nothing")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
@@ -122,13 +123,13 @@ def _read_request(options: argparse.Namespace) -> _Request:
     folder = open_model(options.checkpoint)
     if folder.recipe.component(folder.recipe.denoiser).network != _NETWORK:
         raise CompressionError(
-            f"{str(options.checkpoint)!r} is a checkpoint of {folder.recipe.name}, whose denoiser "
+            f"{quoted(options.checkpoint)} is a checkpoint of {folder.recipe.name}, whose denoiser "
             "is none of Stable Video Diffusion; compress takes checkpoints of that family"
         )
     if out is not None:
-        _check_place(out, overwrite=options.overwrite)
+        check_place(out, replaces=INDEX_FILE if options.overwrite else None)
         if out.resolve() == folder.path:
-            raise InputError(f"{str(out)!r} is the checkpoint itself; choose another output")
+            raise InputError(f"{quoted(out)} is the checkpoint itself; choose another output")
     height = folder.recipe.height if options.height is None else options.height
     width = folder.recipe.width if options.width is None else options.width
     return _Request(
@@ -144,20 +145,13 @@ def _read_request(options: argparse.Namespace) -> _Request:
     )
 
 
-def _check_place(out: Path, *, overwrite: bool) -> None:
-    """Refuse a place that cannot be written before minutes of work, by trying it."""
-    place = StagingFolder(out, replaces=INDEX_FILE if overwrite else None)
-    place.create()
-    place.discard()
-
-
 def _read_config(folder: ModelFolder) -> SVDUNetConfig:
     """Return the configuration of the denoiser, whose clips have a length that can be made."""
     name, (least, most) = folder.recipe.denoiser, folder.recipe.frame_range
     config: SVDUNetConfig = folder.load_config(name)
     if not least <= config.num_frames <= most:
         raise CompressionError(
-            f"{name} of {str(folder.path)!r} makes clips of {config.num_frames} frames, allowed: "
+            f"{name} of {quoted(folder.path)} makes clips of {config.num_frames} frames, allowed: "
             f"{least} to {most}; correct num_frames in its config.json"
         )
     return config
@@ -186,7 +180,7 @@ def _read_factor(text: str) -> float:
     except ValueError:
         factor = 0.0
     if not 0 < factor <= 1:
-        raise InputError(f"--factor is {text[:64]!a}, want a number above 0, at most 1")
+        raise InputError(f"--factor is {quoted(text)}, want a number above 0, at most 1")
     return factor
 
 
@@ -198,7 +192,7 @@ def _read_importance(path: Path | None, folder: ModelFolder) -> Importance | Non
     importance = load_importance(path)
     if importance.recipe != folder.recipe.name:
         raise CompressionError(
-            f"importance {str(path)!r} was learned by {importance.recipe}, the checkpoint is one "
+            f"importance {quoted(path)} was learned by {importance.recipe}, the checkpoint is one "
             f"of {folder.recipe.name}; give scores of that model, or leave --importance out"
         )
     return importance
@@ -291,15 +285,15 @@ def _to_text(request: _Request, reports: Sequence[Report]) -> str:
         lines.append("nothing was written")
     else:
         finetune = "finetune it (docs/mobilevd.md), then " if changed else ""
-        lines.append(f"next: {finetune}{_export_command(request)}")
+        lines.append(f"next: {finetune}{_export_command(request, request.out)}")
     return "\n".join(lines)
 
 
-def _export_command(request: _Request) -> str:
+def _export_command(request: _Request, out: Path) -> str:
     recipe, size = request.folder.recipe, ""
     if (request.height, request.width) != (recipe.height, recipe.width):
         size = f" --height {request.height} --width {request.width}"
-    return f"mvsdk export --target snapdragon --checkpoint {request.out}{size}"
+    return f"mvsdk export --target snapdragon --checkpoint {shell_word(out)}{size}"
 
 
 def _size_line(request: _Request) -> str:

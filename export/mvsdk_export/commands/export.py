@@ -9,9 +9,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mvsdk._staging import check_place
+from mvsdk._text import quoted, shell_word
 from mvsdk.bundle import SUFFIX
 from mvsdk.cache import cache_folder
-from mvsdk.cli.command import Command, say_chip_notes
+from mvsdk.cli.command import Command, named_path, say_chip_notes
 from mvsdk.cli.output import format_bytes, say, show, show_json, table
 from mvsdk.manifest import END_TO_END, Manifest, Variant, Verification
 from mvsdk_export.commands.arguments import (
@@ -58,10 +60,10 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_guidance_argument(parser)
     add_phone_arguments(parser)
     parser.add_argument(
-        "--pictures", metavar="DIR", type=Path, help="pictures that calibrate and verify"
+        "--pictures", metavar="DIR", type=named_path, help="pictures that calibrate and verify"
     )
     parser.add_argument(
-        "--out", metavar="DIR", type=Path, help=f"bundle to write (default: MODEL{SUFFIX})"
+        "--out", metavar="DIR", type=named_path, help=f"bundle to write (default: MODEL{SUFFIX})"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a bundle at --out")
     parser.add_argument("--dry-run", action="store_true", help="say what would be made, and stop")
@@ -87,11 +89,13 @@ def _run(options: argparse.Namespace) -> int:
     from mvsdk_export.interrupts import interrupted_once
     from mvsdk_export.stages import StageRunner
 
+    if resources is not None:
+        check_place(resources)
     with StageRunner(cache_folder() / "export") as runner:
         with interrupted_once():
             report = _export(request, runner)
         if options.keep_intermediates:
-            say(f"finished stages are kept in {runner.cache_folder}")
+            say(f"finished stages are kept in {quoted(runner.cache_folder)}")
         else:
             runner.forget()
     if resources is not None:
@@ -137,7 +141,7 @@ def _write_resources(report: ExportReport, out: Path) -> None:
         for name, part in report.bundle.manifest.components.items()
     }
     names = write_resources(report.bundle, variants, out)
-    say(f"{out}: {', '.join(names)}")
+    say(f"{quoted(out)}: {', '.join(names)}")
 
 
 EXPORT = Command(
@@ -216,9 +220,9 @@ def _show_plan(request: ExportRequest, *, as_json: bool) -> None:
     scales = request.folded_guidance
     guidance = "" if scales is None else "guidance {:g} to {:g}, ".format(*scales)
     show(
-        f"{content['model']} from {content['checkpoint']}\n"
+        f"{content['model']} from {quoted(content['checkpoint'])}\n"
         f"{size}, {guidance}steps {', '.join(map(str, request.steps))}; "
-        f"{content['stages']} stages; would write {request.out}\n"
+        f"{content['stages']} stages; would write {quoted(request.out)}\n"
     )
     rows = [[p["id"], p["target"], p["precision"], p["chip"] or "any"] for p in plans]
     show(table(["variant", "target", "precision", "chip"], [[str(x) for x in r] for r in rows]))
@@ -270,10 +274,10 @@ def _to_text(report: ExportReport, request: ExportRequest) -> str:
             stage_table(report.stages),
             "",
             *_warning_lines(report),
-            f"{path}: {format_bytes(sum(ref.bytes for ref in manifest.files()))}; "
+            f"{quoted(path)}: {format_bytes(sum(ref.bytes for ref in manifest.files()))}; "
             f"{len(report.stages)} stages in {spent:.0f} s, the largest took {format_bytes(peak)}",
             *_found_lines(report.stages),
-            f"next: {_next_command(manifest)} --bundle {path}",
+            f"next: {_next_command(manifest)} --bundle {shell_word(path)}",
         ]
     )
 

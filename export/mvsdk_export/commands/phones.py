@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from mvsdk._staging import check_name
+from mvsdk._text import quoted
 from mvsdk.cli.command import whole_number
 from mvsdk.devices import Chipset, find_chipset
 from mvsdk.errors import InputError
@@ -141,7 +143,7 @@ def read_targets(text: str) -> tuple[Target, ...]:
     words = PHONES if text == "all" else text.split(",")
     for word in words:
         if word not in TARGETS:
-            raise InputError(f"unknown target {word[:64]!a}; known: {', '.join(TARGETS)}, all")
+            raise InputError(f"unknown target {quoted(word)}; known: {', '.join(TARGETS)}, all")
     return tuple(dict.fromkeys(cast("Sequence[Target]", words)))
 
 
@@ -241,15 +243,17 @@ def read_resources(text: str | None, out: Path) -> Path | None:
 
     Raises:
         InputError: If it does, its parent is no folder, or it is the bundle.
+        OutputError: If its name cannot be given to a folder.
     """
     if text is None:
         return None
     path = Path(text)
+    check_name(path)
     if path.exists() or not path.absolute().parent.is_dir():
-        raise InputError(f"--resources is {text[:64]!a}, want a new folder in an existing one")
+        raise InputError(f"--resources is {quoted(text)}, want a new folder in an existing one")
     if path.resolve() == out.resolve():
         raise InputError(
-            f"--resources is {text[:64]!a}, where the bundle goes; name another folder"
+            f"--resources is {quoted(text)}, where the bundle goes; name another folder"
         )
     return path
 
@@ -367,7 +371,7 @@ def _read_delegate(text: str | None) -> str:
 
 def _read_choice(option: str, value: str, allowed: Sequence[str] | Mapping[str, Any]) -> str:
     if value not in allowed:
-        raise InputError(f"{option} is {value[:64]!a}, allowed: {', '.join(allowed)}")
+        raise InputError(f"{option} is {quoted(value)}, allowed: {', '.join(allowed)}")
     return value
 
 

@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mvsdk._text import quoted
 from mvsdk.backends._speed import kinds_for_cpus
-from mvsdk.cli.command import Command, say_chip_notes
+from mvsdk.cli.command import Command, named_path, say_chip_notes
 from mvsdk.cli.output import format_bytes, say, show, show_json, table
 from mvsdk.devices import find_chipset
 from mvsdk.errors import InputError
@@ -86,7 +87,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint",
         metavar="DIR",
-        type=Path,
+        type=named_path,
         help="model folder whose config.json files to read (default: the one shipped, if any)",
     )
     add_size_arguments(parser)
@@ -139,7 +140,7 @@ def _run_table(options: argparse.Namespace) -> int:
     name = find_recipe(options.model or DEFAULT_MODEL).name
     if name != TABLE_RECIPE:
         raise InputError(
-            f"--table has no paper to show for the model {name!r}; use it with "
+            f"--table has no paper to show for the model {quoted(name)}; use it with "
             f"--recipe {TABLE_RECIPE}"
         )
     for option in _NOT_OF_A_TABLE:

@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from mvsdk._staging import lock_folder, writing
-from mvsdk.cli.command import Command, whole_number
+from mvsdk._staging import check_name, lock_folder, writing
+from mvsdk._text import quoted
+from mvsdk.cli.command import Command, named_path, whole_number
 from mvsdk.cli.output import say, show, show_json
 from mvsdk.errors import InputError
 from mvsdk_export.commands import require_toolchain
@@ -104,7 +105,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--work",
         metavar="DIR",
-        type=Path,
+        type=named_path,
         help="data and states; resumes (default: runs/MODEL)",
     )
     parser.add_argument(
@@ -128,7 +129,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out",
         metavar="DIR",
-        type=Path,
+        type=named_path,
         help="model folder to write (default: WORK/model)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace that model folder")
@@ -174,6 +175,8 @@ def _read_request(options: argparse.Namespace) -> _Request:
         if value is not None and not least <= value <= most:
             raise InputError(f"--{name} is {value}; allowed: {least} to {most}")
     work = options.work or Path("runs") / model
+    for path in (work, options.out or work):
+        check_name(path)
     return _Request(
         model=model,
         stages=_read_stages(model, stages, options.stage),
@@ -203,7 +206,7 @@ def _alone_in(work: Path) -> Generator[None]:
         lock = lock_folder(work)
     except BlockingIOError as exc:
         raise InputError(
-            f"another mvsdk train works in {str(work)!r}; wait for it, or choose another --work"
+            f"another mvsdk train works in {quoted(work)}; wait for it, or choose another --work"
         ) from exc
     try:
         yield
@@ -306,7 +309,9 @@ def _stopped(stage: str, course: Course[Any]) -> str:
     kept = "finished stages are kept"
     if saved is not None:
         kept = f"step {saved.step} of {saved.options.steps} is kept"
-    return f"{stage} interrupted; {kept} in {course.work}: run the same command again to go on"
+    return (
+        f"{stage} interrupted; {kept} in {quoted(course.work)}: run the same command again to go on"
+    )
 
 
 def _package(request: _Request, course: Course[Any]) -> dict[str, object]:
@@ -315,7 +320,8 @@ def _package(request: _Request, course: Course[Any]) -> dict[str, object]:
 
     packaging = find_packaging(request.model)
     if not request.overwrite and _is_packaged(request, course):
-        say(f"package: {request.out} holds these weights already; --overwrite measures them again")
+        held = f"{quoted(request.out)} holds these weights already"
+        say(f"package: {held}; --overwrite measures them again")
         folder = open_model(request.out, find_recipe(request.model))
         quality = packaging.read_quality(folder)
     else:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mvsdk._text import quoted
 from mvsdk.bundle import Bundle
 from mvsdk.cache import cache_folder
-from mvsdk.cli.command import Command
+from mvsdk.cli.command import Command, named_path
 from mvsdk.cli.output import show, show_json
 from mvsdk.errors import InputError, MvsdkError, OutputError
 from mvsdk_export.checkpoints import MODEL_CARD, default_model_folder, open_model
@@ -25,29 +25,33 @@ if TYPE_CHECKING:
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("bundle", type=Path, metavar="BUNDLE")
+    parser.add_argument("bundle", type=named_path, metavar="BUNDLE")
     parser.add_argument(
         "--checkpoint",
         metavar="DIR",
-        type=Path,
+        type=named_path,
         help="model folder that the bundle was made of (default: the weights shipped with mvsdk)",
     )
     parser.add_argument(
-        "--decoder", metavar="DIR", type=Path, help="light decoder that the bundle was made with"
+        "--decoder",
+        metavar="DIR",
+        type=named_path,
+        help="light decoder that the bundle was made with",
     )
     parser.add_argument(
-        "--pictures", metavar="DIR", type=Path, help="pictures to verify image-to-video with"
+        "--pictures", metavar="DIR", type=named_path, help="pictures to verify image-to-video with"
     )
     parser.add_argument("--json", action="store_true", help="print the records as JSON")
 
 
 def _run(options: argparse.Namespace) -> int:
     bundle = Bundle.open(options.bundle, verify=True)
+    bundle.check_path()
     recipe = _find_recipe(bundle)
     pictures = read_picture_folder(options.pictures, recipe)
     if not os.access(bundle.path, os.W_OK):
         raise OutputError(
-            f"cannot write the results into {bundle.path.name}: the folder is not writable; "
+            f"cannot write the results into {quoted(bundle.path.name)}: it is not writable; "
             "copy the bundle to a folder that you may write to"
         )
     variants = [v for part in bundle.manifest.components.values() for v in part.variants]
@@ -98,8 +102,8 @@ def _find_recipe(bundle: Bundle) -> Recipe:
         return find_recipe(name)
     except MvsdkError as exc:
         raise InputError(
-            f"{bundle.path.name} was made by the recipe {name[:64]!a}, which this mvsdk does not "
-            "have; use the version that made it"
+            f"{quoted(bundle.path.name)} was made by the recipe {quoted(name)}, which this mvsdk "
+            "does not have; use the version that made it"
         ) from exc
 
 
@@ -115,7 +119,7 @@ def _check_source(bundle: Bundle, folder: ModelFolder) -> None:
     for path in sorted((made_of.keys() | given.keys()) - {MODEL_CARD}):
         if made_of.get(path) == given.get(path):
             continue
-        name, option, place = bundle.path.name, "--checkpoint", folder.path
+        name, option, place = quoted(bundle.path.name), "--checkpoint", folder.path
         if light is not None and path.startswith(f"{light.decoder.folder}/"):
             option, place = "--decoder", folder.paths.get("decoder")
         if path not in given:
@@ -123,6 +127,6 @@ def _check_source(bundle: Bundle, folder: ModelFolder) -> None:
         if option == "--decoder" and path not in made_of:
             raise InputError(f"{name} was made with the model's own decoder; leave --decoder out")
         raise InputError(
-            f"{name} was not made of {path} in {str(place)!r}; give the model folder that it was "
+            f"{name} was not made of {path} in {quoted(place)}; give the model folder that it was "
             f"made of with {option}"
         )
