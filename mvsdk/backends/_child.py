@@ -11,7 +11,6 @@ import ctypes
 import faulthandler
 import logging
 import os
-import queue
 import signal
 import sys
 import threading
@@ -47,8 +46,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("mvsdk.backends._child")  # this module runs as __main__
 
 _PR_SET_PDEATHSIG = 1
-_ORPHAN_S = 2.0
-"""How long a graph may still run after the parent has gone."""
+_LOOK_S = 1.0
 _OVERDUE_S = 30.0
 """How long after its limit a call ends the process from within, where no parent has done it."""
 _MAX_TEXT = 4096
@@ -77,11 +75,21 @@ def main() -> None:
 
 
 def _die_with(parent: int) -> None:
-    """Ask Linux to end this process when the parent ends, also by kill -9."""
+    """End this process when the parent ends, also by kill -9 and while a graph runs.
+
+    Linux does it when asked, and elsewhere a thread looks now and then. Windows does not say that
+    a parent has gone: there the end of the requests is the end.
+    """
     with contextlib.suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.name != "nt" and os.getppid() != parent:
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_LOOK_S)
         os._exit(1)
+
+    if sys.platform != "win32":
+        threading.Thread(target=watch, name="mvsdk-parent", daemon=True).start()
 
 
 def _take_pipes() -> tuple[BufferedReader, FileIO]:
@@ -96,26 +104,11 @@ def _take_pipes() -> tuple[BufferedReader, FileIO]:
 
 
 def _received(requests: BufferedReader) -> Iterator[tuple[Header, Arrays]]:
-    """Yield requests as they come, until there will be no more.
-
-    They are read by a thread, which ends the process if the parent goes while a graph runs.
-    """
-    arrived: queue.SimpleQueue[tuple[Header, Arrays] | None] = queue.SimpleQueue()
-
-    def read() -> None:
-        try:
-            while True:
-                header = read_header(requests)
-                arrived.put((header, read_arrays(requests, header, listed_arrays(header))))
-        except Exception as exc:  # the end, as a rule
-            logger.debug("no further requests", exc_info=exc)
-            arrived.put(None)
-            time.sleep(_ORPHAN_S)
-        os._exit(1)
-
-    threading.Thread(target=read, name="mvsdk-requests", daemon=True).start()
-    while (request := arrived.get()) is not None:
-        yield request
+    """Yield requests as they come, until there will be no more."""
+    with contextlib.suppress(EOFError):
+        while True:
+            header = read_header(requests)
+            yield header, read_arrays(requests, header, listed_arrays(header))
 
 
 def _forget_output() -> None:
