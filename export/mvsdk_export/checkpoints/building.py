@@ -6,11 +6,15 @@ from dataclasses import dataclass, fields, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from mvsdk._parse import shorten
 from mvsdk_export.errors import CheckpointError
 from mvsdk_export.recipes import ComponentRecipe
 
 if TYPE_CHECKING:
     from torch import nn
+
+MAX_REASON = 200
+"""Characters of what a network says against its configuration: it may quote it at length."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,4 +92,4 @@ def wrap(
 
 
 def _one_line(exc: Exception) -> str:
-    return " ".join(str(exc).split())
+    return shorten(" ".join(str(exc).split()), MAX_REASON)

@@ -17,6 +17,9 @@ MAX_BLOCKS = 256
 """Largest number of blocks or layers: each costs time to build, whatever the weights are."""
 MAX_PER_BLOCK = 8
 """Largest number of layers of each of several blocks."""
+MAX_FRAMES = 256
+"""Largest number of frames of a clip: each costs time when a graph is traced, and in some networks
+already when they are built."""
 
 
 def parse_config(document: Document, config_class: type) -> Any:
@@ -67,4 +70,6 @@ def _largest(key: str) -> int:
     key = key.partition("[")[0]  # an item of a list
     if key.endswith("layers_per_block"):
         return MAX_PER_BLOCK
+    if key == "num_frames":
+        return MAX_FRAMES
     return MAX_BLOCKS if key.endswith(("blocks", "layers")) else MAX_SIZE
