@@ -14,6 +14,7 @@ import struct
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import reduce
+from itertools import islice
 from typing import NoReturn, TypeAlias, TypeVar, cast
 
 from mvsdk.errors import BundleError
@@ -45,9 +46,12 @@ RESERVED_NAME = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGN
 """Names that Windows opens as a device, with any suffix and in any folder."""
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 SURROGATE = re.compile("[\ud800-\udfff]")
-_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
-"""A JSON string, or what is left of one that does not end: so that every quote is met once."""
-_EMPTY = re.compile(rb"[\[{]\s*+[\]}]")
+_NEXT_VALUE = re.compile(
+    rb'(?:[^"\[{,]++|"[^"\\]*+(?:\\.[^"\\]*+)*+"?)*+'  # up to there, strings as a whole
+    rb"(?:[\[{]\s*+[\]}]|([\[{,])|\Z)",  # an empty container; or what a value follows
+    re.DOTALL,
+)
+"""Matches on and on from the start to the end of any bytes, so that each is looked at once."""
 
 
 def to_float32(value: float) -> float:
@@ -103,18 +107,18 @@ def listed(names: Iterable[str]) -> str:
     return shorten(", ".join(map(shorten, names)), MAX_WHERE)
 
 
-def count_values(payload: bytes) -> int:
-    """Count the values of a JSON text before it is parsed, so that no parser makes too many.
+def has_more_values(payload: bytes, most: int) -> bool:
+    """Return whether a JSON text has more values than that, before a parser makes any.
+
+    A value is the root, and each item of a list and each value of an object.
 
     Args:
-        payload: Any bytes; of those that are not JSON the count means nothing.
-
-    Returns:
-        One for the root, and one for each item of a list and each value of an object.
+        payload: Any bytes; of those that are not JSON the answer means nothing.
+        most: At least 1.
     """
-    bare = _STRING.sub(b"0", payload)
-    filled = bare.count(b"[") + bare.count(b"{") - sum(1 for _ in _EMPTY.finditer(bare))
-    return 1 + filled + bare.count(b",")  # what holds n values, n above 0, has n - 1 commas
+    # Of n values in a container each follows its bracket or a comma.
+    further = (match for match in _NEXT_VALUE.finditer(payload) if match.lastindex)
+    return next(islice(further, most - 1, None), None) is not None
 
 
 def fail(path: str, got: str, want: str) -> NoReturn:
@@ -158,16 +162,20 @@ def load_json(payload: bytes) -> JsonValue:
     return check_json(value)
 
 
-def check_size(payload: bytes) -> None:
+def check_size(payload: bytes, form: str = "") -> None:
     """Check the bytes of a manifest, and how many values they hold.
+
+    Args:
+        payload: The bytes.
+        form: Ends what an error says of them, such as " in canonical form".
 
     Raises:
         BundleError: If they are more than `MAX_MANIFEST_BYTES`, or hold more than `MAX_VALUES`.
     """
     if len(payload) > MAX_MANIFEST_BYTES:
-        fail("", f"{len(payload)} bytes", f"at most {MAX_MANIFEST_BYTES}")
-    if (count := count_values(payload)) > MAX_VALUES:
-        fail("", f"a document of {count} values", f"at most {MAX_VALUES}")
+        fail("", f"{len(payload)} bytes{form}", f"at most {MAX_MANIFEST_BYTES}")
+    if has_more_values(payload, MAX_VALUES):
+        fail("", f"of more than {MAX_VALUES} values{form}", "so many or fewer")
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:

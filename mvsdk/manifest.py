@@ -223,7 +223,7 @@ class Manifest:
         """
         manifest = _parse_manifest(Node(load_json(payload)))
         if len(payload) > _SURELY_WRITABLE_BYTES:
-            _encode(_to_document(manifest))
+            check_size(_spell_compactly(_to_document(manifest)), " in canonical form")
         return manifest
 
     def to_json(self) -> bytes:
@@ -336,10 +336,13 @@ def _encode(document: Mapping[str, object]) -> bytes:
     """Spell a document in canonical form: indented, or without white space if that is too long."""
     payload = (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
     if len(payload) > MAX_MANIFEST_BYTES:
-        compact = json.dumps(document, separators=(",", ":"), ensure_ascii=False)
-        payload = (compact + "\n").encode()
+        payload = _spell_compactly(document)
     check_size(payload)
     return payload
+
+
+def _spell_compactly(document: Mapping[str, object]) -> bytes:
+    return (json.dumps(document, separators=(",", ":"), ensure_ascii=False) + "\n").encode()
 
 
 def _to_plain(value: object) -> object:

@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 
-from mvsdk._parse import count_values, describe, quote
+from mvsdk._parse import describe, has_more_values, quote
 from mvsdk.errors import BundleError, InputError
 
 if TYPE_CHECKING:
@@ -274,10 +274,10 @@ def _read_vocabulary(path: Path) -> dict[str, Any]:
         if path.stat().st_size > MAX_VOCABULARY_BYTES:
             raise BundleError(f"vocabulary {path.name} is larger than {MAX_VOCABULARY_BYTES} bytes")
         payload = path.read_bytes()
-        if (count := count_values(payload)) > MAX_VALUES:
+        if has_more_values(payload, MAX_VALUES):
             raise BundleError(
-                f"vocabulary {path.name} holds {count} values, at most {MAX_TOKENS} tokens are "
-                "allowed; export again with fewer"
+                f"vocabulary {path.name} holds more than {MAX_TOKENS} tokens, the most that is "
+                "read; export again with fewer"
             )
         document: object = json.loads(payload.decode("utf-8"))
     except (OSError, ValueError, RecursionError) as exc:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, cast
 
-from mvsdk._parse import UNPRINTABLE, count_values, describe, quote
+from mvsdk._parse import UNPRINTABLE, describe, has_more_values, quote
 from mvsdk_export.errors import CheckpointError
 
 MAX_BYTES = 1 << 20
@@ -146,9 +146,9 @@ def parse_object(payload: bytes, where: str, *, most_values: int = MAX_VALUES) -
     Raises:
         CheckpointError: As `read_document` does.
     """
-    if (count := count_values(payload)) > most_values:
+    if has_more_values(payload, most_values):
         raise CheckpointError(
-            f"{where} holds {count} values, at most {most_values} are read; {REPAIR}"
+            f"{where} holds more than {most_values} values, the most that is read; {REPAIR}"
         )
     try:
         value: object = json.loads(
