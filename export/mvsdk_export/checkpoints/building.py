@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, fields, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -53,9 +54,11 @@ def build_on_meta(component: ComponentRecipe, config: Any) -> nn.Module:
     import torch
 
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), warnings.catch_warnings():
+            # Layers of no channels, which compute nothing.
+            warnings.filterwarnings("error", message="Initializing zero-element tensors")
             network: nn.Module = resolve(component.network)(config)
-    except (ValueError, RuntimeError, ArithmeticError, TypeError) as exc:
+    except (ValueError, RuntimeError, ArithmeticError, TypeError, UserWarning) as exc:
         name = component.network.partition(":")[2]
         raise CheckpointError(
             f"{component.folder}/config.json describes no {name} that can be built: "
