@@ -7,7 +7,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from mvsdk._components import DELEGATES, PACKAGE_FORMATS, WEIGHTS_SUFFIX
-from mvsdk._parse import to_float32
+from mvsdk._parse import MAX_WHERE, listed, quote, shorten, to_float32
 from mvsdk.conditioning import ADDED_TIME_IDS, MicroConditioning
 from mvsdk.errors import BundleError, InputError
 
@@ -77,8 +77,8 @@ def _refuse(what: str) -> BundleError:
 def _check_components(manifest: Manifest) -> None:
     present = [name for name in DENOISERS if name in manifest.components]
     if len(present) != 1:
-        have = ", ".join(manifest.components)
-        raise _refuse(f"components hold {have}, want exactly one of {' or '.join(DENOISERS)}")
+        have, want = listed(manifest.components), " or ".join(DENOISERS)
+        raise _refuse(f"components hold {have}, want exactly one of {want}")
     for name in COMPONENTS[manifest.task]:
         if name not in manifest.components:
             raise _refuse(f"components.{name} is missing, the task {manifest.task} wants it")
@@ -100,7 +100,7 @@ def _check_sizes(manifest: Manifest) -> None:
     for name, component in manifest.components.items():
         for variant in component.variants:
             for tensor in (*variant.inputs, *variant.outputs):
-                where = f"components.{name} variant {variant.id} tensor {tensor.name[:60]!a}"
+                where = f"{_where(name, variant)} tensor {quote(tensor.name)}"
                 sizes[where] = prod(tensor.shape)
     for where, elements in sizes.items():
         if elements > MAX_ELEMENTS:
@@ -112,12 +112,13 @@ def _check_variants(name: str, component: Component) -> None:
     seen: set[str] = set()
     kinds: set[Kind] = set()
     for variant in component.variants:
-        where = f"components.{name} variant {variant.id}"
+        where = _where(name, variant)
         if variant.id in seen:
             raise _refuse(f"{where} is given twice, want unique ids")
         seen.add(variant.id)
         if variant.kind in kinds:
-            raise _refuse(f"{where} is the second of {variant.kind}, want one of each kind")
+            kind = shorten(str(variant.kind), MAX_WHERE)
+            raise _refuse(f"{where} is the second of {kind}, want one of each kind")
         kinds.add(variant.kind)
         _check_variant(where, variant)
         for side in ("inputs", "outputs"):
@@ -126,8 +127,13 @@ def _check_variants(name: str, component: Component) -> None:
                 raise _refuse(f"{where} names one of its {side} twice, want unique names")
             if mine != theirs:
                 raise _refuse(
-                    f"{where} has {side} {_show(mine)}, want those of {first.id}: {_show(theirs)}"
+                    f"{where} has {side} {_show(mine)}, "
+                    f"want those of {shorten(first.id)}: {_show(theirs)}"
                 )
+
+
+def _where(component: str, variant: Variant) -> str:
+    return f"components.{shorten(component)} variant {shorten(variant.id)}"
 
 
 def _check_variant(where: str, variant: Variant) -> None:
@@ -136,9 +142,11 @@ def _check_variant(where: str, variant: Variant) -> None:
         raise _refuse(f"{where} lists a file twice, want each once")
     if variant.format in PACKAGE_FORMATS:
         if not any(path.startswith(f"{variant.model}/") for path in paths):
-            raise _refuse(f"{where} has the package {variant.model}, in which none of its files is")
+            package = shorten(variant.model, MAX_WHERE)
+            raise _refuse(f"{where} has the package {package}, in which none of its files is")
     elif variant.model not in paths:
-        raise _refuse(f"{where} has the model {variant.model}, which is not among its files")
+        model = shorten(variant.model, MAX_WHERE)
+        raise _refuse(f"{where} has the model {model}, which is not among its files")
     weights = [path for path in paths if path.endswith(WEIGHTS_SUFFIX)]
     if variant.format == "executorch" and len(weights) > 1:
         raise _refuse(f"{where} has {len(weights)} files {WEIGHTS_SUFFIX}, want at most one")
@@ -157,13 +165,14 @@ def _check_platform(where: str, variant: Variant) -> None:
     if compiled and chip is None:
         raise _refuse(f"{where} has no chip, want the one that it is compiled for")
     if chip is not None and not compiled:
-        raise _refuse(f"{where} has the chip {chip.slug}, want null for {kind}")
+        raise _refuse(f"{where} has the chip {shorten(chip.slug)}, want null for {kind}")
     if variant.target == "iphone" and system is None:
         raise _refuse(f"{where} has no deployment_target, want a system such as iOS18")
     if system is not None and variant.target != "iphone" and delegate != "coreml":
         raise _refuse(f"{where} has the deployment_target {system}, want null for {kind}")
     if variant.function is not None and variant.format not in PACKAGE_FORMATS:
-        raise _refuse(f"{where} has the function {variant.function}, want null for {kind}")
+        function = shorten(variant.function)
+        raise _refuse(f"{where} has the function {function}, want null for {kind}")
 
 
 def _signature(tensors: Iterable[TensorSpec]) -> dict[str, tuple[int, ...]]:
@@ -171,7 +180,13 @@ def _signature(tensors: Iterable[TensorSpec]) -> dict[str, tuple[int, ...]]:
 
 
 def _show(signature: Mapping[str, tuple[int, ...]]) -> str:
-    return ascii(", ".join(f"{name} {shape}" for name, shape in signature.items()))[1:-1][:200]
+    said = ", ".join(f"{_bare(name)} {shape}" for name, shape in signature.items())
+    return shorten(said, 2 * MAX_WHERE)
+
+
+def _bare(name: str) -> str:
+    """Spell the name of a tensor without quotes."""
+    return shorten(ascii(name)[1:-1])
 
 
 def _check_files(files: Sequence[FileRef]) -> None:
@@ -180,18 +195,23 @@ def _check_files(files: Sequence[FileRef]) -> None:
     for ref in files:
         other = by_folded.setdefault(ref.path.casefold(), ref)
         if other.path != ref.path:
-            raise _refuse(f"files {other.path} and {ref.path} differ only in case")
+            raise _refuse(f"files {_spell(other)} and {_spell(ref)} differ only in case")
         if other != ref:
-            raise _refuse(f"file {ref.path} is given with two sizes or hashes")
+            raise _refuse(f"file {_spell(ref)} is given with two sizes or hashes")
         if ref.path.casefold() == RESERVED_PATH:
             raise _refuse(f"file {ref.path} is the manifest itself, which lists no hash of its own")
     for folded, ref in by_folded.items():
         parts = folded.split("/")
         folders = ("/".join(parts[:depth]) for depth in range(1, len(parts)))
         if clash := next((folder for folder in folders if folder in by_folded), None):
-            raise _refuse(f"{by_folded[clash].path} is a file and also a folder of {ref.path}")
+            file = _spell(by_folded[clash])
+            raise _refuse(f"{file} is a file and also a folder of {_spell(ref)}")
     if any(folded.startswith(f"{RESERVED_PATH}/") for folded in by_folded):
         raise _refuse(f"a file lies in a folder named {RESERVED_PATH}")
+
+
+def _spell(ref: FileRef) -> str:
+    return shorten(ref.path, MAX_WHERE)
 
 
 def _tensor(manifest: Manifest, component: str, side: str, name: str) -> TensorSpec:
@@ -199,7 +219,7 @@ def _tensor(manifest: Manifest, component: str, side: str, name: str) -> TensorS
     found = next((tensor for tensor in tensors if tensor.name == name), None)
     if found is None:
         have = _show(_signature(tensors))
-        raise _refuse(f"components.{component} has the {side} {have}, want one named {name}")
+        raise _refuse(f"components.{component} has the {side} {have}, want one named {_bare(name)}")
     return found
 
 
@@ -260,7 +280,8 @@ def _check_pixels(manifest: Manifest, component: str, side: str, name: str, vers
         if found.dtype not in allowed or scaled:
             said = f"{found.dtype} with a scale" if scaled else found.dtype
             want = ", ".join(allowed)
-            raise _refuse(f"{component}/{name} of {variant.id} is {said}, want {want}")
+            id_ = shorten(variant.id)
+            raise _refuse(f"{component}/{name} of {id_} is {said}, want {want}")
 
 
 def _check_text(manifest: Manifest) -> None:
@@ -333,7 +354,8 @@ def _check_conditioning(manifest: Manifest) -> None:
             raise _refuse(f"sampler.conditioning names {name}, which is fed, want constant inputs")
         shape = _tensor(manifest, manifest.denoiser, "inputs", name).shape
         if prod(shape) != len(values):
-            raise _refuse(f"sampler.conditioning.{name} has {len(values)} values for {shape}")
+            named = _bare(name)
+            raise _refuse(f"sampler.conditioning.{named} has {len(values)} values for {shape}")
 
 
 def _check_inputs(manifest: Manifest) -> None:
@@ -350,20 +372,22 @@ def _check_inputs(manifest: Manifest) -> None:
         for tensor in manifest.components[component].variants[0].inputs:
             if tensor.name not in names:
                 raise _refuse(
-                    f"{component} wants the input {tensor.name[:60]!a}, nothing provides it; "
-                    f"provided: {ascii(', '.join(sorted(names)))[1:-1][:200]}"
+                    f"{component} wants the input {quote(tensor.name)}, nothing provides it; "
+                    f"provided: {shorten(', '.join(map(_bare, sorted(names))), MAX_WHERE)}"
                 )
 
 
 def _check_records(manifest: Manifest) -> None:
     for name in manifest.costs:
         if name not in manifest.components:
-            raise _refuse(f"costs has the key {name}, which is not a component")
+            raise _refuse(f"costs has the key {shorten(name)}, which is not a component")
     ids = {name: {v.id for v in part.variants} for name, part in manifest.components.items()}
     anywhere = {variant for known in ids.values() for variant in known}
     for record in manifest.verification:
         known = anywhere if record.component == "end_to_end" else ids.get(record.component)
         if known is None:
-            raise _refuse(f"verification names the component {record.component}, not in the bundle")
+            component = shorten(record.component)
+            raise _refuse(f"verification names the component {component}, not in the bundle")
         if record.variant not in known:
-            raise _refuse(f"verification names the variant {record.variant}, not in the bundle")
+            variant = shorten(record.variant)
+            raise _refuse(f"verification names the variant {variant}, not in the bundle")

@@ -13,6 +13,8 @@ import re
 import struct
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import reduce
+from itertools import islice
 from typing import NoReturn, TypeAlias, TypeVar, cast
 
 from mvsdk.errors import BundleError
@@ -22,11 +24,18 @@ T = TypeVar("T")
 
 MAX_MANIFEST_BYTES = 4 << 20
 MAX_DEPTH = 32
+MAX_VALUES = 2**18
+"""Values of a document: its root, and all that lists and objects hold, at any depth."""
 MAX_INTEGER = 2**53 - 1
 """Largest integer that survives a reader which keeps numbers as float64."""
 MAX_FLOAT = 3.4028234663852886e38
 """Largest float32: schedules and scales are float32 in every runtime."""
 MAX_PATH = 255
+
+MAX_QUOTE = 48
+"""Printed characters of one foreign text in a message."""
+MAX_WHERE = 96
+"""Printed characters of a JSON path, or of a list of foreign names, in a message."""
 
 IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 PATH_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._+-]*[A-Za-z0-9_+-])?")
@@ -37,6 +46,12 @@ RESERVED_NAME = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGN
 """Names that Windows opens as a device, with any suffix and in any folder."""
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 SURROGATE = re.compile("[\ud800-\udfff]")
+_NEXT_VALUE = re.compile(
+    rb'(?:[^"\[{,]++|"[^"\\]*+(?:\\.[^"\\]*+)*+"?)*+'  # up to there, strings as a whole
+    rb"(?:[\[{]\s*+[\]}]|([\[{,])|\Z)",  # an empty container; or what a value follows
+    re.DOTALL,
+)
+"""Matches on and on from the start to the end of any bytes, so that each is looked at once."""
 
 
 def to_float32(value: float) -> float:
@@ -60,12 +75,50 @@ def describe(value: object) -> str:
     if isinstance(value, int | float):
         return str(value)
     if isinstance(value, str):
-        return f"{value!a}" if len(value) <= 60 else f"{value[:60]!a}... ({len(value)} letters)"
+        return quote(value)
     if isinstance(value, list | tuple):
         return f"a list of {len(cast('list[object]', value))}"
     if isinstance(value, Mapping):
         return f"an object of {len(cast('Mapping[str, object]', value))} keys"
     return f"of the type {type(value).__name__}"
+
+
+def quote(text: str) -> str:
+    """Spell foreign text in printable characters: about `MAX_QUOTE`, of its start and its end."""
+    if len(text) <= MAX_QUOTE and len(ascii(text)) <= MAX_QUOTE + 2:
+        return ascii(text)
+    half = MAX_QUOTE // 2
+    head, tail = text[:half], text[-half:]
+    while len(ascii(head)) > half + 2:  # an escape is up to ten characters
+        head = head[:-1]
+    while len(ascii(tail)) > half + 2:
+        tail = tail[1:]
+    return f"{f'{head}...{tail}'!a} ({len(text)} letters)"
+
+
+def shorten(text: str, most: int = MAX_QUOTE) -> str:
+    """Leave out the middle of printable text that is longer than `most` characters."""
+    half = (most - 3) // 2
+    return text if len(text) <= most else f"{text[:half]}...{text[-half:]}"
+
+
+def listed(names: Iterable[str]) -> str:
+    """Join printable foreign names, at most `MAX_WHERE` characters of them."""
+    return shorten(", ".join(map(shorten, names)), MAX_WHERE)
+
+
+def has_more_values(payload: bytes, most: int) -> bool:
+    """Return whether a JSON text has more values than that, before a parser makes any.
+
+    A value is the root, and each item of a list and each value of an object.
+
+    Args:
+        payload: Any bytes; of those that are not JSON the answer means nothing.
+        most: At least 1.
+    """
+    # Of n values in a container each follows its bracket or a comma.
+    further = (match for match in _NEXT_VALUE.finditer(payload) if match.lastindex)
+    return next(islice(further, most - 1, None), None) is not None
 
 
 def fail(path: str, got: str, want: str) -> NoReturn:
@@ -81,12 +134,11 @@ def load_json(payload: bytes) -> JsonValue:
         payload: UTF-8 JSON without a byte order mark, at most `MAX_MANIFEST_BYTES`.
 
     Raises:
-        BundleError: If the bytes are too many, not UTF-8, not JSON, nested deeper than `MAX_DEPTH`,
-            or hold a repeated key, NaN, an infinity, an integer beyond 2^53 - 1 or half a
-            surrogate pair.
+        BundleError: If the bytes are too many, hold more than `MAX_VALUES` values, are not UTF-8,
+            not JSON, nested deeper than `MAX_DEPTH`, or hold a repeated key, NaN, an infinity, an
+            integer beyond 2^53 - 1 or half a surrogate pair.
     """
-    if len(payload) > MAX_MANIFEST_BYTES:
-        fail("", f"{len(payload)} bytes", f"at most {MAX_MANIFEST_BYTES}")
+    check_size(payload)
     try:
         value: object = json.loads(
             payload.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant
@@ -110,6 +162,22 @@ def load_json(payload: bytes) -> JsonValue:
     return check_json(value)
 
 
+def check_size(payload: bytes, form: str = "") -> None:
+    """Check the bytes of a manifest, and how many values they hold.
+
+    Args:
+        payload: The bytes.
+        form: Ends what an error says of them, such as " in canonical form".
+
+    Raises:
+        BundleError: If they are more than `MAX_MANIFEST_BYTES`, or hold more than `MAX_VALUES`.
+    """
+    if len(payload) > MAX_MANIFEST_BYTES:
+        fail("", f"{len(payload)} bytes{form}", f"at most {MAX_MANIFEST_BYTES}")
+    if has_more_values(payload, MAX_VALUES):
+        fail("", f"of more than {MAX_VALUES} values{form}", "so many or fewer")
+
+
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found: dict[str, object] = {}
     for name, value in pairs:
@@ -124,31 +192,37 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def check_json(value: object) -> JsonValue:
-    """Check that a tree is plain JSON within the bounds, without recursion.
+    """Check that a tree is plain JSON within the bounds.
 
     Raises:
         BundleError: See `load_json`; also for values that JSON cannot hold (numpy scalars, sets).
     """
-    todo: list[tuple[object, str, int]] = [([value], "", 0)]
-    while todo:
-        item, path, depth = todo.pop()
-        if depth > MAX_DEPTH:
-            fail(path[:80], "nested too deeply", f"at most {MAX_DEPTH} levels")
-        for label, child in _children(item, path):
-            if type(child) in (dict, list):
-                todo.append((child, _join(path, label) if depth else "", depth + 1))
-            elif want := _leaf_fault(child):
-                fail(_join(path, label) if depth else "", describe(child), want)
+    if type(value) in (dict, list):
+        _check_below(value, ())
+    elif want := _leaf_fault(value):
+        fail("", describe(value), want)
     return cast("JsonValue", value)
 
 
-def _children(item: object, path: str) -> Iterable[tuple[str | int, object]]:
+def _check_below(item: object, labels: tuple[str | int, ...]) -> None:
+    """Check what a list or an object holds; `labels` lead to it from the root."""
+    if len(labels) >= MAX_DEPTH:
+        fail(_path(labels), "nested too deeply", f"at most {MAX_DEPTH} levels")
+    for label, child in _children(item, labels):
+        if type(child) in (dict, list):
+            _check_below(child, (*labels, label))
+        elif want := _leaf_fault(child):
+            fail(_path((*labels, label)), describe(child), want)
+
+
+def _children(item: object, labels: tuple[str | int, ...]) -> Iterable[tuple[str | int, object]]:
     if type(item) is list:
         return enumerate(cast("list[object]", item))
     entries = cast("dict[str, object]", item)
     for key in entries:
         if type(key) is not str or _leaf_fault(key):
-            fail(f"a key of {path or 'the document'}", describe(key), "text without surrogates")
+            where = _path(labels) or "the document"
+            fail(f"a key of {where}", describe(key), "text without surrogates")
     return entries.items()
 
 
@@ -163,11 +237,16 @@ def _leaf_fault(value: object) -> str | None:
     return None if value is None or type(value) is bool else "a JSON value"
 
 
+def _path(labels: Iterable[str | int]) -> str:
+    return reduce(_join, labels, "")
+
+
 def _join(path: str, name: str | int) -> str:
+    """Return the path of a value, which stays short however long and many the keys are."""
     if isinstance(name, int):
         return f"{path}[{name}]"
-    label = name if IDENTIFIER.fullmatch(name) else describe(name)
-    return f"{path}.{label}" if path else label
+    label = shorten(name) if IDENTIFIER.fullmatch(name) else quote(name)
+    return shorten(f"{path}.{label}" if path else label, MAX_WHERE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Literal, get_args
 
 from mvsdk._arguments import shown
-from mvsdk._parse import STEPS, TENSOR_NAME, Node, fail, to_float32
+from mvsdk._parse import STEPS, TENSOR_NAME, Node, fail, listed, to_float32
 
 SamplerKind = Literal["flow_euler", "flow_consistency", "lcm", "edm_euler"]
 PredictionType = Literal["velocity", "sample", "epsilon", "v_prediction"]
@@ -83,9 +83,7 @@ class Sampler:
         }
         default_steps = f["default_steps"].integer(1, 1000)
         if default_steps not in schedules:
-            f["default_steps"].fail(
-                "one of the schedules: " + ", ".join(map(str, sorted(schedules)))
-            )
+            f["default_steps"].fail(f"one of the schedules: {listed(map(str, sorted(schedules)))}")
         conditioning = f["conditioning"].entries(TENSOR_NAME, most=32)
         return cls(
             kind=f["kind"].choice(SAMPLER_KINDS),

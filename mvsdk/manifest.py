@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Literal, cast, get_args
 
-from mvsdk._arguments import check_kind, check_text, shown
+from mvsdk._arguments import check_kind, check_text
 from mvsdk._components import (
     BASES,
     COMPUTE_UNITS,
@@ -43,7 +43,18 @@ from mvsdk._components import (
 )
 from mvsdk._consistency import check_consistency
 from mvsdk._installed import upgrade_advice
-from mvsdk._parse import MAX_MANIFEST_BYTES, JsonValue, Node, check_json, fail, load_json
+from mvsdk._parse import (
+    MAX_MANIFEST_BYTES,
+    JsonValue,
+    Node,
+    check_json,
+    check_size,
+    fail,
+    listed,
+    load_json,
+    quote,
+    shorten,
+)
 from mvsdk._records import Licence, Source, Verification
 from mvsdk._sampler import (
     PREDICTION_TYPES,
@@ -113,6 +124,10 @@ MIN_FPS = 0.1
 MAX_FPS = 240.0
 END_TO_END = "end_to_end"
 """The `component` of a verification record that covers the whole pipeline."""
+
+_SURELY_WRITABLE_BYTES = 1 << 19
+"""A manifest of this size can be written again, however its numbers are spelled: none of the
+`MAX_VALUES` values grows by more than 12 bytes, and no variant by more than version 2 added."""
 
 Task = Literal["text_to_video", "image_to_video", "video_to_video"]
 
@@ -210,7 +225,10 @@ class Manifest:
                 format. Nothing else is raised, whatever the bytes are.
         """
         check_kind("payload", payload, bytes, how="read the file as bytes")
-        return _parse_manifest(Node(load_json(payload)))
+        manifest = _parse_manifest(Node(load_json(payload)))
+        if len(payload) > _SURELY_WRITABLE_BYTES:
+            check_size(_spell_compactly(_to_document(manifest)), " in canonical form")
+        return manifest
 
     def to_json(self) -> bytes:
         """Write canonical bytes: equal manifests give equal bytes.
@@ -221,17 +239,9 @@ class Manifest:
         Raises:
             BundleError: If `from_json` would refuse the result.
         """
-        content = cast("dict[str, object]", _to_plain(self))
-        extensions = cast("dict[str, object]", content.pop("extensions"))
-        if stray := [key for key in extensions if not key.startswith("x-")]:
-            fail(f"the extension {stray[0]!a}", "without its prefix", "keys that begin with x-")
-        head = {"format": FORMAT, "format_version": FORMAT_VERSIONS[-1]}
-        document = head | content | extensions
+        document = _to_document(self)
         _parse_manifest(Node(check_json(document)))
-        payload = (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
-        if len(payload) > MAX_MANIFEST_BYTES:
-            fail("", f"{len(payload)} bytes", f"at most {MAX_MANIFEST_BYTES}")
-        return payload
+        return _encode(document)
 
     def __repr__(self) -> str:
         """Return what the model makes, and in how many variants, in one line."""
@@ -264,8 +274,10 @@ class Manifest:
         """
         check_text("component", name)
         if name not in self.components:
-            known = ", ".join(self.components)
-            raise BundleError(f"bundle {self.name} has no component {shown(name)}; it has {known}")
+            raise BundleError(
+                f"bundle {shorten(self.name)} has no component {quote(name)}; "
+                f"it has {listed(self.components)}"
+            )
         return self.components[name]
 
     def files(self) -> tuple[FileRef, ...]:
@@ -322,6 +334,28 @@ def _check_version(node: Node) -> int:
             f"it is too old: {upgrade_advice()}"
         )
     return number
+
+
+def _to_document(manifest: Manifest) -> dict[str, object]:
+    """Return what a manifest is written as, its keys in the order of the format."""
+    content = cast("dict[str, object]", _to_plain(manifest))
+    extensions = cast("dict[str, object]", content.pop("extensions"))
+    if stray := [key for key in extensions if not key.startswith("x-")]:
+        fail(f"the extension {quote(stray[0])}", "without its prefix", "keys that begin with x-")
+    return {"format": FORMAT, "format_version": FORMAT_VERSIONS[-1]} | content | extensions
+
+
+def _encode(document: Mapping[str, object]) -> bytes:
+    """Spell a document in canonical form: indented, or without white space if that is too long."""
+    payload = (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
+    if len(payload) > MAX_MANIFEST_BYTES:
+        payload = _spell_compactly(document)
+    check_size(payload)
+    return payload
+
+
+def _spell_compactly(document: Mapping[str, object]) -> bytes:
+    return (json.dumps(document, separators=(",", ":"), ensure_ascii=False) + "\n").encode()
 
 
 def _to_plain(value: object) -> object:

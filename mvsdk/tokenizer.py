@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import numpy as np
 
 from mvsdk._arguments import check_text
+from mvsdk._parse import describe, has_more_values, quote
 from mvsdk.errors import BundleError, InputError
 
 if TYPE_CHECKING:
@@ -50,6 +51,14 @@ MAX_WORD = 100
 """Code points of the longest word that is cut into pieces."""
 MAX_VOCABULARY_BYTES = 8 << 20
 """Largest vocabulary file that is read."""
+MAX_TOKENS = 2**20
+"""Tokens of a vocabulary."""
+MAX_VALUES = MAX_TOKENS + 16
+"""Values of a vocabulary file: its tokens, and what it says beside them."""
+MAX_TOKEN = 256
+"""Code points of a token: more than a word and the mark before it have."""
+MAX_MARK = 64
+"""Code points of `continuation`, `pad` and `unk`."""
 
 _SPACES = frozenset("\t\n\r \u1680\u2028\u2029")
 _ASCII_PUNCTUATION = frozenset("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")
@@ -87,22 +96,32 @@ class WordPiece:
         """Build from a vocabulary in memory.
 
         Args:
-            tokens: Pieces; the place of a piece is its number. No empty piece, none twice.
+            tokens: Pieces; the place of a piece is its number. No empty piece, none twice, at most
+                `MAX_TOKENS`, each of at most `MAX_TOKEN` code points.
             max_length: Length of every encoded prompt, at least 1.
             lowercase: Whether step 3 of the rules applies.
-            continuation: Mark before pieces that do not start a word.
-            pad: Piece that fills the end; must be in `tokens`.
-            unk: Piece for words that cannot be spelled; must be in `tokens`.
+            continuation: Mark before pieces that do not start a word, at most `MAX_MARK` code
+                points.
+            pad: Piece that fills the end; must be in `tokens`, likewise.
+            unk: Piece for words that cannot be spelled; must be in `tokens`, likewise.
 
         Raises:
             BundleError: If the vocabulary breaks one of these.
         """
         self._ids = {token: index for index, token in enumerate(tokens)}
+        if len(tokens) > MAX_TOKENS:
+            raise BundleError(
+                f"vocabulary has {len(tokens)} tokens, at most {MAX_TOKENS} are allowed; "
+                "export again with fewer"
+            )
         if "" in self._ids or len(self._ids) != len(tokens):
             raise BundleError("vocabulary holds an empty or a repeated token; export again")
+        _check_length("token", max(tokens, key=len, default=""), MAX_TOKEN)
+        for role, token in (("continuation", continuation), ("pad", pad), ("unk", unk)):
+            _check_length(role, token, MAX_MARK)
         for role, token in (("pad", pad), ("unk", unk)):
             if token not in self._ids:
-                raise BundleError(f"vocabulary lacks its {role} token {token!r}; export again")
+                raise BundleError(f"vocabulary lacks its {role} token {quote(token)}; export again")
         if max_length < 1:
             raise BundleError(f"tokenizer max_length is {max_length}; allowed: 1 and above")
         self.max_length = max_length
@@ -244,11 +263,25 @@ def _is_punctuation(char: str) -> bool:
     return char in _ASCII_PUNCTUATION or unicodedata.category(char).startswith("P")
 
 
+def _check_length(what: str, text: str, most: int) -> None:
+    if len(text) > most:
+        raise BundleError(
+            f"vocabulary has the {what} {quote(text)}, at most {most} letters are allowed; "
+            "export again with a shorter one"
+        )
+
+
 def _read_vocabulary(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_VOCABULARY_BYTES:
             raise BundleError(f"vocabulary {path.name} is larger than {MAX_VOCABULARY_BYTES} bytes")
-        document: object = json.loads(path.read_bytes())
+        payload = path.read_bytes()
+        if has_more_values(payload, MAX_VALUES):
+            raise BundleError(
+                f"vocabulary {path.name} holds more than {MAX_TOKENS} tokens, the most that is "
+                "read; export again with fewer"
+            )
+        document: object = json.loads(payload.decode("utf-8"))
     except (OSError, ValueError, RecursionError) as exc:
         raise BundleError(f"vocabulary {path.name} cannot be read as JSON: {exc}") from exc
     if not isinstance(document, dict):
@@ -256,7 +289,7 @@ def _read_vocabulary(path: Path) -> dict[str, Any]:
     fields = cast("dict[str, Any]", document)
     if fields.get("kind") != "wordpiece":
         raise BundleError(
-            f"vocabulary {path.name} has kind {fields.get('kind')!r}; known: wordpiece"
+            f"vocabulary {path.name} has kind {describe(fields.get('kind'))}; known: wordpiece"
         )
     types = {"tokens": list, "lowercase": bool, "continuation": str, "pad": str, "unk": str}
     for key, kind in types.items():

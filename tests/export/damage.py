@@ -27,10 +27,10 @@ Refusals = dict[str, tuple[Damage, str]]
 
 
 @contextlib.contextmanager
-def refused(message: str) -> Iterator[None]:
+def refused(message: str) -> Iterator[pytest.ExceptionInfo[CheckpointError]]:
     """Expect the block to raise a `CheckpointError` of one short line that matches."""
     with pytest.raises(CheckpointError, match=message) as caught:
-        yield
+        yield caught
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 700
 

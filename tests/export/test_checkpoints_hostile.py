@@ -54,7 +54,7 @@ REFUSED_AT_OPEN: Refusals = {
     ),
     "other class": (
         edit_json("model_index.json", _class_name="X"),
-        "_class_name is 'X', want one of",
+        "is of the class 'X', which is not supported; supported are MvsdkPipeline, StableVid",
     ),
     "newer": (
         edit_json("model_index.json", format_version=2),

@@ -39,11 +39,11 @@ REFUSED_AT_OPEN: Refusals = {
     **weights_not_opened(UNET, BIAS),
     "other pipeline": (
         edit_json(INDEX, _class_name="StableDiffusionPipeline"),
-        "_class_name is 'StableDiffusionPipeline', want one of MvsdkPipeline, StableVideoDiff",
+        "is of the class 'StableDiffusionPipeline', which is not supported; supported are Mvs",
     ),
     "other part": (
         edit_json(INDEX, unet=["diffusers", "UNet2DConditionModel"]),
-        r"unet is a list of 2, want \[\"diffusers\", \"UNetSpatioTemporalConditionModel\"\]",
+        "unet of .* is of the class 'diffusers.UNet2DConditionModel', which is not supported; sup",
     ),
     "part missing": (edit_json(INDEX, vae=...), "vae is missing, want every one of _class_name"),
     "text encoder": (
@@ -61,7 +61,7 @@ REFUSED_AT_OPEN: Refusals = {
     "no mean": (edit_json(PREPROCESSOR, image_mean=...), "image_mean is missing, want what CLIP"),
     "other scheduler": (
         edit_json(SCHEDULE, _class_name="DDIMScheduler"),
-        "_class_name is 'DDIMScheduler', want 'EulerDiscreteScheduler'",
+        "the class 'DDIMScheduler', which is not supported; supported are EulerDiscreteScheduler;",
     ),
     "epsilon": (
         edit_json(SCHEDULE, prediction_type="epsilon"),
@@ -124,7 +124,7 @@ REFUSED_AT_LOAD: Refusals = {
     **weights_not_loaded(UNET, BIAS),
     "other class": (
         edit_json(UNET_CONFIG, _class_name="UNet2DConditionModel"),
-        "_class_name is 'UNet2DConditionModel', want 'UNetSpatioTemporalConditionModel'",
+        "class 'UNet2DConditionModel', which is not supported; supported are UNetSpatioTemporal",
     ),
     "other blocks": (
         edit_json(UNET_CONFIG, down_block_types=["DownBlockSpatioTemporal"] * 4),
@@ -132,14 +132,14 @@ REFUSED_AT_LOAD: Refusals = {
     ),
     "unknown key": (
         edit_json(UNET_CONFIG, upcast_attention=True),
-        "key 'upcast_attention' is unknown, known: _class_name, down_block_types",
+        "key 'upcast_attention' is unknown, known: _class_name, in_channels",
     ),
-    "missing key": (edit_json(UNET_CONFIG, num_frames=...), "num_frames is missing, want every"),
+    "missing key": (edit_json(VAE_CONFIG, block_out_channels=...), "out_channels is missing, wa"),
     "three levels": (
         edit_json(UNET_CONFIG, block_out_channels=[32, 32, 64]),
         "block_out_channels is a list of 3, want a list of 4",
     ),
-    "one width": (edit_json(UNET_CONFIG, num_attention_heads=8), "num_attention_heads is 8, want"),
+    "one width": (edit_json(UNET_CONFIG, block_out_channels=32), "block_out_channels is 32, want"),
     "endless blocks": (
         edit_json(UNET_CONFIG, layers_per_block=10**6),
         "layers_per_block is 1000000, want an integer from 1 to 8",

@@ -12,7 +12,15 @@ import numpy as np
 import pytest
 
 from mvsdk.errors import BundleError, InputError
-from mvsdk.tokenizer import MAX_PROMPT, MAX_VOCABULARY_BYTES, MAX_WORD, WordPiece
+from mvsdk.tokenizer import (
+    MAX_MARK,
+    MAX_PROMPT,
+    MAX_TOKEN,
+    MAX_TOKENS,
+    MAX_VOCABULARY_BYTES,
+    MAX_WORD,
+    WordPiece,
+)
 
 GOLDEN: dict[str, Any] = json.loads(
     (Path(__file__).parents[1] / "golden" / "tokenizer.json").read_text("utf-8")
@@ -127,7 +135,43 @@ def test_a_bad_vocabulary_is_refused(tmp_path: Path, changes: dict[str, Any]) ->
         WordPiece.from_file(_file(tmp_path, **changes), 4)
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff\xfe", b"[" * 100_000])
+SPECIAL = ["[PAD]", "[UNK]"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"kind": "k" * 100_000}, "has kind 'kkk"),
+        ({"tokens": [*SPECIAL, "t" * (MAX_TOKEN + 1)]}, "has the token 'ttt.* at most 256 letters"),
+        (
+            {"tokens": SPECIAL, "continuation": "#" * (MAX_MARK + 1)},
+            "the continuation '#.* most 64",
+        ),
+        ({"tokens": [*SPECIAL, "p" * 65], "pad": "p" * 65}, "the pad 'pp.* at most 64 letters"),
+        ({"tokens": [*SPECIAL, "u" * 65], "unk": "u" * 65}, "the unk 'uu.* at most 64 letters"),
+        ({"tokens": ["[UNK]"], "pad": "\U0001f600" * 64}, "lacks its pad token '"),
+        ({"tokens": SPECIAL, "x": [[]] * MAX_TOKENS}, "holds more than 1048576 tokens"),
+    ],
+    ids=["kind", "token", "continuation", "pad", "unk", "missing pad", "values"],
+)
+def test_a_vocabulary_is_bounded_and_little_of_it_is_quoted(
+    tmp_path: Path, changes: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(BundleError, match=words) as caught:
+        WordPiece.from_file(_file(tmp_path, **changes), 4)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 200
+
+
+def test_marks_of_the_allowed_length_are_used(tmp_path: Path) -> None:
+    mark, long = "#" * MAX_MARK, "b" * MAX_TOKEN
+    path = _file(tmp_path, tokens=[*SPECIAL, "a", f"{mark}b", long], continuation=mark)
+    assert WordPiece.from_file(path, 4).encode("ab").tolist() == [[2, 3, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b"{", b"\xff\xfe", "{}".encode("utf-16"), b"[" * 100_000]
+)
 def test_what_is_no_vocabulary_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "vocab.json"
     path.write_bytes(content)

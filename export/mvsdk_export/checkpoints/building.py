@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, fields, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from mvsdk._parse import shorten
 from mvsdk_export.errors import CheckpointError
 from mvsdk_export.recipes import ComponentRecipe
 
 if TYPE_CHECKING:
     from torch import nn
+
+MAX_REASON = 200
+"""Characters of what a network says against its configuration: it may quote it at length."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,9 +54,11 @@ def build_on_meta(component: ComponentRecipe, config: Any) -> nn.Module:
     import torch
 
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), warnings.catch_warnings():
+            # Layers of no channels, which compute nothing.
+            warnings.filterwarnings("error", message="Initializing zero-element tensors")
             network: nn.Module = resolve(component.network)(config)
-    except (ValueError, RuntimeError, ArithmeticError, TypeError) as exc:
+    except (ValueError, RuntimeError, ArithmeticError, TypeError, UserWarning) as exc:
         name = component.network.partition(":")[2]
         raise CheckpointError(
             f"{component.folder}/config.json describes no {name} that can be built: "
@@ -88,4 +95,4 @@ def wrap(
 
 
 def _one_line(exc: Exception) -> str:
-    return " ".join(str(exc).split())
+    return shorten(" ".join(str(exc).split()), MAX_REASON)

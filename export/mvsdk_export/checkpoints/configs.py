@@ -17,6 +17,11 @@ MAX_BLOCKS = 256
 """Largest number of blocks or layers: each costs time to build, whatever the weights are."""
 MAX_PER_BLOCK = 8
 """Largest number of layers of each of several blocks."""
+MAX_FRAMES = 256
+"""Largest number of frames of a clip: each costs time when a graph is traced, and in some networks
+already when they are built."""
+MAX_SLOTS = 64
+"""Largest number of pictures of a memory: a graph has a branch for each."""
 
 
 def parse_config(document: Document, config_class: type) -> Any:
@@ -63,8 +68,13 @@ def _value(document: Document, key: str, hint: Any, *, off: bool = False) -> obj
     return document.text(key)
 
 
+_LARGEST = {"num_frames": MAX_FRAMES, "memory_slots": MAX_SLOTS}
+
+
 def _largest(key: str) -> int:
     key = key.partition("[")[0]  # an item of a list
     if key.endswith("layers_per_block"):
         return MAX_PER_BLOCK
+    if key in _LARGEST:
+        return _LARGEST[key]
     return MAX_BLOCKS if key.endswith(("blocks", "layers")) else MAX_SIZE

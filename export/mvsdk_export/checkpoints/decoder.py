@@ -12,14 +12,12 @@ from typing import Any
 
 from mvsdk_export.checkpoints.documents import Document, read_document
 from mvsdk_export.checkpoints.locations import find_folder, locate
-from mvsdk_export.checkpoints.public import parse_public_config
+from mvsdk_export.checkpoints.public import VARIANTS, parse_public_config
 from mvsdk_export.checkpoints.weight_files import WeightFiles, find_weights
 from mvsdk_export.errors import CheckpointError
 from mvsdk_export.recipes import DecoderVariant, Recipe
 
 CONFIG_FILE = "config.json"
-VARIANTS = ("fp16",)
-"""Variants of weights that are read where the plain ones are missing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

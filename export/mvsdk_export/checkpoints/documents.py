@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, cast
 
-from mvsdk._parse import UNPRINTABLE, describe
+from mvsdk._parse import UNPRINTABLE, describe, has_more_values, quote
 from mvsdk_export.errors import CheckpointError
 
 MAX_BYTES = 1 << 20
 """Largest configuration file that is read."""
+MAX_VALUES = 1 << 19
+"""Values of a file: a header has about eight for a tensor, a network some thousands of tensors."""
 MAX_DEPTH = 16
 MAX_INTEGER = 2**53 - 1
 
@@ -55,6 +57,21 @@ class Document:
             if key in self.values and not _are_equal(self.values[key], value):
                 self.fail(key, _spell(value))
 
+    def check_class(self, key: str, supported: object) -> None:
+        """Check a key that says what the file is of: another kind is no fault of the file.
+
+        Args:
+            key: Need not be there.
+            supported: Its one value, a word or a list of one.
+
+        Raises:
+            CheckpointError: If it is another; with a line that does not ask to correct the file.
+        """
+        value = self.values.get(key, supported)
+        if _is_words(value) and value != supported:
+            raise unsupported(f"{str(self.path)!r}", value, [supported])
+        self.check_fixed({key: supported})
+
     def integer(self, key: str, least: int, most: int) -> int:
         """Read an integer within [least, most]; true and 1.0 are none."""
         value = self.values.get(key)
@@ -76,11 +93,11 @@ class Document:
             self.fail(key, "true or false")
         return value
 
-    def text(self, key: str, default: str | None = None) -> str:
+    def text(self, key: str, default: str | None = None, *, least: int = 1, most: int = 256) -> str:
         """Read one short line of printable text; the default if the key is absent."""
         value = self.values.get(key, default)
-        if type(value) is not str or not 0 < len(value) <= 256 or UNPRINTABLE.search(value):
-            self.fail(key, "one line of 1 to 256 letters")
+        if type(value) is not str or not least <= len(value) <= most or UNPRINTABLE.search(value):
+            self.fail(key, f"one line of {least} to {most} letters")
         return value
 
     def choice(self, key: str, known: Sequence[str]) -> str:
@@ -91,27 +108,48 @@ class Document:
         return value
 
 
-def read_document(path: Path, *, most_bytes: int = MAX_BYTES) -> Document:
+def unsupported(what: str, value: object, supported: Iterable[object]) -> CheckpointError:
+    """Return the error for a file that is right, of a model that this package does not know.
+
+    Args:
+        what: Begins the message.
+        value: What was met: a name, or a list of names.
+        supported: What is known instead, of the same kind.
+    """
+    return CheckpointError(
+        f"{what} is of the class {quote(_name(value))}, which is not supported; supported are "
+        f"{', '.join(map(_name, supported))}; choose such a model"
+    )
+
+
+def read_document(
+    path: Path, *, most_bytes: int = MAX_BYTES, most_values: int = MAX_VALUES
+) -> Document:
     """Read a JSON file whose root is an object.
 
     Args:
         path: The file.
         most_bytes: Size above which it is refused unread.
+        most_values: Number of values above which it is refused before any is made.
 
     Raises:
         CheckpointError: If it is too large, not UTF-8, not JSON, no object, nested deeper than
             `MAX_DEPTH`, or holds a repeated key, NaN, an infinity or an integer beyond 2^53 - 1.
     """
     payload = _read(path, most_bytes)
-    return Document(path, parse_object(payload, repr(str(path))))
+    return Document(path, parse_object(payload, repr(str(path)), most_values=most_values))
 
 
-def parse_object(payload: bytes, where: str) -> dict[str, object]:
+def parse_object(payload: bytes, where: str, *, most_values: int = MAX_VALUES) -> dict[str, object]:
     """Parse bytes that must be a JSON object; `where` begins the error.
 
     Raises:
         CheckpointError: As `read_document` does.
     """
+    if has_more_values(payload, most_values):
+        raise CheckpointError(
+            f"{where} holds more than {most_values} values, the most that is read; {REPAIR}"
+        )
     try:
         value: object = json.loads(
             payload.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant
@@ -141,6 +179,16 @@ def _are_equal(value: object, wanted: object) -> bool:
         items = cast("list[object]", value)
         return len(items) == len(wanted) and all(map(_are_equal, items, wanted))
     return isinstance(value, bool) == isinstance(wanted, bool) and value == wanted
+
+
+def _is_words(value: object) -> bool:
+    """Return whether a value is a word, or a list of words."""
+    words = cast("list[object]", value) if isinstance(value, list) else [value]
+    return bool(words) and all(type(word) is str for word in words)
+
+
+def _name(value: object) -> str:
+    return ".".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _spell(value: object) -> str:
@@ -176,25 +224,22 @@ def _refuse_constant(name: str) -> NoReturn:
     raise _Fault(msg)
 
 
-def _check_values(root: object) -> None:
-    """Check depth and numbers without recursion."""
-    todo = [(root, 0)]
-    while todo:
-        value, depth = todo.pop()
-        if depth > MAX_DEPTH:
-            msg = f"more than {MAX_DEPTH} levels of nesting"
-            raise _Fault(msg)
-        if isinstance(value, float) and not math.isfinite(value):
-            msg = "a number that is not finite"
-            raise _Fault(msg)
-        if isinstance(value, int) and abs(value) > MAX_INTEGER:
-            msg = "an integer beyond 2^53 - 1"
-            raise _Fault(msg)
-        todo += [(child, depth + 1) for child in _children(value)]
+def _check_values(value: object, depth: int = 0) -> None:
+    """Check depth and numbers; no deeper than the depth that is allowed."""
+    if depth > MAX_DEPTH:
+        msg = f"more than {MAX_DEPTH} levels of nesting"
+        raise _Fault(msg)
+    if isinstance(value, float) and not math.isfinite(value):
+        msg = "a number that is not finite"
+        raise _Fault(msg)
+    if isinstance(value, int) and abs(value) > MAX_INTEGER:
+        msg = "an integer beyond 2^53 - 1"
+        raise _Fault(msg)
+    for child in _children(value):
+        _check_values(child, depth + 1)
 
 
-def _children(value: object) -> Iterator[object]:
+def _children(value: object) -> Iterable[object]:
     if isinstance(value, dict):
-        yield from cast("dict[str, object]", value).values()
-    elif isinstance(value, list):
-        yield from cast("list[object]", value)
+        return cast("dict[str, object]", value).values()
+    return cast("list[object]", value) if isinstance(value, list) else ()

@@ -12,7 +12,7 @@ from mvsdk.manifest import FileRef
 from mvsdk_export.checkpoints.building import GraphOptions, build_on_meta, with_frames, wrap
 from mvsdk_export.checkpoints.decoder import CONFIG_FILE, DecoderFolder, open_decoder
 from mvsdk_export.checkpoints.documents import Document, read_document
-from mvsdk_export.checkpoints.layouts import LAYOUTS, Layout
+from mvsdk_export.checkpoints.layouts import Layout, find_layout
 from mvsdk_export.checkpoints.locations import INDEX_FILE, find_folder, locate
 from mvsdk_export.checkpoints.scheduler import OneStepScheduler, Scheduler
 from mvsdk_export.checkpoints.vocabulary import check_vocabulary
@@ -290,7 +290,7 @@ def load_configs(
 def _read_index(root: Path, recipe: Recipe | None) -> tuple[Layout, Recipe]:
     """Return the kind of a folder, and the recipe that it is a checkpoint of."""
     document = read_document(locate(root, INDEX_FILE))
-    layout = LAYOUTS[document.choice("_class_name", tuple(LAYOUTS))]
+    layout = find_layout(document)
     name = layout.read_index(document)
     if recipe is not None and name != recipe.name:
         raise CheckpointError(

@@ -89,14 +89,12 @@ def read_header(path: Path) -> Mapping[str, TensorEntry]:
     return entries
 
 
-def find_pickle(folder: Path) -> Path | None:
-    """Return a file of pickled weights in a folder, judged by its name; None if there is none."""
-    return min((path for path in folder.iterdir() if is_pickle(path)), default=None)
-
-
 def is_pickle(path: Path) -> bool:
-    """Return whether a file's name is one that pickled weights have."""
-    return path.suffix in PICKLE_SUFFIXES
+    """Return whether a file's name is one that pickled weights have.
+
+    Hidden files are none: systems put such beside every file of a folder.
+    """
+    return path.suffix in PICKLE_SUFFIXES and not path.name.startswith(".")
 
 
 def pickle_error(path: Path, wanted: str) -> CheckpointError:

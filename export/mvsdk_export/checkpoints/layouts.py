@@ -10,7 +10,7 @@ from typing import Any
 from mvsdk_export.checkpoints import public
 from mvsdk_export.checkpoints.building import resolve
 from mvsdk_export.checkpoints.configs import parse_config
-from mvsdk_export.checkpoints.documents import Document
+from mvsdk_export.checkpoints.documents import Document, unsupported
 from mvsdk_export.checkpoints.scheduler import Scheduler, read_public_scheduler, read_scheduler
 from mvsdk_export.errors import CheckpointError
 from mvsdk_export.recipes import RECIPES, Recipe
@@ -59,6 +59,18 @@ def _read_own_index(document: Document) -> str:
     return name
 
 
+def find_layout(document: Document) -> Layout:
+    """Return the kind of the folder that a model_index.json lies in.
+
+    Raises:
+        CheckpointError: If it is none of `LAYOUTS`.
+    """
+    name = document.values.get("_class_name")
+    if type(name) is str and name not in LAYOUTS:
+        raise unsupported(repr(str(document.path)), name, LAYOUTS)
+    return LAYOUTS[document.choice("_class_name", tuple(LAYOUTS))]
+
+
 def _read_public_scheduler(path: Path, kinds: Sequence[str]) -> Scheduler:
     del kinds  # such a folder has one kind
     return read_public_scheduler(path)
@@ -75,7 +87,7 @@ LAYOUTS: dict[str, Layout] = {
         read_index=public.read_public_index,
         read_scheduler=_read_public_scheduler,
         parse_configs=public.parse_public_configs,
-        variants=("fp16",),
+        variants=public.VARIANTS,
         further={public.PREPROCESSOR_FILE: public.check_preprocessor},
     ),
 }

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from mvsdk_export.checkpoints.headers import is_pickle, pickle_error
 from mvsdk_export.errors import CheckpointError
 
 INDEX_FILE = "model_index.json"
+
+_BLOB = re.compile(r"[0-9a-f]{40,64}")
 
 
 def find_folder(path: Path, *, holds: str = INDEX_FILE) -> Path:
@@ -37,6 +40,9 @@ def find_folder(path: Path, *, holds: str = INDEX_FILE) -> Path:
 def locate(root: Path, relative: str) -> Path:
     """Return the path of a regular file inside the folder.
 
+    A model in the cache of the Hugging Face Hub is `models--ORG--NAME/snapshots/REVISION`, whose
+    files are links to `models--ORG--NAME/blobs/HASH`. These are that model's, and count as inside.
+
     Args:
         root: The folder, as `find_folder` returns it.
         relative: Path in it.
@@ -51,7 +57,7 @@ def locate(root: Path, relative: str) -> Path:
         raise CheckpointError(
             f"model folder {str(root)!r} lacks {relative}; download or make it again"
         ) from exc
-    if not target.is_relative_to(root):
+    if not target.is_relative_to(root) and not _is_blob(root, target):
         raise CheckpointError(
             f"{relative} of model folder {str(root)!r} is a link out of the folder; "
             "copy the file into it, or download with hf download --local-dir"
@@ -59,3 +65,12 @@ def locate(root: Path, relative: str) -> Path:
     if not target.is_file():
         raise CheckpointError(f"{relative} of model folder {str(root)!r} is not a regular file")
     return path
+
+
+def _is_blob(root: Path, target: Path) -> bool:
+    """Return whether a file is one that the hub's cache keeps for the model of this folder."""
+    for folder in (root, *root.parents):
+        snapshots, model = folder.parent, folder.parent.parent
+        if snapshots.name == "snapshots" and model.name.startswith("models--"):
+            return target.parent == model / "blobs" and bool(_BLOB.fullmatch(target.name))
+    return False

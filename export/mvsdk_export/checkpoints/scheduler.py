@@ -103,18 +103,18 @@ EULER_DISCRETE: dict[str, object] = {
     "prediction_type": "v_prediction",
     "timestep_type": "continuous",
     "timestep_spacing": "leading",
-    "interpolation_type": "linear",
     "use_karras_sigmas": True,
 }
 """Keys of a public scheduler_config.json that decide the noise levels, with the values of SVD."""
 EULER_DISCRETE_ABSENT: dict[str, object] = {
     "final_sigmas_type": "zero",
+    "interpolation_type": "linear",
     "rescale_betas_zero_snr": False,
     "trained_betas": None,
     "use_beta_sigmas": False,
     "use_exponential_sigmas": False,
 }
-"""Keys that older files lack, with the values that SVD then has."""
+"""Keys that a file may lack, with the values that SVD then has."""
 EULER_DISCRETE_UNUSED = (
     "_diffusers_version",
     "_name_or_path",
@@ -137,7 +137,7 @@ def read_public_scheduler(path: Path) -> Scheduler:
         CheckpointError: If it is no such file, or describes another way of sampling.
     """
     document = read_document(path)
-    document.check_fixed({"_class_name": EULER_DISCRETE["_class_name"]})  # first: other keys
+    document.check_class("_class_name", EULER_DISCRETE["_class_name"])  # first: other keys
     document.check_keys(
         (*EULER_DISCRETE, "sigma_min", "sigma_max"),
         (*EULER_DISCRETE_ABSENT, *EULER_DISCRETE_UNUSED),

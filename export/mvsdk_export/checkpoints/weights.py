@@ -13,11 +13,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from mvsdk._parse import describe
+from mvsdk._parse import describe, quote
 from mvsdk_export.checkpoints.headers import DTYPE_BYTES, TensorEntry, read_header
 from mvsdk_export.errors import CheckpointError
 
 DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
+
+WRAPPERS = {"_orig_mod": "torch.compile", "module": "DataParallel"}
+"""What modules around a network put into the names of its weights -> what makes such a module."""
 
 SHOWN = 3
 """Names that a message lists before it only counts."""
@@ -131,6 +134,9 @@ def _check_entries(
     if len(set(names)) != len(names):
         twice = Counter(names).most_common(1)[0][0]
         raise CheckpointError(f"{where}: tensor {describe(twice)} is in two shards, want one")
+    for name in names:
+        if name not in expected and _bare(name) in expected:
+            raise _wrapped(where, name)
     if missing := [name for name in expected if name not in set(names)]:
         raise CheckpointError(
             f"{where} lacks {len(missing)} of {len(expected)} tensors: {_listed(missing)}; "
@@ -144,6 +150,23 @@ def _check_entries(
     for path, entries in headers.items():
         for name, entry in entries.items():
             _check_entry(path, name, entry, tuple(expected[name].shape))
+
+
+def _bare(name: str) -> str:
+    """Return a name without what modules around the network, or around its parts, put into it."""
+    parts = [part for part in name.split(".") if part != "_orig_mod"]
+    while parts[0] == "module" and len(parts) > 1:
+        parts.pop(0)
+    return ".".join(parts)
+
+
+def _wrapped(where: str, name: str) -> CheckpointError:
+    mark = next(mark for mark in WRAPPERS if mark in name.split("."))
+    return CheckpointError(
+        f"{where}: tensor {quote(name)} has the name that {WRAPPERS[mark]} gives it, want "
+        f"{quote(_bare(name))}; save the weights of the network inside it, MODEL.{mark}, or take "
+        f"'{mark}.' out of the names"
+    )
 
 
 def _check_entry(path: Path, name: str, entry: TensorEntry, want: tuple[int, ...]) -> None:

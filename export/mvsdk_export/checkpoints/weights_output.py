@@ -46,14 +46,21 @@ def network_source(network: nn.Module) -> WeightSource:
     )
 
 
-def file_source(weights: WeightFiles) -> WeightSource:
+def file_source(weights: WeightFiles, *, unused: tuple[str, ...] = ()) -> WeightSource:
     """Return the tensors of safetensors files.
+
+    Args:
+        weights: The files.
+        unused: How the names of tensors begin that are left out.
 
     Raises:
         CheckpointError: If a file is damaged.
     """
     found: dict[str, tuple[Path, TensorEntry]] = {
-        name: (path, entry) for path in weights.files for name, entry in read_header(path).items()
+        name: (path, entry)
+        for path in weights.files
+        for name, entry in read_header(path).items()
+        if not name.startswith(unused)
     }
 
     def read(name: str) -> Tensor:

@@ -131,7 +131,8 @@ def _write_components(
             config, source = networks[part.name].config, network_source(networks[part.name])
         else:
             assert rest is not None  # checked above
-            config, source = copied[part.name], file_source(rest.weights[folder])
+            config = copied[part.name]
+            source = file_source(rest.weights[folder], unused=part.unused_weights)
         _write_json(root / folder / "config.json", config_to_document(config))
         write_weights(root / folder, part.weights, part.name, source)
 

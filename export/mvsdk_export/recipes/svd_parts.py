@@ -26,6 +26,8 @@ IMAGE_ENCODER = ComponentRecipe(
     weights="model.safetensors",
     wrapper="mvsdk_export.networks.svd.graphs:ImageEncoderGraph",
     wrapper_options=("height", "width"),
+    # Numbers 0, 1, 2, ... that older versions of transformers save with the weights.
+    unused_weights=("vision_model.embeddings.position_ids",),
     inputs=(IMAGE,),
     outputs=(FEATURES,),
 )

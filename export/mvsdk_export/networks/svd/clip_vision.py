@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from mvsdk._parse import describe
 from mvsdk_export.networks.svd.blocks import TokenProjection
 from mvsdk_export.networks.svd.forms import QUICK_GELU_FORMS
 from mvsdk_export.networks.token_forms import TOKEN_ATTENTION_FORMS
@@ -165,7 +166,7 @@ class _FeedForward(nn.Module):
 
 def _check(config: ClipVisionConfig) -> None:
     if config.hidden_act not in ACTIVATIONS:
-        msg = f"hidden_act is {config.hidden_act!r}; known: {', '.join(ACTIVATIONS)}"
+        msg = f"hidden_act is {describe(config.hidden_act)}; known: {', '.join(ACTIVATIONS)}"
         raise ValueError(msg)
     for name, value, divisor_name, divisor in (
         ("hidden_size", config.hidden_size, "num_attention_heads", config.num_attention_heads),

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from mvsdk._parse import describe
 from mvsdk_export.networks.svd.frames import FRAME_DOWN, FRAME_UP
 
 LEVELS = 4
@@ -88,14 +89,14 @@ def check_svd_unet_config(config: SVDUNetConfig) -> None:
         ("frame_levels", config.frame_levels, tuple(range(LEVELS))),
     ):
         if value not in allowed:
-            msg = f"{name} is {value!r}; known: {', '.join(map(str, allowed))}"
+            msg = f"{name} is {describe(value)}; known: {', '.join(map(str, allowed))}"
             raise ValueError(msg)
     if not 0 < config.funnel_factor <= 1:
         msg = f"funnel_factor is {config.funnel_factor:g}; it is above 0 and at most 1"
         raise ValueError(msg)
     count, kept = config.temporal_block_count, config.temporal_blocks
     if kept != "all" and (len(kept) != count or set(kept) - {"0", "1"}):
-        msg = f"temporal_blocks is {kept!r}; it is 'all' or {count} characters 0 and 1"
+        msg = f"temporal_blocks is {describe(kept)}; it is 'all' or {count} characters 0 and 1"
         raise ValueError(msg)
     if config.projection_class_embeddings_input_dim != 3 * config.addition_time_embed_dim:
         msg = (
