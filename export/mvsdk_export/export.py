@@ -27,6 +27,7 @@ from mvsdk.manifest import Manifest, Verification
 from mvsdk_export.assemble import Key, add_files, read_guidance
 from mvsdk_export.checkpoints import ModelFolder, default_model_folder, open_model
 from mvsdk_export.costs import ComponentCosts, measure_recipe
+from mvsdk_export.decoding import with_decode_frames
 from mvsdk_export.lowering import Lowering, Source, lower_graphs, lower_networks
 from mvsdk_export.pictures import PAINTER, PictureFiles, check_pictures, find_pictures
 from mvsdk_export.preflight import check_findings, count_parts, preflight_costs
@@ -107,6 +108,7 @@ def check_request(request: ExportRequest) -> tuple[ComponentCosts, ...]:
         ExportError: If a graph is too large for the target.
     """
     BundleWriter(request.out, overwrite=request.overwrite)
+    request = with_decode_frames(request)
     folder = request.folder
     folder.check(num_frames=request.num_frames)
     make_sampler(folder.scheduler, request.steps, request.default_steps)
@@ -147,6 +149,7 @@ def export(request: ExportRequest, runner: StageRunner, on_stage: OnStage) -> Ex
         ExportError: If a stage fails, or the disk has no room for what calibrates.
         ParityError: If a variant misses a floor; nothing is written then.
     """
+    request = with_decode_frames(request)
     costs = check_request(request)
     lowerings = plan_lowerings(request, costs)
     clips = len(_calibration(request).prompts)

@@ -127,7 +127,7 @@ class ExportRequest:
     out: Path
     decode_frames: int | None = None
     """Frames that the decoder's graph takes at once, a divisor of `num_frames`: each such part is
-    decoded as a clip of its own. None for all."""
+    decoded as a clip of its own. None for as many as fit (decoding.py)."""
     guidance: tuple[float, float] | Literal["none"] | None = None
     """Classifier-free guidance of the first and the last frame; "none" for one evaluation of the
     network without it; None for what clips of the checkpoint's scheduler are made with."""

@@ -76,8 +76,8 @@ def public_scheduler() -> Any:
         )
 
 
-def tiny_pipeline(seed: int = 0) -> Any:
-    """Return a `StableVideoDiffusionPipeline` of four frames."""
+def tiny_pipeline(seed: int = 0, **vae_fields: Any) -> Any:
+    """Return a `StableVideoDiffusionPipeline` of four frames; fields are of its autoencoder."""
     with quiet():
         from diffusers import (
             AutoencoderKLTemporalDecoder,
@@ -90,7 +90,7 @@ def tiny_pipeline(seed: int = 0) -> Any:
         pipeline = StableVideoDiffusionPipeline(
             unet=UNetSpatioTemporalConditionModel(**UNET_FIELDS),
             vae=AutoencoderKLTemporalDecoder(
-                **VAE_FIELDS, down_block_types=VAE_BLOCKS, scaling_factor=0.18215
+                **VAE_FIELDS | vae_fields, down_block_types=VAE_BLOCKS, scaling_factor=0.18215
             ),
             image_encoder=CLIPVisionModelWithProjection(CLIPVisionConfig(**CLIP_FIELDS)),
             scheduler=public_scheduler(),
