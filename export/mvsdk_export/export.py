@@ -28,7 +28,7 @@ from mvsdk_export.assemble import Key, add_files, read_guidance
 from mvsdk_export.checkpoints import ModelFolder, default_model_folder, open_model
 from mvsdk_export.costs import ComponentCosts, measure_recipe
 from mvsdk_export.decoding import with_decode_frames
-from mvsdk_export.lowering import Lowering, Source, lower_graphs, lower_networks
+from mvsdk_export.lowering import Lowering, Source, lower_graphs, lower_networks, trace_graphs
 from mvsdk_export.pictures import PAINTER, PictureFiles, check_pictures, find_pictures
 from mvsdk_export.preflight import check_findings, count_parts, preflight_costs
 from mvsdk_export.request import ExportRequest, needs_calls
@@ -68,7 +68,7 @@ def count_stages(request: ExportRequest) -> int:
     """Return how many stages an export has, for progress bars."""
     recipe = request.folder.recipe
     made = sum(
-        int(bool(lowering.graph_plans)) + lowering.count_stages()
+        len(lowering.traces) + lowering.count_stages()
         for lowering in plan_lowerings(request, _measure(request))
     )
     calibrated = any(needs_calls(plan) for plan in request.variants)
@@ -214,15 +214,15 @@ def _make_graphs(
         on_stage(name)
         return runner.run(name, function, **options)
 
-    traced: dict[str, Stage] = {}
-    for part in folder.recipe.components if lowerings[0].graph_plans else ():
-        arguments = _subject(request, part.name)
-        traced[part.name] = run(f"trace {part.name}", "trace", arguments=arguments, **outside)
+    traced = [
+        trace_graphs(run, lowering, _subject(request, lowering.component.name), outside)
+        for lowering in lowerings
+    ]
     recorded: Stage | None = None
     if any(needs_calls(plan) for plan in request.variants):
         recorded = _record(run, "calibrate", _calibration(request))
     made: dict[Key, Stage] = {}
-    for lowering in lowerings:
+    for lowering, graphs in zip(lowerings, traced, strict=True):
         name = lowering.component.name
         source = Source(
             subject=_subject(request, name),
@@ -231,8 +231,7 @@ def _make_graphs(
             executorch=request.executorch,
         )
         found = lower_networks(run, lowering, source, recorded)
-        if lowering.graph_plans:
-            found |= lower_graphs(run, lowering, traced[name], recorded)
+        found |= lower_graphs(run, lowering, graphs, recorded)
         made |= {(name, variant): stage for variant, stage in found.items()}
     return made
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mvsdk.manifest import Precision
 from mvsdk_export.recipes import ComponentRecipe
-from mvsdk_export.request import VariantPlan, source_precision
+from mvsdk_export.request import GraphSource, VariantPlan, graph_source
 
 GRAPH_FORMATS = ("onnx", "qnn_context")
 """Formats that are made of ONNX graphs; the others are made of PyTorch networks."""
@@ -29,6 +28,11 @@ class Lowering:
     def graph_plans(self) -> tuple[VariantPlan, ...]:
         """Variants that are made of the ONNX graph."""
         return tuple(plan for plan in self.plans if plan.format in GRAPH_FORMATS)
+
+    @property
+    def traces(self) -> tuple[bool, ...]:
+        """Float32 graphs that they are made of: True for the one in forms of the HTP's float16."""
+        return tuple(sorted({source.htp_float16 for source in _sources(self.graph_plans)}))
 
     @property
     def network_plans(self) -> tuple[VariantPlan, ...]:
@@ -54,7 +58,8 @@ class Lowering:
         if not self.cut_plans:
             return whole
         sources, compiled = _sources(self.cut_plans), _compiled(self.cut_plans)
-        once = 1 + int("w8a16" in sources)  # split, and run in parts
+        split = len({source.htp_float16 for source in sources})
+        once = split + int(any(source.precision == "w8a16" for source in sources))  # run in parts
         return whole + once + self.parts * (len(sources) + len(compiled)) + len(self.cut_plans)
 
     def _count_network_stages(self) -> int:
@@ -68,8 +73,8 @@ class Lowering:
         return self.parts > 1 and (plan.target, plan.precision) != ("onnx", "fp32")
 
 
-def _sources(plans: Sequence[VariantPlan]) -> set[Precision]:
-    return {source_precision(plan) for plan in plans}
+def _sources(plans: Sequence[VariantPlan]) -> set[GraphSource]:
+    return {graph_source(plan) for plan in plans}
 
 
 def _compiled(plans: Sequence[VariantPlan]) -> list[VariantPlan]:
