@@ -24,7 +24,7 @@ def svd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("diffusers")
     from tiny_svd import tiny_pipeline, write_pipeline
 
-    pipeline = tiny_pipeline(block_out_channels=(256, 32, 32, 32))
+    pipeline = tiny_pipeline(vae={"block_out_channels": (256, 32, 32, 32)})
     return write_pipeline(pipeline, tmp_path_factory.mktemp("decoding") / "public")
 
 
