@@ -68,10 +68,12 @@ def is_slow(command: Command) -> bool:
 def made_by(command: Command) -> list[str]:
     """Return the files and folders that a command writes."""
     words = command.words
+    if "--dry-run" in words:
+        return []
     made = [value.rstrip("/") for word, value in pairwise(words) if word in _OUTPUTS]
     made += [word for before, word in pairwise(words) if before == ">"]
-    if "--dry-run" in words or made or words[0] == "hf":
-        return [] if "--dry-run" in words else made
+    if made:
+        return made
     model = words[words.index("--model") + 1] if "--model" in words else DEFAULT_MODEL
     if words[:2] == ["mvsdk", "export"] and is_slow(command):
         return [f"{model}.mvbundle"]
