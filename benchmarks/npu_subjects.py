@@ -158,6 +158,10 @@ def _activation_behind_norm(form: str, size: Size) -> nn.Module:
     return nn.Sequential(_group_norm("layer_norm", size), _activation(form, size))
 
 
+def _activation_behind_convolution(form: str, size: Size) -> nn.Module:
+    return nn.Sequential(_conv(size.channels, size.channels, 3), _activation(form, size))
+
+
 def _group_norm(form: str, size: Size) -> nn.Module:
     weight = 1 + 0.2 * torch.randn(size.channels)
     bias = 0.2 * torch.randn(size.channels)
@@ -213,6 +217,11 @@ LAYERS: dict[str, Layer] = {
     ),
     "activation_behind_norm": Layer(
         forms=tuple(ACTIVATION_FORMS), build=_activation_behind_norm, chosen=blocks.SiLU.NPU_FORM
+    ),
+    "activation_behind_convolution": Layer(
+        forms=tuple(ACTIVATION_FORMS),
+        build=_activation_behind_convolution,
+        chosen=blocks.SiLU.NPU_FORM,
     ),
     "group_norm": Layer(
         forms=tuple(GROUP_NORM_FORMS), build=_group_norm, chosen=blocks.GroupNorm.NPU_FORM

@@ -52,6 +52,8 @@ class ComponentCosts:
     working_set_bytes: Mapping[Precision, int]
     """Activations that the hungriest single operator reads and writes."""
     hungriest_operator: str
+    frames: int = 1
+    """Frames that one evaluation makes, of a decoder."""
     parts: int = 1
     """Evaluations that one pass over a clip takes."""
 
@@ -100,14 +102,41 @@ def measure_recipe(
     )
     # No cost depends on the noise level, which is a constant of the graph.
     options = GraphOptions(height=height, width=width, guidance=guidance, sigma=1.0)
-    measured = (
-        measure_component(part, with_frames(configs[part.name], num_frames), sizes, options)
+    return tuple(
+        _measure_part(part, with_frames(configs[part.name], num_frames), sizes, options)
         for part in recipe.components
     )
-    return tuple(
-        replace(item, parts=sizes["F"] // sizes["f"]) if item.component == DECODER else item
-        for item in measured
+
+
+def measure_decoder(
+    recipe: Recipe,
+    configs: Mapping[str, Any],
+    *,
+    num_frames: int,
+    height: int,
+    width: int,
+    decode_frames: int,
+) -> ComponentCosts:
+    """Return the costs of the decoder alone, as `measure_recipe` does.
+
+    Raises:
+        CheckpointError: As `measure_recipe`; so ExportError.
+    """
+    sizes = graph_sizes(
+        configs, num_frames=num_frames, height=height, width=width, decode_frames=decode_frames
     )
+    config = with_frames(configs[DECODER], num_frames)
+    options = GraphOptions(height=height, width=width, sigma=1.0)
+    return _measure_part(recipe.component(DECODER), config, sizes, options)
+
+
+def _measure_part(
+    part: ComponentRecipe, config: Any, sizes: Mapping[str, int], options: GraphOptions
+) -> ComponentCosts:
+    item = measure_component(part, config, sizes, options)
+    if part.name != DECODER:
+        return item
+    return replace(item, frames=sizes["f"], parts=sizes["F"] // sizes["f"])
 
 
 def estimate_crossing_bytes(

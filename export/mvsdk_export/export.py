@@ -17,8 +17,9 @@ from mvsdk.manifest import Manifest, Verification
 from mvsdk_export.assemble import Key, add_files
 from mvsdk_export.checkpoints import ModelFolder
 from mvsdk_export.costs import ComponentCosts, measure_recipe
+from mvsdk_export.decoding import with_decode_frames
 from mvsdk_export.history import History
-from mvsdk_export.lowering import Lowering, Source, lower_graphs, lower_networks
+from mvsdk_export.lowering import Lowering, Source, lower_graphs, lower_networks, trace_graphs
 from mvsdk_export.pictures import check_pictures
 from mvsdk_export.preflight import check_findings, count_parts, preflight_costs
 from mvsdk_export.progress import OnProgress, Tracker
@@ -125,6 +126,7 @@ def check_request(request: ExportRequest) -> tuple[ComponentCosts, ...]:
         ExportError: If a graph is too large for the target.
     """
     BundleWriter(request.out, overwrite=request.overwrite)
+    request = with_decode_frames(request)
     folder = request.folder
     folder.check(num_frames=request.num_frames)
     make_sampler(folder.scheduler, request.steps, request.default_steps)
@@ -172,6 +174,7 @@ def export(
         ExportError: If a stage fails, or the disk has no room for what calibrates.
         ParityError: If a variant misses a floor; nothing is written then.
     """
+    request = with_decode_frames(request)
     costs = check_request(request)
     lowerings = plan_lowerings(request, costs)
     clips = len(calibration_of(request).prompts)
@@ -267,16 +270,15 @@ def _make_graphs(
         calibrate: Runs the one that records calls of the reference.
         outside: Paths and fingerprint of the model folder, as `StageRunner.run` takes them.
     """
-    folder = request.folder
-    traced: dict[str, Stage] = {}
-    for part in folder.recipe.components if lowerings[0].graph_plans else ():
-        arguments = _subject(request, part.name)
-        traced[part.name] = run(f"trace {part.name}", "trace", arguments=arguments, **outside)
+    traced = [
+        trace_graphs(run, lowering, _subject(request, lowering.component.name), outside)
+        for lowering in lowerings
+    ]
     recorded: Stage | None = None
     if any(needs_calls(plan) for plan in request.variants):
         recorded = calibrate()
     made: dict[Key, Stage] = {}
-    for lowering in lowerings:
+    for lowering, graphs in zip(lowerings, traced, strict=True):
         name = lowering.component.name
         source = Source(
             subject=_subject(request, name),
@@ -285,8 +287,7 @@ def _make_graphs(
             executorch=request.executorch,
         )
         found = lower_networks(run, lowering, source, recorded)
-        if lowering.graph_plans:
-            found |= lower_graphs(run, lowering, traced[name], recorded)
+        found |= lower_graphs(run, lowering, graphs, recorded)
         made |= {(name, variant): stage for variant, stage in found.items()}
     return made
 

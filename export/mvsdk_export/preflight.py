@@ -92,7 +92,7 @@ def preflight_request(
         width: Pixels.
         steps: Step counts whose schedules are wanted.
         chips: Wanted chips.
-        decode_frames: Frames that the decoder shall take at once; None for all.
+        decode_frames: Frames that the decoder shall take at once; None where nobody said.
     """
     frames = _frames(recipe, num_frames)
     decoded: tuple[Finding, ...] = ()
@@ -139,6 +139,16 @@ def preflight_costs(
     return tuple(findings)
 
 
+def equal_parts(num_frames: int) -> list[int]:
+    """Return how many frames may be decoded at once, ascending: the divisors of their number."""
+    return [count for count in range(1, num_frames + 1) if num_frames % count == 0]
+
+
+def fits_process(item: ComponentCosts, precision: Precision) -> bool:
+    """Return whether a process on the HTP can map a graph that is alone in it."""
+    return _resident(item, precision) <= HTP_PROCESS_LIMIT_BYTES
+
+
 def count_parts(item: ComponentCosts, part_bytes: int = PART_BYTES) -> int:
     """Return into how many parts of about equal weight a component's graph is cut; 1: it is not."""
     return max(1, -(-item.weight_bytes["fp32"] // part_bytes))
@@ -157,7 +167,7 @@ def _frames(recipe: Recipe, num_frames: int) -> Finding:
 
 
 def _decode_frames(num_frames: int, at_once: int) -> Finding:
-    allowed = [count for count in range(1, num_frames + 1) if num_frames % count == 0]
+    allowed = equal_parts(num_frames)
     nearest = max((count for count in allowed if count <= at_once), default=1)
     return Finding(
         severity="ok" if at_once in allowed else "error",
@@ -247,7 +257,7 @@ def _process(costs: Sequence[ComponentCosts], precision: Precision) -> Finding:
     largest = max(costs, key=lambda item: _resident(item, precision))
     severity: Severity = "ok"
     advice = ""
-    if _resident(largest, precision) > HTP_PROCESS_LIMIT_BYTES:
+    if not fits_process(largest, precision):
         severity = "error"
         advice = f"{largest.component} alone is too large; try {_smaller(largest)}, w8a16"
     elif total > HTP_PROCESS_LIMIT_BYTES:
@@ -284,7 +294,8 @@ def _graph(costs: Sequence[ComponentCosts], precision: Precision, part_bytes: in
 def _smaller(item: ComponentCosts) -> str:
     """Return what makes a graph smaller."""
     if item.component == DECODER:
-        return "fewer --decode-frames, a light --decoder, a smaller size"
+        fewer = "fewer --decode-frames, " if item.frames > 1 else ""
+        return f"{fewer}a light --decoder, a smaller size"
     return "fewer frames, a smaller size"
 
 

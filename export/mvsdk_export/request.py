@@ -127,7 +127,7 @@ class ExportRequest:
     out: Path
     decode_frames: int | None = None
     """Frames that the decoder's graph takes at once, a divisor of `num_frames`: each such part is
-    decoded as a clip of its own. None for all."""
+    decoded as a clip of its own. None for as many as fit (decoding.py)."""
     guidance: tuple[float, float] | Literal["none"] | None = None
     """Classifier-free guidance of the first and the last frame; "none" for one evaluation of the
     network without it; None for what clips of the checkpoint's scheduler are made with."""
@@ -183,6 +183,22 @@ def needs_calls(plan: VariantPlan) -> bool:
     return plan.precision not in ("fp32", "fp16")
 
 
-def source_precision(plan: VariantPlan) -> Precision:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphSource:
+    """Which ONNX model a variant is made of."""
+
+    precision: Precision
+    htp_float16: bool = False
+    """Whether its layers have the forms of the HTP in float16, and not those at w8a16."""
+
+    @property
+    def label(self) -> str:
+        """What a stage that makes it is called by."""
+        return "for fp16" if self.htp_float16 else self.precision
+
+
+def graph_source(plan: VariantPlan) -> GraphSource:
     """Return which ONNX model a variant is made of: the HTP takes float32 for float16."""
-    return "fp32" if plan.target == "snapdragon" and plan.precision == "fp16" else plan.precision
+    if plan.target == "snapdragon" and plan.precision == "fp16":
+        return GraphSource(precision="fp32", htp_float16=True)
+    return GraphSource(precision=plan.precision)

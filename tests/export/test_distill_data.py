@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import itertools
+import os
 import re
+import sys
 import tarfile
 from collections import Counter
 from dataclasses import replace
@@ -426,6 +428,35 @@ def test_missing_npm_is_named_with_the_next_step(
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(DataError, match="npm is not on the PATH; install"):
         sources.fetch_package(sources.EMOJIBASE, tmp_path / "packages")
+
+
+@pytest.mark.parametrize("named", ["relative", "absolute"])
+def test_packages_are_fetched_wherever_folder_and_npm_are_named_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    start = tmp_path / "start"
+    _write_npm(start / "tools", "b-1.0.0.tgz", b"packed")
+    monkeypatch.chdir(start)
+    place = Path() if named == "relative" else start
+    monkeypatch.setenv("PATH", os.pathsep.join([str(place / "tools"), os.environ["PATH"]]))
+    package = Package(name="b", version="1.0.0", sha256=hashlib.sha256(b"packed").hexdigest())
+    fetched = sources.fetch_package(package, place / "runs/sticker/packages")
+    assert fetched.resolve() == start / "runs/sticker/packages/b-1.0.0.tgz"
+    assert fetched.read_bytes() == b"packed"
+    assert {path.name for path in start.rglob("*") if path.is_file()} == {"npm", fetched.name}
+
+
+def _write_npm(folder: Path, archive: str, content: bytes) -> None:
+    """Write an npm that packs one archive into the destination that it is told, which is there."""
+    folder.mkdir(parents=True)
+    program = folder / "npm"
+    program.write_text(
+        f"#!{sys.executable}\n"
+        "import pathlib, sys\n"
+        "place = pathlib.Path(sys.argv[sys.argv.index('--pack-destination') + 1])\n"
+        f"(place / {archive!r}).write_bytes({content!r})\n"
+    )
+    program.chmod(0o755)
 
 
 def test_cached_archive_is_taken_only_with_the_pinned_hash(tmp_path: Path) -> None:

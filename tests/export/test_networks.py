@@ -30,6 +30,10 @@ from mvsdk_export.networks.forms import (  # noqa: E402
     TEMPORAL_ATTENTION_FORMS,
     TEMPORAL_CONV_FORMS,
 )
+from mvsdk_export.networks.target_forms import (  # noqa: E402
+    HTP_FLOAT16_FORMS,
+    set_htp_float16_forms_,
+)
 from mvsdk_export.networks.token_forms import TOKEN_ATTENTION_FORMS  # noqa: E402
 from mvsdk_export.networks.unet import SpatioTemporalUNet, UNetConfig  # noqa: E402
 from mvsdk_export.networks.vae import (  # noqa: E402
@@ -213,6 +217,19 @@ def test_npu_forms_change_neither_weights_nor_results(name: str) -> None:
     assert relative_error(network(*inputs.values()), want) < 1e-5
     assert weights.keys() == network.state_dict().keys()
     assert all(torch.equal(value, weights[key]) for key, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@torch.no_grad()
+def test_forms_of_the_htp_in_float16_change_no_result(name: str) -> None:
+    network, inputs = NETWORKS[name]()
+    want = network(*inputs.values())
+    assert set_htp_float16_forms_(network) is network
+    layers = [module for module in network.modules() if hasattr(module, "form")]
+    for layer in layers:
+        kind = type(layer)
+        assert layer.form == HTP_FLOAT16_FORMS.get(kind, kind.NPU_FORM)
+    assert relative_error(network(*inputs.values()), want) < 1e-5
 
 
 def test_npu_forms_exist_and_every_layer_with_forms_has_one() -> None:

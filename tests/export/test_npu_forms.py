@@ -28,6 +28,8 @@ from benchmarks.npu_forms_table import (  # noqa: E402
     update_document,
 )
 from benchmarks.npu_subjects import LAYERS, Size, Subject, build_subject  # noqa: E402
+from mvsdk_export.networks.blocks import SiLU  # noqa: E402
+from mvsdk_export.networks.target_forms import HTP_FLOAT16_FORMS  # noqa: E402
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "npu_forms.md"
 FLOORS_DB = {"w8a16": 35.0, "fp16": 45.0}
@@ -70,6 +72,21 @@ def test_a_form_is_compiled_into_one_context_and_its_error_measured() -> None:
         assert record.emulator_cpu_s is not None
         assert record.sqnr_db is not None
         assert FLOORS_DB[record.precision] < record.sqnr_db < 120
+
+
+@_applied(on_emulator)
+@pytest.mark.parametrize("size", ["8x32x8x8", "8x128x4x4"])
+def test_float16_has_a_form_of_the_activation_that_stays_precise_behind_a_convolution(
+    size: str,
+) -> None:
+    """The compiler takes sigmoids together with a convolution, and then computes them coarsely."""
+    (record,) = measure_form(
+        *("activation_behind_convolution", HTP_FLOAT16_FORMS[SiLU], size, ["fp16"]),
+        chip="sm8650",
+        limit_s=120,
+    )
+    assert record.sqnr_db is not None
+    assert record.sqnr_db > 60.0
 
 
 @_applied(on_emulator)

@@ -128,6 +128,11 @@ def as_stage(folder: Path) -> Stage:
     )
 
 
+def as_traced(folder: Path) -> dict[bool, Stage]:
+    """Return stages as if they had traced a network in all forms that graphs have."""
+    return dict.fromkeys((False, True), as_stage(folder))
+
+
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Run stages in this process: every child would import torch first."""
@@ -158,7 +163,7 @@ class Lowered:
         lowering = Lowering(component=NETWORK, plans=wanted, parts=parts)
         with self.runner as runner:
             return lower_graphs(
-                runner.run, lowering, as_stage(self.traced), as_stage(self.recorded)
+                runner.run, lowering, as_traced(self.traced), as_stage(self.recorded)
             )
 
 
@@ -178,9 +183,17 @@ def stage_names(wanted: tuple[VariantPlan, ...], parts: int) -> list[str]:
         return replace(as_stage(Path(name)), result={"inputs": [], "outputs": []})
 
     lowering = Lowering(component=NETWORK, plans=wanted, parts=parts)
-    made = lower_graphs(run, lowering, as_stage(Path("traced")), as_stage(Path("recorded")))
+    made = lower_graphs(run, lowering, as_traced(Path("traced")), as_stage(Path("recorded")))
     assert made.keys() == {plan.id for plan in wanted}
     return names
+
+
+def test_each_form_of_a_graph_is_cut_once() -> None:
+    wanted = plans("w8a16", "fp16", target="snapdragon", chips=["sm8550", "sm8650"])
+    names = stage_names(wanted, 2)
+    assert (names.count("split net"), names.count("split net for fp16")) == (1, 1)
+    assert names.count("finish net part 1 of 2 for fp16") == 1
+    assert names.count("quantise net part 1 of 2") == 1
 
 
 def test_stages_of_a_cut_component_name_it_and_the_part() -> None:
@@ -338,7 +351,7 @@ def test_network_that_does_not_use_an_input_cannot_be_cut(lowered: Lowered) -> N
     lowering = Lowering(component=component, plans=plans("fp16"), parts=2)
     with pytest.raises(ExportError, match="'unused' is among the inputs of no part"):
         lower_graphs(
-            lowered.runner.run, lowering, as_stage(lowered.traced), as_stage(lowered.recorded)
+            lowered.runner.run, lowering, as_traced(lowered.traced), as_stage(lowered.recorded)
         )
 
 

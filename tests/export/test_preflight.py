@@ -29,6 +29,7 @@ class _Costs:
 
     component: str
     parameters: int
+    frames: int = 2
     working_set: int = 1
     hungriest_operator: str = "aten.add.Tensor"
     activation_peak_bytes: dict[Precision, int] = field(

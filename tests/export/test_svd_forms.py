@@ -30,6 +30,7 @@ from mvsdk_export.networks.svd.vae import (  # noqa: E402
     TemporalAutoencoder,
     TemporalAutoencoderConfig,
 )
+from mvsdk_export.networks.target_forms import set_htp_float16_forms_  # noqa: E402
 from mvsdk_export.networks.token_forms import TOKEN_ATTENTION_FORMS  # noqa: E402
 
 
@@ -134,10 +135,11 @@ def test_no_tensor_has_a_rank_above_four(forms: str) -> None:
     assert ranks.highest == 4
 
 
+@pytest.mark.parametrize("set_", [set_forms_, set_htp_float16_forms_])
 @pytest.mark.parametrize("name", ["whole", *COMPRESSED])
 @torch.no_grad()
-def test_npu_forms_change_no_result(name: str) -> None:
+def test_npu_forms_change_no_result(name: str, set_: Callable[[nn.Module], nn.Module]) -> None:
     network, inputs = small_unet(**COMPRESSED.get(name, {})).double(), small_inputs()
     inputs = {key: value.double() for key, value in inputs.items()}
     want = network(**inputs)
-    assert relative_error(set_forms_(network)(**inputs), want) < 1e-6  # sinusoids are float32
+    assert relative_error(set_(network)(**inputs), want) < 1e-6  # sinusoids are float32

@@ -6,7 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +76,10 @@ def public_scheduler() -> Any:
         )
 
 
-def tiny_pipeline(seed: int = 0) -> Any:
-    """Return a `StableVideoDiffusionPipeline` of four frames."""
+def tiny_pipeline(
+    seed: int = 0, *, unet: Mapping[str, Any] | None = None, vae: Mapping[str, Any] | None = None
+) -> Any:
+    """Return a `StableVideoDiffusionPipeline`, of four frames unless other fields are given."""
     with quiet():
         from diffusers import (
             AutoencoderKLTemporalDecoder,
@@ -88,9 +90,9 @@ def tiny_pipeline(seed: int = 0) -> Any:
 
         torch.manual_seed(seed)
         pipeline = StableVideoDiffusionPipeline(
-            unet=UNetSpatioTemporalConditionModel(**UNET_FIELDS),
+            unet=UNetSpatioTemporalConditionModel(**UNET_FIELDS | dict(unet or {})),
             vae=AutoencoderKLTemporalDecoder(
-                **VAE_FIELDS, down_block_types=VAE_BLOCKS, scaling_factor=0.18215
+                **VAE_FIELDS | dict(vae or {}), down_block_types=VAE_BLOCKS, scaling_factor=0.18215
             ),
             image_encoder=CLIPVisionModelWithProjection(CLIPVisionConfig(**CLIP_FIELDS)),
             scheduler=public_scheduler(),

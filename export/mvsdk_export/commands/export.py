@@ -84,7 +84,7 @@ def _run(options: argparse.Namespace) -> int:
         from mvsdk_export.export import check_request
 
         check_request(request)
-        _show_plan(request, as_json=options.json)
+        _show_plan(request, chosen=options.decode_frames is None, as_json=options.json)
         return 0
     from mvsdk_export.interrupts import interrupted_once
     from mvsdk_export.stages import StageRunner
@@ -103,7 +103,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.json:
         show_json(_to_json(report))
     else:
-        show(_to_text(report, request))
+        show(_to_text(report, request, chosen=options.decode_frames is None))
     return 0
 
 
@@ -169,9 +169,10 @@ def _read_request(options: argparse.Namespace) -> ExportRequest:
     }
     chips = tuple(dict.fromkeys(plan.chipset for plan in variants if plan.chipset is not None))
     check_findings(preflight_request(recipe, **size, steps=steps, chips=chips))
+    from mvsdk_export.decoding import with_decode_frames
     from mvsdk_export.request import ExportRequest
 
-    return ExportRequest(
+    request = ExportRequest(
         folder=folder,
         variants=variants,
         **size,
@@ -184,9 +185,11 @@ def _read_request(options: argparse.Namespace) -> ExportRequest:
         overwrite=options.overwrite,
         verify=not options.no_verify,
     )
+    return with_decode_frames(request)
 
 
-def _show_plan(request: ExportRequest, *, as_json: bool) -> None:
+def _show_plan(request: ExportRequest, *, chosen: bool, as_json: bool) -> None:
+    from mvsdk_export.decoding import describe_parts
     from mvsdk_export.export import count_stages
 
     plans = [
@@ -219,11 +222,13 @@ def _show_plan(request: ExportRequest, *, as_json: bool) -> None:
     size = f"{request.num_frames} frames of {request.width} x {request.height}"
     scales = request.folded_guidance
     guidance = "" if scales is None else "guidance {:g} to {:g}, ".format(*scales)
-    show(
-        f"{content['model']} from {quoted(content['checkpoint'])}\n"
+    lines = [
+        f"{content['model']} from {quoted(content['checkpoint'])}",
         f"{size}, {guidance}steps {', '.join(map(str, request.steps))}; "
-        f"{content['stages']} stages; would write {quoted(request.out)}\n"
-    )
+        f"{content['stages']} stages; would write {quoted(request.out)}",
+        *describe_parts(request.num_frames, request.size["decode_frames"], chosen=chosen),
+    ]
+    show("\n".join(lines) + "\n")
     rows = [[p["id"], p["target"], p["precision"], p["chip"] or "any"] for p in plans]
     show(table(["variant", "target", "precision", "chip"], [[str(x) for x in r] for r in rows]))
     show(f"each of {', '.join(part for part in content['components'])}; nothing was written")
@@ -244,6 +249,7 @@ def _to_json(report: ExportReport) -> Mapping[str, object]:
             for variant in part.variants
         ],
         "verification": [asdict(record) for record in manifest.verification],
+        "decode_frames": manifest.decode_frames,
         "seconds": report.seconds,
         "compression": report.compression,
         "warnings": report.warnings,
@@ -260,7 +266,9 @@ def _to_json(report: ExportReport) -> Mapping[str, object]:
     }
 
 
-def _to_text(report: ExportReport, request: ExportRequest) -> str:
+def _to_text(report: ExportReport, request: ExportRequest, *, chosen: bool) -> str:
+    from mvsdk_export.decoding import describe_parts
+
     manifest = report.bundle.manifest
     spent = sum(stage.seconds for stage in report.stages if not stage.reused)
     peak = max(stage.peak_bytes for stage in report.stages)
@@ -274,6 +282,7 @@ def _to_text(report: ExportReport, request: ExportRequest) -> str:
             stage_table(report.stages),
             "",
             *_warning_lines(report),
+            *describe_parts(request.num_frames, manifest.decode_frames, chosen=chosen),
             f"{quoted(path)}: {format_bytes(sum(ref.bytes for ref in manifest.files()))}; "
             f"{len(report.stages)} stages in {spent:.0f} s, the largest took {format_bytes(peak)}",
             *_found_lines(report.stages),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +69,7 @@ class _Request:
     """Where the decoder comes from; None for where the others do."""
     num_frames: int
     decode_frames: int | None
-    """Frames that are decoded at once; None for all."""
+    """Frames that are decoded at once; None where nobody said."""
     height: int
     width: int
     steps: tuple[int, ...]
@@ -124,12 +124,13 @@ def _run(options: argparse.Namespace) -> int:
     )
     costs: tuple[ComponentCosts, ...] = ()
     if _possible(findings):  # a size that does not fit has no costs
+        request = _with_decode_frames(request)
         costs = _measure(request)
         findings += preflight_costs(costs, precisions=request.precisions, chips=chips)
     if options.json:
         show_json(_to_json(request, costs, findings))
     else:
-        show(_to_text(request, costs, findings))
+        show(_to_text(request, costs, findings, chosen=options.decode_frames is None))
     if not _possible(findings):
         say("this export is not possible; see the errors among the limits")
     return 0 if _possible(findings) else 1
@@ -221,6 +222,23 @@ def _read_configs(
     return configs if decoder is None else {**configs, DECODER: decoder.load_config()}
 
 
+def _with_decode_frames(request: _Request) -> _Request:
+    """Choose how many frames are decoded at once, where nobody said."""
+    from mvsdk_export.decoding import choose_decode_frames
+
+    if request.decode_frames is not None:
+        return request
+    chosen = choose_decode_frames(
+        request.recipe,
+        request.configs,
+        num_frames=request.num_frames,
+        height=request.height,
+        width=request.width,
+        precisions=request.precisions,
+    )
+    return replace(request, decode_frames=chosen)
+
+
 def _measure(request: _Request) -> tuple[ComponentCosts, ...]:
     from mvsdk_export.costs import measure_recipe
 
@@ -275,7 +293,11 @@ def _to_json(
 
 
 def _to_text(
-    request: _Request, costs: Sequence[ComponentCosts], findings: Sequence[Finding]
+    request: _Request,
+    costs: Sequence[ComponentCosts],
+    findings: Sequence[Finding],
+    *,
+    chosen: bool,
 ) -> str:
     size = f"{request.num_frames} frames of {request.width} x {request.height}"
     lines = [f"{request.recipe.name}: {size}; configuration: {request.source}"]
@@ -286,6 +308,10 @@ def _to_text(
         lines.append(
             f"guidance {first:g} to {last:g}: each run of the denoiser evaluates its network twice"
         )
+    if costs and request.decode_frames is not None:
+        from mvsdk_export.decoding import describe_parts
+
+        lines += describe_parts(request.num_frames, request.decode_frames, chosen=chosen)
     lines.append("")
     if costs:
         lines += [_cost_table(request, costs), "", _clip_line(request, costs), ""]

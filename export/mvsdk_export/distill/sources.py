@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import shutil
 import subprocess
 import tarfile
@@ -127,6 +128,8 @@ def fetch_package(package: Package, folder: Path) -> Path:
 
 
 def _npm_pack(npm: str, package: Package, folder: Path) -> None:
+    # npm runs in another folder than we do, from where relative paths lead elsewhere.
+    npm, folder = os.path.abspath(npm), folder.absolute()
     command = [npm, "pack", package.spec, "--pack-destination", str(folder), "--ignore-scripts"]
     try:
         done = subprocess.run(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mvsdk_export.lowering.graphs import lower_graphs
+from mvsdk_export.lowering.graphs import lower_graphs, trace_graphs
 from mvsdk_export.lowering.networks import Source, lower_networks
 from mvsdk_export.lowering.spec import Lowering
 
-__all__ = ["Lowering", "Source", "lower_graphs", "lower_networks"]
+__all__ = ["Lowering", "Source", "lower_graphs", "lower_networks", "trace_graphs"]

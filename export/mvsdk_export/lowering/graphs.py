@@ -9,22 +9,43 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mvsdk.manifest import Precision
 from mvsdk_export.lowering.spec import Lowering
 from mvsdk_export.recipes import ComponentRecipe
-from mvsdk_export.request import VariantPlan, source_precision
+from mvsdk_export.request import GraphSource, VariantPlan, graph_source
 from mvsdk_export.stages import Run, Stage
 
 
+def trace_graphs(
+    run: Run, lowering: Lowering, subject: Mapping[str, Any], outside: Mapping[str, Any]
+) -> dict[bool, Stage]:
+    """Trace a component in every form that its variants are made of, see `Lowering.traces`.
+
+    Args:
+        run: Runs the stages.
+        lowering: What will be made.
+        subject: Which graph of which size, as stages take it.
+        outside: Where its weights lie, as stages take it.
+    """
+    return {
+        htp_float16: run(
+            _name_graph("trace", lowering.component.name, htp_float16=htp_float16),
+            "trace",
+            arguments={**subject, "htp_float16": htp_float16},
+            **outside,
+        )
+        for htp_float16 in lowering.traces
+    }
+
+
 def lower_graphs(
-    run: Run, lowering: Lowering, traced: Stage, recorded: Stage | None
+    run: Run, lowering: Lowering, traced: Mapping[bool, Stage], recorded: Stage | None
 ) -> dict[str, Stage]:
     """Make every wanted variant of a component that is made of its ONNX graph.
 
     Args:
         run: Runs the stages.
         lowering: What to make.
-        traced: The float32 graph.
+        traced: The float32 graphs, one for each of `Lowering.traces`.
         recorded: Calls of the reference that calibrate; None if nothing is quantised.
 
     Returns:
@@ -38,27 +59,33 @@ def lower_graphs(
 
 
 def _lower_whole(
-    run: Run, lowering: Lowering, traced: Stage, recorded: Stage | None
+    run: Run, lowering: Lowering, traced: Mapping[bool, Stage], recorded: Stage | None
 ) -> dict[str, Stage]:
-    models: dict[Precision, Stage] = {}
+    component = lowering.component
+    models: dict[GraphSource, Stage] = {}
     artefacts: dict[str, Stage] = {}
     for plan in lowering.whole_plans:
-        precision = source_precision(plan)
-        if precision not in models:
-            models[precision] = _make_model(run, lowering.component, precision, traced, recorded)
-        artefacts[plan.id] = _compile(run, lowering.component.name, plan, models[precision])
+        source = graph_source(plan)
+        if source not in models:
+            graph = traced[source.htp_float16]
+            models[source] = _make_model(run, component, source, graph, recorded)
+        artefacts[plan.id] = _compile(run, component.name, plan, models[source])
     return artefacts
+
+
+def _name_graph(verb: str, component: str, *, htp_float16: bool) -> str:
+    return f"{verb} {component}{' for fp16' * htp_float16}"
 
 
 def _make_model(
     run: Run,
     component: ComponentRecipe,
-    precision: Precision,
+    source: GraphSource,
     traced: Stage,
     recorded: Stage | None,
 ) -> Stage:
     name, arguments = component.name, _bytes(component)
-    if precision == "w8a16":
+    if source.precision == "w8a16":
         return run(
             f"quantise {name}",
             "quantize",
@@ -66,40 +93,44 @@ def _make_model(
             needs={"traced": traced, "recorded": recorded},
         )
     return run(
-        f"finish {name} {precision}",
+        f"finish {name} {source.label}",
         "finish",
-        arguments={**arguments, "precision": precision},
+        arguments={**arguments, "precision": source.precision},
         needs={"traced": traced},
     )
 
 
 def _lower_parts(
-    run: Run, lowering: Lowering, traced: Stage, recorded: Stage | None
+    run: Run, lowering: Lowering, traced: Mapping[bool, Stage], recorded: Stage | None
 ) -> dict[str, Stage]:
     component, count = lowering.component, lowering.parts
-    if not lowering.cut_plans:
-        return {}
-    split = run(
-        f"split {component.name}", "split", arguments={"parts": count}, needs={"traced": traced}
-    )
+    cut: dict[bool, Stage] = {}
     labels = [f"{component.name} part {index + 1} of {count}" for index in range(count)]
     borders = {
         "inputs": [tensor.name for tensor in component.inputs],
         "outputs": [tensor.name for tensor in component.outputs],
     }
-    models: dict[Precision, list[Stage]] = {}
+    models: dict[GraphSource, list[Stage]] = {}
     artefacts: dict[str, Stage] = {}
     for plan in lowering.cut_plans:
-        precision = source_precision(plan)
-        if precision not in models:
-            models[precision] = (
+        source = graph_source(plan)
+        if source.htp_float16 not in cut:
+            cut[source.htp_float16] = run(
+                _name_graph("split", component.name, htp_float16=source.htp_float16),
+                "split",
+                arguments={"parts": count},
+                needs={"traced": traced[source.htp_float16]},
+            )
+        if source not in models:
+            split = cut[source.htp_float16]
+            models[source] = (
                 _quantize_parts(run, component, labels, split, recorded)
-                if precision == "w8a16"
-                else _finish_parts(run, component, labels, split, precision)
+                if source.precision == "w8a16"
+                else _finish_parts(run, component, labels, split, source)
             )
         pieces = [
             _compile(run, label, plan, model)
-            for label, model in zip(labels, models[precision], strict=True)
+            for label, model in zip(labels, models[source], strict=True)
         ]
         verb = "join" if plan.chipset is None else "stitch"
         artefacts[plan.id] = run(
@@ -116,13 +147,13 @@ def _finish_parts(
     component: ComponentRecipe,
     labels: Sequence[str],
     split: Stage,
-    precision: Precision,
+    source: GraphSource,
 ) -> list[Stage]:
     return [
         run(
-            f"finish {label} {precision}",
+            f"finish {label} {source.label}",
             "finish_part",
-            arguments={**_bytes(component), "precision": precision, "part": index},
+            arguments={**_bytes(component), "precision": source.precision, "part": index},
             needs={"split": split},
         )
         for index, label in enumerate(labels)

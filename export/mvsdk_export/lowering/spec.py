@@ -30,6 +30,11 @@ class Lowering:
         return tuple(plan for plan in self.plans if plan.format in GRAPH_FORMATS)
 
     @property
+    def traces(self) -> tuple[bool, ...]:
+        """Float32 graphs that they are made of: True for the one in forms of the HTP's float16."""
+        return tuple(sorted({graph_source(plan).htp_float16 for plan in self.graph_plans}))
+
+    @property
     def network_plans(self) -> tuple[VariantPlan, ...]:
         """Variants that are made of the PyTorch network."""
         return tuple(plan for plan in self.plans if plan.format not in GRAPH_FORMATS)

@@ -1,8 +1,9 @@
 """Which form of its layers a network has on which target.
 
 The forms that layers name as theirs on an NPU were found on Qualcomm's HTP at w8a16
-(docs/npu_forms.md). Where floats stay floats, weights need no second term and a sigmoid is a
-sigmoid; what the HTP's tiles like is neither here nor there.
+(docs/npu_forms.md). Where floats stay floats, weights need no second term. The HTP in float16 is
+for the rest as it is in integers, but for its sigmoids; elsewhere a sigmoid is a sigmoid, and what
+the HTP's tiles like is neither here nor there.
 """
 
 from __future__ import annotations
@@ -47,6 +48,27 @@ FLOAT_FORMS: Forms = {
     AntialiasedResize: "matmul",
 }
 """Forms of targets that compute in floating point; other layers have those of the HTP."""
+
+
+HTP_FLOAT16_FORMS: Forms = {
+    SiLU: "halves",
+    QuickGelu: "halves",
+    PreciseProjection: "conv2d",
+    AntialiasedResize: "conv2d",
+}
+"""Forms of the HTP in float16 where they are others than those at w8a16."""
+
+
+def set_htp_float16_forms_(network: nn.Module) -> nn.Module:
+    """Switch the layers of a network to the forms of the HTP in float16, in place.
+
+    Args:
+        network: In the forms of training.
+
+    Returns:
+        The network.
+    """
+    return set_forms_(set_forms_(network), HTP_FLOAT16_FORMS)
 
 
 def set_coreml_forms_(network: nn.Module, attention: Attention = "fused") -> nn.Module:

@@ -11,6 +11,7 @@ import onnx
 
 from mvsdk_export.errors import ExportError
 from mvsdk_export.networks.blocks import set_forms_
+from mvsdk_export.networks.target_forms import set_htp_float16_forms_
 from mvsdk_export.preflight import PROTOBUF_LIMIT_BYTES
 from mvsdk_export.quantize.part_feeds import PartFeeds, evaluate_parts
 from mvsdk_export.quantize.qdq import quantize_w8a16
@@ -52,15 +53,17 @@ def trace(
     width: int,
     decode_frames: int,
     guidance: Sequence[float] | None,
+    htp_float16: bool,
     output: Path,
     decoder: str | None = None,
 ) -> dict[str, Any]:
-    """Lower one component to float32 ONNX in its NPU forms."""
+    """Lower one component to float32 ONNX in its NPU forms, or those of the HTP in float16."""
     folder = open_folder(model, decoder)
     graph = load_graph(folder, component, num_frames, height, width, guidance)
     inputs = example_inputs(folder, component, num_frames, height, width, decode_frames)
     outputs = [tensor.name for tensor in folder.recipe.component(component).outputs]
-    export_onnx(set_forms_(graph), inputs, outputs, output / MODEL)
+    set_ = set_htp_float16_forms_ if htp_float16 else set_forms_
+    export_onnx(set_(graph), inputs, outputs, output / MODEL)
     return {}
 
 

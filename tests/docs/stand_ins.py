@@ -1,0 +1,75 @@
+"""Files that pages speak of and no reader is given: small ones of the same form."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+
+def _svd(path: Path) -> None:
+    """Stable Video Diffusion, with all of its blocks and few channels."""
+    from tiny_svd import tiny_pipeline, write_pipeline
+
+    write_pipeline(tiny_pipeline(unet={"layers_per_block": 2, "num_frames": 14}), path)
+
+
+def _taesd(path: Path) -> None:
+    from tiny_svd import quiet
+
+    with quiet():
+        from diffusers import AutoencoderTiny
+
+        channels = (8, 8, 8, 8)
+        AutoencoderTiny(
+            encoder_block_out_channels=channels, decoder_block_out_channels=channels
+        ).save_pretrained(path)
+
+
+def _picture(path: Path) -> None:
+    rng = np.random.default_rng(len(path.name))
+    small = Image.fromarray(rng.integers(0, 255, (4, 8, 3), dtype=np.uint8))
+    small.resize((512, 256)).save(path)
+
+
+def _photos(path: Path) -> None:
+    path.mkdir()
+    for number in range(8):
+        _picture(path / f"photo{'s' * number}.png")
+
+
+def _importance(path: Path) -> None:
+    from mvsdk_export.checkpoints.building import build_on_meta, resolve
+    from mvsdk_export.recipes import find_recipe
+
+    unet = find_recipe("mobilevd").component("unet")
+    network: Any = build_on_meta(unet, resolve(unet.config)())
+    scores = {name: float(index) for index, name in enumerate(network.temporal_blocks())}
+    known = {"format_version": 1, "recipe": "mobilevd", "keep": 11, "scores": scores}
+    path.write_text(json.dumps(known), encoding="utf-8")
+
+
+def _clips(path: Path) -> None:
+    path.write_text(
+        "import numpy as np\n"
+        "from torch import Generator, Tensor\n\n"
+        "from mvsdk_export.distill.one_step import Conditions\n\n\n"
+        "def draw(rng: np.random.Generator, noise: Generator) -> tuple[Tensor, Conditions]:\n"
+        "    raise NotImplementedError\n",
+        encoding="utf-8",
+    )
+
+
+STAND_INS: Mapping[str, Callable[[Path], None]] = {
+    "svd": _svd,
+    "taesd": _taesd,
+    "photos": _photos,
+    "picture.png": _picture,
+    "importance.json": _importance,
+    "clips.py": _clips,
+}
+"""File or folder -> what writes it."""
