@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from mvsdk_export.recipes import ComponentRecipe
-from mvsdk_export.request import VariantPlan
+from mvsdk_export.request import VariantPlan, graph_source
 
 GRAPH_FORMATS = ("onnx", "qnn_context")
 """Formats that are made of ONNX graphs; the others are made of PyTorch networks."""
