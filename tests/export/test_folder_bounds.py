@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
 from damage import SCHEDULE as OWN_SCHEDULE  # noqa: E402 - after the check for torch
-from damage import TRANSFORMER, VOCABULARY, edit_header, edit_json, refused, shard  # noqa: E402
+from damage import TRANSFORMER, VOCABULARY, edit_header, edit_json, index_names, refused, shard  # noqa: E402
 from tiny_svd import (  # noqa: E402
     CLIP_CONFIG,
     INDEX,
@@ -107,6 +107,7 @@ QUOTING = {
     "scheduler": edit_json(SCHEDULE, _class_name=LONG),
     "unknown key": edit_json(VAE_CONFIG, **{LONG: 1}),
     "tensor": edit_header(lambda header: header.update({LONG: {}}), UNET),
+    "shard": index_names(f"{LONG}.safetensors", UNET),
     "type": edit_header(lambda header: header["conv_in.bias"].update(dtype=LONG), UNET),
 }
 

@@ -148,7 +148,7 @@ def _only_a_pickle(root: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (edit_json(CONFIG, _class_name="AutoencoderKL"), "want 'AutoencoderTiny'"),
+        (edit_json(CONFIG, _class_name="AutoencoderKL"), "supported are AutoencoderTiny"),
         (edit_json(CONFIG, act_fn="silu"), "act_fn is 'silu', want 'relu'"),
         (edit_json(CONFIG, upsample_fn="bilinear"), "upsample_fn is 'bilinear', want 'nearest'"),
         (edit_json(CONFIG, scaling_factor=0.18215), "scaling_factor is 0.18215, want 1.0"),

@@ -86,8 +86,7 @@ def test_two_sets_of_weights_are_refused_by_their_names(
     with refused("holds two sets of weights of one network, .*; remove the older one") as caught:
         open_model(svd_copy)
     for name in both:
-        assert name[:20] in str(caught.value)
-        assert name[-20:] in str(caught.value)
+        assert repr(name) in str(caught.value)
 
 
 def test_weights_that_diffusers_saved_again_in_shards_are_not_read_from_the_old_file(

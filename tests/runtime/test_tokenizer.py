@@ -150,7 +150,7 @@ SPECIAL = ["[PAD]", "[UNK]"]
         ({"tokens": [*SPECIAL, "p" * 65], "pad": "p" * 65}, "the pad 'pp.* at most 64 letters"),
         ({"tokens": [*SPECIAL, "u" * 65], "unk": "u" * 65}, "the unk 'uu.* at most 64 letters"),
         ({"tokens": ["[UNK]"], "pad": "\U0001f600" * 64}, "lacks its pad token '"),
-        ({"tokens": SPECIAL, "x": [[]] * MAX_TOKENS}, "holds more than 1048576 tokens"),
+        ({"tokens": SPECIAL, "x": [[]] * (MAX_TOKENS + 16)}, "holds more than 1048576 tokens"),
     ],
     ids=["kind", "token", "continuation", "pad", "unk", "missing pad", "values"],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from mvsdk._parse import MAX_WHERE, shorten
 from mvsdk_export.checkpoints.headers import is_pickle, pickle_error
 from mvsdk_export.errors import CheckpointError
 
@@ -50,20 +51,20 @@ def locate(root: Path, relative: str) -> Path:
     Raises:
         CheckpointError: If there is no such file, or it is a link out of the folder.
     """
-    path = root / relative
+    path, named = root / relative, shorten(relative, MAX_WHERE)  # an index may name it at length
     try:
         target = path.resolve(strict=True)
     except (OSError, RuntimeError) as exc:  # RuntimeError: a loop of links, before Python 3.13
         raise CheckpointError(
-            f"model folder {str(root)!r} lacks {relative}; download or make it again"
+            f"model folder {str(root)!r} lacks {named}; download or make it again"
         ) from exc
     if not target.is_relative_to(root) and not _is_blob(root, target):
         raise CheckpointError(
-            f"{relative} of model folder {str(root)!r} is a link out of the folder; "
+            f"{named} of model folder {str(root)!r} is a link out of the folder; "
             "copy the file into it, or download with hf download --local-dir"
         )
     if not target.is_file():
-        raise CheckpointError(f"{relative} of model folder {str(root)!r} is not a regular file")
+        raise CheckpointError(f"{named} of model folder {str(root)!r} is not a regular file")
     return path
 
 

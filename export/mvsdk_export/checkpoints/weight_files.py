@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mvsdk._parse import describe, quote
+from mvsdk._parse import describe
 from mvsdk_export.checkpoints.documents import read_document
 from mvsdk_export.checkpoints.headers import (
     MAX_HEADER_BYTES,
@@ -83,7 +83,7 @@ def shard_index(weights: str) -> str:
 
 
 def _ambiguous(root: Path, folder: str, found: Sequence[str]) -> CheckpointError:
-    first, second = (quote(_inside(folder, name)) for name in found[:2])
+    first, second = (repr(_inside(folder, name)) for name in found[:2])
     return CheckpointError(
         f"model folder {str(root)!r} holds two sets of weights of one network, {first} and "
         f"{second}, want one; remove the older one, an index together with its shards"
