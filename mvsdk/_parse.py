@@ -17,6 +17,7 @@ from functools import reduce
 from itertools import islice
 from typing import NoReturn, TypeAlias, TypeVar, cast
 
+from mvsdk._text import quoted
 from mvsdk.errors import BundleError
 
 JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
@@ -85,15 +86,8 @@ def describe(value: object) -> str:
 
 def quote(text: str) -> str:
     """Spell foreign text in printable characters: about `MAX_QUOTE`, of its start and its end."""
-    if len(text) <= MAX_QUOTE and len(ascii(text)) <= MAX_QUOTE + 2:
-        return ascii(text)
-    half = MAX_QUOTE // 2
-    head, tail = text[:half], text[-half:]
-    while len(ascii(head)) > half + 2:  # an escape is up to ten characters
-        head = head[:-1]
-    while len(ascii(tail)) > half + 2:
-        tail = tail[1:]
-    return f"{f'{head}...{tail}'!a} ({len(text)} letters)"
+    counted = f" ({len(text)} letters)" if len(text) > MAX_QUOTE else ""
+    return quoted(text, MAX_QUOTE) + counted
 
 
 def shorten(text: str, most: int = MAX_QUOTE) -> str:

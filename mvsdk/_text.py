@@ -13,7 +13,9 @@ import shlex
 import unicodedata
 
 MOST = 96
-"""Characters of a name that a message shows, unless told otherwise."""
+"""Characters of a text that a message shows, unless told otherwise."""
+MOST_OF_A_PATH = 180
+"""Of a path, which its owner wants to find again."""
 _ELLIPSIS = "..."
 
 # Printable for Unicode, and yet nothing that a reader sees: fillers, joiners, selectors of variants
@@ -27,13 +29,14 @@ _BREAKS = re.compile("\\s*[\t-\r\x1c-\x1e\x85\u2028\u2029]\\s*")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
-def quoted(name: object, most: int = MOST) -> str:
+def quoted(name: object, most: int | None = None) -> str:
     """Return a name in quotes, for a message of one line.
 
     Args:
         name: Text, or a path.
-        most: Characters to show, at least 16. A longer name is shortened in the middle, and two
-            thirds of what is left are its end, which says most of a path.
+        most: Characters to show, at least 16; None for `MOST`, and `MOST_OF_A_PATH` of a path. A
+            longer name is shortened in the middle, and two thirds of what is left are its end,
+            which says most of a path.
 
     Returns:
         The name in single quotes, or in double ones if it holds a single one. Every character that
@@ -41,6 +44,8 @@ def quoted(name: object, most: int = MOST) -> str:
         letters, spaces that look like another, half a surrogate pair) are escapes of Python.
     """
     text = str(name)
+    if most is None:
+        most = MOST_OF_A_PATH if isinstance(name, os.PathLike) else MOST
     shown = _shortened(_pieces(text, most), most)
     quote = '"' if "'" in text and '"' not in text else "'"
     return f"{quote}{shown}{quote}"

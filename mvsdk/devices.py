@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 
 from mvsdk._arguments import check_text
+from mvsdk._text import quoted
 from mvsdk.errors import InputError
 from mvsdk.manifest import Chip
 
@@ -234,7 +235,7 @@ def find_chipset(name: str) -> Chipset:
         return by_name[wanted]
     known = ", ".join(chip.slug for chip in CHIPSETS)
     hint = _hint(wanted, by_name)
-    raise InputError(f"unknown chip {name[:64]!a}; {hint}known: {known}; see `mvsdk devices`")
+    raise InputError(f"unknown chip {quoted(name)}; {hint}known: {known}; see `mvsdk devices`")
 
 
 def chip_note(name: str) -> str | None:

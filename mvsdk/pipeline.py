@@ -20,6 +20,7 @@ import numpy as np
 
 from mvsdk._arguments import check_callable, check_choice, check_kind, shown
 from mvsdk._clip import Clip, RunSampler, encode_picture
+from mvsdk._text import quoted
 from mvsdk.backends import Selection, find_backend, select
 from mvsdk.backends._speed import SOME_CLIPS
 from mvsdk.backends.isolated import Isolated, IsolatedSession, Isolation, isolate
@@ -444,8 +445,9 @@ def _load_tokenizer(bundle: Bundle) -> Tokenizer:
     tokenizer = WordPiece.from_file(bundle.file(spec.file), spec.max_length)
     if (tokenizer.pad, tokenizer.unk) != (spec.pad_token, spec.unk_token):
         raise BundleError(
-            f"vocabulary has pad {tokenizer.pad!r} and unk {tokenizer.unk!r}, the manifest says "
-            f"{spec.pad_token!r} and {spec.unk_token!r}; export the bundle again"
+            f"vocabulary has pad {quoted(tokenizer.pad)} and unk {quoted(tokenizer.unk)}, the "
+            f"manifest says {quoted(spec.pad_token)} and {quoted(spec.unk_token)}; "
+            "export the bundle again"
         )
     return tokenizer
 

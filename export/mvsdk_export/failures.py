@@ -13,6 +13,7 @@ from pathlib import Path
 import mvsdk.errors
 import mvsdk_export.errors
 from mvsdk._staging import NO_SPACE, NOT_ALLOWED
+from mvsdk._text import quoted
 from mvsdk.backends._last_words import said_lines, shorten_last_words
 from mvsdk.errors import MvsdkError, OutputError
 from mvsdk_export.child import Ending
@@ -93,7 +94,7 @@ def keeping(name: str, cache: Path) -> Iterator[None]:
         reason = (found.strerror or str(found)).lower()
         which = "that you may write to" if found.errno in NOT_ALLOWED else "on another disk"
         raise OutputError(
-            f"{name} cannot be kept in {str(cache)!r}: {reason}; set MVSDK_CACHE to a folder "
+            f"{name} cannot be kept in {quoted(cache)}: {reason}; set MVSDK_CACHE to a folder "
             f"{which}"
         ) from exc
 
@@ -143,7 +144,7 @@ def _signal_name(number: int) -> str:
 
 def _cannot_keep(name: str, number: int, cache: Path) -> OutputError:
     what, advice = _REFUSALS[number]
-    return OutputError(f"{name} failed: {what} {str(cache)!r}; {advice}")
+    return OutputError(f"{name} failed: {what} {quoted(cache)}; {advice}")
 
 
 def _chain(exc: BaseException) -> Iterator[BaseException]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mvsdk._text import quoted
 from mvsdk.errors import InputError
 from mvsdk.image import SUFFIXES, fit_image, load_image, read_image
 from mvsdk.tokenizer import WordPiece
@@ -57,19 +58,19 @@ def find_pictures(folder: Path) -> PictureFiles:
     """
     if not folder.is_dir():
         raise InputError(
-            f"--pictures is {str(folder)!r}, which is no folder; give one with at least 2 pictures"
+            f"--pictures is {quoted(folder)}, which is no folder; give one with at least 2 pictures"
         )
     try:
         found = [x for x in folder.iterdir() if _is_picture(x)]
     except OSError as exc:
         reason = (exc.strerror or str(exc)).lower()
         raise InputError(
-            f"{str(folder)!r} cannot be listed: {reason}; give a folder that you may read"
+            f"{quoted(folder)} cannot be listed: {reason}; give a folder that you may read"
         ) from exc
     names = sorted(x.name for x in found)
     if len(names) < 2:
         raise InputError(
-            f"{str(folder)!r} holds {len(names)} pictures ({', '.join(sorted(SUFFIXES))}; hidden "
+            f"{quoted(folder)} holds {len(names)} pictures ({', '.join(sorted(SUFFIXES))}; hidden "
             f"files are none), want "
             f"at least 2, better {VERIFIED + MOST}: some calibrate, others verify"
         )

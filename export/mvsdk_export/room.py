@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mvsdk._text import quoted
 from mvsdk.cli.output import format_bytes
 from mvsdk_export.checkpoints.building import GraphOptions, with_frames
 from mvsdk_export.costs import ComponentCosts, estimate_crossing_bytes
@@ -76,7 +77,7 @@ def check_room(needed_bytes: int, cache: Path) -> None:
     free = shutil.disk_usage(place).free + kept
     if needed_bytes > free:
         raise ExportError(
-            f"calibration keeps about {format_bytes(needed_bytes)} in {str(cache)!r}, where "
+            f"calibration keeps about {format_bytes(needed_bytes)} in {quoted(cache)}, where "
             f"{format_bytes(free)} are free; set MVSDK_CACHE to a folder on a larger disk, or use "
             "fewer --pictures or smaller --steps"
         )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from mvsdk._arguments import check_kind, shown
+from mvsdk._text import quoted
 from mvsdk.bundle import Bundle
 from mvsdk.errors import BackendError, BundleError, InputError
 from mvsdk.manifest import Variant
@@ -94,7 +95,7 @@ class GraphSession:
         value = inputs.get(spec.name)
         if value is None:
             given = ", ".join(map(str, inputs)) or "nothing"
-            raise InputError(f"{self._label} needs the input {spec.name!r}; given: {given}")
+            raise InputError(f"{self._label} needs the input {quoted(spec.name)}; given: {given}")
         if not isinstance(cast("object", value), np.ndarray) or value.dtype.kind not in "fiub":
             raise InputError(
                 f"{self._label}/{spec.name} is {shown(value)}; allowed: an array of numbers; "

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
+from mvsdk._text import quoted
 from mvsdk.errors import BackendError, InputError
 
 if TYPE_CHECKING:
@@ -108,5 +109,5 @@ def find_backend(name: str) -> Backend:
         )
     if name not in further.loaded:
         known = ", ".join([*built_in, *further.loaded])
-        raise InputError(f"unknown backend {name[:64]!a}; known: {known}")
+        raise InputError(f"unknown backend {quoted(name)}; known: {known}")
     return further.loaded[name]

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from mvsdk._arguments import check_choice
 from mvsdk._installed import installed_version, pip_install, toolchain_install
+from mvsdk._text import quoted
 from mvsdk.backends._graph import (
     GraphSession,
     check_border,
@@ -221,7 +222,7 @@ def _check_borders(label: str, variant: Variant, description: Any) -> None:
     """Check a function, by its description, against the manifest."""
     if states := [item.name for item in description.state]:
         raise BundleError(
-            f"{label}: the package keeps the state {states[0][:64]!a} between runs, which graphs "
+            f"{label}: the package keeps the state {quoted(states[0])} between runs, which graphs "
             "of a bundle do not; export the bundle again"
         )
     for side, specs, found in (

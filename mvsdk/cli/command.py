@@ -78,7 +78,7 @@ def seconds(text: str) -> float:
     try:
         return float(text)
     except ValueError as exc:
-        raise argparse.ArgumentTypeError(f"{text[:24]!a} is no number of seconds") from exc
+        raise argparse.ArgumentTypeError(f"{quoted(text)} is no number of seconds") from exc
 
 
 def named_path(text: str) -> Path:

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from mvsdk._arguments import check_path
+from mvsdk._text import quoted
 from mvsdk.errors import InputError, PictureNotFoundError
 from mvsdk.image._chunks import PNG_MARK, read_bmp, read_gif, read_png, read_webp
 from mvsdk.image._colours import find_space
@@ -160,7 +161,7 @@ def _opened(source: Image | str | os.PathLike[str]) -> Generator[Upright]:
             yield _decode_image(source)
     elif isinstance(source, str | os.PathLike):  # pyright: ignore[reportUnnecessaryIsInstance]
         path = check_path("the picture", source, example="photo.png")
-        name = f"picture {str(path)[-60:]!a}"
+        name = f"picture {quoted(path)}"
         with _as_input_errors(name):
             yield _decode_file(name, _read_essence(name, path))
     else:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from mvsdk._installed import toolchain_install
+from mvsdk._text import quoted
 from mvsdk.backends._graph import GraphSession, check_border, label_of
 from mvsdk.bundle import Bundle
 from mvsdk.errors import BackendError, BundleError, MvsdkError
@@ -94,8 +95,8 @@ def _check_borders(label: str, variant: Variant, program: Program, borders: Bord
     for names, known in ((borders.inputs, program.inputs), (borders.outputs, program.outputs)):
         if missing := [name for name in names if name not in [item.name for item in known]]:
             raise BundleError(
-                f"{label}: the program names {missing[0][:64]!a}, which the package in it does not "
-                "have; export the bundle again"
+                f"{label}: the program names {quoted(missing[0])}, which the package in it does "
+                "not have; export the bundle again"
             )
     wanted = len(variant.inputs), len(variant.outputs)
     found = len(borders.inputs), len(borders.outputs)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from mvsdk._text import quoted
 from mvsdk_export.checker.binding import parameters_of
 from mvsdk_export.checker.operations import CONSTEXPR, OPERATIONS
 from mvsdk_export.errors import UnsupportedOpError
@@ -60,7 +61,7 @@ def _unknown_in(operation: Any, texts: Mapping[str, str]) -> list[str]:
             continue
         text = _text_of(operation, name, texts)
         if text not in parameter.choices:
-            shown = "computed" if text is None else f"{text[:64]!a}"
+            shown = "computed" if text is None else f"{quoted(text)}"
             found.append(f"{kind} with {name} {shown}")
     return found
 

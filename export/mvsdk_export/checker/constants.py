@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Any
 
+from mvsdk._text import quoted
 from mvsdk.errors import BundleError
 from mvsdk_export.checker.binding import as_number, parameters_of
 from mvsdk_export.checker.folder import PackageFolder
@@ -49,7 +50,7 @@ class Constants:
         except (ArithmeticError, LookupError, MemoryError, TypeError, ValueError) as exc:
             name = operation.outputs[0].name if operation.outputs else ""
             raise self._folder.damaged(
-                f"has a damaged constant {name[:64]!a} ({operation.type[:64]}): {exc}"
+                f"has a damaged constant {quoted(name)} ({operation.type[:64]}): {exc}"
             ) from exc
 
     def read(self, value: Any) -> Constant:
@@ -66,7 +67,7 @@ class Constants:
         kind, place = read_type(value.type), value.blobFileValue
         if ANY in kind.shape or not kind.is_tensor:
             raise self._folder.damaged(
-                f"has a constant in {place.fileName[:80]!a} of no fixed size"
+                f"has a constant in {quoted(place.fileName)} of no fixed size"
             )
         return self._folder.blob(place.fileName).read(place.offset, kind.dtype, kind.shape)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from mvsdk._text import quoted
 from mvsdk.errors import BundleError
 from mvsdk_export.checker.binding import as_number, widened
 from mvsdk_export.checker.bounds import BoundedTensors
@@ -95,7 +96,7 @@ class Evaluator:
     def _failed(self, step: Step, exc: BaseException) -> BundleError:
         said = (str(exc).strip().splitlines() or [type(exc).__name__])[0]
         name = step.results[0].name if step.results else ""
-        return self._folder.damaged(f"cannot be evaluated at {step.type} {name[:64]!a}: {said}")
+        return self._folder.damaged(f"cannot be evaluated at {step.type} {quoted(name)}: {said}")
 
 
 def _compute(step: Step, values: Mapping[str, Tensor]) -> Sequence[Tensor]:

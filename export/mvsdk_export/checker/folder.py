@@ -7,6 +7,7 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from mvsdk._text import quoted
 from mvsdk.errors import BundleError
 from mvsdk_export.checker.blob import BlobFile
 from mvsdk_export.targets.coreml.tools import load_protocol
@@ -69,7 +70,7 @@ class PackageFolder:
             match = _WEIGHTS.fullmatch(name)
             if match is None:
                 raise self.damaged(
-                    f"names the file of weights {name[:80]!a}, want @model_path/weights/NAME"
+                    f"names the file of weights {quoted(name)}, want @model_path/weights/NAME"
                 )
             folder = PurePosixPath(self._model).parent
             self._blobs[name] = BlobFile(self._locate(str(folder / match[1])))
@@ -125,6 +126,6 @@ class PackageFolder:
         )
         if not parts or not printable or any(x in place for x in "\\:") or len(place) > 1024:
             raise BundleError(
-                f"the package {self.name} names the path {str(place)[:80]!a}, want one inside it; "
+                f"the package {self.name} names the path {quoted(place)}, want one inside it; "
                 "do not use this package"
             )

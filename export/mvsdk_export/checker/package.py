@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mvsdk._text import quoted
 from mvsdk.errors import BundleError
 from mvsdk_export.checker.folder import PackageFolder
 from mvsdk_export.checker.values import Constant, TensorType, read_immediate, read_type
@@ -117,7 +118,7 @@ class Package:
             names = sorted(self._programs[0].functions)
             if self.default_function not in names:
                 raise self.folder.damaged(
-                    f"has no default function {self.default_function[:64]!a}; it has "
+                    f"has no default function {quoted(self.default_function)}; it has "
                     f"{', '.join(names)[:200] or 'none'}"
                 )
             names.sort(key=lambda name: name != self.default_function)
@@ -180,7 +181,9 @@ class Package:
         body = program.functions[name]
         blocks = body.block_specializations
         if body.opset not in blocks:
-            raise self.folder.damaged(f"has no operations for {body.opset[:64]!a} in {name[:64]!a}")
+            raise self.folder.damaged(
+                f"has no operations for {quoted(body.opset)} in {quoted(name)}"
+            )
         described = {item.name: item for item in description.functions}
         return Source(
             inputs={item.name: read_type(item.type) for item in body.inputs},
@@ -207,25 +210,25 @@ class Package:
         """Return an input or output, where an app and the program are told the same."""
         kind = types.get(item.name)
         if kind is None:
-            raise self.folder.damaged(f"has no value {item.name[:64]!a}, which its border names")
+            raise self.folder.damaged(f"has no value {quoted(item.name)}, which its border names")
         form = item.type.WhichOneof("Type")
         if form != "multiArrayType":
             raise BundleError(
-                f"the package {self.folder.name} has {item.name[:64]!a} of the kind {form} at its "
+                f"the package {self.folder.name} has {quoted(item.name)} of the kind {form} at its "
                 "border; the checker takes tensors only"
             )
         array = item.type.multiArrayType
         dtype = _FEATURE_TYPES.get(array.dataType, f"type {array.dataType}")
         if dtype != kind.dtype or (array.shape and not kind.fits(tuple(array.shape))):
             raise self.folder.damaged(
-                f"says {dtype} {tuple(array.shape)[:8]} of {item.name[:64]!a}, its program "
+                f"says {dtype} {tuple(array.shape)[:8]} of {quoted(item.name)}, its program "
                 f"{kind.dtype} {kind.shape[:8]}"
             )
         return Tensor(name=item.name, shape=kind.shape, dtype=kind.dtype)
 
     def _no_function(self, name: str | None, known: Sequence[str]) -> BundleError:
         return BundleError(
-            f"the package {self.folder.name} has no function {(name or '')[:64]!a}; it has "
+            f"the package {self.folder.name} has no function {quoted(name or '')}; it has "
             f"{', '.join(known)[:200] or 'none'}"
         )
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mvsdk._text import quoted
 from mvsdk.errors import BundleError
 from mvsdk_export.checker.binding import (
     HELD,
@@ -85,7 +86,7 @@ class Planner:
         """
         kind = self._known.get(name) or self._constants.types.get(name)
         if kind is None:
-            raise self._folder.damaged(f"uses {name[:64]!a} before anything makes it")
+            raise self._folder.damaged(f"uses {quoted(name)} before anything makes it")
         return kind
 
     def source(self, name: str) -> str | Tensor:
@@ -111,7 +112,7 @@ class Planner:
         except FAILURES as exc:
             name = operation.outputs[0].name if operation.outputs else ""
             raise self._folder.damaged(
-                f"has a damaged operation {operation.type} {name[:64]!a}: {exc}"
+                f"has a damaged operation {operation.type} {quoted(name)}: {exc}"
             ) from exc
         for result in results:
             self._known[result.name] = result.kind
@@ -157,7 +158,7 @@ class Planner:
 
     def _tensor(self, value: Constant) -> Tensor:
         if isinstance(value, str):
-            raise TypeError(f"the text {value[:64]!a} is given where a tensor is wanted")
+            raise TypeError(f"the text {quoted(value)} is given where a tensor is wanted")
         return to_tensor(value, widen=self._widen)
 
     def _result(self, operation: Any, item: Any) -> Result:

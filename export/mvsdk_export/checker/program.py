@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mvsdk._text import quoted
 from mvsdk.errors import InputError
 from mvsdk_export.checker.binding import HELD, ROUNDED
 from mvsdk_export.checker.checks import check_operations
@@ -51,7 +52,7 @@ class Program:
         known = {item.name: item for item in self.inputs}
         if unknown := sorted(inputs.keys() - known.keys()):
             raise InputError(
-                f"the package takes no input {unknown[0][:64]!a}; it takes {', '.join(known)}"
+                f"the package takes no input {quoted(unknown[0])}; it takes {', '.join(known)}"
             )
         values = {name: _take(item, inputs) for name, item in known.items()}
         with torch.inference_mode():
@@ -68,7 +69,7 @@ class Program:
                 if given is None or given.dtype != kind.dtype or not kind.fits(given.shape):
                     said = "nothing" if given is None else f"{given.dtype} {given.shape[:8]}"
                     raise package.folder.damaged(
-                        f"has a program that takes {name[:64]!a} as {kind.dtype} "
+                        f"has a program that takes {quoted(name)} as {kind.dtype} "
                         f"{kind.shape[:8]} and is given {said}"
                     )
             known |= part.outputs
@@ -94,13 +95,13 @@ def _take(item: Tensor, inputs: Mapping[str, NDArray[Any]]) -> torch.Tensor:
     """Return an input as operations take it."""
     if item.name not in inputs:
         given = ", ".join(sorted(inputs))[:200] or "nothing"
-        raise InputError(f"the package wants the input {item.name!a}; given: {given}")
+        raise InputError(f"the package wants the input {quoted(item.name)}; given: {given}")
     value = np.asarray(inputs[item.name])
     kind = TensorType(dtype=item.dtype, shape=item.shape)
     whole = "float" not in item.dtype
     if not kind.fits(value.shape) or value.dtype.kind not in ("iub" if whole else "iubf"):
         raise InputError(
-            f"the input {item.name!a} is {value.dtype} {value.shape}, the package wants "
+            f"the input {quoted(item.name)} is {value.dtype} {value.shape}, the package wants "
             f"{item.dtype} {item.shape}"
         )
     tensor = torch.from_numpy(np.array(value)).to(HELD[item.dtype])

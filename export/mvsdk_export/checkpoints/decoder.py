@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mvsdk._text import quoted
 from mvsdk_export.checkpoints.documents import Document, read_document
 from mvsdk_export.checkpoints.locations import find_folder, locate
 from mvsdk_export.checkpoints.public import VARIANTS, parse_public_config
@@ -61,7 +62,7 @@ def open_decoder(path: Path, recipe: Recipe) -> DecoderFolder:
     """
     if recipe.light_decoder is None:
         raise CheckpointError(
-            f"{recipe.name} has no light decoder, so {str(path)!r} cannot take the place of its "
+            f"{recipe.name} has no light decoder, so {quoted(path)} cannot take the place of its "
             "own; leave --decoder out"
         )
     root = find_folder(path, holds=CONFIG_FILE)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NoReturn, cast
 
 from mvsdk._parse import UNPRINTABLE, describe, has_more_values, quote
+from mvsdk._text import quoted
 from mvsdk_export.errors import CheckpointError
 
 MAX_BYTES = 1 << 20
@@ -36,7 +37,7 @@ class Document:
     def fail(self, key: str, want: str) -> NoReturn:
         """Raise the one-line error of a value: file, key, value met, what is allowed."""
         got = describe(self.values[key]) if key in self.values else "missing"
-        raise CheckpointError(f"{str(self.path)!r}: {key} is {got}, want {want}; {REPAIR}")
+        raise CheckpointError(f"{quoted(self.path)}: {key} is {got}, want {want}; {REPAIR}")
 
     def check_keys(self, required: Sequence[str], optional: Sequence[str] = ()) -> None:
         """Check that every required key is there and no unknown one."""
@@ -47,7 +48,7 @@ class Document:
         for key in self.values:
             if key not in known:
                 raise CheckpointError(
-                    f"{str(self.path)!r}: key {describe(key)} is unknown, known: "
+                    f"{quoted(self.path)}: key {describe(key)} is unknown, known: "
                     f"{', '.join(known)}; {REPAIR}"
                 )
 
@@ -69,7 +70,7 @@ class Document:
         """
         value = self.values.get(key, supported)
         if _is_words(value) and value != supported:
-            raise unsupported(f"{str(self.path)!r}", value, [supported])
+            raise unsupported(f"{quoted(self.path)}", value, [supported])
         self.check_fixed({key: supported})
 
     def integer(self, key: str, least: int, most: int) -> int:
@@ -137,7 +138,7 @@ def read_document(
             `MAX_DEPTH`, or holds a repeated key, NaN, an infinity or an integer beyond 2^53 - 1.
     """
     payload = _read(path, most_bytes)
-    return Document(path, parse_object(payload, repr(str(path)), most_values=most_values))
+    return Document(path, parse_object(payload, quoted(path), most_values=most_values))
 
 
 def parse_object(payload: bytes, where: str, *, most_values: int = MAX_VALUES) -> dict[str, object]:
@@ -201,10 +202,10 @@ def _read(path: Path, most_bytes: int) -> bytes:
             payload = file.read(most_bytes + 1)
     except OSError as exc:
         reason = (exc.strerror or "unreadable").lower()
-        raise CheckpointError(f"{str(path)!r} cannot be read: {reason}") from exc
+        raise CheckpointError(f"{quoted(path)} cannot be read: {reason}") from exc
     if len(payload) > most_bytes:
         raise CheckpointError(
-            f"{str(path)!r} has more than {most_bytes} bytes, the most that is read; {REPAIR}"
+            f"{quoted(path)} has more than {most_bytes} bytes, the most that is read; {REPAIR}"
         )
     return payload
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mvsdk._text import quoted
 from mvsdk.bundle import sha256_file
 from mvsdk.manifest import FileRef
 from mvsdk_export.checkpoints.building import GraphOptions, build_on_meta, with_frames, wrap
@@ -68,7 +69,7 @@ class ModelFolder:
             wanted = getattr(config, "vocabulary_size", self.vocabulary_size)
             if wanted != self.vocabulary_size:
                 raise CheckpointError(
-                    f"{name} of {str(self.path)!r} wants {wanted} tokens, {TOKENIZER_FILE} has "
+                    f"{name} of {quoted(self.path)} wants {wanted} tokens, {TOKENIZER_FILE} has "
                     f"{self.vocabulary_size}; use the vocabulary that it was trained with"
                 )
         return configs
@@ -127,7 +128,7 @@ class ModelFolder:
         """
         if guidance is not None and not self.recipe.takes_guidance:
             raise CheckpointError(
-                f"the denoiser of {str(self.path)!r} was trained to do without guidance, asked is "
+                f"the denoiser of {quoted(self.path)} was trained to do without guidance, asked is "
                 f"{guidance[0]:g} to {guidance[1]:g}; leave it out"
             )
         options = GraphOptions(
@@ -294,7 +295,7 @@ def _read_index(root: Path, recipe: Recipe | None) -> tuple[Layout, Recipe]:
     name = layout.read_index(document)
     if recipe is not None and name != recipe.name:
         raise CheckpointError(
-            f"model folder {str(root)!r} is a checkpoint of {name}, want {recipe.name}; "
+            f"model folder {quoted(root)} is a checkpoint of {name}, want {recipe.name}; "
             "choose that model, or another folder"
         )
     return layout, find_recipe(name)
@@ -330,7 +331,7 @@ def _check_agreement(root: Path, configs: Mapping[str, Any]) -> None:
         for field, value in others:
             if value != size:
                 raise CheckpointError(
-                    f"components of {str(root)!r} do not fit: {first} is {size}, "
+                    f"components of {quoted(root)} do not fit: {first} is {size}, "
                     f"{field} is {value}, want one size {symbol}; use components of one model"
                 )
 
@@ -339,7 +340,7 @@ def _check_picture(root: Path, denoiser: str, config: Any) -> None:
     """Check that the denoiser takes the latents of a picture beside those of the clip."""
     if config.in_channels != 2 * config.out_channels:
         raise CheckpointError(
-            f"{denoiser} of {str(root)!r} takes {config.in_channels} channels and gives "
+            f"{denoiser} of {quoted(root)} takes {config.in_channels} channels and gives "
             f"{config.out_channels}, want twice as many in as out: a model that begins with a "
             "picture"
         )

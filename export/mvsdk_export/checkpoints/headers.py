@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import cast
 
 from mvsdk._parse import describe
+from mvsdk._text import quoted
 from mvsdk_export.checkpoints.documents import parse_object
 from mvsdk_export.errors import CheckpointError
 
@@ -69,7 +70,7 @@ def read_header(path: Path) -> Mapping[str, TensorEntry]:
     Raises:
         CheckpointError: If the file is of another format, truncated, or its offsets are wrong.
     """
-    name = repr(str(path))
+    name = quoted(path)
     try:
         with path.open("rb") as file:
             size = file.seek(0, 2)
@@ -100,13 +101,13 @@ def is_pickle(path: Path) -> bool:
 def pickle_error(path: Path, wanted: str) -> CheckpointError:
     """Return the error that says why a pickle is not read, and how to convert it."""
     return CheckpointError(
-        f"{str(path)!r} is a pickle, which can run any code when it is read, want {wanted}; "
+        f"{quoted(path)} is a pickle, which can run any code when it is read, want {wanted}; "
         f"{CONVERT.format(name=wanted)}"
     )
 
 
 def _check_format(path: Path, start: bytes, size: int, length: int) -> None:
-    name = repr(str(path))
+    name = quoted(path)
     looks_right = start[8:9] == b"{" and length <= MAX_HEADER_BYTES
     if not looks_right:  # not before: a header of 640 bytes begins like a pickle
         for magic, what in _MAGIC:
@@ -138,7 +139,7 @@ def _entry(path: Path, key: str, value: object) -> TensorEntry:
         if len(fields) == 3 and len(ends) == 2 and len(sizes) <= 8:
             return TensorEntry(dtype=dtype, shape=tuple(sizes), begin=ends[0], end=ends[1])
     raise CheckpointError(
-        f"{str(path)!r} describes tensor {describe(key)} wrongly, want dtype, shape and "
+        f"{quoted(path)} describes tensor {describe(key)} wrongly, want dtype, shape and "
         "data_offsets; download or make it again"
     )
 
@@ -156,12 +157,12 @@ def _check_offsets(path: Path, entries: Mapping[str, TensorEntry], data_bytes: i
         width = DTYPE_BYTES.get(entry.dtype) or OTHER_DTYPE_BYTES.get(entry.dtype)
         if width is None:
             raise CheckpointError(
-                f"{str(path)!r} has tensor {describe(key)} of dtype {describe(entry.dtype)}, "
+                f"{quoted(path)} has tensor {describe(key)} of dtype {describe(entry.dtype)}, "
                 f"want {', '.join(DTYPE_BYTES)}; save the weights again in float16"
             )
         if entry.begin != place or entry.end - entry.begin != width * math.prod(entry.shape):
             raise CheckpointError(
-                f"{str(path)!r} has wrong offsets: tensor {describe(key)} of {entry.dtype} "
+                f"{quoted(path)} has wrong offsets: tensor {describe(key)} of {entry.dtype} "
                 f"{list(entry.shape)} at [{entry.begin}, {entry.end}], want "
                 f"[{place}, {place + width * math.prod(entry.shape)}]; download or make it again"
             )
@@ -169,6 +170,6 @@ def _check_offsets(path: Path, entries: Mapping[str, TensorEntry], data_bytes: i
     if place != data_bytes:
         fault = "is truncated" if place > data_bytes else "has bytes after its last tensor"
         raise CheckpointError(
-            f"{str(path)!r} {fault}: {data_bytes} bytes of data, want {place}; "
+            f"{quoted(path)} {fault}: {data_bytes} bytes of data, want {place}; "
             "download or make it again"
         )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mvsdk._text import quoted
 from mvsdk_export.checkpoints import public
 from mvsdk_export.checkpoints.building import resolve
 from mvsdk_export.checkpoints.configs import parse_config
@@ -52,7 +53,7 @@ def _read_own_index(document: Document) -> str:
     name = document.choice("recipe", sorted(RECIPES))
     if document.integer("format_version", 1, 1000) > FORMAT_VERSION:
         raise CheckpointError(
-            f"model folder {str(document.path.parent)!r} has format_version "
+            f"model folder {quoted(document.path.parent)} has format_version "
             f"{document.values['format_version']}, this mvsdk reads up to {FORMAT_VERSION}; "
             "update mvsdk"
         )
@@ -67,7 +68,7 @@ def find_layout(document: Document) -> Layout:
     """
     name = document.values.get("_class_name")
     if type(name) is str and name not in LAYOUTS:
-        raise unsupported(repr(str(document.path)), name, LAYOUTS)
+        raise unsupported(quoted(document.path), name, LAYOUTS)
     return LAYOUTS[document.choice("_class_name", tuple(LAYOUTS))]
 
 

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from mvsdk._parse import MAX_WHERE, shorten
+from mvsdk._text import quoted
 from mvsdk_export.checkpoints.headers import is_pickle, pickle_error
 from mvsdk_export.errors import CheckpointError
 
@@ -24,7 +25,7 @@ def find_folder(path: Path, *, holds: str = INDEX_FILE) -> Path:
     Raises:
         CheckpointError: If it is none.
     """
-    name, advice = repr(str(path)), f"give a folder that holds {holds}"
+    name, advice = quoted(path), f"give a folder that holds {holds}"
     try:
         if path.is_dir():
             return path.resolve()
@@ -56,15 +57,15 @@ def locate(root: Path, relative: str) -> Path:
         target = path.resolve(strict=True)
     except (OSError, RuntimeError) as exc:  # RuntimeError: a loop of links, before Python 3.13
         raise CheckpointError(
-            f"model folder {str(root)!r} lacks {named}; download or make it again"
+            f"model folder {quoted(root)} lacks {named}; download or make it again"
         ) from exc
     if not target.is_relative_to(root) and not _is_blob(root, target):
         raise CheckpointError(
-            f"{named} of model folder {str(root)!r} is a link out of the folder; "
+            f"{named} of model folder {quoted(root)} is a link out of the folder; "
             "copy the file into it, or download with hf download --local-dir"
         )
     if not target.is_file():
-        raise CheckpointError(f"{named} of model folder {str(root)!r} is not a regular file")
+        raise CheckpointError(f"{named} of model folder {quoted(root)} is not a regular file")
     return path
 
 

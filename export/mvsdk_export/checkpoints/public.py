@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast, get_args, get_origin, get_type_hints
 
+from mvsdk._text import quoted
 from mvsdk_export.checkpoints.building import resolve, with_frames
 from mvsdk_export.checkpoints.configs import parse_config
 from mvsdk_export.checkpoints.documents import Document, unsupported
@@ -215,7 +216,7 @@ def _check_part(document: Document, part: str, supported: Sequence[str]) -> None
     value = document.values.get(part, list(supported))
     if isinstance(value, list) and all(type(word) is str for word in cast("list[object]", value)):
         if value != list(supported):
-            raise unsupported(f"{part} of {str(document.path)!r}", value, [list(supported)])
+            raise unsupported(f"{part} of {quoted(document.path)}", value, [list(supported)])
     else:
         document.fail(part, f"a library and a class, {' and '.join(supported)}")
 

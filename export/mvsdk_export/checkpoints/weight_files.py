@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mvsdk._parse import describe
+from mvsdk._text import quoted
 from mvsdk_export.checkpoints.documents import read_document
 from mvsdk_export.checkpoints.headers import (
     MAX_HEADER_BYTES,
@@ -85,7 +86,7 @@ def shard_index(weights: str) -> str:
 def _ambiguous(root: Path, folder: str, found: Sequence[str]) -> CheckpointError:
     first, second = (repr(_inside(folder, name)) for name in found[:2])
     return CheckpointError(
-        f"model folder {str(root)!r} holds two sets of weights of one network, {first} and "
+        f"model folder {quoted(root)} holds two sets of weights of one network, {first} and "
         f"{second}, want one; remove the older one, an index together with its shards"
     )
 
@@ -101,7 +102,7 @@ def _list(root: Path, folder: str) -> list[str]:
     except OSError as exc:
         reason = (exc.strerror or "unreadable").lower()
         raise CheckpointError(
-            f"{folder or 'the content'} of model folder {str(root)!r} cannot be listed: {reason}; "
+            f"{folder or 'the content'} of model folder {quoted(root)} cannot be listed: {reason}; "
             "download or make it again"
         ) from exc
 
@@ -161,7 +162,7 @@ def _read_index(root: Path, folder: str, index: str) -> dict[str, str]:
     for name in weight_map.values():
         if type(name) is not str or not _SHARD.fullmatch(name):
             raise CheckpointError(
-                f"{str(path)!r} names the shard {describe(name)}, want a plain name that ends "
+                f"{quoted(path)} names the shard {describe(name)}, want a plain name that ends "
                 "with .safetensors; download the weights again"
             )
     return weight_map
@@ -176,7 +177,7 @@ def _find_shards(root: Path, folder: str, index: str) -> WeightFiles:
     if held != weight_map:
         tensor = min(set(held.items()) ^ set(weight_map.items()))[0]
         raise CheckpointError(
-            f"{str(path)!r} and its shards differ about tensor {describe(tensor)}; "
+            f"{quoted(path)} and its shards differ about tensor {describe(tensor)}; "
             "download the weights again"
         )
     return WeightFiles(files=tuple(files.values()), index=path)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mvsdk._parse import describe, quote
+from mvsdk._text import quoted
 from mvsdk_export.checkpoints.headers import DTYPE_BYTES, TensorEntry, read_header
 from mvsdk_export.errors import CheckpointError
 
@@ -90,7 +91,7 @@ def read_tensors(path: Path, entries: Mapping[str, TensorEntry]) -> Iterator[tup
     Raises:
         CheckpointError: If the file cannot be read, has become shorter, or a value is not finite.
     """
-    where = repr(str(path))
+    where = quoted(path)
     try:
         with path.open("rb") as file:
             start = 8 + int.from_bytes(file.read(8), "little")
@@ -170,7 +171,7 @@ def _wrapped(where: str, name: str) -> CheckpointError:
 
 
 def _check_entry(path: Path, name: str, entry: TensorEntry, want: tuple[int, ...]) -> None:
-    where = f"{str(path)!r}: tensor {describe(name)}"
+    where = f"{quoted(path)}: tensor {describe(name)}"
     if entry.shape != want:
         raise CheckpointError(
             f"{where} has shape {list(entry.shape)}, the network of config.json wants "

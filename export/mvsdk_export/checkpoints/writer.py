@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mvsdk._staging import StagingFolder, writing
+from mvsdk._text import quoted
 from mvsdk_export.checkpoints.building import resolve
 from mvsdk_export.checkpoints.configs import config_to_document
 from mvsdk_export.checkpoints.folder import (
@@ -102,7 +103,7 @@ def _check_networks(
         )
     if rest is not None and rest.recipe.name != recipe.name:
         raise CheckpointError(
-            f"the rest of a model folder of {recipe.name} comes from {str(rest.path)!r}, a "
+            f"the rest of a model folder of {recipe.name} comes from {quoted(rest.path)}, a "
             f"checkpoint of {rest.recipe.name}; take it from one of {recipe.name}"
         )
     for name, network in networks.items():

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from mvsdk._text import quoted
 from mvsdk_export.compress.rebuilding import rebuild
 from mvsdk_export.compress.reports import LATENT_SIZE, Report
 from mvsdk_export.errors import CompressionError
@@ -75,7 +76,7 @@ def report_frames(
     for what, name, known in (("down", down, FRAME_DOWN), ("up", up, FRAME_UP)):
         if name not in known:
             raise CompressionError(
-                f"unknown operator {name[:64]!a} for frames on the way {what}; "
+                f"unknown operator {quoted(name)} for frames on the way {what}; "
                 f"known: {', '.join(known)}"
             )
     after = replace(config, frame_levels=levels, frame_down=down, frame_up=up)

@@ -26,6 +26,7 @@ from typing import Literal, NamedTuple, cast, get_args
 import torch
 from torch import Tensor, nn
 
+from mvsdk._text import quoted
 from mvsdk_export.compress.rebuilding import build_empty, rebuild
 from mvsdk_export.compress.reports import LATENT_SIZE, Fidelity, Report
 from mvsdk_export.errors import CompressionError
@@ -123,7 +124,7 @@ def add_funnels(
         Ben Yahia et al. 2024, arXiv:2412.07583; He et al. 2015, arXiv:1502.01852.
     """
     if init not in get_args(Init):
-        raise CompressionError(f"unknown initialisation {init!a}; known: csi, he")
+        raise CompressionError(f"unknown initialisation {quoted(init)}; known: csi, he")
     report = report_funnels(unet.config, factor, layers, latent_size=latent_size)
     narrow = build_empty(report.config)
     network = rebuild(unet, unet.config, unet.state_dict())
@@ -186,7 +187,7 @@ def report_funnels(
         raise CompressionError(f"factor of funnels is {factor:g}; allowed: above 0, at most 1")
     if layers not in FUNNEL_LAYERS:
         raise CompressionError(
-            f"unknown layers {layers[:64]!a} for funnels; known: {', '.join(FUNNEL_LAYERS)}"
+            f"unknown layers {quoted(layers)} for funnels; known: {', '.join(FUNNEL_LAYERS)}"
         )
     after = replace(config, funnel_factor=float(factor), funnel_layers=layers)
     widths = sorted(

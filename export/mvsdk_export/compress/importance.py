@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from mvsdk._parse import describe
 from mvsdk._staging import replacing, writing
+from mvsdk._text import quoted
 from mvsdk_export.checkpoints.documents import REPAIR, Document, read_document
 from mvsdk_export.errors import CheckpointError, CompressionError
 
@@ -117,12 +118,12 @@ def _read_scores(document: Document) -> dict[str, float]:
     for name, value in cast("dict[str, object]", values).items():
         if len(name) > 256 or not isinstance(value, int | float) or isinstance(value, bool):
             raise CheckpointError(
-                f"{str(document.path)!r}: scores holds {describe(name)}: {describe(value)}, "
+                f"{quoted(document.path)}: scores holds {describe(name)}: {describe(value)}, "
                 f"want a module path and a number; {REPAIR}"
             )
         if not abs(value) <= MAX_SCORE:
             raise CheckpointError(
-                f"{str(document.path)!r}: the score of {describe(name)} is {value:g}, want one "
+                f"{quoted(document.path)}: the score of {describe(name)} is {value:g}, want one "
                 f"within {-MAX_SCORE:g} and {MAX_SCORE:g}; {REPAIR}"
             )
         scores[name] = float(value)

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from mvsdk._text import quoted
 from mvsdk_export.compress.importance import Importance
 from mvsdk_export.compress.rebuilding import rebuild
 from mvsdk_export.compress.reports import (
@@ -100,7 +101,7 @@ def _check_names(keep: Importance | Sequence[str], names: Sequence[str]) -> Sequ
     strange = [name for name in given if name not in names]
     if strange:
         raise CompressionError(
-            f"the network has no temporal block {strange[0][:256]!a}; it has {len(names)}, from "
+            f"the network has no temporal block {quoted(strange[0])}; it has {len(names)}, from "
             f"{names[0]} on; give names of its temporal_blocks()"
         )
     if not isinstance(keep, Importance):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from mvsdk._text import quoted
 from mvsdk.errors import InputError
 from mvsdk_export.errors import CompressionError
 
@@ -51,7 +52,7 @@ def find_compression(name: str) -> CompressionRecipe:
     """
     if name not in COMPRESSIONS:
         raise CompressionError(
-            f"unknown compression {name[:64]!a}; known: {', '.join(sorted(COMPRESSIONS))}"
+            f"unknown compression {quoted(name)}; known: {', '.join(sorted(COMPRESSIONS))}"
         )
     return COMPRESSIONS[name]
 
@@ -65,5 +66,5 @@ def read_compression_steps(text: str) -> tuple[Step, ...]:
     words = [word.strip() for word in text.split(",")]
     for word in words:
         if word not in STEPS:
-            raise InputError(f"unknown step {word[:64]!a}; known: {', '.join(STEPS)}")
+            raise InputError(f"unknown step {quoted(word)}; known: {', '.join(STEPS)}")
     return tuple(step for step in STEPS if step in words)

@@ -6,6 +6,7 @@ model means adding a file here and a line to `RECIPES`.
 
 from __future__ import annotations
 
+from mvsdk._text import quoted
 from mvsdk_export.errors import ExportError
 from mvsdk_export.recipes.animator import ANIMATOR
 from mvsdk_export.recipes.mobilevd import MOBILEVD
@@ -30,7 +31,7 @@ def find_recipe(name: str) -> Recipe:
         ExportError: No recipe has that name.
     """
     if name not in RECIPES:
-        raise ExportError(f"unknown model {name!r}; known: {', '.join(sorted(RECIPES))}")
+        raise ExportError(f"unknown model {quoted(name)}; known: {', '.join(sorted(RECIPES))}")
     return RECIPES[name]
 
 
