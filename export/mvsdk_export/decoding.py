@@ -44,7 +44,7 @@ def choose_decode_frames(
         CheckpointError: If the configuration describes no network that can be built.
         ExportError: If the decoder cannot run at this size.
     """
-    limited = [precision for precision in precisions if precision in HTP_PRECISIONS]
+    limited = [precision for precision in HTP_PRECISIONS if precision in precisions]
     if not limited:
         return num_frames
     for count in reversed(equal_parts(num_frames)):
