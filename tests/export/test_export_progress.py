@@ -47,6 +47,13 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bar, "LINE_S", 0.02)
 
 
+def test_help_says_how_long_an_export_takes(toolchain: Toolchain) -> None:
+    lines = toolchain("export", "--help").out.splitlines()
+    assert re.search(r"onnx \d+ min, snapdragon \d+, all \d+", lines[2])
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+
+
 @pytest.mark.usefixtures("in_process")
 def test_export_says_what_it_counts_what_it_finds_and_what_it_took_before(
     monkeypatch: pytest.MonkeyPatch, command: tuple[str | Path, ...], tmp_path: Path
