@@ -4,6 +4,7 @@
 PYTHON ?= python3
 PROMPT ?= a rocket flying left
 PYTEST_ARGS ?=
+DOCS_S ?= 3600
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -37,7 +38,7 @@ fmt: $(FULL) ## format, and mend what the linter can
 	$(BIN)/ruff check --fix .
 
 docs: $(FULL) ## run every command of README and docs as printed, the long ones too
-	$(BIN)/python -m pytest tests/docs --long $(PYTEST_ARGS)
+	MVSDK_DOCS_S=$(DOCS_S) $(BIN)/python -m pytest tests/docs $(PYTEST_ARGS)
 
 wheel: $(VENV)/.made ## build wheels and source archives of both distributions into dist/
 	$(PIP) install --quiet --constraint constraints.txt build hatchling

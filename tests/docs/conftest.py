@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).parents[1] / "export"))  # small models that stand in for large
+for folder in ("export", "runtime"):  # small models that stand in for large
+    sys.path.append(str(Path(__file__).parents[1] / folder))
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -53,6 +53,13 @@ def _importance(path: Path) -> None:
     path.write_text(json.dumps(known), encoding="utf-8")
 
 
+def _bundle(path: Path) -> None:
+    """Write a bundle of graphs of a few kilobytes for ONNX Runtime."""
+    from tiny_bundles import VariantFiles, build_bundle, write_onnx
+
+    build_bundle(path, [VariantFiles(content=write_onnx)])
+
+
 def _clips(path: Path) -> None:
     path.write_text(
         "import numpy as np\n"
@@ -69,6 +76,7 @@ STAND_INS: Mapping[str, Callable[[Path], None]] = {
     "taesd": _taesd,
     "photos": _photos,
     "picture.png": _picture,
+    "tiny.mvbundle": _bundle,
     "importance.json": _importance,
     "clips.py": _clips,
 }

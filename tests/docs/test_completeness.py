@@ -33,7 +33,7 @@ VERBS = {command.name: command for command in (*RUNTIME_COMMANDS, *COMMANDS)}
 MOST_QUICK_S = 180.0
 """What the quick commands of all pages may take together."""
 
-FOREIGN_OPTIONS = {"--local-dir": "hf download", "--chunk-unet": "Apple's converter"}
+FOREIGN_OPTIONS = {"--chunk-unet": "Apple's converter"}
 """Options in code spans that are no options of ours -> whose they are."""
 
 _TYPED = re.compile(
@@ -141,16 +141,7 @@ def test_foreign_options_are_named_somewhere(option: str) -> None:
     assert any(text.split()[0] == option for page in PAGES for _, text in page.spans)
 
 
-_WRITES_TWICE = pytest.mark.xfail(reason="it writes sticker.mvbundle and all.mvbundle again")
-
-
-@pytest.mark.parametrize(
-    "page",
-    [
-        pytest.param(page, id=page.name, marks=[_WRITES_TWICE] * (page.name == "README.md"))
-        for page in PAGES
-    ],
-)
+@by_page
 def test_no_command_writes_where_an_earlier_one_of_the_page_has_written(page: Page) -> None:
     made: dict[str, Command] = {}
     for step in page.steps:
