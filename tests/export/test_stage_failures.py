@@ -97,7 +97,7 @@ def test_file_that_becomes_too_large_is_no_fault_of_ours(tmp_path: Path) -> None
         (errno.EIO, "'{}': input/output error; set MVSDK_CACHE to a folder on another disk"),
     ],
 )
-@pytest.mark.parametrize("place", ["_make_parents", "_sync_tree"])
+@pytest.mark.parametrize("place", ["_make_parents", "sync_tree"])
 def test_cache_that_cannot_be_written_is_named_before_and_after_a_stage(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, place: str, number: int, message: str
 ) -> None:
@@ -125,7 +125,7 @@ def test_crash_of_a_library_ends_with_its_last_words(tmp_path: Path, captured: b
     assert type(error) is ExportError
     assert str(error) == (
         "try it failed: its process was ended by SIGABRT, its last words: "
-        "what():  graph 7 has no input"
+        "terminate called; what():  graph 7 has no input"
     )
     assert "something before" in error.__notes__[0]
 

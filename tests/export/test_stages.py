@@ -239,7 +239,7 @@ def test_child_that_crashed_is_one_line_with_the_signal(tmp_path: Path) -> None:
     message = str(failure(tmp_path, -signal.SIGSEGV))
     assert message == "compile transformer failed: its process was ended by SIGSEGV"
     message = str(failure(tmp_path, -signal.SIGABRT, "first\n  terminate called\n\n"))
-    assert message.endswith("ended by SIGABRT, its last words: terminate called")
+    assert message.endswith("ended by SIGABRT, its last words: first; terminate called")
     assert "one --chip at a time" in str(failure(tmp_path, -signal.SIGKILL))
 
 
@@ -277,7 +277,7 @@ def test_stage_that_another_runner_uses_is_not_forgotten(
 
 def test_child_that_said_nothing_of_its_own_is_one_line(tmp_path: Path) -> None:
     log = "first\nlast words\n \n"
-    assert str(failure(tmp_path, 1, log)) == "compile transformer failed: last words"
+    assert str(failure(tmp_path, 1, log)) == "compile transformer failed: first; last words"
     assert str(failure(tmp_path, 3)) == "compile transformer failed: exit status 3"
 
 

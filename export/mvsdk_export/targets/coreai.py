@@ -6,6 +6,7 @@ CPU, on Linux and on a Mac, so that what a phone is given is what was verified.
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -172,7 +173,8 @@ def _write(
     metadata: Mapping[str, str] | None,
 ) -> dict[str, AssetReport]:
     """Convert programs, each of which is dropped, and save them as one asset."""
-    tools = {**installed_releases(), "torch": torch.__version__}
+    # Of the distribution: the version of a build says which hardware it is for, too.
+    tools = {**installed_releases(), "torch": importlib.metadata.version("torch")}
     tools["mvsdk"] = mvsdk.__version__
     with explained(f"converting {path.stem} for Core AI"), lean_heap():
         made = _convert(programs, inputs, outputs, precision)
