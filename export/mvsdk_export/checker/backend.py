@@ -34,7 +34,13 @@ class CoreMLChecker:
         return NAME
 
     def describe(self) -> str:
-        """Return one line for people."""
+        """Return one line for people.
+
+        Raises:
+            BackendError: If what it is made of is not installed.
+        """
+        if (reason := _missing("torch", "coremltools")) is not None:
+            raise BackendError(reason)
         return "checker of Core ML packages on this CPU: not a phone's times"
 
     def unsupported_reason(self, variant: Variant) -> str | None:
@@ -43,12 +49,7 @@ class CoreMLChecker:
         if variant.format != "coreml" and not delegated:
             made = f"delegate {variant.delegate}" if variant.delegate else variant.format
             return f"the checker runs the format coreml and the delegate coreml, not {made}"
-        wanted = ["torch", "coremltools", *(["executorch"] if delegated else [])]
-        missing = [x for x in wanted if importlib.util.find_spec(x) is None]
-        if missing:
-            extras = ("apple", "executorch") if delegated else ("apple",)
-            return f"the checker needs {', '.join(missing)}; run: {toolchain_install(*extras)}"
-        return None
+        return _missing("torch", "coremltools", *(["executorch"] if delegated else []))
 
     def place(self, variant: Variant) -> Place:
         """Return what runs a variant: software in place of Apple's hardware."""
@@ -105,3 +106,12 @@ def _check_borders(label: str, variant: Variant, program: Program, borders: Bord
             f"{label} takes {found[0]} inputs and gives {found[1]} outputs, its manifest says "
             f"{wanted[0]} and {wanted[1]}; export it again"
         )
+
+
+def _missing(*modules: str) -> str | None:
+    """Return what is not installed, with the command that installs it; None if all is there."""
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if not missing:
+        return None
+    extras = ("apple", "executorch") if "executorch" in modules else ("apple",)
+    return f"the checker needs {', '.join(missing)}; run: {toolchain_install(*extras)}"
