@@ -332,7 +332,7 @@ class BundleWriter:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source, target)
         with _named(self._staging.out):
-            path = _locate(self.directory, relative)
+            path = _locate(self.directory.resolve(), relative)
             ref = FileRef(path=relative, bytes=path.stat().st_size, sha256=sha256_file(path))
         self._added[relative] = ref
         return ref
@@ -395,7 +395,7 @@ def _named(root: Path) -> Generator[None]:
     try:
         yield
     except BundleNotFoundError as exc:
-        raise BundleNotFoundError(f"bundle {root.name}: {exc}", exc.filename) from exc
+        raise BundleNotFoundError(f"bundle {_label(root)}: {exc}", exc.filename) from exc
     except BundleError as exc:
         raise BundleError(f"bundle {_label(root)}: {exc}") from exc
     except OSError as exc:

@@ -36,7 +36,7 @@ from mvsdk_export.progress import counted
 from mvsdk_export.request import ExportRequest, VariantPlan
 from mvsdk_export.schedule import make_sampler
 from mvsdk_export.shapes import graph_sizes
-from mvsdk_export.stages import LOG, RESULT, Stage, tool_versions
+from mvsdk_export.stages import LOG, RESULT, SCRATCH, Stage, tool_versions
 from mvsdk_export.work.common import CONTEXT, MODEL
 
 VOCABULARY = "tokenizer/vocab.json"
@@ -105,7 +105,9 @@ def _variant(
     files = [
         writer.add_file(f"{root}/{path.relative_to(artefact.folder).as_posix()}", source=path)
         for path in sorted(artefact.folder.rglob("*"))
-        if path.is_file() and _is_shipped(path, plan)
+        if path.is_file()
+        and path.relative_to(artefact.folder).parts[0] != SCRATCH
+        and _is_shipped(path, plan)
     ]
     residency = artefact.result.get("residency")
     delegate = _DELEGATE_TOOLS.get(plan.delegate, ()) if plan.delegate else ()

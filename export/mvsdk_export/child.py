@@ -89,7 +89,11 @@ def run_child(job: Mapping[str, Any], log: IO[bytes], *, on_items: OnItems | Non
             f"no process can be started for {job['function']}: {reason}; end other programs, or "
             "raise the limits of memory and processes"
         ) from exc
-    reader = _Reader(child)
+    try:
+        reader = _Reader(child)
+    except RuntimeError as exc:  # no more threads
+        _end(child)
+        raise ExportError(f"no process can be followed: {exc}; end other programs") from exc
     try:
         _send(child, job)
         for items in reader.news():

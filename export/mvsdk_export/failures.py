@@ -159,6 +159,8 @@ def _chain(exc: BaseException) -> Iterator[BaseException]:
 
 def _number(exc: BaseException) -> int | None:
     """Return the number by which a system refuses to write more; None for any other error."""
+    if isinstance(exc, MvsdkError):  # quotes names that may say anything
+        return None
     if isinstance(exc, OSError) and exc.errno is not None:
         return exc.errno if exc.errno in _REFUSALS else None
     return _told(str(exc))

@@ -6,6 +6,7 @@ text-to-video model makes of a recipe's prompts.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,9 +57,10 @@ def find_pictures(folder: Path) -> PictureFiles:
         InputError: If there is no such folder, it cannot be listed, or too little is in it for
             both.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # and no error where its own folder may not be read
         raise InputError(
-            f"--pictures is {quoted(folder)}, which is no folder; give one with at least 2 pictures"
+            f"--pictures is {quoted(folder)}, which is no folder that you may read; give one with "
+            "at least 2 pictures"
         )
     try:
         found = [x for x in folder.iterdir() if _is_picture(x)]

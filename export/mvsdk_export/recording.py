@@ -19,7 +19,7 @@ from mvsdk.conditioning import (
 )
 from mvsdk.manifest import Manifest
 from mvsdk_export.assemble import read_guidance
-from mvsdk_export.checkpoints import ModelFolder, default_model_folder, open_model
+from mvsdk_export.checkpoints import MODEL_CARD, ModelFolder, default_model_folder, open_model
 from mvsdk_export.pictures import PAINTER, PictureFiles, find_pictures
 from mvsdk_export.request import ExportRequest
 from mvsdk_export.stages import Run, Stage
@@ -169,8 +169,9 @@ def _picture_stage(pictures: Path | None) -> str:
 
 
 def hash_of(folder: ModelFolder) -> str:
-    """Return the hash of all files that a model consists of."""
-    return digest_of([ref.sha256 for ref in folder.files_with_hashes()])
+    """Return the hash of all files that decide what a model computes: the card does not."""
+    files = folder.files_with_hashes()
+    return digest_of([ref.sha256 for ref in files if ref.path != MODEL_CARD])
 
 
 def digest_of(parts: Sequence[str]) -> str:

@@ -15,6 +15,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import platform
 import secrets
 import shutil
 import sys
@@ -40,10 +41,13 @@ with the stage."""
 TOOLS = (
     "torch",
     "onnx",
+    "onnx-ir",
     "onnxscript",
     "onnxruntime",
     "onnxruntime-qnn",
     "numpy",
+    "ml_dtypes",
+    "pillow",
     "coremltools",
     "coreai-core",
     "coreai-torch",
@@ -53,6 +57,7 @@ TOOLS = (
 )
 """Packages whose versions decide what a stage makes."""
 
+_PAUSE_S = 0.1
 _ROOT = Path(__file__).parent
 _NOT_STAGES = ("cli", "commands", "distill", "models")
 
@@ -140,6 +145,8 @@ class StageRunner:
                 job = {"function": function, "arguments": {**arguments, **told}}
                 with interrupted_once():
                     self._make(name, job, folder, on_items)
+                if not self._hold(folder):
+                    time.sleep(_PAUSE_S)  # until who forgets it has done so
         report = json.loads((folder / RESULT).read_text(encoding="utf-8"))
         stage = Stage(
             name=name,
@@ -185,7 +192,7 @@ class StageRunner:
             lock = lock_folder(folder, shared=True)
         except OSError:  # not there, or another runner is forgetting it
             return False
-        if (folder / RESULT).is_file():  # still there, now that it is locked
+        if _is_finished(folder):  # still there, now that it is locked
             self._locks[folder] = lock
             return True
         if lock is not None:
@@ -195,7 +202,7 @@ class StageRunner:
     def _make(
         self, name: str, job: Mapping[str, Any], folder: Path, on_items: OnItems | None
     ) -> None:
-        if not (folder / RESULT).is_file():
+        if not _is_finished(folder):
             shutil.rmtree(folder, ignore_errors=True)  # no stage, whatever it is
         try:
             with keeping(name, self.cache_folder):
@@ -213,6 +220,15 @@ class StageRunner:
             # Another export may have finished it meanwhile; by its key, it is as good as ours.
             if not (folder / RESULT).is_file():
                 raise
+
+
+def _is_finished(folder: Path) -> bool:
+    """Return whether a folder holds a whole report; a disk may have lost part of it."""
+    try:
+        report = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(report, dict) and {"result", "seconds", "peak_bytes"} <= report.keys()
 
 
 def read_result(folder: Path) -> Mapping[str, Any]:
@@ -284,6 +300,7 @@ def _key(
         "needs": needs,
         "fingerprint": fingerprint,
         "tools": tool_versions(),
+        "host": [*sys.version_info[:2], sys.platform, platform.machine()],
         "source": source_hash(),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

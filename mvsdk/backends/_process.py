@@ -17,9 +17,9 @@ import threading
 import weakref
 from concurrent.futures import Future
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from mvsdk._staging import lock_folder
+from mvsdk._folders import lock_folder
 from mvsdk.backends._last_words import LOG, last_words, said_lines
 from mvsdk.backends._messages import (
     MessageError,
@@ -50,7 +50,15 @@ _LEAVE_S = 3.0
 class ProcessLost(MvsdkError):
     """The process is no more."""
 
-    def __init__(self, status: int | None, said: str, limit_s: float | None, fault: str) -> None:
+    def __init__(
+        self,
+        status: int | None,
+        said: str,
+        limit_s: float | None,
+        fault: str,
+        *,
+        closed: bool = False,
+    ) -> None:
         """Note how it ended.
 
         Args:
@@ -58,9 +66,11 @@ class ProcessLost(MvsdkError):
             said: The last that it printed; may be empty.
             limit_s: The limit that a call was beyond, if that is why; seconds.
             fault: What it answered, if it was ended for that; may be empty.
+            closed: Whether our side closed it while it had a call under way.
         """
         super().__init__(f"status {status}")
         self.status, self.said, self.limit_s, self.fault = status, said, limit_s, fault
+        self.closed = closed
 
 
 class RuntimeProcess:
@@ -76,6 +86,7 @@ class RuntimeProcess:
         self._lock = threading.Lock()
         self._greeted = False
         self._late_s: float | None = None
+        self._closed = False
         try:
             self._scratch = _Scratch()
             try:
@@ -83,8 +94,8 @@ class RuntimeProcess:
             except BaseException:
                 self._scratch.remove()
                 raise
-        except OSError as exc:
-            reason = (exc.strerror or str(exc) or type(exc).__name__).lower()
+        except (OSError, RuntimeError) as exc:  # RuntimeError: no more threads
+            reason = (getattr(exc, "strerror", None) or str(exc) or type(exc).__name__).lower()
             raise BackendError(
                 f"no process can be started to run graphs in: {reason}; free what is short"
             ) from exc
@@ -144,6 +155,7 @@ class RuntimeProcess:
 
         A call that another thread has under way is ended.
         """
+        self._closed = True
         if self._owner == os.getpid() and self._lock.acquire(blocking=False):
             try:
                 self._requests.close()
@@ -177,7 +189,10 @@ class RuntimeProcess:
 
         timer = threading.Timer(limit_s, late)
         timer.daemon = True
-        timer.start()
+        try:
+            timer.start()
+        except RuntimeError as exc:  # no more threads
+            raise BackendError(f"no graph can be timed: {exc}; free what is short") from exc
         try:
             yield
         finally:
@@ -194,7 +209,7 @@ class RuntimeProcess:
             self._kill()
         said = last_words(self._scratch.path)
         self._end()
-        return ProcessLost(self._child.returncode, said, self._late_s, fault)
+        return ProcessLost(self._child.returncode, said, self._late_s, fault, closed=self._closed)
 
 
 class _Scratch:
@@ -257,8 +272,17 @@ def _start(scratch: Path) -> subprocess.Popen[bytes]:
             bufsize=0,
             start_new_session=True,  # Ctrl-C is ours to handle
             creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),  # the same on Windows
-            env={**os.environ, **places, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+            env={
+                **os.environ,
+                **places,
+                "PYTHONPATH": os.pathsep.join(_import_path()),
+            },
         )
+
+
+def _import_path() -> list[str]:
+    """Return where modules are looked for; what is no text there is passed over, as Python does."""
+    return [x for x in cast("list[object]", sys.path) if isinstance(x, str) and x]
 
 
 def _spawn(command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:

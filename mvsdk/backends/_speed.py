@@ -90,8 +90,10 @@ def expected_s(kind: Kind, manifest: Manifest, clips: int) -> float:
 
 def clip_flops(manifest: Manifest) -> float:
     """Return the floating-point operations of a clip of the default steps; 0 if not said."""
-    steps = manifest.sampler.default_steps
+    runs = {
+        manifest.denoiser: manifest.sampler.default_steps,
+        "vae_decoder": manifest.latents.shape[0] // manifest.decode_frames,
+    }
     return sum(
-        costs.get("flops", 0.0) * (steps if name == manifest.denoiser else 1)
-        for name, costs in manifest.costs.items()
+        costs.get("flops", 0.0) * runs.get(name, 1) for name, costs in manifest.costs.items()
     )

@@ -10,13 +10,14 @@ from __future__ import annotations
 import logging
 import signal
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 import mvsdk.errors
-from mvsdk._arguments import check_choice, check_number
+from mvsdk._arguments import check_choice, check_kind, check_number
 from mvsdk.backends._graph import decoded_dtype, label_of
 from mvsdk.backends._process import ProcessLost, RuntimeProcess
 from mvsdk.backends._registry import make_backend, options_of
@@ -24,8 +25,6 @@ from mvsdk.backends._speed import place_of
 from mvsdk.errors import BackendError, InputError, MvsdkError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from numpy.typing import NDArray
 
     from mvsdk.backends import Backend, Selection
@@ -38,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 FRAGILE = frozenset({"qnn", "executorch", "coreai"})
 """Backends whose runtimes end the process, or never come back, on some damaged graphs."""
-_LEAST_LIMIT_S, _MOST_LIMIT_S = 0.001, 30 * 86400.0
+LEAST_LIMIT_S, MOST_LIMIT_S = 0.001, 30 * 86400.0
 _CLOSE_LIMIT_S = 30.0
 _MAX_TEXT, _MAX_LINE = 4096, 200
 _ADVICE = "the file is damaged, or the runtime has a fault; download or export the bundle again"
@@ -58,7 +57,8 @@ class Isolation:
     def __post_init__(self) -> None:
         """Check the values."""
         for name in ("load_timeout_s", "run_timeout_s"):
-            check_number(name, getattr(self, name), low=_LEAST_LIMIT_S, high=_MOST_LIMIT_S)
+            seconds = check_number(name, getattr(self, name), low=LEAST_LIMIT_S, high=MOST_LIMIT_S)
+            object.__setattr__(self, name, seconds)
         check_choice("which", self.which, ("all", "fragile"))
 
 
@@ -205,6 +205,7 @@ class IsolatedSession:
         Raises:
             BackendError: Also if the process ends, or takes longer than the limit.
         """
+        check_kind("inputs", inputs, Mapping, how="pass one array for every input")
         if self._number is None:
             raise BackendError(f"{self._graph.label} is closed; load it again")
         given = {name: np.asarray(value) for name, value in inputs.items()}
@@ -249,14 +250,15 @@ def _check_can_travel(backend: Backend) -> None:
     """
     try:
         made: object = make_backend(backend.name, options_of(backend))
-        equal = type(made) is type(backend) and _state(made) == _state(backend)
+        same = type(made) is type(backend)
+        equal = same and (bool(options_of(backend)) or _state(made) == _state(backend))
     except (MvsdkError, ValueError):  # ValueError: arrays, which do not say if they are equal
         equal = False
     if not equal:
         raise InputError(
             f"backend {backend.name} of the type {type(backend).__name__} cannot run in a process "
             "of its own, which can make only backends that are known by name (mvsdk doctor), and "
-            "without options but those of OnnxRuntime; pass its name, or isolated=False"
+            "without options but those of OnnxRuntime and CoreML; pass its name, or isolated=False"
         )
 
 
@@ -282,6 +284,8 @@ def _explain(lost: ProcessLost, deed: Literal["load", "run"]) -> str:
     """Say how a process ended, in what, what it said last, and what to do."""
     said = f"; it said last: {lost.said}" if lost.said else ""
     during = "loaded the graph" if deed == "load" else "ran the graph"
+    if lost.closed:
+        return f"was closed while it {during}"
     if lost.limit_s is not None:
         done = "loaded" if deed == "load" else "run"
         return (

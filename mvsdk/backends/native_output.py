@@ -151,9 +151,10 @@ def _pass_on(line: bytes) -> None:
 
 def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
-        if stream is not None and not stream.closed:  # pyright: ignore[reportUnnecessaryComparison]
+        # None where a program has no console; what a server puts in its place may lack `closed`.
+        if stream is not None and not getattr(stream, "closed", False):  # pyright: ignore[reportUnnecessaryComparison]
             stream.flush()
-    with contextlib.suppress(OSError, AttributeError):  # no such symbol on Windows
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # Windows has neither
         ctypes.CDLL(None).fflush(None)
 
 

@@ -90,7 +90,7 @@ _TEXTS = {
     ),
     "Unable to load backend": (
         "a QNN library cannot be loaded",
-        "run mvsdk doctor, then pip install --force-reinstall onnxruntime-qnn",
+        "run mvsdk doctor, then install onnxruntime-qnn again",
     ),
     "assigned to the default CPU EP": (
         "part of the graph is not compiled for the NPU, and falling back to the CPU is off",

@@ -198,7 +198,11 @@ def _toolchain_commands() -> dict[str, Command]:
         except Exception as exc:  # whatever a broken installation raises, the other verbs work
             logging.getLogger(__name__).debug("%s does not load", entry_point.value, exc_info=exc)
             reason = f"{entry_point.value} does not load ({exc})"
-            commands = {name: _missing(name, reason) for name in commands}
+            commands |= {
+                name: _missing(name, reason)
+                for name, command in commands.items()
+                if command.run is _cannot
+            }
         else:
             commands |= {command.name: command for command in added}
     return commands

@@ -175,10 +175,12 @@ def _isolation(limit_s: float | None) -> Isolation:
     Args:
         limit_s: How long a graph may load, and how long it may run each time; seconds.
     """
-    from mvsdk.backends.isolated import Isolation
+    from mvsdk._arguments import check_number
+    from mvsdk.backends.isolated import LEAST_LIMIT_S, MOST_LIMIT_S, Isolation
 
     if limit_s is None:
         return Isolation(which="fragile")
+    check_number("--time-limit", limit_s, low=LEAST_LIMIT_S, high=MOST_LIMIT_S)
     return Isolation(load_timeout_s=limit_s, run_timeout_s=limit_s)
 
 

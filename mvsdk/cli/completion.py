@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mvsdk._installed import pip_install
-from mvsdk.cli.command import Command
+from mvsdk.cli.command import Command, named_path
 from mvsdk.cli.output import show
 from mvsdk.errors import BackendError
 
@@ -90,7 +90,7 @@ def _tell(
         action.choices = list(known)
     elif action.metavar in _FOLDERS:
         setattr(action, "complete", shtab.DIRECTORY)  # noqa: B010 - shtab's own attribute
-    elif action.type is Path:
+    elif action.type in (Path, named_path):
         setattr(action, "complete", shtab.FILE)  # noqa: B010
 
 

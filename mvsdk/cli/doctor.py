@@ -17,6 +17,7 @@ from pathlib import Path
 
 import mvsdk
 from mvsdk._installed import TOOLCHAIN, installed_version, pip_install, toolchain_install
+from mvsdk.backends.coreai import TESTED_VERSION as COREAI_VERSION
 from mvsdk.cache import cache_folder
 from mvsdk.cli.command import Command
 from mvsdk.cli.output import show, show_json, table
@@ -44,7 +45,7 @@ _QNN_LIBRARIES = {
 }
 _RUNTIMES = {
     "executorch": ("executorch", "torch"),
-    "coreai": ("coreai-core",),
+    "coreai": (f"coreai-core=={COREAI_VERSION}",),
 }
 """Formats of phones that this computer can run too -> the distributions that do."""
 _FOUND_WIDTH = 36
@@ -139,8 +140,8 @@ def _package(
     name: str, distributions: tuple[str, ...], purpose: str, *, required: bool = False
 ) -> _Check:
     """Look for distributions that do something together; the first one's version stands for all."""
-    missing = [item for item in distributions if installed_version(item) is None]
-    found = installed_version(distributions[0]) or "missing"
+    missing = [x for x in distributions if installed_version(x.partition("==")[0]) is None]
+    found = installed_version(distributions[0].partition("==")[0]) or "missing"
     if missing and missing != list(distributions):
         found = f"lacks {', '.join(missing)}"
     return _Check(
@@ -155,9 +156,12 @@ def _package(
 
 def _runtimes() -> list[_Check]:
     """Look for what runs the formats of phones on this computer."""
+    wanted = dict(_RUNTIMES)
+    if sys.platform == "darwin":
+        wanted["coreml"] = ("coremltools",)
     return [
         _package(name, distributions, f"runs {name} variants")
-        for name, distributions in _RUNTIMES.items()
+        for name, distributions in wanted.items()
     ]
 
 

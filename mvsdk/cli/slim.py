@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mvsdk.cli.command import Command, add_variant_arguments, say_chip_notes
+from mvsdk.cli.command import Command, add_variant_arguments, named_path, say_chip_notes
 from mvsdk.cli.output import format_bytes, show, show_json
 
 if TYPE_CHECKING:
@@ -15,9 +14,9 @@ if TYPE_CHECKING:
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("bundle", metavar="BUNDLE", type=Path, help="a *.mvbundle folder, which stays as it is")
+    add("bundle", metavar="BUNDLE", type=named_path, help="a *.mvbundle folder")
     add_variant_arguments(parser, default="all that are left")
-    add("--out", metavar="DIR", type=Path, required=True, help="bundle to write")
+    add("--out", metavar="DIR", type=named_path, required=True, help="bundle to write")
     add("--overwrite", action="store_true", help="replace a bundle at --out")
     add("--json", action="store_true", help="print the result as JSON")
 

@@ -156,7 +156,7 @@ def _check_entries(
 def _bare(name: str) -> str:
     """Return a name without what modules around the network, or around its parts, put into it."""
     parts = [part for part in name.split(".") if part != "_orig_mod"]
-    while parts[0] == "module" and len(parts) > 1:
+    while len(parts) > 1 and parts[0] == "module":
         parts.pop(0)
     return ".".join(parts)
 

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    took = "sticker, 2 cores: onnx 3 min, snapdragon 6, all 13"
+    took = "sticker, 2 cores: onnx 4 min, snapdragon 3, all 13"
     parser.description = f"Compile and verify a model. {took}."
     parser.add_argument("--target", required=True, help=f"{', '.join(TARGETS)}; all: every phone")
     add_model_arguments(parser, "model folder (default: the one shipped)")
@@ -131,7 +131,7 @@ def _kept(runner: StageRunner) -> str:
     if not count:
         return "no stage was finished"
     stages = "1 finished stage is" if count == 1 else f"{count} finished stages are"
-    return f"{stages} kept in {runner.cache_folder}: the same command goes on from there"
+    return f"{stages} kept in {quoted(runner.cache_folder)}: the same command goes on from there"
 
 
 def _write_resources(report: ExportReport, out: Path) -> None:
