@@ -7,7 +7,6 @@ with the extras. Neither carries the import name: another project has it on the 
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import json
 import re
 import shlex
@@ -123,7 +122,7 @@ def _stem(distribution: str) -> str:
 def _installer() -> str:
     """Return pip, or uv where the environment has no pip, as a person has to call it from here."""
     python = Path(sys.executable)
-    if importlib.util.find_spec("pip") is None and shutil.which("uv"):
+    if installed_version("pip") is None and shutil.which("uv"):
         return f"uv pip install --python {shlex.quote(str(python))}"
     found = shutil.which("pip")
     if found is not None and Path(found).parent == python.parent:

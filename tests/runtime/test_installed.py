@@ -37,6 +37,8 @@ class _Distribution:
 
 def _install(monkeypatch: pytest.MonkeyPatch, sources: Sources) -> None:
     def find(name: str) -> _Distribution:
+        if name == "pip":
+            return _Distribution(None)
         if name not in sources:
             raise importlib.metadata.PackageNotFoundError(name)
         return _Distribution(sources[name])
@@ -117,7 +119,7 @@ def test_an_environment_that_is_not_activated_is_named_by_its_python(
 
 
 def test_an_environment_without_pip_is_served_by_uv(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("mvsdk._installed.installed_version", lambda name: None)
     assert pip_install("a", "b c") == (
         f"uv pip install --python {shlex.quote(sys.executable)} a 'b c'"
     )
