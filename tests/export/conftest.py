@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
 import json
 import shutil
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,13 +14,6 @@ if TYPE_CHECKING:
     from part_models import Arrays, Borders
 
     from mvsdk_export.networks.svd.unet import SVDUNet
-
-
-# Before anything imports distutils: setuptools takes its place, and its warnings, which are errors
-# inside a test, would let the one of the standard library in, with which it then refuses to work.
-with warnings.catch_warnings(), contextlib.suppress(ImportError):
-    warnings.simplefilter("ignore")
-    importlib.import_module("setuptools")
 
 
 @pytest.fixture(scope="session")

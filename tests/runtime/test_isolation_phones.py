@@ -158,7 +158,7 @@ def test_damage_that_ends_a_runtime_is_one_line(
     *notes, line = err.splitlines()
     assert (out, line.startswith("error: ")) == ("", True)
     assert all(note.startswith("note: ") for note in notes)  # that it is an emulator
-    assert err.startswith(f"error: unet/{files.id}: {kind} died with SIG")
+    assert line.startswith(f"error: unet/{files.id}: {kind} died with SIG")
     assert not clip.exists()
     assert main([*command, str(sound.path)]) == 0
     assert clip.exists()
