@@ -23,6 +23,7 @@ from core_ml import examples, run_package, write_stack
 import mvsdk
 from mvsdk import BackendError, CoreML
 from mvsdk.backends.coreml import TESTED_VERSION
+from mvsdk.bundle import Bundle
 from mvsdk.manifest import TensorSpec, Variant
 from mvsdk_export.checker import load_program
 from mvsdk_export.recipes import find_recipe
@@ -94,7 +95,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-class _Folder:
+class _Folder(Bundle):
     """Stands for a bundle that holds one package."""
 
     def __init__(self, path: Path) -> None:
@@ -130,8 +131,7 @@ _FEEDS = {
 
 
 def _load(path: Path, **changes: Any) -> Any:
-    bundle: Any = _Folder(path)
-    return CoreML().load(bundle, _variant(**changes))
+    return CoreML().load(_Folder(path), _variant(**changes))
 
 
 def _check(session: Any, path: Path, **options: Any) -> None:

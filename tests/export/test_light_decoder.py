@@ -245,7 +245,7 @@ def test_bundle_decodes_in_parts_as_pytorch_does(
     )
     assert done.status == 2
     assert done.err == (
-        f"error: parts.mvbundle was made of decoder/{CONFIG} too; give its folder with --decoder\n"
+        f"error: 'parts.mvbundle' was made of decoder/{CONFIG} too; give its folder with --decoder\n"
         if is_light
-        else "error: parts.mvbundle was made with the model's own decoder; leave --decoder out\n"
+        else "error: 'parts.mvbundle' was made with the model's own decoder; leave --decoder out\n"
     )

@@ -11,6 +11,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import mvsdk
 from mvsdk._installed import pip_install, toolchain_install
 from mvsdk_export.errors import TargetUnavailableError
 
@@ -102,5 +103,5 @@ def tool_metadata() -> dict[str, str]:
     return {
         "com.github.apple.coremltools.version": importlib.metadata.version("coremltools"),
         "com.github.apple.coremltools.source": f"torch=={importlib.metadata.version('torch')}",
-        "mvsdk.version": importlib.metadata.version("mvsdk"),
+        "mvsdk.version": mvsdk.__version__,
     }
