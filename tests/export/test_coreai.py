@@ -20,7 +20,7 @@ import torch.nn.functional as F  # noqa: E402
 from core_ai import MARKS, Arrays, run_asset, run_network, sqnr_db  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
-import mvsdk
+import mvsdk  # noqa: E402
 from mvsdk.manifest import TensorSpec  # noqa: E402
 from mvsdk_export.errors import (  # noqa: E402
     CompressionError,

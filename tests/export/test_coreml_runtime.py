@@ -99,7 +99,7 @@ class _Folder(Bundle):
     """Stands for a bundle that holds one package."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        object.__setattr__(self, "_path", path)  # a bundle is frozen
 
     def model(self, variant: Variant) -> Path:
         return self._path
