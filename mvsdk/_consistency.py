@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from mvsdk._components import DELEGATES, PACKAGE_FORMATS, WEIGHTS_SUFFIX
 from mvsdk._parse import MAX_WHERE, listed, quote, shorten, to_float32
+from mvsdk._records import END_TO_END
 from mvsdk.conditioning import ADDED_TIME_IDS, MicroConditioning
 from mvsdk.errors import BundleError, InputError
 
@@ -384,7 +385,7 @@ def _check_records(manifest: Manifest) -> None:
     ids = {name: {v.id for v in part.variants} for name, part in manifest.components.items()}
     anywhere = {variant for known in ids.values() for variant in known}
     for record in manifest.verification:
-        known = anywhere if record.component == "end_to_end" else ids.get(record.component)
+        known = anywhere if record.component == END_TO_END else ids.get(record.component)
         if known is None:
             component = shorten(record.component)
             raise _refuse(f"verification names the component {component}, not in the bundle")

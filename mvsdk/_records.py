@@ -11,6 +11,9 @@ from mvsdk._arguments import shown
 from mvsdk._components import FileRef
 from mvsdk._parse import Node
 
+END_TO_END = "end_to_end"
+"""The `component` of a verification record that covers the whole pipeline."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from mvsdk._folders import is_mounted, lock_folder, sync_file, sync_folder, sync_tree
 from mvsdk._leftovers import is_debris, part_name, remove_dead_parts
-from mvsdk._text import encoding_fault, name_fault, quoted
+from mvsdk._text import encoding_fault, name_fault, quoted, reason_of
 from mvsdk.errors import OutputError
 
 logger = logging.getLogger(__name__)
@@ -75,11 +75,6 @@ def check_place(out: Path, *, replaces: str | None = None) -> None:
     place = StagingFolder(out, replaces=replaces)
     place.create()
     place.discard()
-
-
-def reason_of(exc: OSError) -> str:
-    """Return what the system says, for the middle of a message."""
-    return (exc.strerror or str(exc) or type(exc).__name__).lower()
 
 
 def check_name(path: Path) -> None:

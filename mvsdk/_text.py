@@ -56,6 +56,11 @@ def one_line(text: str) -> str:
     return "".join(map(_visible, _BREAKS.sub(" ", text.strip())))
 
 
+def reason_of(exc: BaseException) -> str:
+    """Return what the system says of an error, for the middle of a message."""
+    return (getattr(exc, "strerror", None) or str(exc) or type(exc).__name__).lower()
+
+
 def shell_word(name: str | os.PathLike[str]) -> str:
     """Return a name as one word of a command that is to be pasted into this system's shell.
 

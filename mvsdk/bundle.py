@@ -22,8 +22,8 @@ from typing import Self
 from mvsdk._arguments import check_flag, check_kind, check_path, check_text, shown
 from mvsdk._parse import is_safe_path
 from mvsdk._references import can_be_ignored, files_below, find_reference
-from mvsdk._staging import NO_SPACE, StagingFolder, reason_of, replacing, writing
-from mvsdk._text import encoding_fault, quoted
+from mvsdk._staging import NO_SPACE, StagingFolder, replacing, writing
+from mvsdk._text import encoding_fault, quoted, reason_of
 from mvsdk.errors import BundleError, BundleNotFoundError
 from mvsdk.manifest import (
     MANIFEST_NAME,

@@ -55,7 +55,7 @@ from mvsdk._parse import (
     quote,
     shorten,
 )
-from mvsdk._records import Licence, Source, Verification
+from mvsdk._records import END_TO_END, Licence, Source, Verification
 from mvsdk._sampler import (
     PREDICTION_TYPES,
     SAMPLER_KINDS,
@@ -122,8 +122,6 @@ MANIFEST_NAME = "manifest.json"
 MIN_FPS = 0.1
 """Clips of fewer frames per second are beyond what the containers can time."""
 MAX_FPS = 240.0
-END_TO_END = "end_to_end"
-"""The `component` of a verification record that covers the whole pipeline."""
 
 _SURELY_WRITABLE_BYTES = 1 << 19
 """A manifest of this size can be written again, however its numbers are spelled: none of the

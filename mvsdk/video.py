@@ -30,8 +30,8 @@ from mvsdk._arguments import (
 )
 from mvsdk._folders import is_mounted
 from mvsdk._metadata import describe_making, to_xmp
-from mvsdk._staging import reason_of, replacing
-from mvsdk._text import quoted
+from mvsdk._staging import replacing
+from mvsdk._text import quoted, reason_of
 from mvsdk.conditioning import MicroConditioning
 from mvsdk.errors import InputError, OutputError
 from mvsdk.generation import GenerateOptions, Timings

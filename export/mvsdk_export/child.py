@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO, Any, Literal
 
+from mvsdk._text import reason_of
 from mvsdk_export.errors import ExportError
 from mvsdk_export.interrupts import undisturbed
 from mvsdk_export.progress import Items
@@ -84,7 +85,7 @@ def run_child(job: Mapping[str, Any], log: IO[bytes], *, on_items: OnItems | Non
             env=environment,
         )
     except OSError as exc:
-        reason = (exc.strerror or str(exc)).lower()
+        reason = reason_of(exc)
         raise ExportError(
             f"no process can be started for {job['function']}: {reason}; end other programs, or "
             "raise the limits of memory and processes"

@@ -13,7 +13,7 @@ from pathlib import Path
 import mvsdk.errors
 import mvsdk_export.errors
 from mvsdk._staging import NO_SPACE, NOT_ALLOWED
-from mvsdk._text import quoted
+from mvsdk._text import quoted, reason_of
 from mvsdk.backends._last_words import said_lines, shorten_last_words
 from mvsdk.errors import MvsdkError, OutputError
 from mvsdk_export.child import Ending
@@ -91,7 +91,7 @@ def keeping(name: str, cache: Path) -> Iterator[None]:
             raise
         if (number := _number(found)) is not None:
             raise _cannot_keep(name, number, cache) from exc
-        reason = (found.strerror or str(found)).lower()
+        reason = reason_of(found)
         which = "that you may write to" if found.errno in NOT_ALLOWED else "on another disk"
         raise OutputError(
             f"{name} cannot be kept in {quoted(cache)}: {reason}; set MVSDK_CACHE to a folder "

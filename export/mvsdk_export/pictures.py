@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mvsdk._text import quoted
+from mvsdk._text import quoted, reason_of
 from mvsdk.errors import InputError
 from mvsdk.image import SUFFIXES, fit_image, load_image, read_image
 from mvsdk.tokenizer import WordPiece
@@ -65,7 +65,7 @@ def find_pictures(folder: Path) -> PictureFiles:
     try:
         found = [x for x in folder.iterdir() if _is_picture(x)]
     except OSError as exc:
-        reason = (exc.strerror or str(exc)).lower()
+        reason = reason_of(exc)
         raise InputError(
             f"{quoted(folder)} cannot be listed: {reason}; give a folder that you may read"
         ) from exc

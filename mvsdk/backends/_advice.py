@@ -6,7 +6,7 @@ import platform
 from typing import TYPE_CHECKING
 
 from mvsdk.backends._registry import built_in_backends
-from mvsdk.backends._selection import find_variants
+from mvsdk.backends._selection import find_refusal, find_variants
 from mvsdk.backends._speed import is_slow
 
 if TYPE_CHECKING:
@@ -53,8 +53,7 @@ def _faster(bundle: Bundle) -> str:
         for kind, variants in kinds:
             if made_for != (kind.delegate or kind.format):
                 continue
-            refusals = (backend.unsupported_reason(variant) for variant in variants.values())
-            if reason := next((x for x in refusals if x is not None), None):
+            if reason := find_refusal(backend, variants.values()):
                 return f"this bundle's {kind} is faster here, but {reason}"
     return (
         "a bundle for executorch is faster here (XNNPACK, w8a8): mvsdk export --target executorch"

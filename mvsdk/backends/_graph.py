@@ -145,6 +145,18 @@ def check_request(bundle: object, variant: object) -> None:
     check_variant(variant)
 
 
+def component_of(bundle: Bundle, variant: Variant) -> tuple[str, int]:
+    """Return the component that a variant belongs to, and which of its variants it is.
+
+    Raises:
+        BackendError: If it is of another bundle.
+    """
+    for name, component in bundle.manifest.components.items():
+        if variant in component.variants:
+            return name, component.variants.index(variant)
+    raise BackendError(f"variant {variant.id} is not in {bundle.path.name}")
+
+
 def label_of(variant: Variant) -> str:
     """Return what error messages call a graph: its folder, such as `unet/onnx-fp32`."""
     folders = variant.model.split("/")[:-1]

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from mvsdk._folders import lock_folder
+from mvsdk._text import reason_of
 from mvsdk.backends._last_words import LOG, last_words, said_lines
 from mvsdk.backends._messages import (
     MessageError,
@@ -95,7 +96,7 @@ class RuntimeProcess:
                 self._scratch.remove()
                 raise
         except (OSError, RuntimeError) as exc:  # RuntimeError: no more threads
-            reason = (getattr(exc, "strerror", None) or str(exc) or type(exc).__name__).lower()
+            reason = reason_of(exc)
             raise BackendError(
                 f"no process can be started to run graphs in: {reason}; free what is short"
             ) from exc

@@ -175,7 +175,7 @@ def _try_all(
     for backends in _groups(backend):
         for kind, candidate in product(kinds, backends):
             variants = _variants(manifest, kind)
-            refusal = _refusal(candidate, variants.values())
+            refusal = find_refusal(candidate, variants.values())
             if refusal is None:
                 runs.append(Selection(backend=candidate, kind=kind, variants=variants))
             else:
@@ -206,7 +206,7 @@ def _cost(run: Selection, manifest: Manifest, clips: int) -> tuple[int, float]:
     return PLACES.index(run.place), expected_s(run.kind, manifest, clips) if on_cpu else 0.0
 
 
-def _refusal(backend: Backend, variants: Iterable[Variant]) -> str | None:
+def find_refusal(backend: Backend, variants: Iterable[Variant]) -> str | None:
     refusals = (backend.unsupported_reason(variant) for variant in variants)
     return next((refusal for refusal in refusals if refusal is not None), None)
 

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import functools
 import importlib
+import os
 import platform
 import threading
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -188,6 +189,10 @@ class _Loop:
 def _loop() -> _Loop:
     """Return the loop of all sessions, which is started with the first of them."""
     return _Loop()
+
+
+if hasattr(os, "register_at_fork"):  # a fork has the loop, and no thread that runs it
+    os.register_at_fork(after_in_child=_loop.cache_clear)
 
 
 def _explain(what: str, variant: Variant, exc: BaseException) -> str:

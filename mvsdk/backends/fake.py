@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mvsdk._arguments import check_callable, check_kind, check_text
-from mvsdk.backends._graph import GraphSession, check_request, check_variant
+from mvsdk.backends._graph import GraphSession, check_request, check_variant, component_of
 from mvsdk.errors import BackendError
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Fake:
             BackendError: If there is no function for the component.
         """
         check_request(bundle, variant)
-        component = _component_of(bundle, variant)
+        component, _ = component_of(bundle, variant)
         function = self._functions.get(component)
         if function is None:
             raise BackendError(f"fake backend has no function for {component}; pass one")
@@ -99,10 +99,3 @@ class Fake:
             run,
             close=lambda: self.events.append(("close", component)),
         )
-
-
-def _component_of(bundle: Bundle, variant: Variant) -> str:
-    for name, component in bundle.manifest.components.items():
-        if variant in component.variants:
-            return name
-    raise BackendError(f"variant {variant.id} is not in {bundle.path.name}")

@@ -18,7 +18,7 @@ import numpy as np
 
 import mvsdk.errors
 from mvsdk._arguments import check_choice, check_kind, check_number
-from mvsdk.backends._graph import decoded_dtype, label_of
+from mvsdk.backends._graph import component_of, decoded_dtype, label_of
 from mvsdk.backends._process import ProcessLost, RuntimeProcess
 from mvsdk.backends._registry import make_backend, options_of
 from mvsdk.backends._speed import place_of
@@ -118,7 +118,7 @@ class Isolated:
             BackendError: Also if the process ends, or takes longer than the limit.
         """
         label = label_of(variant)
-        component, number = _place_of(bundle, variant)
+        component, number = component_of(bundle, variant)
         request = {
             "do": "load",
             "label": label,
@@ -233,13 +233,6 @@ class IsolatedSession:
             self._graph.process.call(request, limit_s=_CLOSE_LIMIT_S)
         except ProcessLost as exc:  # and all its memory with it
             logger.debug("%s ended while it let a graph go", self._graph.runtime, exc_info=exc)
-
-
-def _place_of(bundle: Bundle, variant: Variant) -> tuple[str, int]:
-    for name, component in bundle.manifest.components.items():
-        if variant in component.variants:
-            return name, component.variants.index(variant)
-    raise BackendError(f"variant {variant.id} is not in {bundle.path.name}")
 
 
 def _check_can_travel(backend: Backend) -> None:

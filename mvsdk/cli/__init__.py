@@ -91,7 +91,7 @@ def _run_guarded(arguments: Sequence[str], *, debug: bool) -> int:
     except Terminated:
         with contextlib.suppress(OSError):  # the terminal may be what went away
             say("terminated; nothing half-written is left")
-        status = 143
+        status = 1  # main says which signal it was
     except KeyboardInterrupt:
         say("\ninterrupted; nothing half-written is left")
         status = 130

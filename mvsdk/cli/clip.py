@@ -268,8 +268,10 @@ def _check_name(path: Path) -> None:
     """Refuse a name that the disk does not take, such as `a:b.mp4` on FAT, by trying it."""
     if not os.path.lexists(path):
         with writing(path):
-            path.open("xb").close()
-            path.unlink()
+            try:
+                path.open("xb").close()
+            finally:  # of a signal between the two, too
+                path.unlink(missing_ok=True)
 
 
 def _free_name(stem: str, seed: int) -> Path:

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import mvsdk
 from mvsdk._installed import TOOLCHAIN, installed_version, pip_install, toolchain_install
+from mvsdk._parse import shorten
+from mvsdk._text import one_line
 from mvsdk.backends.coreai import TESTED_VERSION as COREAI_VERSION
 from mvsdk.cache import cache_folder
 from mvsdk.cli.command import Command
@@ -92,18 +94,13 @@ COMMAND = Command(
 
 def _to_text(checks: list[_Check]) -> str:
     """Lay the report out in 100 columns; commands follow, each on a line to be pasted."""
-    rows = [[_mark(check), check.name, _shorten(check.found), check.purpose] for check in checks]
+    rows = [
+        [_mark(check), check.name, shorten(one_line(check.found), _FOUND_WIDTH), check.purpose]
+        for check in checks
+    ]
     commands = [f"{check.name}: {check.command}" for check in checks if check.command]
     text = table(["", "what", "found", "for"], rows)
     return "\n".join([text, "", "to install what is missing:", *commands]) if commands else text
-
-
-def _shorten(found: str) -> str:
-    """Keep the beginning and the end, which is what says most of a path."""
-    if len(found) <= _FOUND_WIDTH:
-        return found
-    half = (_FOUND_WIDTH - 3) // 2
-    return f"{found[:half]}...{found[-half:]}"
 
 
 def _mark(check: _Check) -> str:
@@ -278,9 +275,8 @@ def _encoder() -> _Check:
 
 
 def _cache() -> _Check:
-    folder = cache_folder()
-
     def found() -> str:
+        folder = cache_folder()
         nearest = next(path for path in (folder, *folder.parents) if path.exists())
         if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
             raise PermissionError(f"{nearest} is not writable; set MVSDK_CACHE")

@@ -10,6 +10,7 @@ from mvsdk._text import quoted
 from mvsdk.cli.command import Command, named_path
 from mvsdk.cli.output import format_bytes, say, show, show_json, table
 from mvsdk.conditioning import ADDED_TIME_IDS, MicroConditioning
+from mvsdk.manifest import END_TO_END
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -150,7 +151,7 @@ def _residency(variant: Variant) -> str:
 
 def _end_to_end(manifest: Manifest) -> list[str]:
     """Return one line per variant set whose finished clips were compared."""
-    records = [record for record in manifest.verification if record.component == "end_to_end"]
+    records = [record for record in manifest.verification if record.component == END_TO_END]
     kinds = dict.fromkeys((record.variant, record.metric) for record in records)
     lines = [
         f"end to end, {variant}: {metric} "

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from mvsdk._text import reason_of
 from mvsdk.errors import OutputError
 
 
@@ -24,7 +25,7 @@ def show(text: str) -> None:
         raise
     except OSError as exc:
         abandon_stdout()
-        reason = (exc.strerror or str(exc)).lower()
+        reason = reason_of(exc)
         raise OutputError(
             f"cannot write standard output: {reason}; send it to another place"
         ) from exc

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from mvsdk._arguments import check_path
-from mvsdk._text import quoted
+from mvsdk._text import quoted, reason_of
 from mvsdk.errors import InputError, PictureNotFoundError
 from mvsdk.image._chunks import PNG_MARK, read_bmp, read_gif, read_png, read_webp
 from mvsdk.image._colours import find_space
@@ -265,7 +265,7 @@ def _read_file(name: str, path: Path) -> bytes:
     except (OSError, ValueError) as exc:  # ValueError: a null byte in the path
         if isinstance(exc, InputError):
             raise
-        reason = (getattr(exc, "strerror", None) or str(exc)).lower()
+        reason = reason_of(exc)
         message = f"{name} cannot be read: {reason}; give the path of a {_KNOWN} file"
         if isinstance(exc, FileNotFoundError | NotADirectoryError):
             raise PictureNotFoundError(message, str(path)) from exc

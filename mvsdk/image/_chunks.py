@@ -7,11 +7,11 @@ import zlib
 
 from mvsdk.image._colours import DISPLAY_P3, MAX_PROFILE_BYTES, Space, find_space
 from mvsdk.image._essence import (
+    MAX_XMP_BYTES,
     DamageError,
     Essence,
     Refusal,
-    read_orientation,
-    read_xmp_orientation,
+    find_orientation,
 )
 
 MAX_CHUNKS = 1 << 20
@@ -44,7 +44,9 @@ def read_png(data: bytes) -> Essence:
         size, kind = struct.unpack_from(">I4s", data, place)
         stop = place + 12 + size if kind.isalpha() else len(data)
         body = view[place + 8 : min(place + 8 + size, len(data))]
-        if kind == b"IHDR" and size >= 8:
+        if kind == b"IHDR":
+            if len(body) < 8:
+                raise DamageError("it is cut off")
             width, height = struct.unpack_from(">II", body)
         if kind == b"tRNS" or not kind[0] & 0x20:
             kept.append(view[place:stop])
@@ -55,13 +57,13 @@ def read_png(data: bytes) -> Essence:
             break
     else:
         raise DamageError(f"more than {MAX_CHUNKS} chunks")
-    exif, xmp = bytes(said.get(b"eXIf", b"")), bytes(said.get(b"iTXt", b"")[: 1 << 16])
+    exif, xmp = bytes(said.get(b"eXIf", b"")), bytes(said.get(b"iTXt", b"")[:MAX_XMP_BYTES])
     return Essence(
         kind="PNG",
         content=b"".join(kept),
         width=width,
         height=height,
-        orientation=read_orientation(exif) or read_xmp_orientation(xmp) or 1,
+        orientation=find_orientation(exif, xmp),
         space=_find_png_space(said),
     )
 
@@ -108,14 +110,14 @@ def read_webp(data: bytes) -> Essence:
             kept.append((kind, body))
         said.setdefault(kind, body)
     exif = bytes(said.get(b"EXIF", b"")) if flags & _EXIF else b""
-    xmp = bytes(said.get(b"XMP ", b"")[: 1 << 16]) if flags & _XMP else b""
+    xmp = bytes(said.get(b"XMP ", b"")[:MAX_XMP_BYTES]) if flags & _XMP else b""
     profile = bytes(said.get(b"ICCP", b"")) if flags & _PROFILE else b""
     return Essence(
         kind="WEBP",
         content=_write_riff(kept),
         width=width,
         height=height,
-        orientation=read_orientation(exif) or read_xmp_orientation(xmp) or 1,
+        orientation=find_orientation(exif, xmp),
         space=find_space(profile),
     )
 

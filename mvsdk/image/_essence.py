@@ -77,6 +77,11 @@ def read_orientation(exif: bytes) -> int | None:
     return None
 
 
+def find_orientation(exif: bytes, xmp: bytes) -> int:
+    """Return the orientation that EXIF says, else XMP, else 1."""
+    return read_orientation(exif) or read_xmp_orientation(xmp) or 1
+
+
 def read_xmp_orientation(xmp: bytes) -> int | None:
     """Find the orientation in XMP, as programs write it that have no EXIF."""
     found = _XMP_ORIENTATION.search(xmp, 0, MAX_XMP_BYTES)

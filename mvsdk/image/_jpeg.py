@@ -10,8 +10,7 @@ from mvsdk.image._essence import (
     DamageError,
     Essence,
     Refusal,
-    read_orientation,
-    read_xmp_orientation,
+    find_orientation,
 )
 
 MAX_SCANS = 100
@@ -81,7 +80,7 @@ def read_jpeg(data: bytes) -> Essence:
         content=b"".join(kept),
         width=width,
         height=height,
-        orientation=read_orientation(exif) or read_xmp_orientation(xmp) or 1,
+        orientation=find_orientation(exif, xmp),
         space=find_space(profile),
     )
 

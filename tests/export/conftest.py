@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
     from exporting import Toolchain
     from part_models import Arrays, Borders
 
@@ -130,3 +133,16 @@ def _export(toolchain: Toolchain, out: Path, folder: Path, *arguments: str) -> P
     assert done.status == 0, done.err
     assert Path(json.loads(done.out)["bundle"]).samefile(out)
     return out
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run stages in this process: every child would import torch first."""
+    from mvsdk_export.stages import timed
+    from mvsdk_export.work import find_function
+
+    def run_child(name: str, job: Mapping[str, Any], folder: Path, *_: Any) -> None:
+        del name
+        timed(find_function(job["function"]), job["arguments"], folder)
+
+    monkeypatch.setattr("mvsdk_export.stages._run_child", run_child)

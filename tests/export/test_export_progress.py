@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,21 +15,8 @@ from exporting import SIZE, STEPS, Toolchain, make_toolchain
 
 from mvsdk_export.commands import bar
 from mvsdk_export.history import FILE
-from mvsdk_export.stages import timed
-from mvsdk_export.work import find_function
 
 pytestmark = pytest.mark.torch
-
-
-@pytest.fixture
-def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run stages in this process: every child would import torch first."""
-
-    def run_child(name: str, job: Mapping[str, Any], folder: Path, *_: Any) -> None:
-        del name
-        timed(find_function(job["function"]), job["arguments"], folder)
-
-    monkeypatch.setattr("mvsdk_export.stages._run_child", run_child)
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,10 +29,10 @@ from mvsdk_export.recipes import ComponentRecipe
 from mvsdk_export.recipes.spec import TensorRecipe
 from mvsdk_export.reference import Evaluation, save_calls
 from mvsdk_export.request import ExportRequest, VariantPlan, plan_variants
-from mvsdk_export.stages import Stage, StageRunner, timed
+from mvsdk_export.stages import Stage, StageRunner
 from mvsdk_export.targets.join import join_models
 from mvsdk_export.targets.split import Part, split_model
-from mvsdk_export.work import common, find_function
+from mvsdk_export.work import common
 
 pytestmark = pytest.mark.torch
 
@@ -131,17 +131,6 @@ def as_stage(folder: Path) -> Stage:
 def as_traced(folder: Path) -> dict[bool, Stage]:
     """Return stages as if they had traced a network in all forms that graphs have."""
     return dict.fromkeys((False, True), as_stage(folder))
-
-
-@pytest.fixture
-def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run stages in this process: every child would import torch first."""
-
-    def run_child(name: str, job: Mapping[str, Any], folder: Path, *_: Any) -> None:
-        del name
-        timed(find_function(job["function"]), job["arguments"], folder)
-
-    monkeypatch.setattr("mvsdk_export.stages._run_child", run_child)
 
 
 class Lowered:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import pytest
+import trial_backend
 from tiny_animators import build_animator, fake_animator, write_animator_onnx
 from tiny_bundles import VariantFiles, build_bundle, fake_functions, write_onnx
 
@@ -59,3 +61,14 @@ def animator_onnx_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     folder = tmp_path_factory.mktemp("animator")
     variants = [VariantFiles(content=write_animator_onnx)]
     return build_animator(folder / "animator.mvbundle", variants)
+
+
+@pytest.fixture
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return where processes keep what they print; make `trial_backend` known by its name."""
+    trial_backend.install(tmp_path / "installed")
+    monkeypatch.syspath_prepend(tmp_path / "installed")
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder

@@ -24,7 +24,7 @@ from tiny_bundles import VariantFiles, build_bundle
 import mvsdk
 from mvsdk._installed import pip_install, toolchain_install
 from mvsdk.bundle import Bundle
-from mvsdk.cli import RUNTIME_COMMANDS, main
+from mvsdk.cli import RUNTIME_COMMANDS, doctor, main
 from mvsdk.cli.command import Command
 from mvsdk.cli.output import format_bytes, format_seconds, table
 from mvsdk.manifest import LeftOutside, Residency, Verification
@@ -431,6 +431,23 @@ def test_doctor_says_what_is_missing_and_what_it_is_for(
     out = capsys.readouterr().out
     assert "not ready" in out
     assert f"\n[apple]: {toolchain_install('apple')}\n" in out
+
+
+def test_doctor_reports_whatever_is_broken_in_lines_of_its_table(
+    capsys: CapSys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> str:
+        raise ImportError("\n\nIMPORTANT:\nread this\n")
+
+    monkeypatch.setattr("mvsdk.cli.doctor._qnn_device", broken)
+    monkeypatch.setattr("mvsdk.cli.doctor._toolchain", lambda: [doctor._cache()])
+    monkeypatch.setenv("MVSDK_CACHE", "/tmp/\udcff")
+    assert main(["doctor"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert all(line[:2] in ("ok", "--", "  ") for line in lines[: lines.index("")])
+    (cache,) = (line for line in lines if "cache folder" in line)
+    assert cache.startswith("--")
+    assert "InputError" in cache
 
 
 def test_doctor_of_a_thin_install_says_only_what_is_true_there(

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,7 @@ from tiny_bundles import LENGTH, VariantFiles, build_bundle, write_onnx
 
 import mvsdk
 from mvsdk import BackendError, BundleError, CoreAI
+from mvsdk.backends import coreai
 from mvsdk.bundle import Bundle
 from mvsdk.manifest import TensorSpec, Variant
 
@@ -174,3 +176,20 @@ def test_nothing_is_printed_by_native_code(bundle: Bundle) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     assert json.loads(done.stdout)["format"] == "coreai"
     assert done.stderr == ""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_program_has_a_loop_that_runs() -> None:
+    async def answer() -> int:
+        return 7
+
+    assert coreai._loop().run(answer()) == 7
+    forked = os.fork()
+    if forked == 0:
+        signal.alarm(10)  # it would wait for a thread that only its parent has
+        try:
+            os._exit(coreai._loop().run(answer()))
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(forked, 0)[1]) == 7

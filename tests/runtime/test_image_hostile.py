@@ -375,3 +375,10 @@ def test_what_libraries_print_of_a_damaged_picture_is_not_shown(
         except InputError as exc:
             assert "is damaged: " in str(exc)  # noqa: PT017 - some go on past it
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("kept", [0, 3, 7])
+def test_a_png_that_ends_in_its_size_is_cut_off(tmp_path: Path, kept: int) -> None:
+    content = saved(noise(4, 6), "PNG")[: len(PNG_MARK) + 8 + kept]
+    with pytest.raises(InputError, match="cut off"):
+        _read(content, tmp_path)

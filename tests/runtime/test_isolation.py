@@ -6,7 +6,6 @@ import logging
 import os
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -22,21 +21,13 @@ from mvsdk.backends._registry import make_backend, options_of
 from mvsdk.backends.fake import Fake
 from mvsdk.bundle import Bundle
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="deaths by signals")
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="deaths by signals"),
+    pytest.mark.usefixtures("scratch"),
+]
 
 PROMPT = "a rocket flying left"
 IDS = {"input_ids": np.zeros((1, LENGTH), np.int32)}
-
-
-@pytest.fixture(autouse=True)
-def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return where processes keep what they print; make `trial_backend` known by its name."""
-    trial_backend.install(tmp_path / "installed")
-    monkeypatch.syspath_prepend(tmp_path / "installed")
-    folder = tmp_path / "scratch"
-    folder.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    return folder
 
 
 def _load(folder: Path, deeds: dict[str, str], isolated: Isolation | bool = True) -> Pipeline:

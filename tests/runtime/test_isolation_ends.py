@@ -10,7 +10,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,17 +23,6 @@ from mvsdk.cli import main
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and process groups")
 
 PROMPT = "a rocket flying left"
-
-
-@pytest.fixture
-def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return where processes keep what they print; make `trial_backend` known by its name."""
-    trial_backend.install(tmp_path / "installed")
-    monkeypatch.syspath_prepend(tmp_path / "installed")
-    folder = tmp_path / "scratch"
-    folder.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    return folder
 
 
 def _is_there(number: int) -> bool:

@@ -100,6 +100,13 @@ def test_who_wants_to_report_may(tmp_path: Path, watch: Path) -> None:
     assert any("deviceid" in name for name in left)
 
 
+@pytest.mark.slow
+def test_a_look_up_would_be_seen(tmp_path: Path, watch: Path) -> None:
+    code = "import contextlib, socket\nwith contextlib.suppress(OSError):\n"
+    code += "    socket.getaddrinfo('telemetry.invalid', 443)"
+    assert _run(["-c", code], tmp_path / "home", watch) == ([], ["telemetry.invalid"])
+
+
 def test_what_the_user_set_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in SWITCHES:
         monkeypatch.delenv(name)

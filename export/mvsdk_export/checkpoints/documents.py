@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn, cast
 
 from mvsdk._parse import UNPRINTABLE, describe, has_more_values, quote
-from mvsdk._text import quoted
+from mvsdk._text import quoted, reason_of
 from mvsdk_export.errors import CheckpointError
 
 MAX_BYTES = 1 << 20
@@ -201,7 +201,7 @@ def _read(path: Path, most_bytes: int) -> bytes:
         with path.open("rb") as file:
             payload = file.read(most_bytes + 1)
     except OSError as exc:
-        reason = (exc.strerror or "unreadable").lower()
+        reason = reason_of(exc)
         raise CheckpointError(f"{quoted(path)} cannot be read: {reason}") from exc
     if len(payload) > most_bytes:
         raise CheckpointError(

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import cast
 
 from mvsdk._parse import describe
-from mvsdk._text import quoted
+from mvsdk._text import quoted, reason_of
 from mvsdk_export.checkpoints.documents import parse_object
 from mvsdk_export.errors import CheckpointError
 
@@ -81,7 +81,7 @@ def read_header(path: Path) -> Mapping[str, TensorEntry]:
             file.seek(8)
             payload = file.read(length)
     except OSError as exc:
-        reason = (exc.strerror or "unreadable").lower()
+        reason = reason_of(exc)
         raise CheckpointError(f"{name} cannot be read: {reason}") from exc
     document = parse_object(payload, f"the header of {name}")
     document.pop("__metadata__", None)

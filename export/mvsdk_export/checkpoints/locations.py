@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from mvsdk._parse import MAX_WHERE, shorten
-from mvsdk._text import quoted
+from mvsdk._text import quoted, reason_of
 from mvsdk_export.checkpoints.headers import is_pickle, pickle_error
 from mvsdk_export.errors import CheckpointError
 
@@ -31,7 +31,7 @@ def find_folder(path: Path, *, holds: str = INDEX_FILE) -> Path:
             return path.resolve()
         exists = path.exists()
     except (OSError, ValueError) as exc:  # ValueError: a null byte
-        reason = (getattr(exc, "strerror", None) or str(exc)).lower()
+        reason = reason_of(exc)
         raise CheckpointError(f"model folder {name} cannot be opened: {reason}; {advice}") from exc
     if exists and is_pickle(path):
         raise pickle_error(path, "a folder with model.safetensors")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mvsdk._parse import describe
-from mvsdk._text import quoted
+from mvsdk._text import quoted, reason_of
 from mvsdk_export.checkpoints.documents import read_document
 from mvsdk_export.checkpoints.headers import (
     MAX_HEADER_BYTES,
@@ -100,7 +100,7 @@ def _list(root: Path, folder: str) -> list[str]:
     try:
         return sorted(p.name for p in (root / folder).iterdir() if not p.name.startswith("."))
     except OSError as exc:
-        reason = (exc.strerror or "unreadable").lower()
+        reason = reason_of(exc)
         raise CheckpointError(
             f"{folder or 'the content'} of model folder {quoted(root)} cannot be listed: {reason}; "
             "download or make it again"

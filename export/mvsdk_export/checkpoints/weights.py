@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mvsdk._parse import describe, quote
-from mvsdk._text import quoted
+from mvsdk._text import quoted, reason_of
 from mvsdk_export.checkpoints.headers import DTYPE_BYTES, TensorEntry, read_header
 from mvsdk_export.errors import CheckpointError
 
@@ -106,7 +106,7 @@ def read_tensors(path: Path, entries: Mapping[str, TensorEntry]) -> Iterator[tup
                 check_finite(name, tensor, where)
                 yield name, tensor
     except OSError as exc:
-        reason = (exc.strerror or "unreadable").lower()
+        reason = reason_of(exc)
         raise CheckpointError(
             f"{where} cannot be read: {reason}; download or make it again"
         ) from exc
