@@ -128,3 +128,8 @@ def _installer() -> str:
     if found is not None and Path(found).parent == python.parent:
         return "pip install"
     return f"{shlex.quote(str(python))} -m pip install"
+
+
+def import_path() -> list[str]:
+    """Return where modules are looked for; what is no text there is passed over, as Python does."""
+    return [x for x in cast("list[object]", sys.path) if isinstance(x, str) and x]

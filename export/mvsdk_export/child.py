@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO, Any, Literal
 
+from mvsdk._installed import import_path
 from mvsdk._text import reason_of
 from mvsdk_export.errors import ExportError
 from mvsdk_export.interrupts import undisturbed
@@ -72,7 +73,7 @@ def run_child(job: Mapping[str, Any], log: IO[bytes], *, on_items: OnItems | Non
     command = [sys.executable, "-P", "-m", "mvsdk_export.worker"]
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+        "PYTHONPATH": os.pathsep.join(import_path()),
         **dict.fromkeys(("TMPDIR", "TMP", "TEMP"), job["scratch"]),
     }
     try:

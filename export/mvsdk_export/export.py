@@ -69,8 +69,15 @@ _PLANNED = Stage(
 """Stands for any stage where only their names are wanted."""
 
 
-def plan_stages(request: ExportRequest) -> tuple[str, ...]:
-    """Return the names of all stages of an export, in order."""
+def plan_stages(
+    request: ExportRequest, costs: Sequence[ComponentCosts] | None = None
+) -> tuple[str, ...]:
+    """Return the names of all stages of an export, in order.
+
+    Args:
+        request: What to export.
+        costs: As `check_request` returns them; default: measured here, which takes seconds.
+    """
     names: list[str] = []
 
     def note(name: str, function: str, **options: Any) -> Stage:
@@ -82,18 +89,13 @@ def plan_stages(request: ExportRequest) -> tuple[str, ...]:
         names.extend(plan_recording(CALIBRATION, request.folder, request.pictures))
         return _PLANNED
 
-    lowerings = plan_lowerings(request, _measure(request))
+    lowerings = plan_lowerings(request, _measure(request) if costs is None else costs)
     _make_graphs(request, lowerings, note, calibrate, outside={})
     names.append(ASSEMBLY)
     if request.verify:
         variants = [plan.id for plan in request.variants]
         names += _plan_verification(request.folder, request.pictures, variants)
     return tuple(names)
-
-
-def count_stages(request: ExportRequest) -> int:
-    """Return how many stages an export has."""
-    return len(plan_stages(request))
 
 
 def plan_lowerings(request: ExportRequest, costs: Sequence[ComponentCosts]) -> list[Lowering]:
@@ -181,7 +183,7 @@ def export(
     needed_bytes = estimate_calibration_bytes(request, costs, lowerings, clips)
     check_room(needed_bytes, runner.cache_folder)
     tracker = Tracker(
-        plan_stages(request),
+        plan_stages(request, costs),
         on_progress,
         history or History(None),
         _subject_of(request.folder, request.size, request.steps),
@@ -315,7 +317,13 @@ def verify_bundle(
         on_progress: Told where the verification is, from this thread.
         pictures: Folder of pictures to verify with; None for those that recipes name.
         history: What stages took in earlier runs; None estimates nothing.
+
+    Raises:
+        InputError: If a picture cannot be read; before any work.
+        ExportError: If a stage fails.
     """
+    if pictures is not None:
+        check_pictures(pictures)
     manifest = bundle.manifest
     recording = verification_of(manifest, folder, pictures)
     tracker = Tracker(

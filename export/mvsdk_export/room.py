@@ -7,6 +7,7 @@ cuts of a component in parts: of uncompressed Stable Video Diffusion 385 MiB in 
 from __future__ import annotations
 
 import math
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -72,8 +73,8 @@ def check_room(needed_bytes: int, cache: Path) -> None:
     Raises:
         ExportError: If less is free, what earlier runs left of such stages counted as free.
     """
-    place = next(path for path in (cache.absolute(), *cache.absolute().parents) if path.is_dir())
-    kept = sum(x.stat().st_size for name in _KEPT for x in cache.glob(f"{name}/*") if x.is_file())
+    place = next(x for x in (cache.absolute(), *cache.absolute().parents) if os.path.isdir(x))
+    kept = sum(_bytes_of(path) for name in _KEPT for path in cache.glob(f"{name}/*"))
     free = shutil.disk_usage(place).free + kept
     if needed_bytes > free:
         raise ExportError(
@@ -81,3 +82,10 @@ def check_room(needed_bytes: int, cache: Path) -> None:
             f"{format_bytes(free)} are free; set MVSDK_CACHE to a folder on a larger disk, or use "
             "fewer --pictures or smaller --steps"
         )
+
+
+def _bytes_of(path: Path) -> int:
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except OSError:  # another export takes it away, or it is not ours to read
+        return 0

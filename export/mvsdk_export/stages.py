@@ -218,7 +218,7 @@ class StageRunner:
                     staging.discard()
         except MvsdkError:
             # Another export may have finished it meanwhile; by its key, it is as good as ours.
-            if not (folder / RESULT).is_file():
+            if not _is_finished(folder):
                 raise
 
 

@@ -17,9 +17,10 @@ import threading
 import weakref
 from concurrent.futures import Future
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from mvsdk._folders import lock_folder
+from mvsdk._installed import import_path
 from mvsdk._text import reason_of
 from mvsdk.backends._last_words import LOG, last_words, said_lines
 from mvsdk.backends._messages import (
@@ -276,14 +277,9 @@ def _start(scratch: Path) -> subprocess.Popen[bytes]:
             env={
                 **os.environ,
                 **places,
-                "PYTHONPATH": os.pathsep.join(_import_path()),
+                "PYTHONPATH": os.pathsep.join(import_path()),
             },
         )
-
-
-def _import_path() -> list[str]:
-    """Return where modules are looked for; what is no text there is passed over, as Python does."""
-    return [x for x in cast("list[object]", sys.path) if isinstance(x, str) and x]
 
 
 def _spawn(command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:

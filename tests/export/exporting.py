@@ -80,9 +80,11 @@ class Toolchain:
 
 def make_toolchain(folder: Path) -> Toolchain:
     """Return a toolchain with an empty cache."""
-    info = folder / "packages" / "mvsdk-0.0.dist-info"
+    info = folder / "packages" / "mobile_video_sdk_export-0.0.dist-info"
     info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mvsdk\nVersion: 0.0\n")
+    (info / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: mobile-video-sdk-export\nVersion: 0.0\n"
+    )
     entry_points = f"[mvsdk.commands]\ntoolchain = {_EntryPoint.value}\n"
     (info / "entry_points.txt").write_text(entry_points)
     return Toolchain(cache=folder / "cache", packages=info.parent)

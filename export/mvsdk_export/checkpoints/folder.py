@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mvsdk._text import quoted
+from mvsdk._text import quoted, reason_of
 from mvsdk.bundle import sha256_file
 from mvsdk.manifest import FileRef
 from mvsdk_export.checkpoints.building import GraphOptions, build_on_meta, with_frames, wrap
@@ -194,10 +194,14 @@ class ModelFolder:
                 paths.add(f"{folder}/{CONFIG_FILE}")
                 paths |= {file.relative_to(self.path).as_posix() for file in files}
         located |= {path: locate(self.path, path) for path in paths}
-        return tuple(
-            FileRef(path=path, bytes=file.stat().st_size, sha256=sha256_file(file))
-            for path, file in sorted(located.items())
-        )
+        return tuple(_reference(path, file) for path, file in sorted(located.items()))
+
+
+def _reference(path: str, file: Path) -> FileRef:
+    try:
+        return FileRef(path=path, bytes=file.stat().st_size, sha256=sha256_file(file))
+    except OSError as exc:
+        raise CheckpointError(f"{quoted(file)} cannot be read: {reason_of(exc)}") from exc
 
 
 def default_model_folder(recipe_name: str) -> Path:

@@ -84,7 +84,7 @@ def shard_index(weights: str) -> str:
 
 
 def _ambiguous(root: Path, folder: str, found: Sequence[str]) -> CheckpointError:
-    first, second = (repr(_inside(folder, name)) for name in found[:2])
+    first, second = (quoted(_inside(folder, name)) for name in found[:2])
     return CheckpointError(
         f"model folder {quoted(root)} holds two sets of weights of one network, {first} and "
         f"{second}, want one; remove the older one, an index together with its shards"

@@ -130,7 +130,7 @@ def check_finite(name: str, tensor: Tensor, where: str) -> None:
 def _check_entries(
     headers: Mapping[Path, Mapping[str, TensorEntry]], expected: Mapping[str, Tensor]
 ) -> None:
-    where = repr(str(next(iter(headers))))
+    where = quoted(next(iter(headers)))
     names = [name for entries in headers.values() for name in entries]
     if len(set(names)) != len(names):
         twice = Counter(names).most_common(1)[0][0]

@@ -39,6 +39,7 @@ from mvsdk_export.commands.phones import (
 from mvsdk_export.preflight import check_findings, preflight_request
 
 if TYPE_CHECKING:
+    from mvsdk_export.costs import ComponentCosts
     from mvsdk_export.export import ExportReport
     from mvsdk_export.request import ExportRequest
     from mvsdk_export.stages import Stage, StageRunner
@@ -85,8 +86,8 @@ def _run(options: argparse.Namespace) -> int:
     if options.dry_run:
         from mvsdk_export.export import check_request
 
-        check_request(request)
-        _show_plan(request, chosen=options.decode_frames is None, as_json=options.json)
+        costs = check_request(request)
+        _show_plan(request, costs, chosen=options.decode_frames is None, as_json=options.json)
         return 0
     from mvsdk_export.interrupts import interrupted_once
     from mvsdk_export.stages import StageRunner
@@ -190,9 +191,11 @@ def _read_request(options: argparse.Namespace) -> ExportRequest:
     return with_decode_frames(request)
 
 
-def _show_plan(request: ExportRequest, *, chosen: bool, as_json: bool) -> None:
+def _show_plan(
+    request: ExportRequest, costs: Sequence[ComponentCosts], *, chosen: bool, as_json: bool
+) -> None:
     from mvsdk_export.decoding import describe_parts
-    from mvsdk_export.export import count_stages
+    from mvsdk_export.export import plan_stages
 
     plans = [
         {
@@ -215,7 +218,7 @@ def _show_plan(request: ExportRequest, *, chosen: bool, as_json: bool) -> None:
         "steps": list(request.steps),
         "guidance": request.folded_guidance,
         "variants": plans,
-        "stages": count_stages(request),
+        "stages": len(plan_stages(request, costs)),
         "out": str(request.out),
     }
     if as_json:

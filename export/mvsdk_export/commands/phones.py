@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -249,7 +250,7 @@ def read_resources(text: str | None, out: Path) -> Path | None:
         return None
     path = Path(text)
     check_name(path)
-    if path.exists() or not path.absolute().parent.is_dir():
+    if os.path.lexists(path) or not os.path.isdir(path.absolute().parent):
         raise InputError(f"--resources is {quoted(text)}, want a new folder in an existing one")
     if path.resolve() == out.resolve():
         raise InputError(
