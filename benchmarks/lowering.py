@@ -19,7 +19,6 @@ import json
 import multiprocessing
 import os
 import platform
-import resource
 import sys
 import tempfile
 import time
@@ -31,6 +30,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from mvsdk_export.stages import peak_bytes
 
 MEGABYTES = 192
 WIDTH = 1024
@@ -114,7 +115,7 @@ def _measure(name: str, kind: str, megabytes: int, pipe: Connection) -> None:
     with contextlib.redirect_stdout(io.StringIO()), tempfile.TemporaryDirectory() as folder:
         small, inputs = _build(kind, 0)
         lower(small, inputs, Path(folder))  # imports all that it needs
-    base = _peak_bytes()
+    base = peak_bytes()
     with contextlib.redirect_stdout(io.StringIO()), tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         network, inputs = _build(kind, megabytes)
@@ -122,7 +123,7 @@ def _measure(name: str, kind: str, megabytes: int, pipe: Connection) -> None:
         lower(network, inputs, Path(folder))
         seconds = time.perf_counter() - start
         written = sum(x.stat().st_size for x in Path(folder).rglob("*") if x.is_file())
-    above = _peak_bytes() - base
+    above = peak_bytes() - base
     pipe.send(
         {
             "lowering": name,
@@ -134,10 +135,6 @@ def _measure(name: str, kind: str, megabytes: int, pipe: Connection) -> None:
             "seconds": round(seconds, 1),
         }
     )
-
-
-def _peak_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def measure(names: Sequence[str], megabytes: int) -> list[dict[str, Any]]:

@@ -434,14 +434,14 @@ def test_doctor_says_what_is_missing_and_what_it_is_for(
 
 
 def test_doctor_reports_whatever_is_broken_in_lines_of_its_table(
-    capsys: CapSys, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: CapSys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken() -> str:
         raise ImportError("\n\nIMPORTANT:\nread this\n")
 
     monkeypatch.setattr("mvsdk.cli.doctor._qnn_device", broken)
     monkeypatch.setattr("mvsdk.cli.doctor._toolchain", lambda: [doctor._cache()])
-    monkeypatch.setenv("MVSDK_CACHE", "/tmp/\udcff")
+    monkeypatch.setenv("MVSDK_CACHE", str(tmp_path / "\udcff"))
     assert main(["doctor"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert all(line[:2] in ("ok", "--", "  ") for line in lines[: lines.index("")])

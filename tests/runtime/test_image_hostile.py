@@ -196,18 +196,25 @@ def test_a_tiff_that_paints_itself_over_and_over_is_refused(tmp_path: Path) -> N
 
 
 PEAK = """
-import resource, sys
+import sys
+from pathlib import Path
+import numpy
 from PIL import Image
 from mvsdk.image import load_image
+
+def peak():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+
 Image.init()
-unit = 1 if sys.platform == "darwin" else 1024
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
 load_image(sys.argv[1], 256, 512)
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * unit >> 20)
+print(peak() - before >> 10)
 """
+"""Not ru_maxrss, which begins with what the process of the tests has held."""
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="it has no such count of memory")
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("kind", ["turned JPEG", "PNG with transparency", "PNG of 16 bits"])
 def test_a_large_picture_is_in_memory_once(tmp_path: Path, kind: str) -> None:
     """In the decoder's own form, 4 bytes a pixel at most; the rest goes band by band."""
@@ -228,7 +235,7 @@ def test_a_large_picture_is_in_memory_once(tmp_path: Path, kind: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", PEAK, str(path)], capture_output=True, text=True, check=True
     )
-    assert int(done.stdout) < 1.5 * (side * side * 4 >> 20)
+    assert 0.2 * (side * side * 4 >> 20) < int(done.stdout) < 1.5 * (side * side * 4 >> 20)
 
 
 # --- the same picture ----------------------------------------------------------------------------
