@@ -206,7 +206,7 @@ def test_pictures_are_regular_files_that_can_be_read(
 def test_hidden_files_are_no_pictures(tmp_path: Path) -> None:
     for name in ("._1.jpg", "._2.jpg", ".3.png", "4.png"):
         (tmp_path / name).write_bytes(b"")
-    with pytest.raises(InputError, match=r"holds 1 pictures \(.*; hidden files are none\), want"):
+    with pytest.raises(InputError, match=r"holds 1 picture \(.*; hidden files are none\), want"):
         find_pictures(tmp_path)
 
 
