@@ -105,8 +105,11 @@ def test_a_chip_may_be_named_by_a_phone(run: Run, configs_only: Path) -> None:
     assert "an iPhone has no Snapdragon, --target iphone is for it" in err
 
 
-def test_an_export_takes_the_names_of_phones(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_export_takes_the_names_of_phones(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("onnxruntime_qnn", reason="needs Qualcomm's compiler")
+    monkeypatch.chdir(tmp_path)  # where no demo left a bundle of the default name
     argv = ["export", "--target", "snapdragon", "--chip", "s24 ultra,xiaomi 15", "--dry-run"]
     assert cli.main([*argv, "--json"]) == 0
     out, err = capsys.readouterr()
