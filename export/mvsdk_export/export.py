@@ -69,14 +69,12 @@ _PLANNED = Stage(
 """Stands for any stage where only their names are wanted."""
 
 
-def plan_stages(
-    request: ExportRequest, costs: Sequence[ComponentCosts] | None = None
-) -> tuple[str, ...]:
+def plan_stages(request: ExportRequest, costs: Sequence[ComponentCosts]) -> tuple[str, ...]:
     """Return the names of all stages of an export, in order.
 
     Args:
         request: What to export.
-        costs: As `check_request` returns them; default: measured here, which takes seconds.
+        costs: As `check_request` returns them.
     """
     names: list[str] = []
 
@@ -89,7 +87,7 @@ def plan_stages(
         names.extend(plan_recording(CALIBRATION, request.folder, request.pictures))
         return _PLANNED
 
-    lowerings = plan_lowerings(request, _measure(request) if costs is None else costs)
+    lowerings = plan_lowerings(request, costs)
     _make_graphs(request, lowerings, note, calibrate, outside={})
     names.append(ASSEMBLY)
     if request.verify:

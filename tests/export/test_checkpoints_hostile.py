@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import pickle
 import re
 from pathlib import Path
@@ -205,6 +207,20 @@ def test_model_card_is_optional(model_copy: Path) -> None:
     (model_copy / "README.md").unlink()
     refs = open_model(model_copy, STICKER).files_with_hashes()
     assert "README.md" not in [ref.path for ref in refs]
+
+
+def test_a_file_that_may_not_be_read_is_named(
+    model_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tests may run as root, who may read everything: so the system's refusal is made up."""
+    folder = open_model(model_copy, STICKER)
+
+    def refuse(path: Path) -> str:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr("mvsdk_export.checkpoints.folder.sha256_file", refuse)
+    with pytest.raises(CheckpointError, match=r"cannot be read: permission denied; give a folder"):
+        folder.files_with_hashes()
 
 
 def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:

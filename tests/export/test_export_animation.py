@@ -27,6 +27,7 @@ from mvsdk_export.assemble import read_guidance
 from mvsdk_export.distill.animator.clips import AnimatedClips, Start
 from mvsdk_export.distill.animator.measures import STILL_WAY
 from mvsdk_export.distill.measures import direction_of, way_of
+from mvsdk_export.export import verify_bundle
 from mvsdk_export.pictures import find_pictures
 
 pytestmark = [pytest.mark.torch, pytest.mark.slow]
@@ -201,6 +202,14 @@ def test_pictures_are_regular_files_that_can_be_read(
     assert (done.status, done.out) == (2, "")
     assert "b.jpg' is damaged: " in done.err
     assert done.err.count("\n") == 1
+
+
+def test_a_verification_looks_at_pictures_before_it_does_anything(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(b"no picture")
+    nothing: Any = None
+    with pytest.raises(InputError, match=r"a\.png' is no PNG"):
+        verify_bundle(nothing, nothing, nothing, lambda _: None, pictures=tmp_path)
 
 
 def test_hidden_files_are_no_pictures(tmp_path: Path) -> None:

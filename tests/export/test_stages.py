@@ -183,7 +183,8 @@ def request_of(path: Path, out: Path) -> ExportRequest:
 
 def make_graphs(request: ExportRequest, cache: Path) -> list[Stage]:
     runner = StageRunner(cache)
-    lowerings = export.plan_lowerings(request, export.check_request(request))
+    costs = export.check_request(request)
+    lowerings = export.plan_lowerings(request, costs)
     folder = request.folder
     export._make_graphs(
         request,
@@ -193,7 +194,7 @@ def make_graphs(request: ExportRequest, cache: Path) -> list[Stage]:
         {"paths": folder.paths, "fingerprint": hash_of(folder)},
     )
     names = tuple(stage.name for stage in runner.finished)
-    assert export.plan_stages(request)[: len(names)] == names
+    assert export.plan_stages(request, costs)[: len(names)] == names
     return runner.finished
 
 
@@ -217,7 +218,9 @@ def test_one_model_is_made_per_precision_and_one_artefact_per_chip(
     made = make_graphs(request, tmp_path / "cache")
     assert len(made) == len(jobs) == 2 * 3 + 1 + 3 * (2 + 2 * 2)
     reference_verification_and_bundle = 1 + len(request.variants) + 1
-    assert len(export.plan_stages(request)) == len(made) + reference_verification_and_bundle
+    costs = export.check_request(request)
+    planned = export.plan_stages(request, costs)
+    assert len(planned) == len(made) + reference_verification_and_bundle
     compiled = [job["arguments"] for job in jobs if job["function"] == "compile_chip"]
     assert {(x["chip"], x["float16"]) for x in compiled} == {
         (chip, float16) for chip in ("sm8550", "sm8650") for float16 in (False, True)

@@ -201,7 +201,10 @@ def _reference(path: str, file: Path) -> FileRef:
     try:
         return FileRef(path=path, bytes=file.stat().st_size, sha256=sha256_file(file))
     except OSError as exc:
-        raise CheckpointError(f"{quoted(file)} cannot be read: {reason_of(exc)}") from exc
+        raise CheckpointError(
+            f"{quoted(file)} cannot be read: {reason_of(exc)}; give a folder whose files you may "
+            "read"
+        ) from exc
 
 
 def default_model_folder(recipe_name: str) -> Path:
