@@ -15,6 +15,7 @@ pytest.importorskip("coremltools")
 
 import torch.nn.functional as F  # noqa: E402
 from mil_cases import ARITHMETIC, Case, inputs, wanted  # noqa: E402
+from mil_cases_neighbours import NEIGHBOURS  # noqa: E402
 from mil_cases_places import MOVES  # noqa: E402
 from mil_cases_products import PRODUCTS  # noqa: E402
 from mil_packages import (  # noqa: E402
@@ -43,7 +44,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
 
-CASES: dict[str, Case] = {**ARITHMETIC, **PRODUCTS, **MOVES}
+CASES: dict[str, Case] = {**ARITHMETIC, **PRODUCTS, **MOVES, **NEIGHBOURS}
 DTYPES = {"fp32": np.float32, "fp16": np.float16}
 
 

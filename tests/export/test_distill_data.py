@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import itertools
-import os
 import re
-import sys
-import tarfile
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from npm_packages import write_tarball
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -372,103 +368,6 @@ def test_damaged_cache_and_image_are_refused(tmp_path: Path) -> None:
         sprites.decode_sprite(image, size=SIDE, source_frames=LOOP)
 
 
-def _tarball(path: Path, members: dict[str, bytes], *, link: str | None = None) -> Path:
-    with tarfile.open(path, "w:gz") as tar:
-        for name, content in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-        if link is not None:
-            info = tarfile.TarInfo(link)
-            info.type, info.linkname = tarfile.SYMTYPE, "/etc/hostname"
-            tar.addfile(info)
-    return path
-
-
-def _last_part(member: str) -> str:
-    return member.rsplit("/", 1)[-1]
-
-
-@pytest.mark.parametrize("name", ["../evil.webp", "/evil.webp", "a/../../evil.webp", "a\\b.webp"])
-def test_unsafe_member_names_are_refused(tmp_path: Path, name: str) -> None:
-    archive = _tarball(tmp_path / "p.tgz", {name: b"x"})
-    with pytest.raises(DataError, match="unsafe name"):
-        sources.extract_members(archive, tmp_path / "out", _last_part)
-    assert list((tmp_path / "out").iterdir()) == []
-    assert not (tmp_path / "evil.webp").exists()
-
-
-def test_links_large_members_and_other_folders_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    linked = _tarball(tmp_path / "l.tgz", {}, link="package/a.webp")
-    with pytest.raises(DataError, match="not a plain file"):
-        sources.extract_members(linked, tmp_path / "out", _last_part)
-    plain = _tarball(tmp_path / "p.tgz", {"package/a.webp": b"12345"})
-    with pytest.raises(DataError, match="not a plain file name"):
-        sources.extract_members(plain, tmp_path / "out", lambda _: "../a.webp")
-    monkeypatch.setattr(sources, "MAX_MEMBER_BYTES", 4)
-    with pytest.raises(DataError, match="at most 4"):
-        sources.extract_members(plain, tmp_path / "out", _last_part)
-    assert list((tmp_path / "out").iterdir()) == []
-
-
-def test_truncated_and_incomplete_archives_are_refused(tmp_path: Path) -> None:
-    whole = _tarball(tmp_path / "p.tgz", {"package/a.webp": bytes(range(256)) * 40})
-    with pytest.raises(DataError, match=r"lacks b\.webp"):
-        sources.extract_members(whole, tmp_path / "out", _last_part, expected=("b.webp",))
-    whole.write_bytes(whole.read_bytes()[:80])
-    with pytest.raises(DataError, match="cannot read"):
-        sources.extract_members(whole, tmp_path / "out2", _last_part)
-
-
-def test_missing_npm_is_named_with_the_next_step(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(DataError, match="npm is not on the PATH; install"):
-        sources.fetch_package(sources.EMOJIBASE, tmp_path / "packages")
-
-
-@pytest.mark.parametrize("named", ["relative", "absolute"])
-def test_packages_are_fetched_wherever_folder_and_npm_are_named_from(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str
-) -> None:
-    start = tmp_path / "start"
-    _write_npm(start / "tools", "b-1.0.0.tgz", b"packed")
-    monkeypatch.chdir(start)
-    place = Path() if named == "relative" else start
-    monkeypatch.setenv("PATH", os.pathsep.join([str(place / "tools"), os.environ["PATH"]]))
-    package = Package(name="b", version="1.0.0", sha256=hashlib.sha256(b"packed").hexdigest())
-    fetched = sources.fetch_package(package, place / "runs/sticker/packages")
-    assert fetched.resolve() == start / "runs/sticker/packages/b-1.0.0.tgz"
-    assert fetched.read_bytes() == b"packed"
-    assert {path.name for path in start.rglob("*") if path.is_file()} == {"npm", fetched.name}
-
-
-def _write_npm(folder: Path, archive: str, content: bytes) -> None:
-    """Write an npm that packs one archive into the destination that it is told, which is there."""
-    folder.mkdir(parents=True)
-    program = folder / "npm"
-    program.write_text(
-        f"#!{sys.executable}\n"
-        "import pathlib, sys\n"
-        "place = pathlib.Path(sys.argv[sys.argv.index('--pack-destination') + 1])\n"
-        f"(place / {archive!r}).write_bytes({content!r})\n"
-    )
-    program.chmod(0o755)
-
-
-def test_cached_archive_is_taken_only_with_the_pinned_hash(tmp_path: Path) -> None:
-    package = Package(name="@a/b", version="1.2.3", sha256=hashlib.sha256(b"right").hexdigest())
-    assert package.archive_name == "a-b-1.2.3.tgz"
-    (tmp_path / package.archive_name).write_bytes(b"right")
-    assert sources.fetch_package(package, tmp_path) == tmp_path / "a-b-1.2.3.tgz"
-    (tmp_path / package.archive_name).write_bytes(b"wrong")
-    with pytest.raises(DataError, match="pinned is"):
-        sources.fetch_package(package, tmp_path)
-
-
 def test_sprites_that_look_right_are_turned(clips: StickerClips) -> None:
     before = clips.sprites
     after = sprites.turn_left(before)
@@ -494,12 +393,12 @@ def test_build_fetches_nothing_twice_and_resumes(
                 f'{{"hexcode": "{s.codepoints.upper()}", "label": "{s.noun}", "tags": ["t"]}}'
                 for s in SUBJECTS
             )
-            return _tarball(path, {"package/en/data.json": f"[{rows}]".encode()})
+            return write_tarball(path, {"package/en/data.json": f"[{rows}]".encode()})
         members: dict[str, bytes] = {}
         for name, subject in pictures.items():
             _save_loop(tmp_path / "x.webp", heavy_side=subject.facing)
             members[name] = (tmp_path / "x.webp").read_bytes()
-        return _tarball(path, members)
+        return write_tarball(path, members)
 
     monkeypatch.setattr(sprites, "fetch_package", fetch)
     path = sprites.build_sprites(tmp_path, size=16, source_frames=LOOP, subjects=SUBJECTS)

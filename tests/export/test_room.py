@@ -92,3 +92,23 @@ def test_what_an_earlier_run_left_counts_as_room(
     (tmp_path / "record-0").mkdir()
     (tmp_path / "record-0" / "calls.npz").write_bytes(b"1")
     check_room(101, tmp_path)
+
+
+def test_what_cannot_be_looked_at_is_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another export may take it away meanwhile, or it may be somebody else's."""
+    monkeypatch.setattr(room.shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
+    (tmp_path / "record-0").mkdir()
+    (tmp_path / "record-0" / "calls.npz").write_bytes(b"1")
+    is_file = Path.is_file
+
+    def refuse(path: Path) -> bool:
+        if path.name == "calls.npz":
+            raise PermissionError(path)
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    check_room(100, tmp_path)
+    with pytest.raises(ExportError, match="where 100 B are free"):
+        check_room(101, tmp_path)
