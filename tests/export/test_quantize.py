@@ -189,3 +189,21 @@ def test_calibration_input_that_is_not_finite_is_refused(tmp_path: Path, value: 
 def test_calibration_without_inputs_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="give at least one prompt"):
         quantize_w8a16(tmp_path / "m.onnx", tmp_path / "q.onnx", [])
+
+
+def test_name_of_a_shared_bias_may_begin_the_name_of_another_value(tmp_path: Path) -> None:
+    """Copies of slice_3 were called slice_30, which the graph of a large denoiser has too."""
+    kernel = GENERATOR.normal(size=(16, 16, 1)).astype(np.float32)
+    constants = {"w": kernel, "slice_3": GENERATOR.normal(size=16).astype(np.float32)}
+    nodes = [
+        helper.make_node("Conv", ["x", "w", "slice_3"], ["a"], name="first"),
+        helper.make_node("Transpose", ["a"], ["b"], name="there", perm=[0, 2, 1]),
+        helper.make_node("Transpose", ["b"], ["slice_30"], name="back", perm=[0, 2, 1]),
+        helper.make_node("Conv", ["slice_30", "w", "slice_3"], ["y"], name="second"),
+    ]
+    source, target = tmp_path / "m.onnx", tmp_path / "q.onnx"
+    save_graph(source, nodes, constants, SHAPE)
+    quantize_w8a16(source, target, FEEDS)
+    found = sqnr_db(run(source, FEEDS[0]["x"]), run(target, FEEDS[0]["x"]))
+    assert found is not None
+    assert found > 40.0

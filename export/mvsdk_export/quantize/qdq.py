@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,11 @@ Feed = Mapping[str, NDArray[Any]]
 
 _MOVES = frozenset({"DepthToSpace", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 """Operators that change no value."""
+
+_BIASED = frozenset(
+    {"Conv", "ConvTranspose", "Gemm", "InstanceNormalization", "LayerNormalization"}
+)
+"""Operators whose third input is a bias."""
 
 HEADROOM = 0.5
 """Share of itself by which a range is wider than calibration saw it, on either side of zero.
@@ -60,14 +66,7 @@ def quantize_w8a16(
     """
     _check_feeds(feeds)
     with tempfile.TemporaryDirectory() as folder, quiet():
-        prepared = Path(folder) / "prepared.onnx"
-        if not qnn_preprocess_model(source, prepared):
-            prepared = source
-        if split_last:
-            model = onnx.load(prepared)
-            split_weights(model, last_convolutions(model.graph))
-            prepared = Path(folder) / "split.onnx"
-            save_model(model, prepared)
+        prepared = _prepare(source, Path(folder), split_last=split_last)
         config = get_qnn_qdq_config(
             prepared,
             _Reader(feeds),
@@ -89,6 +88,18 @@ def quantize_w8a16(
             extra_options=config.extra_options,
             calibration_cache_path=ranges,
         )
+
+
+def _prepare(source: Path, folder: Path, *, split_last: bool) -> Path:
+    """Write the float32 model that the quantiser takes."""
+    fused = folder / "fused.onnx"
+    model = onnx.load(fused if qnn_preprocess_model(source, fused) else source)
+    if split_last:
+        split_weights(model, last_convolutions(model.graph))
+    separate_biases(model)
+    prepared = folder / "prepared.onnx"
+    save_model(model, prepared)
+    return prepared
 
 
 def _calibrate(source: Path, feeds: Sequence[Feed], kinds: Sequence[str], target: Path) -> None:
@@ -205,6 +216,34 @@ def split_weights(model: onnx.ModelProto, names: Collection[str]) -> None:
         total = onnx.helper.make_node("Add", parts, list(node.output), f"{node.name}/sum")
         graph.node.insert(position + 2, total)
         graph.node.remove(graph.node[position + 3])
+
+
+def separate_biases(model: onnx.ModelProto) -> None:
+    """Give every layer a bias of its own: its scale is that of the layer's input and weight.
+
+    ONNX Runtime 1.31 would do it, but takes a name that another value may have: the copy of a bias
+    slice_35 becomes slice_350, and a denoiser of that many slices is refused ("Quantization
+    parameter shared mode is not supported for weight yet").
+
+    Args:
+        model: Changed in place.
+    """
+    graph = model.graph
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    taken = {*constants, *(value.name for value in graph.input)}
+    taken.update(name for node in graph.node for name in node.output)
+    seen: set[str] = set()
+    for node in graph.node:
+        name = node.input[2] if node.op_type in _BIASED and len(node.input) > 2 else ""
+        if name not in constants:
+            continue
+        if name in seen:
+            own = next(x for x in map(f"{name}/{{}}".format, count(1)) if x not in taken)
+            graph.initializer.add().CopyFrom(constants[name])
+            graph.initializer[-1].name = own
+            node.input[2] = own
+            taken.add(own)
+        seen.add(name)
 
 
 def _normalisation_weights(path: Path) -> dict[str, list[dict[str, Any]]]:
