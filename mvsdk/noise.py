@@ -31,7 +31,8 @@ MAX_NUMBERS = 1 << 31
 
 _SEEDS = 1 << 64
 _STREAMS = 1 << 32
-_NUMBERS_PER_STREAM = 1 << 66  # a 64-bit block counter, four words per block
+_WINDOWS = 1 << 32
+_NUMBERS_PER_WINDOW = 1 << 66  # a 64-bit block counter, four words per block
 
 _PHILOX_ROUNDS = 10
 _PHILOX_MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
@@ -93,14 +94,17 @@ _LN2_LOW = float.fromhex("0x1.a39ef35793c76p-33")
 _LOG_SERIES = tuple(2.0 / odd for odd in range(21, 1, -2))  # 2/21, 2/19, ... 2/3
 
 
-def uniforms(seed: int, count: int, *, stream: int = 0, offset: int = 0) -> NDArray[np.float64]:
+def uniforms(
+    seed: int, count: int, *, stream: int = 0, window: int = 0, offset: int = 0
+) -> NDArray[np.float64]:
     """Draw uniforms from the open interval (0, 1).
 
     Args:
         seed: Key of the generator, 0 <= seed < 2**64.
         count: How many numbers to draw, >= 0.
-        stream: Independent sequence of the seed, 0 <= stream < 2**32.
-        offset: Position of the first number in the stream, >= 0.
+        stream: What the noise is for, 0 <= stream < 2**32.
+        window: Turn of the loops in which it is drawn, 0 <= window < 2**32; 0 outside of loops.
+        offset: Position of the first number in the window of the stream, >= 0.
 
     Returns:
         Multiples of 2**-33 in [2**-33, 1 - 2**-33], never 1/2. Float64, (count,).
@@ -108,18 +112,21 @@ def uniforms(seed: int, count: int, *, stream: int = 0, offset: int = 0) -> NDAr
     Raises:
         InputError: If an argument is no integer or out of range.
     """
-    words = _stream_words(seed, count, stream=stream, offset=offset)
+    words = _stream_words(seed, count, stream=stream, window=window, offset=offset)
     return (words.astype(np.float64) + 0.5) * 2.0**-32
 
 
-def normals(seed: int, count: int, *, stream: int = 0, offset: int = 0) -> NDArray[np.float64]:
+def normals(
+    seed: int, count: int, *, stream: int = 0, window: int = 0, offset: int = 0
+) -> NDArray[np.float64]:
     """Draw standard normals, one per uniform of the same arguments.
 
     Args:
         seed: Key of the generator, 0 <= seed < 2**64.
         count: How many numbers to draw, >= 0.
-        stream: Independent sequence of the seed, 0 <= stream < 2**32.
-        offset: Position of the first number in the stream, >= 0.
+        stream: What the noise is for, 0 <= stream < 2**32.
+        window: Turn of the loops in which it is drawn, 0 <= window < 2**32; 0 outside of loops.
+        offset: Position of the first number in the window of the stream, >= 0.
 
     Returns:
         Standard normals, |x| < 6.34. Float64, (count,).
@@ -127,10 +134,12 @@ def normals(seed: int, count: int, *, stream: int = 0, offset: int = 0) -> NDArr
     Raises:
         InputError: If an argument is no integer or out of range.
     """
-    return _normal_quantile(uniforms(seed, count, stream=stream, offset=offset))
+    return _normal_quantile(uniforms(seed, count, stream=stream, window=window, offset=offset))
 
 
-def initial_latents(seed: int, shape: Sequence[int], *, stream: int = 0) -> NDArray[np.float32]:
+def initial_latents(
+    seed: int, shape: Sequence[int], *, stream: int = 0, window: int = 0
+) -> NDArray[np.float32]:
     """Draw standard normal latents.
 
     Args:
@@ -138,9 +147,11 @@ def initial_latents(seed: int, shape: Sequence[int], *, stream: int = 0) -> NDAr
         shape: Sizes of the latents, each >= 1.
         stream: 0 for the noise that sampling starts from, k >= 1 for the noise added before step k,
             `PICTURE_STREAM` for that on a picture.
+        window: Turn of the loops in which they are drawn, 0 <= window < 2**32; 0 outside of loops.
 
     Returns:
-        The first normals of the stream in C order, rounded to nearest even. Float32, `shape`.
+        The first normals of the stream's window in C order, rounded to nearest even. Float32,
+        `shape`.
 
     Raises:
         InputError: If an argument is no integer or out of range.
@@ -154,16 +165,18 @@ def initial_latents(seed: int, shape: Sequence[int], *, stream: int = 0) -> NDAr
             f"shape is {shown(tuple(sizes))}; allowed: at most {MAX_AXES} axes and {MAX_NUMBERS} "
             "numbers"
         )
-    return normals(seed, math.prod(sizes), stream=stream).astype(np.float32).reshape(sizes)
+    values = normals(seed, math.prod(sizes), stream=stream, window=window)
+    return values.astype(np.float32).reshape(sizes)
 
 
-def picture_noise(seed: int, height: int, width: int) -> NDArray[np.float32]:
+def picture_noise(seed: int, height: int, width: int, *, window: int = 0) -> NDArray[np.float32]:
     """Draw the noise that the VAE encoder adds to the first picture of a clip.
 
     Args:
         seed: Key of the generator, 0 <= seed < 2**64.
         height: Rows of the picture.
         width: Columns of the picture.
+        window: Turn of the loops in which it is drawn, 0 <= window < 2**32; 0 outside of loops.
 
     Returns:
         Standard normals, not scaled by the noise augmentation strength. Float32, (1, 3, H, W).
@@ -171,21 +184,24 @@ def picture_noise(seed: int, height: int, width: int) -> NDArray[np.float32]:
     Raises:
         InputError: If an argument is no integer or out of range.
     """
-    return initial_latents(seed, (1, 3, height, width), stream=PICTURE_STREAM)
+    return initial_latents(seed, (1, 3, height, width), stream=PICTURE_STREAM, window=window)
 
 
-def _stream_words(seed: int, count: int, *, stream: int, offset: int) -> NDArray[np.uint64]:
-    """Return 32-bit words `offset` to `offset + count - 1` of a stream, one per uint64."""
+def _stream_words(
+    seed: int, count: int, *, stream: int, window: int, offset: int
+) -> NDArray[np.uint64]:
+    """Return 32-bit words `offset` to `offset + count - 1` of a window, one per uint64."""
     seed = _check_integer("seed", seed, high=_SEEDS - 1)
     stream = _check_integer("stream", stream, high=_STREAMS - 1)
-    offset = _check_integer("offset", offset, high=_NUMBERS_PER_STREAM)
-    count = _check_integer("count", count, high=_NUMBERS_PER_STREAM - offset)
+    window = _check_integer("window", window, high=_WINDOWS - 1)
+    offset = _check_integer("offset", offset, high=_NUMBERS_PER_WINDOW)
+    count = _check_integer("count", count, high=_NUMBERS_PER_WINDOW - offset)
     first_block, skip = divmod(offset, 4)
     block_count = (skip + count + 3) // 4
     if block_count == 0:
         return np.empty(0, np.uint64)
     blocks = np.arange(block_count, dtype=np.uint64) + np.uint64(first_block)
-    counter = (blocks & _LOW_WORD, blocks >> _WORD_BITS, np.uint64(stream), np.uint64(0))
+    counter = (blocks & _LOW_WORD, blocks >> _WORD_BITS, np.uint64(stream), np.uint64(window))
     words = _philox_4x32_10(counter, (seed & 0xFFFFFFFF, seed >> 32))
     return np.stack(words, axis=-1).reshape(-1)[skip : skip + count]
 

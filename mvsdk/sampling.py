@@ -14,16 +14,19 @@ Symbols: x latents, s sigma, x0 denoised, r = s_next / s.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mvsdk.errors import InputError, ScheduleError
+from mvsdk.samplers import SAMPLER_KINDS, SAMPLERS, PredictionType, SamplerKind
 from mvsdk.schedules import Sigmas, check_sigmas
+
+if TYPE_CHECKING:
+    from mvsdk.manifest import Sampler
 
 Latents = NDArray[np.float32]
 """Latents of any rank; for a video (T, C, H, W) or (B, C, T, H, W). Float32."""
@@ -32,9 +35,9 @@ Denoiser = Callable[[Latents, int], Latents]
 """(scaled model input, step index from 0) -> model_output of the same shape."""
 
 Noise = Callable[[int], Latents]
-"""Index k >= 1 of the step that is about to run -> fresh standard normal of the latents' shape."""
+"""Index k >= 1 of the step that is about to run -> fresh standard normal of the latents' shape.
 
-PredictionType = Literal["velocity", "sample", "epsilon", "v_prediction"]
+Where sampling starts from stream s of a seed's noise, this is stream s + k."""
 
 
 def to_denoised(
@@ -210,12 +213,14 @@ def sample_edm_euler(
     """Integrate the EDM probability-flow ODE, x = x0 + s eps, with Euler steps.
 
     The network sees x / sqrt(s^2 + 1); x <- x0 + r (x - x0). `sigmas` [s, 0] is the one-step form.
+    DDIM (eta 0) is this sampler in latents of unit variance: times sqrt(s^2 + 1) before the first
+    step, divided by it after the last, whose level is then above 0 where a clip stays that noisy.
 
     Args:
         denoise: Network at fixed conditioning; its input has unit variance.
         latents: Noise times the manifest's `init_noise_sigma`: sqrt(sigma_max^2 + 1) for "leading"
             spacing, sigma_max otherwise. Float32 (values near 700 overflow float16), any shape.
-        sigmas: Noise levels, strictly falling, last 0. Float32, (N + 1,).
+        sigmas: Noise levels, strictly falling, last 0 or above. Float32, (N + 1,).
         prediction_type: "v_prediction", "epsilon" or "sample".
 
     Yields:
@@ -226,9 +231,10 @@ def sample_edm_euler(
         InputError: If the network changes the shape, or `prediction_type` does not belong here.
 
     Reference:
-        Karras et al. 2022, arXiv:2206.00364, Alg. 1 without the second-order correction.
+        Karras et al. 2022, arXiv:2206.00364, Alg. 1 without the second-order correction; Song et
+        al. 2020, arXiv:2010.02502, eq. 13 (DDIM as an ODE).
     """
-    check_sigmas(sigmas)
+    check_sigmas(sigmas, last_zero=False)
     _check_prediction_type("edm_euler", prediction_type)
     for index, (sigma, sigma_next) in enumerate(pairwise(sigmas.tolist())):
         model_input = _scaled(1.0 / math.sqrt(sigma * sigma + 1.0), latents)
@@ -238,38 +244,59 @@ def sample_edm_euler(
         yield latents
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SamplerKind:
-    """One row of `SAMPLERS`: the function, and which of the manifest's values it takes."""
+def sample_euler_ancestral(
+    denoise: Denoiser,
+    latents: Latents,
+    sigmas: Sigmas,
+    *,
+    prediction_type: PredictionType,
+    noise: Noise,
+) -> Iterator[Latents]:
+    """Step below the next level on the EDM path, then add the noise that leads back up to it.
 
-    function: Callable[..., Iterator[Latents]]
-    prediction_types: tuple[PredictionType, ...]
-    takes_timesteps: bool = False
-    takes_noise: bool = False
+    The network sees x / sqrt(s^2 + 1); x <- x0 + (s_down / s) (x - x0) + s_up eps_new with
+    s_up^2 + s_down^2 = s_next^2. A step to s_next = 0 lands on x0 and draws none.
+
+    Args:
+        denoise: Network at fixed conditioning; its input has unit variance.
+        latents: Noise times the manifest's `init_noise_sigma`, as for `sample_edm_euler`. Float32,
+            any shape.
+        sigmas: Noise levels, strictly falling, last 0 or above. Float32, (N + 1,).
+        prediction_type: "epsilon", "v_prediction" or "sample".
+        noise: Fresh noise, asked for k = 1 ... N - 1, and for N where the last level is above 0.
+
+    Yields:
+        Latents at `sigmas[1]` ... `sigmas[N]`, shape and dtype unchanged. Read them, do not write.
+
+    Raises:
+        ScheduleError: If `sigmas` is no schedule.
+        InputError: If network or noise change the shape, or `prediction_type` does not belong here.
+
+    Reference:
+        `sample_euler_ancestral` in k-diffusion and `EulerAncestralDiscreteScheduler` in diffusers,
+        both with eta = 1.
+    """
+    check_sigmas(sigmas, last_zero=False)
+    _check_prediction_type("euler_ancestral", prediction_type)
+    for index, (sigma, sigma_next) in enumerate(pairwise(sigmas.tolist())):
+        model_input = _scaled(1.0 / math.sqrt(sigma * sigma + 1.0), latents)
+        model_output = _run(denoise, model_input, index)
+        denoised = to_denoised(model_output, model_input, sigma, prediction_type=prediction_type)
+        level, target = _ancestral_levels(sigma, sigma_next)
+        latents = _euler_step(latents, denoised, sigma, target)
+        if sigma_next > 0.0:
+            fresh = _check_shape("noise", noise(index + 1), latents)
+            latents = latents + _scaled(level, fresh)
+        yield latents
 
 
-SAMPLERS: dict[str, SamplerKind] = {
-    "flow_euler": SamplerKind(
-        function=sample_flow_euler,
-        prediction_types=("velocity", "sample"),
-    ),
-    "flow_consistency": SamplerKind(
-        function=sample_flow_consistency,
-        prediction_types=("velocity", "sample"),
-        takes_noise=True,
-    ),
-    "lcm": SamplerKind(
-        function=sample_lcm,
-        prediction_types=("epsilon", "v_prediction", "sample"),
-        takes_timesteps=True,
-        takes_noise=True,
-    ),
-    "edm_euler": SamplerKind(
-        function=sample_edm_euler,
-        prediction_types=("v_prediction", "epsilon", "sample"),
-    ),
+_FUNCTIONS: Mapping[SamplerKind, Callable[..., Iterator[Latents]]] = {
+    "flow_euler": sample_flow_euler,
+    "flow_consistency": sample_flow_consistency,
+    "lcm": sample_lcm,
+    "edm_euler": sample_edm_euler,
+    "euler_ancestral": sample_euler_ancestral,
 }
-"""Samplers by the manifest's `sampler.kind`."""
 
 
 def sample(
@@ -288,7 +315,8 @@ def sample(
         kind: Key of `SAMPLERS`.
         denoise: Network at fixed conditioning.
         latents: Noise at `sigmas[0]`. Float32, any shape.
-        sigmas: Noise levels, strictly falling, last 0. Float32, (N + 1,).
+        sigmas: Noise levels, strictly falling; the last as the row of `SAMPLERS` says. Float32,
+            (N + 1,).
         prediction_type: What the network predicts.
         timesteps: What the network receives at each of the N steps.
         noise: Fresh noise for samplers that add some.
@@ -299,18 +327,53 @@ def sample(
     Raises:
         InputError: If `kind` is unknown, or `prediction_type` is not one of its own.
     """
-    _check_prediction_type(kind, prediction_type)
-    sampler = SAMPLERS[kind]
+    known = _check_prediction_type(kind, prediction_type)
+    traits = SAMPLERS[known]
     extra: dict[str, Sequence[float] | Noise] = {}
-    if sampler.takes_timesteps:
+    if traits.takes_timesteps:
         extra["timesteps"] = timesteps
-    if sampler.takes_noise:
+    if traits.takes_noise:
         extra["noise"] = noise
-    return sampler.function(denoise, latents, sigmas, prediction_type=prediction_type, **extra)
+    return _FUNCTIONS[known](denoise, latents, sigmas, prediction_type=prediction_type, **extra)
+
+
+def sample_schedule(
+    sampler: Sampler, steps: int, denoise: Denoiser, latents: Latents, noise: Noise
+) -> Iterator[Latents]:
+    """Run the sampler of a manifest at one of its schedules.
+
+    Args:
+        sampler: The manifest's.
+        steps: One of the numbers of steps that it has a schedule for.
+        denoise: Network at fixed conditioning.
+        latents: Noise times `init_noise_sigma`. Float32, any shape.
+        noise: Fresh noise for samplers that add some.
+    """
+    schedule = sampler.schedules[steps]
+    return sample(
+        sampler.kind,
+        denoise,
+        latents,
+        np.asarray(schedule.sigmas, np.float32),
+        prediction_type=sampler.prediction_type,
+        timesteps=schedule.timesteps,
+        noise=noise,
+    )
 
 
 def _euler_step(x: Latents, x0: Latents, sigma: float, sigma_next: float) -> Latents:
     return x0 + _scaled(sigma_next / sigma, x - x0)
+
+
+def _ancestral_levels(sigma: float, sigma_next: float) -> tuple[float, float]:
+    """Return the level of the noise to add, and the one to step down to: s_up and s_down.
+
+    Both are rounded in float64 operation by operation, in the order written here. Without rounding
+    s_down is s_next^2 / s; it is computed from s_up, so that their squares add up.
+    """
+    power, power_next = sigma * sigma, sigma_next * sigma_next
+    up = min(sigma_next, math.sqrt(power_next * (power - power_next) / power))
+    return up, math.sqrt(power_next - up * up)
 
 
 def _renoise(x0: Latents, noise: Noise, index: int, *, signal: float, level: float) -> Latents:
@@ -333,15 +396,17 @@ def _check_shape(name: str, array: Latents, latents: Latents) -> Latents:
     return array.astype(np.float32, copy=False)
 
 
-def _check_prediction_type(kind: str, prediction_type: str) -> None:
-    if kind not in SAMPLERS:
+def _check_prediction_type(kind: str, prediction_type: str) -> SamplerKind:
+    found: SamplerKind | None = next((known for known in SAMPLER_KINDS if known == kind), None)
+    if found is None:
         raise InputError(f"unknown sampler {kind!r}; known: {', '.join(SAMPLERS)}; update mvsdk")
-    allowed = SAMPLERS[kind].prediction_types
+    allowed = SAMPLERS[found].prediction_types
     if prediction_type not in allowed:
         raise InputError(
             f"prediction_type of sampler {kind} is {prediction_type!r}; allowed: "
             f"{', '.join(allowed)}; correct the manifest"
         )
+    return found
 
 
 def _scaled(coefficient: float, array: Latents) -> Latents:

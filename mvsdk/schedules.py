@@ -1,6 +1,6 @@
 """Noise levels and timesteps of few-step sampling: pure functions, no state.
 
-A schedule of N steps is `sigmas` (N + 1 noise levels, strictly falling, the last one 0) and
+A schedule of N steps is `sigmas` (N + 1 noise levels, strictly falling, the last one mostly 0) and
 `timesteps` (N values, what the network receives). The toolchain computes both with this file and
 writes them into the manifest; a runtime reads them there and only checks them.
 
@@ -19,23 +19,24 @@ from numpy.typing import ArrayLike, NDArray
 from mvsdk.errors import ScheduleError
 
 Sigmas = NDArray[np.float32]
-"""Noise levels: strictly falling, the last one 0. Float32, (N + 1,)."""
+"""Noise levels: strictly falling, the last 0 or, for some samplers, above. Float32, (N + 1,)."""
 
 BetaSchedule = Literal["linear", "scaled_linear"]
 
 _MAX_STEPS = 1000
 
 
-def check_sigmas(sigmas: ArrayLike, *, upper: float = math.inf) -> None:
+def check_sigmas(sigmas: ArrayLike, *, upper: float = math.inf, last_zero: bool = True) -> None:
     """Refuse noise levels that no sampler can follow.
 
     Args:
         sigmas: Noise levels to check, (N + 1,), N >= 1.
         upper: Largest level allowed: 1 for rectified flow, unbounded otherwise.
+        last_zero: Whether the last level must be 0. If not, it may also be above.
 
     Raises:
         ScheduleError: If `sigmas` is not one row of finite numbers, does not fall strictly, ends
-            above 0 or starts above `upper`.
+            elsewhere than allowed or starts above `upper`.
     """
     levels = np.asarray(sigmas, dtype=np.float64)
     if levels.ndim != 1 or levels.size < 2:
@@ -52,8 +53,10 @@ def check_sigmas(sigmas: ArrayLike, *, upper: float = math.inf) -> None:
             f"sigmas[{index}] is {levels[index]} and the next is {levels[index + 1]}; allowed: "
             "strictly falling levels; use fewer steps or a smaller shift"
         )
-    if levels[-1] != 0.0:
+    if last_zero and levels[-1] != 0.0:
         raise ScheduleError(f"sigmas end in {levels[-1]}; allowed: 0; append the final 0")
+    if levels[-1] < 0.0:
+        raise ScheduleError(f"sigmas end in {levels[-1]}; allowed: 0 or above; take the levels")
     if levels[0] > upper:
         raise ScheduleError(
             f"sigmas start at {levels[0]}; allowed: at most {upper}; divide them by their maximum"
@@ -213,28 +216,43 @@ def alphas_cumprod(
 
 
 def alphas_cumprod_sigmas(
-    alphas_cumprod: NDArray[np.float64], timesteps: NDArray[np.int64]
+    alphas_cumprod: NDArray[np.float64],
+    timesteps: NDArray[np.int64] | NDArray[np.float32],
+    *,
+    final_alpha: float = 1.0,
 ) -> Sigmas:
-    """Convert kept signal power at the chosen timesteps to noise levels, with 0 appended.
+    """Convert kept signal power at the chosen timesteps to noise levels, with the last appended.
 
     Args:
         alphas_cumprod: Signal power per training timestep, in (0, 1). Float64, (T,).
-        timesteps: Falling training timesteps in [0, T). Int64, (N,).
+        timesteps: Falling training timesteps from 0 to T - 1; between two of them the level is
+            linear in the timestep. Int64 or float32, (N,).
+        final_alpha: Signal power that the last step ends at, in (0, 1]. 1 ends at level 0; DDIM
+            with `set_alpha_to_one` false ends at `alphas_cumprod[0]`.
 
     Returns:
         sqrt((1 - alpha) / alpha), noise per unit of signal. Float32, (N + 1,).
 
     Raises:
-        ScheduleError: If a timestep is outside [0, T), or timesteps do not fall.
+        ScheduleError: If a timestep or `final_alpha` is out of range, or levels do not fall.
+
+    Reference:
+        `EulerDiscreteScheduler` (interpolation) and `DDIMScheduler` (last level) in diffusers.
     """
-    if timesteps.size and not 0 <= timesteps.min() <= timesteps.max() < alphas_cumprod.size:
+    if timesteps.size and not 0 <= timesteps.min() <= timesteps.max() <= alphas_cumprod.size - 1:
         raise ScheduleError(
             f"timesteps are {timesteps.tolist()}; allowed: 0 to {alphas_cumprod.size - 1}; "
             "use the num_train_timesteps of alphas_cumprod"
         )
-    alphas = alphas_cumprod[timesteps]
-    sigmas = np.append(np.sqrt((1.0 - alphas) / alphas), 0.0).astype(np.float32)
-    check_sigmas(sigmas)
+    if not 0.0 < final_alpha <= 1.0:
+        raise ScheduleError(
+            f"final_alpha is {final_alpha}; allowed: above 0, at most 1; take 1 or the first alpha"
+        )
+    alphas = np.append(alphas_cumprod, final_alpha)
+    *grid, last = np.sqrt((1.0 - alphas) / alphas).tolist()
+    levels = np.interp(timesteps, np.arange(len(grid)), grid)
+    sigmas = np.append(levels, last).astype(np.float32)
+    check_sigmas(sigmas, last_zero=final_alpha == 1.0)
     return sigmas
 
 
@@ -292,13 +310,64 @@ def trailing_timesteps(
     Reference:
         Lin et al. 2023, arXiv:2305.08891, table 2 ("trailing").
     """
-    steps = _check_steps(num_inference_steps)
-    if steps > num_train_timesteps:
-        raise ScheduleError(
-            f"num_inference_steps is {steps}; allowed: 1 to {num_train_timesteps}; use fewer steps"
-        )
+    steps = _check_steps_within(num_inference_steps, num_train_timesteps)
     remaining = np.arange(steps, 0, -1, dtype=np.float64)
     return np.rint(num_train_timesteps * remaining / steps).astype(np.int64) - 1
+
+
+def leading_timesteps(
+    num_inference_steps: int, *, num_train_timesteps: int = 1000, steps_offset: int = 0
+) -> NDArray[np.int64]:
+    """Choose evenly spaced timesteps that end at the first training timesteps.
+
+    Args:
+        num_inference_steps: Steps N, 1 to `num_train_timesteps`.
+        num_train_timesteps: Number T of training timesteps.
+        steps_offset: Added to each; 1 in the folders of Stable Diffusion.
+
+    Returns:
+        (N - 1 - i) * (T // N) + `steps_offset`. Int64, (N,).
+
+    Raises:
+        ScheduleError: If an argument is out of range, or the first timestep is beyond T - 1.
+
+    Reference:
+        Lin et al. 2023, arXiv:2305.08891, table 2 ("leading"), with the offset of diffusers.
+    """
+    steps = _check_steps_within(num_inference_steps, num_train_timesteps)
+    stride = num_train_timesteps // steps
+    most = num_train_timesteps - 1 - (steps - 1) * stride
+    if not 0 <= steps_offset <= most:
+        raise ScheduleError(
+            f"steps_offset is {steps_offset}; allowed: 0 to {most} with {steps} steps; "
+            "take it from the scheduler config, or fewer steps"
+        )
+    return np.arange(steps - 1, -1, -1, dtype=np.int64) * stride + steps_offset
+
+
+def linspace_timesteps(
+    num_inference_steps: int, *, num_train_timesteps: int = 1000
+) -> NDArray[np.float32]:
+    """Choose evenly spaced timesteps from the last training timestep to the first.
+
+    Args:
+        num_inference_steps: Steps N, 1 to `num_train_timesteps`. One step gives [0].
+        num_train_timesteps: Number T of training timesteps.
+
+    Returns:
+        (T - 1) (N - 1 - i) / (N - 1), fractions kept. DDIM rounds them with `numpy.rint`. Float32,
+        (N,).
+
+    Raises:
+        ScheduleError: If an argument is out of range.
+
+    Reference:
+        Lin et al. 2023, arXiv:2305.08891, table 2 ("linspace"); `EulerAncestralDiscreteScheduler`
+        in diffusers.
+    """
+    steps = _check_steps_within(num_inference_steps, num_train_timesteps)
+    remaining = np.arange(steps - 1, -1, -1, dtype=np.float64)
+    return ((num_train_timesteps - 1) * remaining / max(steps - 1, 1)).astype(np.float32)
 
 
 def flow_timesteps(sigmas: Sigmas, *, num_train_timesteps: int = 1000) -> NDArray[np.float32]:
@@ -333,7 +402,7 @@ def edm_timesteps(sigmas: Sigmas) -> NDArray[np.float32]:
     Reference:
         Karras et al. 2022, arXiv:2206.00364, table 1 (c_noise).
     """
-    check_sigmas(sigmas)
+    check_sigmas(sigmas, last_zero=False)
     return (0.25 * np.log(sigmas[:-1].astype(np.float64))).astype(np.float32)
 
 
@@ -355,5 +424,14 @@ def _check_steps(num_inference_steps: SupportsIndex) -> int:
         raise ScheduleError(
             f"num_inference_steps is {steps}; allowed: 1 to {_MAX_STEPS}; "
             "few-step models use 1, 2 or 4"
+        )
+    return steps
+
+
+def _check_steps_within(num_inference_steps: SupportsIndex, num_train_timesteps: int) -> int:
+    steps = _check_steps(num_inference_steps)
+    if steps > num_train_timesteps:
+        raise ScheduleError(
+            f"num_inference_steps is {steps}; allowed: 1 to {num_train_timesteps}; use fewer steps"
         )
     return steps

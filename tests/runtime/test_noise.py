@@ -45,9 +45,9 @@ def bits_of(values: np.ndarray[Any, Any]) -> list[int]:
 # A second writing of docs/noise.md: scalars, Python's own float and int, no NumPy.
 
 
-def scalar_word(seed: int, stream: int, index: int) -> int:
+def scalar_word(seed: int, stream: int, index: int, window: int = 0) -> int:
     block = index // 4
-    c0, c1, c2, c3 = block & 0xFFFFFFFF, block >> 32, stream, 0
+    c0, c1, c2, c3 = block & 0xFFFFFFFF, block >> 32, stream, window
     k0, k1 = seed & 0xFFFFFFFF, seed >> 32
     for _ in range(10):
         p0, p1 = 0xD2511F53 * c0, 0xCD9E8D57 * c2
@@ -229,6 +229,39 @@ def test_golden_latents_of_three_seeds_one_of_64_bits() -> None:
         assert digest == case["sha256"]
 
 
+@pytest.mark.parametrize("case", GOLDEN["windows"], ids=lambda c: f"{c['stream']}-{c['window']}")
+def test_golden_windows(case: dict[str, Any]) -> None:
+    seed, offset = int(case["seed"]), int(case["offset"])
+    place = {"stream": case["stream"], "window": case["window"]}
+    for function, name in ((noise.uniforms, "uniforms"), (noise.normals, "normals")):
+        values = function(seed, len(case[name]), offset=offset, **place)
+        assert bits_of(values) == [int(bits, 16) for bits in case[name]]
+    words = [scalar_word(seed, index=offset + i, **place) for i in range(10)]
+    assert float64_of(case["uniforms"]).tolist() == [(word + 0.5) / 2**32 for word in words]
+
+
+def test_golden_latents_of_windows() -> None:
+    for case in GOLDEN["windows_sha256"]:
+        latents = noise.initial_latents(
+            int(case["seed"]), case["shape"], stream=case["stream"], window=case["window"]
+        )
+        assert hashlib.sha256(latents.astype("<f4").tobytes()).hexdigest() == case["sha256"]
+
+
+def test_window_zero_is_the_default_and_pictures_have_windows_too() -> None:
+    assert bits_of(noise.normals(7, 9, window=0)) == bits_of(noise.normals(7, 9))
+    assert bits_of(noise.picture_noise(7, 2, 3, window=5)) == bits_of(
+        noise.initial_latents(7, (1, 3, 2, 3), stream=noise.PICTURE_STREAM, window=5)
+    )
+
+
+def test_every_rule_has_a_number_of_its_own() -> None:
+    text = (ROOT / "docs/noise.md").read_text(encoding="utf-8")
+    numbers = [int(number) for number in re.findall(r"\*\*N(\d+)\.", text)]
+    assert numbers == list(range(1, 22))
+    assert "N1 to N21" in text
+
+
 def test_golden_files_are_what_their_script_writes() -> None:
     result = subprocess.run(
         [sys.executable, "-W", "error", str(ROOT / "tests/golden/make_golden.py"), "--check"],
@@ -257,6 +290,17 @@ def test_documented_values_are_what_the_code_gives() -> None:
         assert bits_of(normal) == [int(x_bits, 16)]
         assert normal.tolist() == [float(x)]
         assert struct.pack(">f", float(x)).hex() == single_bits
+    window_row = re.compile(
+        r"^\| (\d+) \| (\d+) \| (\d+) \| (\d) \| `(\w{8})` \| `(\w{16})` \| `(\w{8})`", re.MULTILINE
+    )
+    window_rows = window_row.findall(section)
+    assert len(window_rows) == 5
+    for seed, stream, window, index, word, x_bits, single_bits in window_rows:
+        place = {"stream": int(stream), "window": int(window)}
+        normal = noise.normals(int(seed), 1, offset=int(index), **place)
+        assert scalar_word(int(seed), index=int(index), **place) == int(word, 16)
+        assert bits_of(normal) == [int(x_bits, 16)]
+        assert struct.pack(">f", normal[0]).hex() == single_bits
     digests = re.findall(r"^\| (\d+) \| `(\w{64})` \|", section, re.MULTILINE)
     assert digests == [(case["seed"], case["sha256"]) for case in GOLDEN["latents_sha256"]]
     for x_bits, ln_bits in re.findall(r"`(\w{16})` \| `(\w{16})` \| \S+ \|$", text, re.MULTILINE):
@@ -319,13 +363,19 @@ def test_neighbours_in_a_stream_are_uncorrelated(
 
 
 @pytest.mark.parametrize(
-    ("seed", "stream"),
-    [(7, 1), (7, 2), (7, 2**31), (8, 0), (7 + 2**32, 0), (7 << 32, 0), (2**64 - 8, 0)],
+    ("seed", "stream", "window"),
+    [
+        *((7, 1, 0), (7, 2, 0), (7, 2**31, 0)),
+        *((8, 0, 0), (7 + 2**32, 0, 0), (7 << 32, 0, 0), (2**64 - 8, 0, 0)),
+        *((7, 0, 1), (7, 0, 2**31), (7, 1, 1)),
+    ],
 )
-def test_streams_and_seeds_are_disjoint_and_uncorrelated(seed: int, stream: int) -> None:
+def test_streams_windows_and_seeds_are_disjoint_and_uncorrelated(
+    seed: int, stream: int, window: int
+) -> None:
     count = 100_000
     first = noise.uniforms(7, count)
-    other = noise.uniforms(seed, count, stream=stream)
+    other = noise.uniforms(seed, count, stream=stream, window=window)
     assert np.count_nonzero(first == other) <= 2
     # 10^5 words twice, of 2^32: a chance meeting happens 2.3 times on average.
     assert len(np.intersect1d(first, other)) < 12
@@ -370,6 +420,10 @@ def test_latents_are_the_stream_in_c_order_rounded_once() -> None:
         lambda: noise.normals(7, -1),
         lambda: noise.normals(7, 4, stream=-1),
         lambda: noise.normals(7, 4, stream=2**32),
+        lambda: noise.normals(7, 4, window=-1),
+        lambda: noise.normals(7, 4, window=2**32),
+        lambda: noise.initial_latents(7, (2,), window=0.5),  # type: ignore[arg-type]
+        lambda: noise.picture_noise(7, 2, 2, window=2**32),
         lambda: noise.normals(7, 4, offset=-1),
         lambda: noise.normals(7, 4, offset=2**66 - 3),
         lambda: noise.initial_latents(7, (2, 0)),

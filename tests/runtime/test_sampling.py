@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Iterator
@@ -25,6 +26,11 @@ FLOW = schedules.flow_sigmas(4, shift=3.0)
 LCM_TIMESTEPS = schedules.lcm_timesteps(4)
 LCM = schedules.alphas_cumprod_sigmas(schedules.alphas_cumprod(), LCM_TIMESTEPS)
 EDM = schedules.karras_sigmas(4, 0.002, 700.0)
+ALPHAS = schedules.alphas_cumprod()
+LINSPACE_TIMESTEPS = schedules.linspace_timesteps(4)
+LINSPACE = schedules.alphas_cumprod_sigmas(ALPHAS, LINSPACE_TIMESTEPS)
+LEADING_TIMESTEPS = schedules.leading_timesteps(8, steps_offset=1)
+DDIM = schedules.alphas_cumprod_sigmas(ALPHAS, LEADING_TIMESTEPS, final_alpha=float(ALPHAS[0]))
 
 
 def fresh_noise(index: int) -> sampling.Latents:
@@ -37,6 +43,7 @@ def schedule_of(kind: str) -> tuple[schedules.Sigmas, list[float]]:
         "flow_consistency": (FLOW, [1.0] * 4),
         "lcm": (LCM, LCM_TIMESTEPS.tolist()),
         "edm_euler": (EDM, [1.0] * 4),
+        "euler_ancestral": (LINSPACE, LINSPACE_TIMESTEPS.tolist()),
     }[kind]
 
 
@@ -61,6 +68,8 @@ def start(
 
 
 KINDS = tuple(sampling.SAMPLERS)
+TO_ZERO = tuple(kind for kind in KINDS if sampling.SAMPLERS[kind].last_zero)
+ABOVE_ZERO = tuple(kind for kind in KINDS if not sampling.SAMPLERS[kind].last_zero)
 
 
 def identity(model_input: sampling.Latents, index: int) -> sampling.Latents:
@@ -128,7 +137,7 @@ def test_euler_step_equals_the_textbook_form() -> None:
     np.testing.assert_allclose(last, expected, atol=2e-6)
 
 
-@pytest.mark.parametrize("kind", ["flow_euler", "flow_consistency", "edm_euler"])
+@pytest.mark.parametrize("kind", ["flow_euler", "flow_consistency", "edm_euler", "euler_ancestral"])
 def test_last_step_lands_on_the_denoised_estimate_exactly(kind: str) -> None:
     *_, last = start(kind, lambda x, index: DATA * np.float32(index - 1.25))
     np.testing.assert_array_equal(last, DATA * np.float32(1.75))
@@ -207,6 +216,82 @@ def test_edm_euler_converges_with_first_order_on_gaussian_data() -> None:
 
     assert error(100) < 0.15 * float(np.abs(EPS).max())
     assert 1.8 < error(100) / error(200) < 2.2
+
+
+def test_edm_euler_that_ends_above_zero_is_ddim_in_latents_of_unit_variance() -> None:
+    """DDIM (eta 0) in its own words: x <- sqrt(a') x0 + sqrt(1 - a') eps, from unit noise."""
+    alphas = [*ALPHAS[LEADING_TIMESTEPS].tolist(), float(ALPHAS[0])]
+    x = EPS.astype(np.float64)
+    latents = EPS * np.float32(math.sqrt(float(DDIM[0]) ** 2 + 1.0))
+    states = sampling.sample_edm_euler(
+        lambda z, index: np.tanh(z), latents, DDIM, prediction_type="epsilon"
+    )
+    for sigma, state, (keep, keep_next) in zip(DDIM[1:], states, pairwise(alphas), strict=True):
+        eps = np.tanh(x)
+        x0 = (x - math.sqrt(1.0 - keep) * eps) / math.sqrt(keep)
+        x = math.sqrt(keep_next) * x0 + math.sqrt(1.0 - keep_next) * eps
+        np.testing.assert_allclose(state / math.sqrt(1.0 + float(sigma) ** 2), x, atol=5e-6)
+    assert float(DDIM[-1]) == pytest.approx(0.0292, abs=5e-5)
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
+def test_euler_ancestral_equals_the_published_form(prediction_type: Any) -> None:
+    """That is x + (s_down - s) (x - x0) / s + s_up n, in float64."""
+    asked: list[int] = []
+
+    def recording_noise(index: int) -> sampling.Latents:
+        asked.append(index)
+        return fresh_noise(index)
+
+    x = EPS.astype(np.float64)
+    states = start(
+        "euler_ancestral", lambda z, index: np.tanh(z), prediction_type, fresh=recording_noise
+    )
+    for index, (s, s_next) in enumerate(pairwise(LINSPACE.tolist())):
+        a, b = 1.0 / math.sqrt(s**2 + 1.0), s / math.sqrt(s**2 + 1.0)
+        m, z = np.tanh(a * x), a * x
+        x0 = {"sample": m, "epsilon": x - s * m, "v_prediction": a * z - b * m}[prediction_type]
+        up = min(s_next, (s_next**2 * (s**2 - s_next**2) / s**2) ** 0.5)
+        down = (s_next**2 - up**2) ** 0.5
+        x = x + (down - s) * (x - x0) / s + (up * fresh_noise(index + 1) if up else 0.0)
+        np.testing.assert_allclose(next(states), x, rtol=1e-5, atol=2e-5)
+    assert asked == [1, 2, 3]
+
+
+def test_euler_ancestral_with_the_exact_network_keeps_the_level_of_noise() -> None:
+    shape = (64, 64, 64)
+    clean = np.float32(2.0)
+    states = sampling.sample_euler_ancestral(
+        lambda z, index: np.full(shape, clean),
+        clean + LINSPACE[0] * noise.initial_latents(7, shape),
+        LINSPACE,
+        prediction_type="sample",
+        noise=lambda index: noise.initial_latents(7, shape, stream=index),
+    )
+    for state, sigma in zip(states, LINSPACE[1:].tolist(), strict=True):
+        assert float((state - clean).std()) == pytest.approx(sigma, rel=0.01)
+
+
+def test_ancestral_levels_add_up_and_never_leave_their_range() -> None:
+    levels = [7e2, 14.6, 1.0, math.nextafter(1.0, 0.0), 0.03, 2e-3, 1e-19, 1.5e-45]
+    for s, s_next in ((a, b) for a in levels for b in [*levels, 0.0] if b < a):
+        up, down = sampling._ancestral_levels(s, s_next)
+        assert 0.0 <= up <= s_next
+        assert 0.0 <= down <= s_next
+        assert math.hypot(up, down) == pytest.approx(s_next, rel=1e-15)
+        assert down == pytest.approx(s_next**2 / s, rel=1e-4, abs=2e-8 * s_next)
+
+
+@pytest.mark.parametrize("sigmas", [[1.0, 0.5], [2.0, 1.0, 0.25]])
+def test_euler_ancestral_draws_noise_for_a_last_level_above_zero(sigmas: list[float]) -> None:
+    asked: list[int] = []
+
+    def recording_noise(index: int) -> sampling.Latents:
+        asked.append(index)
+        return fresh_noise(index)
+
+    list(start("euler_ancestral", identity, sigmas=sigmas, fresh=recording_noise))
+    assert asked == list(range(1, len(sigmas)))
 
 
 def test_consistency_renoises_every_step_but_the_last() -> None:
@@ -323,9 +408,10 @@ def test_samplers_keep_float32_and_leave_their_arguments_alone(kind: str) -> Non
     np.testing.assert_array_equal(schedule_of(kind)[0], sigmas_before)
 
 
-@pytest.mark.parametrize(
-    "case", GOLDEN["trajectories"], ids=lambda c: f"{c['kind']}-{c['prediction_type']}"
-)
+TRAJECTORIES = [*GOLDEN["trajectories"], *GOLDEN["scaled"], *GOLDEN["last_above_zero"]]
+
+
+@pytest.mark.parametrize("case", TRAJECTORIES, ids=lambda c: f"{c['kind']}-{c['prediction_type']}")
 def test_golden_trajectories(case: dict[str, Any]) -> None:
     gain, bias = np.float32(case["gain"]), np.array(case["bias"], np.float32)
     fresh = {int(k): np.array(values, np.float32) for k, values in case["noise"].items()}
@@ -341,8 +427,56 @@ def test_golden_trajectories(case: dict[str, Any]) -> None:
     assert [state.tolist() for state in states] == case["trajectory"]
 
 
-def test_golden_trajectories_cover_every_sampler() -> None:
-    assert {case["kind"] for case in GOLDEN["trajectories"]} == set(sampling.SAMPLERS)
+@pytest.mark.parametrize("case", [*GOLDEN["scaled"], *GOLDEN["last_above_zero"]])
+def test_golden_starts_are_unit_noise_times_its_scale(case: dict[str, Any]) -> None:
+    scale = np.float32(case["init_noise_sigma"])
+    assert scale != 1.0
+    assert (np.array(case["start"], np.float32) * scale).tolist() == case["latents"]
+
+
+def test_golden_ddim_is_the_last_step_in_unit_variance() -> None:
+    (case,) = (case for case in GOLDEN["last_above_zero"] if "unit_variance" in case)
+    scale = np.float32(1.0 / math.sqrt(case["sigmas"][-1] ** 2 + 1.0))
+    last = np.array(case["trajectory"][-1], np.float32) * scale
+    assert last.tolist() == case["unit_variance"]
+
+
+@pytest.mark.parametrize("case", GOLDEN["thousand_steps"], ids=lambda c: c["kind"])
+def test_golden_digests_of_a_thousand_steps(case: dict[str, Any]) -> None:
+    steps, gain, bias = case["steps"], np.float32(case["gain"]), np.float32(case["bias"])
+    sigmas = np.array([(steps - i) / steps for i in range(steps + 1)], np.float32)
+    assert hashlib.sha256(sigmas.astype("<f4").tobytes()).hexdigest() == case["sigmas_sha256"]
+    seed, digest, state = int(case["seed"]), hashlib.sha256(), None
+    for state in sampling.sample(
+        case["kind"],
+        lambda x, index: x * gain + bias,
+        noise.initial_latents(seed, case["shape"]),
+        sigmas,
+        prediction_type=case["prediction_type"],
+        timesteps=[steps - i for i in range(steps)],
+        noise=lambda index: noise.initial_latents(seed, case["shape"], stream=index),
+    ):
+        digest.update(state.astype("<f4").tobytes())
+    assert state is not None
+    assert hashlib.sha256(state.astype("<f4").tobytes()).hexdigest() == case["last_sha256"]
+    assert digest.hexdigest() == case["trajectory_sha256"]
+
+
+def test_golden_trajectories_cover_every_sampler_and_prediction_type() -> None:
+    assert {(case["kind"], case["prediction_type"]) for case in GOLDEN["trajectories"]} == {
+        (kind, item) for kind, row in sampling.SAMPLERS.items() for item in row.prediction_types
+    }
+    assert {case["kind"] for case in GOLDEN["thousand_steps"]} == set(sampling.SAMPLERS)
+
+
+def test_golden_trajectories_have_levels_that_are_neighbours_in_float32() -> None:
+    kinds = {
+        case["kind"]
+        for case in GOLDEN["trajectories"]
+        for a, b in pairwise(case["sigmas"])
+        if np.nextafter(np.float32(a), np.float32(0.0)) == np.float32(b)
+    }
+    assert kinds == set(sampling.SAMPLERS)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -352,7 +486,7 @@ def test_networks_that_change_the_shape_are_refused(kind: str) -> None:
     assert isinstance(caught.value, MvsdkError)
 
 
-@pytest.mark.parametrize("kind", ["flow_consistency", "lcm"])
+@pytest.mark.parametrize("kind", ["flow_consistency", "lcm", "euler_ancestral"])
 def test_noise_of_another_shape_is_refused(kind: str) -> None:
     states = start(kind, identity, fresh=lambda index: np.zeros((5,), np.float32))
     with pytest.raises(InputError, match=r"noise has shape \(5,\), latents have"):
@@ -366,8 +500,20 @@ def test_predictions_of_another_family_are_refused(kind: str) -> None:
         start(kind, identity, foreign)
 
 
+@pytest.mark.parametrize("kind", TO_ZERO)
+def test_schedules_that_end_above_zero_are_refused(kind: str) -> None:
+    with pytest.raises(ScheduleError, match=r"end in 0.5; allowed: 0;"):
+        next(start(kind, identity, sigmas=[1.0, 0.5]))
+
+
+def test_samplers_of_the_variance_exploding_path_may_end_above_zero() -> None:
+    assert ABOVE_ZERO == ("edm_euler", "euler_ancestral")
+    for kind in ABOVE_ZERO:
+        assert len(list(start(kind, identity, sigmas=[1.0, 0.5]))) == 1
+
+
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("sigmas", [[0.5, 1.0, 0.0], [1.0, 0.5], [1.0, math.nan, 0.0]])
+@pytest.mark.parametrize("sigmas", [[0.5, 1.0, 0.0], [1.0, -0.5], [1.0, math.nan, 0.0]])
 def test_schedules_that_do_not_fall_to_zero_are_refused(kind: str, sigmas: list[float]) -> None:
     with pytest.raises(ScheduleError, match="allowed: "):
         next(start(kind, identity, sigmas=sigmas))

@@ -121,6 +121,63 @@ def test_trailing_timesteps_give_the_reference_values() -> None:
     assert schedules.trailing_timesteps(16)[-1] == 61  # 62.5 rounds to even
 
 
+def test_leading_timesteps_give_the_reference_values() -> None:
+    assert schedules.leading_timesteps(4).tolist() == [750, 500, 250, 0]
+    assert schedules.leading_timesteps(5, steps_offset=1).tolist() == [801, 601, 401, 201, 1]
+    assert schedules.leading_timesteps(7, steps_offset=1)[0] == 853  # 142 * 6 + 1
+    assert schedules.leading_timesteps(1, steps_offset=999).tolist() == [999]
+
+
+def test_linspace_timesteps_give_the_reference_values() -> None:
+    timesteps = schedules.linspace_timesteps(5)
+    assert timesteps.dtype == np.float32
+    assert timesteps.tolist() == [999.0, 749.25, 499.5, 249.75, 0.0]
+    assert schedules.linspace_timesteps(1).tolist() == [0.0]
+    ddim = np.rint(schedules.linspace_timesteps(8)).tolist()
+    assert ddim == [999, 856, 714, 571, 428, 285, 143, 0]
+
+
+@pytest.mark.parametrize(
+    ("timesteps", "expected"),
+    [
+        (schedules.linspace_timesteps(5), [14.614647, 4.0860896, 1.6155834, 0.69515097, 0.0291675]),
+        (
+            schedules.leading_timesteps(5, steps_offset=1),
+            [5.1344333, 2.2928548, 1.1682165, 0.57405078, 0.0413145],
+        ),
+    ],
+    ids=["linspace", "leading"],
+)
+def test_levels_of_stable_diffusion_are_those_of_its_ancestral_scheduler(
+    timesteps: Any, expected: list[float]
+) -> None:
+    sigmas = schedules.alphas_cumprod_sigmas(schedules.alphas_cumprod(), timesteps)
+    np.testing.assert_allclose(sigmas, [*expected, 0.0], rtol=2e-6, atol=5e-7)
+
+
+def test_levels_between_timesteps_are_linear_and_those_at_them_exact() -> None:
+    alphas = schedules.alphas_cumprod()
+    grid = np.arange(999, -1, -1)
+    levels = schedules.alphas_cumprod_sigmas(alphas, grid)
+    np.testing.assert_array_equal(
+        levels[:-1], np.sqrt((1.0 - alphas[grid]) / alphas[grid]).astype(np.float32)
+    )
+    between = schedules.alphas_cumprod_sigmas(alphas, np.array([501.25, 0.5], np.float32))
+    assert between[0] == pytest.approx(0.25 * levels[997 - 500] + 0.75 * levels[998 - 500])
+    assert between[1] == pytest.approx((levels[998] + levels[999]) / 2)
+
+
+def test_a_final_alpha_is_a_last_level_above_zero() -> None:
+    alphas = schedules.alphas_cumprod()
+    timesteps = schedules.leading_timesteps(4, steps_offset=1)
+    sigmas = schedules.alphas_cumprod_sigmas(alphas, timesteps, final_alpha=float(alphas[0]))
+    assert sigmas[-1] == pytest.approx(0.0292, abs=5e-5)
+    np.testing.assert_array_equal(
+        sigmas[:-1], schedules.alphas_cumprod_sigmas(alphas, timesteps)[:-1]
+    )
+    schedules.edm_timesteps(sigmas)
+
+
 def test_alphas_cumprod_give_the_known_range_of_stable_diffusion() -> None:
     alphas = schedules.alphas_cumprod()
     assert alphas.shape == (1000,)
@@ -178,6 +235,15 @@ def test_sigmas_that_no_sampler_can_follow_are_refused(sigmas: list[Any], compla
     assert "\n" not in str(caught.value)
 
 
+def test_a_last_level_above_zero_needs_permission() -> None:
+    schedules.check_sigmas([1.0, 0.5], last_zero=False)
+    schedules.check_sigmas([1.0, 0.0], last_zero=False)
+    with pytest.raises(ScheduleError, match=r"end in 0.5; allowed: 0;"):
+        schedules.check_sigmas([1.0, 0.5])
+    with pytest.raises(ScheduleError, match=r"end in -0.5; allowed: 0 or above"):
+        schedules.check_sigmas([1.0, -0.5], last_zero=False)
+
+
 @pytest.mark.parametrize("steps", [0, -4, 1001, 2.5, "4", None])
 @pytest.mark.parametrize(
     "build",
@@ -186,8 +252,10 @@ def test_sigmas_that_no_sampler_can_follow_are_refused(sigmas: list[Any], compla
         lambda steps: schedules.karras_sigmas(steps, 0.002, 700.0),
         schedules.lcm_timesteps,
         schedules.trailing_timesteps,
+        schedules.leading_timesteps,
+        schedules.linspace_timesteps,
     ],
-    ids=["flow", "karras", "lcm", "trailing"],
+    ids=["flow", "karras", "lcm", "trailing", "leading", "linspace"],
 )
 def test_wrong_step_counts_are_refused(build: Any, steps: Any) -> None:
     with pytest.raises(ScheduleError, match=r"num_inference_steps is .*; allowed: "):
@@ -212,12 +280,27 @@ def test_wrong_step_counts_are_refused(build: Any, steps: Any) -> None:
         lambda: schedules.lcm_timesteps(51),
         lambda: schedules.lcm_timesteps(4, original_inference_steps=2000),
         lambda: schedules.trailing_timesteps(4, num_train_timesteps=3),
+        lambda: schedules.leading_timesteps(4, num_train_timesteps=3),
+        lambda: schedules.leading_timesteps(4, steps_offset=-1),
+        lambda: schedules.leading_timesteps(4, steps_offset=250),
+        lambda: schedules.leading_timesteps(1000, steps_offset=1),
+        lambda: schedules.linspace_timesteps(4, num_train_timesteps=3),
         lambda: schedules.alphas_cumprod(0.0, 0.012),
         lambda: schedules.alphas_cumprod(0.5, 1.0),
         lambda: schedules.alphas_cumprod(num_train_timesteps=0),
         lambda: schedules.alphas_cumprod(beta_schedule="cosine"),  # type: ignore[arg-type]
         lambda: schedules.alphas_cumprod_sigmas(np.array([0.9, 0.5]), np.array([2])),
         lambda: schedules.alphas_cumprod_sigmas(np.array([0.9, 0.5]), np.array([0, 1])),
+        lambda: schedules.alphas_cumprod_sigmas(np.array([0.9, 0.5]), np.array([1.5], np.float32)),
+        lambda: schedules.alphas_cumprod_sigmas(
+            np.array([0.9, 0.5]), np.array([1]), final_alpha=0.0
+        ),
+        lambda: schedules.alphas_cumprod_sigmas(
+            np.array([0.9, 0.5]), np.array([1]), final_alpha=1.1
+        ),
+        lambda: schedules.alphas_cumprod_sigmas(
+            np.array([0.9, 0.5]), np.array([1]), final_alpha=0.4
+        ),
     ],
 )
 def test_arguments_out_of_range_are_refused_in_one_line(call: Any) -> None:
