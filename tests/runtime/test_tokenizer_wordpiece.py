@@ -1,4 +1,4 @@
-"""The tokenizer, by the golden file that Kotlin and Swift read too, and by its own rules."""
+"""WordPiece, by a golden file that was worked out by hand, and by its own rules."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mvsdk.errors import BundleError, InputError
-from mvsdk.tokenizer import (
+from mvsdk.tokenizers import (
     MAX_MARK,
     MAX_PROMPT,
     MAX_TOKEN,
@@ -35,7 +35,7 @@ def tokenizer() -> WordPiece:
 
 @pytest.mark.parametrize("case", GOLDEN["cases"], ids=lambda case: ascii(case["prompt"]))
 def test_golden_prompts_give_golden_tokens(tokenizer: WordPiece, case: dict[str, Any]) -> None:
-    ids = tokenizer.encode(case["prompt"])
+    ids = tokenizer.encode(case["prompt"]).ids
     assert ids.dtype == np.int32
     assert ids.tolist() == [case["ids"]]
 
@@ -47,7 +47,7 @@ def test_golden_refusals_are_refused(tokenizer: WordPiece, prompt: str) -> None:
 
 
 def test_no_code_point_grows_in_lower_case_after_normalisation() -> None:
-    """Step 3 of the rules rests on this: without it Kotlin and Swift need Python's table."""
+    """Rule T33 rests on this: without it Kotlin and Swift need Python's table."""
     for code in range(sys.maxunicode + 1):
         for char in unicodedata.normalize("NFKD", chr(code)):
             if unicodedata.category(char) not in {"Mn", "Cf"}:
@@ -76,8 +76,8 @@ def test_a_huge_prompt_is_refused_before_it_costs_time(tokenizer: WordPiece) -> 
 
 def test_a_word_beyond_the_limit_is_unknown() -> None:
     tokenizer = WordPiece(["[PAD]", "[UNK]", "a", "##a"], MAX_WORD)
-    assert tokenizer.encode("a" * MAX_WORD)[0, 0] == 2
-    assert tokenizer.encode("a" * (MAX_WORD + 1))[0, 0] == 1
+    assert tokenizer.encode("a" * MAX_WORD).ids[0, 0] == 2
+    assert tokenizer.encode("a" * (MAX_WORD + 1)).ids[0, 0] == 1
 
 
 def test_unknown_words_are_listed_once_in_order(tokenizer: WordPiece) -> None:
@@ -98,7 +98,7 @@ def test_prompt_without_any_known_word_is_told_apart(
 
 def test_a_cased_vocabulary_keeps_case() -> None:
     tokenizer = WordPiece(["[PAD]", "[UNK]", "a", "A"], 2, lowercase=False)
-    assert tokenizer.encode("A a").tolist() == [[3, 2]]
+    assert tokenizer.encode("A a").ids.tolist() == [[3, 2]]
 
 
 def _file(tmp_path: Path, **changes: Any) -> Path:
@@ -111,13 +111,15 @@ def _file(tmp_path: Path, **changes: Any) -> Path:
 def test_the_vocabulary_file_sets_every_mark(tmp_path: Path) -> None:
     path = _file(tmp_path, continuation="@", pad="<p>", unk="<u>", lowercase=False)
     tokenizer = WordPiece.from_file(path, 4)
-    assert tokenizer.encode("ab A").tolist() == [[2, 3, 1, 0]]
+    assert tokenizer.encode("ab A").ids.tolist() == [[2, 3, 1, 0]]
 
 
 @pytest.mark.parametrize(
     "changes",
     [
         {"kind": "bpe"},
+        {"kind": None},
+        {"more": 1},
         {"tokens": []},
         {"tokens": "abc"},
         {"tokens": ["[PAD]", "[UNK]", 3]},
@@ -166,7 +168,7 @@ def test_a_vocabulary_is_bounded_and_little_of_it_is_quoted(
 def test_marks_of_the_allowed_length_are_used(tmp_path: Path) -> None:
     mark, long = "#" * MAX_MARK, "b" * MAX_TOKEN
     path = _file(tmp_path, tokens=[*SPECIAL, "a", f"{mark}b", long], continuation=mark)
-    assert WordPiece.from_file(path, 4).encode("ab").tolist() == [[2, 3, 0, 0]]
+    assert WordPiece.from_file(path, 4).encode("ab").ids.tolist() == [[2, 3, 0, 0]]
 
 
 @pytest.mark.parametrize(
