@@ -10,9 +10,9 @@ white. Colours become 8-bit RGB, which is taken for sRGB: those of a picture wit
 Display P3 or Adobe RGB (1998) are converted, and so are inks (CMYK), by the plain formula that
 knows no paper. No other profile is applied, nor gAMA and cHRM of PNG: values are kept as they are.
 
-Reading the largest picture for a clip takes, beside its file, about 0.35 GiB of memory (measured,
-with Pillow 13), up to 0.65 GiB for a progressive JPEG and 1.05 GiB for WebP, whose decoders hold
-more; `read_image`, which returns all of it, takes 0.5 GiB where these take less.
+Reading the largest picture for a clip takes, with its file, about 0.3 GiB of memory (measured, with
+Pillow 13), up to 0.65 GiB for a progressive JPEG and 1.05 GiB for WebP, whose decoders hold more;
+`read_image`, which returns all of it, takes 0.5 GiB where these take less.
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ from mvsdk.errors import InputError, PictureNotFoundError
 from mvsdk.image._chunks import PNG_MARK, read_bmp, read_gif, read_png, read_webp
 from mvsdk.image._colours import find_space
 from mvsdk.image._essence import ORIENTATION, DamageError, Essence, Refusal, read_orientation
+from mvsdk.image._fitting import fit_rows
 from mvsdk.image._jpeg import read_jpeg
 from mvsdk.image._tiff import TIFF_MARKS, read_tiff
-from mvsdk.image._upright import Upright, fit_rows, stack_rows
+from mvsdk.image._upright import Upright, stack_rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -65,7 +66,7 @@ _KNOWN = "PNG, JPEG, WebP, GIF, BMP or TIFF"
 _PIXELS = f"allowed: at most {MAX_PIXELS} in all, and {MAX_SIDE} a side"
 
 
-def picture_name(source: ImageSource) -> str | None:
+def picture_name(source: object) -> str | None:
     """Return the name of a picture's file without its folder; None for one that has none."""
     named = getattr(source, "filename", source)  # an image of Pillow knows its file
     if not isinstance(named, str | os.PathLike):
@@ -117,9 +118,8 @@ def fit_image(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.u
     """Cut the middle of a picture out at the aspect of a clip, and resize it to the clip's size.
 
     Nothing is stretched: of a picture that is too wide both sides go, of one that is too high top
-    and bottom. Resizing is Lanczos with three lobes, widened when it makes smaller, so that fine
-    patterns fade and do not flicker. Beyond 4096 x 4096 pixels columns are resized first, a band of
-    rows at a time, which may round otherwise.
+    and bottom. Resizing is cubic convolution, widened when it makes smaller, so that fine patterns
+    fade and do not flicker; every byte of it is specified (docs/pictures.md).
 
     Args:
         image: RGB, uint8, (H, W, 3).
@@ -157,12 +157,12 @@ def _opened(source: Image | str | os.PathLike[str]) -> Generator[Upright]:
     from PIL import Image as image_module
 
     if isinstance(source, image_module.Image):
-        with _as_input_errors("the picture"):
+        with as_input_errors("the picture"):
             yield _decode_image(source)
     elif isinstance(source, str | os.PathLike):  # pyright: ignore[reportUnnecessaryIsInstance]
         path = check_path("the picture", source, example="photo.png")
         name = f"picture {quoted(path)}"
-        with _as_input_errors(name):
+        with as_input_errors(name):
             yield _decode_file(name, _read_essence(name, path))
     else:
         raise InputError(
@@ -172,8 +172,8 @@ def _opened(source: Image | str | os.PathLike[str]) -> Generator[Upright]:
 
 
 @contextlib.contextmanager
-def _as_input_errors(name: str) -> Generator[None]:
-    """Turn whatever a decoder raises into one line."""
+def as_input_errors(name: str) -> Generator[None]:
+    """Turn whatever a decoder raises of a file into one line that begins with its name."""
     try:
         yield
     except InputError:
@@ -181,7 +181,8 @@ def _as_input_errors(name: str) -> Generator[None]:
     except Refusal as exc:
         raise InputError(f"{name} {exc}") from exc
     except Exception as exc:  # decoders raise nearly anything on hostile bytes
-        reason = " ".join(str(exc).lower().split())[:120] or type(exc).__name__
+        said = getattr(exc, "strerror", None) or exc
+        reason = " ".join(str(said).lower().split())[:120] or type(exc).__name__
         raise InputError(f"{name} is damaged: {reason}; save it again") from exc
 
 

@@ -6,22 +6,18 @@ laid on white, converted and handed to numpy as a whole it would take that sever
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mvsdk.errors import InputError
 from mvsdk.image._colours import Space, convert_to_srgb
+from mvsdk.image._fitting import Rows, bands
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from PIL.Image import Image
 
-WHOLE_PIXELS = 1 << 24
-"""Pixels of the largest picture that is resized as a whole, 4096 x 4096."""
-BAND_PIXELS = 1 << 20
 _GREY_16 = 2**16 - 1
 _COLOURED = frozenset({"RGB", "RGBA", "RGBX", "P", "PA", "YCbCr"})
 """Modes that a profile of red, green and blue can speak of."""
@@ -38,9 +34,6 @@ _TURNS = {
 """EXIF orientation -> what of Pillow undoes it."""
 _SIDEWAYS = frozenset({5, 6, 7, 8})
 _FROM_THE_END = frozenset({3, 4, 7, 8})
-
-Rows = Callable[[int, int], NDArray[np.uint8]]
-"""(first, last) -> those rows of a picture, RGB, uint8, (last - first, W, 3)."""
 
 
 class Upright(NamedTuple):
@@ -81,50 +74,12 @@ class Upright(NamedTuple):
         return pixels
 
 
-def bands(first: int, last: int, columns: int) -> Iterator[tuple[int, int]]:
-    """Cut rows into bands of about `BAND_PIXELS`."""
-    step = max(1, BAND_PIXELS // columns)
-    for start in range(first, last, step):
-        yield start, min(start + step, last)
-
-
 def stack_rows(rows: Rows, shape: tuple[int, int]) -> NDArray[np.uint8]:
     """Put all rows of a picture of (H, W) into one array, RGB, uint8, (H, W, 3)."""
     pixels = np.empty((*shape, 3), np.uint8)
     for start, stop in bands(0, *shape):
         pixels[start:stop] = rows(start, stop)
     return pixels
-
-
-def fit_rows(rows: Rows, shape: tuple[int, int], height: int, width: int) -> NDArray[np.uint8]:
-    """Do what `mvsdk.image.fit_image` does, and a band at a time if the picture is huge.
-
-    Resizing is of columns, then rows (or the other way, as Pillow sees fit), with 8 bits between.
-    Bands are resized to the width one by one, the rows of all of them at the end: what differs from
-    the picture resized as a whole is rounding, and that only where Pillow would begin with rows.
-    """
-    from PIL import Image
-
-    count, columns = shape
-    kept_rows = min(count, columns * height / width)
-    kept_columns = min(columns, count * width / height)
-    top, left = (count - kept_rows) / 2, (columns - kept_columns) / 2
-    resample = Image.Resampling.LANCZOS
-    if count * columns <= WHOLE_PIXELS:
-        box = (left, top, left + kept_columns, top + kept_rows)
-        picture = Image.fromarray(stack_rows(rows, shape))
-        return np.array(picture.resize((width, height), resample, box))
-    reach = 3 * max(1.0, kept_rows / height) + 1  # of Lanczos with three lobes, past what is kept
-    first = max(0, math.floor(top - reach))
-    last = min(count, math.ceil(top + kept_rows + reach))
-    # Rows out of reach stay as they are found in memory: they are not read.
-    narrow = Image.new("RGB", (width, count), None)
-    for start, stop in bands(first, last, columns):
-        band = Image.fromarray(rows(start, stop))
-        box = (left, 0, left + kept_columns, stop - start)
-        narrow.paste(band.resize((width, stop - start), resample, box), (0, start))
-    box = (0, top, width, top + kept_rows)
-    return np.array(narrow.resize((width, height), resample, box))
 
 
 def _convert_to_rgb(name: str, image: Image) -> Image:
