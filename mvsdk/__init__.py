@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from mvsdk.backends.onnxruntime import OnnxRuntime
     from mvsdk.backends.qnn import Qnn
     from mvsdk.bundle import Bundle, BundleWriter
-    from mvsdk.conditioning import MicroConditioning
+    from mvsdk.choosing import Choice, Device, choose
     from mvsdk.devices import CHIPSETS, Chipset, find_chipset
     from mvsdk.errors import (
         BackendError,
@@ -59,7 +59,6 @@ __all__ = [  # noqa: RUF022 - grouped by use
     "load",
     "Pipeline",
     "GenerateOptions",
-    "MicroConditioning",
     "Step",
     "Video",
     "Timings",
@@ -82,6 +81,9 @@ __all__ = [  # noqa: RUF022 - grouped by use
     "CHIPSETS",
     "Chipset",
     "find_chipset",
+    "choose",
+    "Choice",
+    "Device",
     # noise
     "initial_latents",
     # errors
@@ -100,7 +102,6 @@ _HOMES = {
     "load": "mvsdk.pipeline",
     "Pipeline": "mvsdk.pipeline",
     "GenerateOptions": "mvsdk.generation",
-    "MicroConditioning": "mvsdk.conditioning",
     "Step": "mvsdk.generation",
     "Timings": "mvsdk.generation",
     "Video": "mvsdk.video",
@@ -120,6 +121,9 @@ _HOMES = {
     "CHIPSETS": "mvsdk.devices",
     "Chipset": "mvsdk.devices",
     "find_chipset": "mvsdk.devices",
+    "choose": "mvsdk.choosing",
+    "Choice": "mvsdk.choosing",
+    "Device": "mvsdk.choosing",
     "initial_latents": "mvsdk.noise",
     "MvsdkError": "mvsdk.errors",
     "BackendError": "mvsdk.errors",

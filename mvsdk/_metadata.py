@@ -33,14 +33,11 @@ def describe_making(video: Video) -> str | None:
         return None
     from mvsdk import __version__
 
-    told = video.conditioning
     said = {
         "mvsdk": __version__,
         "prompt": video.prompt,
         "picture": video.picture,
-        "motion": None if told is None else told.motion,
-        "fps": None if told is None else told.fps,
-        "noise_aug_strength": None if told is None else told.noise_aug_strength,
+        **{name: whole_or_not(value) for name, value in video.numbers.items()},
         "seed": video.seed,
         "num_inference_steps": video.num_inference_steps,
         "bundle_sha256": video.bundle_sha256,
@@ -48,6 +45,11 @@ def describe_making(video: Video) -> str | None:
     known = {name: value for name, value in said.items() if value is not None}
     text = json.dumps(known, ensure_ascii=False)
     return _UNWRITABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def whole_or_not(value: float) -> float:
+    """Return a whole number as an int, which is spelled without a fraction."""
+    return int(value) if value.is_integer() else value
 
 
 def to_xmp(text: str) -> bytes:

@@ -7,6 +7,7 @@ docs/bundle_format.md, so that the readers in every language refuse the same doc
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 import re
@@ -22,6 +23,7 @@ from mvsdk.errors import BundleError
 
 JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
 T = TypeVar("T")
+W = TypeVar("W", bound=str)
 
 MAX_MANIFEST_BYTES = 4 << 20
 MAX_DEPTH = 32
@@ -115,10 +117,24 @@ def has_more_values(payload: bytes, most: int) -> bool:
     return next(islice(further, most - 1, None), None) is not None
 
 
-def fail(path: str, got: str, want: str) -> NoReturn:
-    """Raise the one-line error of a manifest: where, what was met, what is allowed, what next."""
+def fail(
+    path: str, got: str, want: str, rule: str = "D10", *, place: str | None = None
+) -> NoReturn:
+    """Raise the one-line error of a manifest: where, what was met, what is expected, what next.
+
+    Args:
+        path: Where, as a JSON path; empty for the document.
+        got: What was met.
+        want: What is expected.
+        rule: Id of the rule that is broken (docs/bundle_format.md).
+        place: JSON path of the value that is at fault, if `path` says more than that.
+    """
     where = path or "the document"
-    raise BundleError(f"manifest.json: {where} is {got}, want {want}; export the bundle again")
+    raise BundleError(
+        f"manifest.json: {where} is {got}, expected {want}; export the bundle again",
+        rule=rule,
+        where=path if place is None else place,
+    )
 
 
 def load_json(payload: bytes) -> JsonValue:
@@ -133,56 +149,91 @@ def load_json(payload: bytes) -> JsonValue:
             integer beyond 2^53 - 1 or half a surrogate pair.
     """
     check_size(payload)
+    if payload.startswith(codecs.BOM_UTF8):
+        fail("", "UTF-8 with a byte order mark", "none", "D1")
     try:
-        value: object = json.loads(
-            payload.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant
-        )
+        value = parse_strictly(payload)
+    except StrictJsonError as exc:
+        fail(*exc.args, place="")
     except UnicodeDecodeError as exc:
         raise BundleError(
-            f"manifest.json is not UTF-8 at byte {exc.start}; export it again"
+            f"manifest.json is not UTF-8 at byte {exc.start}; export it again",
+            rule="D1",
+            where="",
         ) from exc
     except RecursionError as exc:
         raise BundleError(
             f"manifest.json is nested too deeply, at most {MAX_DEPTH} levels are allowed; "
-            "export the bundle again"
+            "export the bundle again",
+            rule="D5",
+            where="",
         ) from exc
     except json.JSONDecodeError as exc:
         raise BundleError(
             f"manifest.json is not JSON: {exc.msg.lower()} at line {exc.lineno} "
-            f"column {exc.colno}; download or export the bundle again"
+            f"column {exc.colno}; download or export the bundle again",
+            rule="D2",
+            where="",
         ) from exc
     except ValueError as exc:  # Python refuses to read integers of more than 4300 digits
-        raise BundleError("manifest.json holds an oversized number; export it again") from exc
+        raise BundleError(
+            "manifest.json holds an oversized number; export it again",
+            rule="D7",
+            where="",
+        ) from exc
     return check_json(value)
 
 
-def check_size(payload: bytes, form: str = "") -> None:
+class StrictJsonError(ValueError):
+    """JSON that readers take in different ways: what, what was met, what is allowed, the rule."""
+
+
+def parse_strictly(payload: bytes) -> object:
+    """Parse JSON in which every key of an object is given once, and every number is one.
+
+    Args:
+        payload: UTF-8 without a byte order mark.
+
+    Raises:
+        StrictJsonError: If a key is given twice, or a number is NaN or an infinity by name.
+        ValueError: If the bytes are not UTF-8, not JSON, or hold an oversized integer.
+        RecursionError: If the nesting is too deep for Python.
+    """
+    return json.loads(
+        payload.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant
+    )
+
+
+def check_size(payload: bytes, form: str = "", rule: str | None = None) -> None:
     """Check the bytes of a manifest, and how many values they hold.
 
     Args:
         payload: The bytes.
         form: Ends what an error says of them, such as " in canonical form".
+        rule: That a refusal names, where it is neither D1 nor D6.
 
     Raises:
         BundleError: If they are more than `MAX_MANIFEST_BYTES`, or hold more than `MAX_VALUES`.
     """
     if len(payload) > MAX_MANIFEST_BYTES:
-        fail("", f"{len(payload)} bytes{form}", f"at most {MAX_MANIFEST_BYTES}")
+        fail("", f"{len(payload)} bytes{form}", f"at most {MAX_MANIFEST_BYTES}", rule or "D1")
     if has_more_values(payload, MAX_VALUES):
-        fail("", f"of more than {MAX_VALUES} values{form}", "so many or fewer")
+        fail("", f"of more than {MAX_VALUES} values{form}", "so many or fewer", rule or "D6")
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found: dict[str, object] = {}
     for name, value in pairs:
         if name in found:
-            fail(f"the key {describe(name)}", "given twice in one object", "each key once")
+            raise StrictJsonError(
+                f"the key {describe(name)}", "given twice in one object", "each key once", "D3"
+            )
         found[name] = value
     return found
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    fail("a number", name, "finite numbers only")
+    raise StrictJsonError("a number", name, "finite numbers only", "D2")
 
 
 def check_json(value: object) -> JsonValue:
@@ -193,20 +244,21 @@ def check_json(value: object) -> JsonValue:
     """
     if type(value) in (dict, list):
         _check_below(value, ())
-    elif want := _leaf_fault(value):
-        fail("", describe(value), want)
+    elif fault := _leaf_fault(value):
+        fail("", describe(value), *fault)
     return cast("JsonValue", value)
 
 
 def _check_below(item: object, labels: tuple[str | int, ...]) -> None:
     """Check what a list or an object holds; `labels` lead to it from the root."""
     if len(labels) >= MAX_DEPTH:
-        fail(_path(labels), "nested too deeply", f"at most {MAX_DEPTH} levels")
+        most = f"at most {MAX_DEPTH} levels"
+        fail(_path(labels), "nested too deeply", most, "D5", place="")
     for label, child in _children(item, labels):
         if type(child) in (dict, list):
             _check_below(child, (*labels, label))
-        elif want := _leaf_fault(child):
-            fail(_path((*labels, label)), describe(child), want)
+        elif fault := _leaf_fault(child):
+            fail(_path((*labels, label)), describe(child), *fault)
 
 
 def _children(item: object, labels: tuple[str | int, ...]) -> Iterable[tuple[str | int, object]]:
@@ -215,20 +267,21 @@ def _children(item: object, labels: tuple[str | int, ...]) -> Iterable[tuple[str
     entries = cast("dict[str, object]", item)
     for key in entries:
         if type(key) is not str or _leaf_fault(key):
-            where = _path(labels) or "the document"
-            fail(f"a key of {where}", describe(key), "text without surrogates")
+            place = _path(labels)
+            where = f"a key of {place or 'the document'}"
+            fail(where, describe(key), "text without surrogates", "D4", place=place)
     return entries.items()
 
 
-def _leaf_fault(value: object) -> str | None:
-    """Say what a scalar should have been; None if it is right."""
+def _leaf_fault(value: object) -> tuple[str, str] | None:
+    """Say what a scalar should have been, and by which rule; None if it is right."""
     if type(value) is str:
-        return "text without unpaired surrogates" if SURROGATE.search(value) else None
+        return ("text without unpaired surrogates", "D4") if SURROGATE.search(value) else None
     if type(value) is int:
-        return "an integer within 2^53 - 1" if abs(value) > MAX_INTEGER else None
+        return ("an integer within 2^53 - 1", "D7") if abs(value) > MAX_INTEGER else None
     if type(value) is float:
-        return None if math.isfinite(value) else "a finite number"
-    return None if value is None or type(value) is bool else "a JSON value"
+        return None if math.isfinite(value) else ("a finite number", "D7")
+    return None if value is None or type(value) is bool else ("a JSON value", "D2")
 
 
 def _path(labels: Iterable[str | int]) -> str:
@@ -250,44 +303,59 @@ class Node:
     value: object
     path: str = ""
 
-    def fail(self, want: str) -> NoReturn:
+    def fail(self, want: str, rule: str = "D10") -> NoReturn:
         """Raise a `BundleError` that names this value's path."""
-        fail(self.path, describe(self.value), want)
+        fail(self.path, describe(self.value), want, rule)
 
     def fields(self, *names: str) -> dict[str, Node]:
         """Read an object that has exactly these keys."""
         value = self._dict()
         for name in names:
             if name not in value:
-                fail(_join(self.path, name), "missing", "every key of the format")
+                fail(_join(self.path, name), "missing", "every key of the format", "D9")
         if len(value) > len(names):
             unknown = next(name for name in value if name not in names)
             fail(
                 f"{self.path or 'the document'} key {describe(unknown)}",
                 "unknown",
                 ", ".join(names),
+                "D9",
+                place=self.path,
             )
         return {name: Node(value[name], _join(self.path, name)) for name in names}
 
     def entries(
-        self, keys: re.Pattern[str] = IDENTIFIER, *, most: int, least: int = 0
+        self,
+        keys: re.Pattern[str] = IDENTIFIER,
+        *,
+        most: int,
+        least: int = 0,
+        names: str = "D10",
+        counts: str = "D12",
     ) -> dict[str, Node]:
-        """Read an object of `least` to `most` entries, whose keys match a pattern."""
+        """Read an object of `least` to `most` entries, whose keys match a pattern.
+
+        Args:
+            keys: The pattern.
+            most: Entries.
+            least: Entries.
+            names: Rule that a key breaks which does not match.
+            counts: Rule that too few or too many entries break.
+        """
         value = self._dict()
         if not least <= len(value) <= most:
-            self.fail(f"{least} to {most} keys")
+            self.fail(f"{least} to {most} keys", counts)
         for name in value:
             if not keys.fullmatch(name):
-                fail(
-                    f"{self.path} key {describe(name)}", "not allowed", f"keys like {keys.pattern}"
-                )
+                where = f"{self.path} key {describe(name)}"
+                fail(where, "not allowed", f"keys like {keys.pattern}", names, place=self.path)
         return {name: Node(child, _join(self.path, name)) for name, child in value.items()}
 
-    def items(self, *, most: int, least: int = 0) -> list[Node]:
-        """Read a list of `least` to `most` values."""
+    def items(self, *, most: int, least: int = 0, counts: str = "D12") -> list[Node]:
+        """Read a list of `least` to `most` values; others break the rule `counts`."""
         value = self._list()
         if not least <= len(value) <= most:
-            self.fail(f"{least} to {most} items")
+            self.fail(f"{least} to {most} items", counts)
         return [Node(child, _join(self.path, i)) for i, child in enumerate(value)]
 
     def _dict(self) -> dict[str, object]:
@@ -302,23 +370,28 @@ class Node:
             self.fail("a list")
         return cast("list[object]", value)
 
-    def integer(self, least: int = 0, most: int = MAX_INTEGER) -> int:
+    def integer(self, least: int = 0, most: int = MAX_INTEGER, rule: str = "D10") -> int:
         """Read an integer within [least, most]; a bool or 1.0 is not one."""
         if type(self.value) is not int or not least <= self.value <= most:
-            self.fail(f"an integer from {least} to {most}")
+            self.fail(f"an integer from {least} to {most}", rule)
         return self.value
 
     def number(self, least: float = -MAX_FLOAT, most: float = MAX_FLOAT) -> float:
-        """Read a finite number within [least, most]; integers become floats."""
-        if type(self.value) not in (int, float) or not least <= cast("float", self.value) <= most:
+        """Read a number within [least, most] and the range of float32; integers become floats."""
+        value = self.value
+        if type(value) is not int and type(value) is not float:
             self.fail(f"a number from {least:g} to {most:g}")
-        return float(cast("float", self.value))
+        if abs(value) > MAX_FLOAT:
+            self.fail("a number within the range of float32", "D7")
+        if not least <= value <= most:
+            self.fail(f"a number from {least:g} to {most:g}")
+        return float(value)
 
-    def positive(self) -> float:
+    def positive(self, rule: str = "D11") -> float:
         """Read a finite number above zero, also when it is rounded to float32."""
         value = self.number()
         if to_float32(value) <= 0.0:
-            self.fail("a number above 0 in float32")
+            self.fail("a number above 0 in float32", rule)
         return value
 
     def boolean(self) -> bool:
@@ -344,7 +417,7 @@ class Node:
         """Read a file path that stays inside the bundle on every operating system."""
         value = self.value
         if type(value) is not str or not is_safe_path(value):
-            self.fail("a relative path of plain names, such as components/unet/model.onnx")
+            self.fail("a relative path of plain names, such as components/unet/model.onnx", "F2")
         return value
 
     def sha256(self) -> str:
@@ -353,12 +426,13 @@ class Node:
             self.fail("64 lower-case hexadecimal digits")
         return self.value
 
-    def choice(self, allowed: tuple[T, ...]) -> T:
+    def choice(self, allowed: tuple[W, ...], rule: str = "D10") -> W:
         """Read one of the allowed words."""
-        found = [word for word in allowed if type(self.value) is str and self.value == word]
-        if not found:
-            self.fail("one of " + ", ".join(map(str, allowed)))
-        return found[0]
+        value = self.value
+        found = next((word for word in allowed if type(value) is str and value == word), None)
+        if found is None:
+            self.fail("one of " + ", ".join(allowed), rule)
+        return found
 
     def optional(self, read: Callable[[Node], T]) -> T | None:
         """Read null as None, anything else with `read`."""

@@ -10,6 +10,7 @@ whose name is in none of the files there is one that nothing there can open
 from __future__ import annotations
 
 import re
+import stat
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -42,10 +43,20 @@ def files_below(folder: Path) -> list[Path]:
 def can_be_ignored(path: Path) -> bool:
     """Return whether a system left this, if no file of the bundle is called so.
 
-    Hidden files and folders, but no links, and with names that `find_reference` can look for.
+    Hidden files and folders, but no links and no pipes, and with names that `find_reference` can
+    look for.
     """
     name = path.name
-    return is_hidden(name) and _NAME.fullmatch(name) is not None and not path.is_symlink()
+    return is_hidden(name) and _NAME.fullmatch(name) is not None and _is_plain(path)
+
+
+def _is_plain(path: Path) -> bool:
+    """Return whether this is a regular file or a folder, or went away meanwhile, as some do."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return True
+    return stat.S_ISREG(mode) or stat.S_ISDIR(mode)
 
 
 def find_reference(names: Iterable[str], files: Iterable[Path]) -> tuple[str, Path] | None:

@@ -13,7 +13,7 @@ import hashlib
 import os
 import shutil
 import stat
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from types import TracebackType
@@ -24,7 +24,7 @@ from mvsdk._parse import is_safe_path
 from mvsdk._references import can_be_ignored, files_below, find_reference
 from mvsdk._staging import NO_SPACE, StagingFolder, replacing, writing
 from mvsdk._text import encoding_fault, quoted, reason_of
-from mvsdk.errors import BundleError, BundleNotFoundError
+from mvsdk.errors import BundleError, BundleNotFoundError, InputError
 from mvsdk.manifest import (
     MANIFEST_NAME,
     MAX_MANIFEST_BYTES,
@@ -39,6 +39,7 @@ __all__ = ["SUFFIX", "Bundle", "BundleWriter", "sha256_file"]
 SUFFIX = ".mvbundle"
 """What the name of a bundle's folder ends with by convention."""
 _OPEN = "open one with Bundle.open"
+_OF_MANIFEST = "take one of the manifest's"
 _MADE = "take a bundle's, or make one with dataclasses.replace"
 
 
@@ -65,18 +66,30 @@ class Bundle:
     manifest_sha256: str
     """Hash of manifest.json, which names the hash of every other file: so that of the bundle. It
     is another one when results of a verification are written into it."""
+    packs: Mapping[str, Path] = field(default_factory=dict[str, Path])
+    """Folder of each part that is installed, by name; those that are missing are not in it."""
     _files: dict[str, FileRef] = field(repr=False, compare=False)
+    _owners: dict[str, str] = field(default_factory=dict[str, str], repr=False, compare=False)
+    """Path -> pack, of files that are not in the base."""
     _seen: dict[str, tuple[int, int, int]] = field(
         default_factory=dict[str, tuple[int, int, int]], repr=False, compare=False
     )
     """Files whose hash was right: path -> (inode, size, mtime in ns) at that time."""
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], *, verify: bool = False) -> Bundle:
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        packs: Mapping[str, str | os.PathLike[str]] | None = None,
+        verify: bool = False,
+    ) -> Bundle:
         """Open a bundle and check its structure.
 
         Args:
             path: The bundle's folder.
+            packs: Folder of each part that lies elsewhere, by name. A part that is neither named
+                nor in the bundle's folder is not installed: its variants do not run.
             verify: Hash every file now; otherwise each is hashed when it is first used.
 
         Raises:
@@ -85,15 +98,24 @@ class Bundle:
             BundleError: If it is damaged, unsafe, inconsistent or of a newer format.
         """
         check_flag("verify", verify)
+        packs = {} if packs is None else packs
+        check_kind("packs", packs, Mapping, how="pass a dict: name to folder")
         root = _bundle_folder(check_path("path", path, example=f"sticker{SUFFIX}"))
         with _named(root):
             payload = _read_manifest(root)
             manifest = Manifest.from_json(payload)
-            files = {ref.path: ref for ref in manifest.files()}
-            for ref in files.values():
-                _check_size(_locate(root, ref.path), ref)
-        digest = hashlib.sha256(payload).hexdigest()
-        bundle = cls(path=root, manifest=manifest, manifest_sha256=digest, _files=files)
+            bundle = cls(
+                path=root,
+                manifest=manifest,
+                manifest_sha256=hashlib.sha256(payload).hexdigest(),
+                packs=_find_packs(root, manifest, packs),
+                _files={ref.path: ref for ref in manifest.files()},
+                _owners=_find_owners(manifest),
+            )
+            for ref in bundle._files.values():
+                folder = bundle._folder(ref.path)
+                if folder is not None:
+                    _check_size(_locate(folder, ref.path), ref)
         if verify:
             bundle.verify()
         return bundle
@@ -113,17 +135,35 @@ class Bundle:
         Raises:
             BundleError: If the file is not part of the bundle, or changed since it was written.
         """
-        check_kind("ref", ref, FileRef, how="take one of the manifest's")
+        check_kind("ref", ref, FileRef, how=_OF_MANIFEST)
         with _named(self.path):
             if self._files.get(ref.path) != ref:
                 raise BundleError(f"{ref.path} is not a file of this bundle")
-            path = _locate(self.path, ref.path)
+            folder = self._folder(ref.path)
+            if folder is None:
+                pack = self._owners[ref.path]
+                raise BundleError(
+                    f"{ref.path} is in the pack {pack}, which is not installed; give its folder "
+                    "with packs=",
+                    rule="F10",
+                )
+            path = _locate(folder, ref.path)
             status = _check_size(path, ref)
             identity = (status.st_ino, status.st_size, status.st_mtime_ns)
             if self._seen.get(ref.path) != identity:
                 _check_hash(path, ref)
                 self._seen[ref.path] = identity
             return path
+
+    def is_installed(self, variant: Variant) -> bool:
+        """Return whether the part of the bundle that has a variant's files is there."""
+        check_kind("variant", variant, Variant, how=_OF_MANIFEST)
+        return variant.pack is None or variant.pack in self.packs
+
+    def _folder(self, path: str) -> Path | None:
+        """Return the folder that a file of the bundle lies in; None if its pack is missing."""
+        pack = self._owners.get(path)
+        return self.path if pack is None else self.packs.get(pack)
 
     def model(self, variant: Variant) -> Path:
         """Return the absolute path of a variant's model after checking all that it can refer to.
@@ -137,7 +177,7 @@ class Bundle:
             BundleError: As `file` does, or if the model's folder holds another file that the
                 manifest does not list, or the bundle's path is not UTF-8, which runtimes open.
         """
-        check_kind("variant", variant, Variant, how="take one of the manifest's")
+        check_kind("variant", variant, Variant, how=_OF_MANIFEST)
         self.check_path()
         return self._check_model(variant)
 
@@ -151,31 +191,35 @@ class Bundle:
         if fault is not None:
             raise BundleError(
                 f"bundle {quoted(self.path)}: {fault}, and no runtime opens its models; rename or "
-                "move it"
+                "move it",
+                rule="F8",
             )
 
     def _check_model(self, variant: Variant) -> Path:
         paths = {ref.path: self.file(ref) for ref in variant.files}
         package = variant.format in PACKAGE_FORMATS
-        model = self.path / variant.model if package else paths[variant.model]
+        root = self.path if variant.pack is None else self.packs[variant.pack]
+        model = root / variant.model if package else paths[variant.model]
         with _named(self.path):
             if package and model.is_symlink():
                 raise BundleError(
                     f"the package {variant.model} is a link; copy the bundle with its links "
-                    "resolved"
+                    "resolved",
+                    rule="F7",
                 )
             where = "in a package" if package else "beside a model"
             hidden: list[Path] = []
             for path in files_below(model if package else model.parent):
-                relative = path.relative_to(self.path).as_posix()
-                if relative in self._files:
+                relative = path.relative_to(root).as_posix()
+                if relative in self._files and self._folder(relative) == root:
                     paths[relative] = self.file(self._files[relative])
                 elif can_be_ignored(path):
                     hidden.append(path)
                 elif relative != MANIFEST_NAME:
                     raise BundleError(
                         f"{quoted(relative)} is {where}, but not listed in {MANIFEST_NAME}; "
-                        "remove it, or download or export the bundle again"
+                        "remove it, or download or export the bundle again",
+                        rule="F7",
                     )
             named = find_reference({path.name for path in hidden}, paths.values())
             if named is not None:
@@ -183,12 +227,13 @@ class Bundle:
                 raise BundleError(
                     f"{quoted(name)} is {where}, but not listed in {MANIFEST_NAME}, and "
                     f"{path.name} seems to name it; remove it, or download or export the bundle "
-                    "again"
+                    "again",
+                    rule="F7",
                 )
         return model
 
     def ignored(self) -> tuple[str, ...]:
-        """Return what lies in the folder and is no part of the bundle.
+        """Return what lies in the bundle's folder and is no part of it.
 
         Returns:
             Paths in the bundle, a folder that holds nothing of it with a `/` at its end.
@@ -228,7 +273,7 @@ class Bundle:
         path = self.path / MANIFEST_NAME
         with writing(path), replacing(path) as temporary:
             temporary.write_bytes(payload)
-        return Bundle.open(self.path)
+        return Bundle.open(self.path, packs=self.packs)
 
     def verify(self) -> None:
         """Check the hash of every file, and that nothing foreign can be read with a model.
@@ -238,9 +283,10 @@ class Bundle:
                 first that a model's folder holds without being listed.
         """
         for ref in self._files.values():
-            self.file(ref)
+            if self._folder(ref.path) is not None:
+                self.file(ref)
         for component in self.manifest.components.values():
-            for variant in component.variants:
+            for variant in filter(self.is_installed, component.variants):
                 self._check_model(variant)
 
 
@@ -394,12 +440,58 @@ def _named(root: Path) -> Generator[None]:
     """Put the bundle's name before every message, and turn what the system refuses into one."""
     try:
         yield
-    except BundleNotFoundError as exc:
-        raise BundleNotFoundError(f"bundle {_label(root)}: {exc}", exc.filename) from exc
     except BundleError as exc:
-        raise BundleError(f"bundle {_label(root)}: {exc}") from exc
+        raise exc.named(f"bundle {_label(root)}") from exc
     except OSError as exc:
-        raise BundleError(f"bundle {_label(root)}: {_reason(exc)}; check its permissions") from exc
+        raise BundleError(
+            f"bundle {_label(root)}: {_reason(exc)}; check its permissions", rule="F5"
+        ) from exc
+
+
+def _find_owners(manifest: Manifest) -> dict[str, str]:
+    """Return the pack of every file that is not in the base."""
+    return {
+        ref.path: variant.pack
+        for component in manifest.components.values()
+        for variant in component.variants
+        for ref in variant.files
+        if variant.pack is not None
+    }
+
+
+def _find_packs(
+    root: Path, manifest: Manifest, given: Mapping[str, str | os.PathLike[str]]
+) -> dict[str, Path]:
+    """Return the folder of each pack that is installed."""
+    for name in given:
+        if name not in manifest.packs:
+            known = ", ".join(manifest.packs) or "none"
+            raise InputError(f"packs has {shown(name)}; the packs of this bundle: {known}")
+    first: dict[str, str] = {}
+    for component in manifest.components.values():
+        for variant in component.variants:
+            if variant.pack is not None:
+                first.setdefault(variant.pack, variant.files[0].path)
+    folders: dict[str, Path] = {}
+    for name in manifest.packs:
+        if name in given:
+            folders[name] = _pack_folder(name, given[name])
+        elif name in first and os.path.lexists(root / first[name]):
+            folders[name] = root
+    return folders
+
+
+def _pack_folder(name: str, given: str | os.PathLike[str]) -> Path:
+    path = check_path(f"packs[{name!r}]", given, example=name)
+    with contextlib.suppress(OSError, RuntimeError, ValueError):  # a loop of links, a null byte
+        folder = path.resolve(strict=True)
+        if folder.is_dir():
+            return folder
+    raise BundleNotFoundError(
+        f"no folder of the pack {name} at {quoted(path)}; give the one that was installed",
+        str(path),
+        rule="F10",
+    )
 
 
 def _label(root: Path) -> str:
@@ -416,12 +508,13 @@ def _bundle_folder(path: Path) -> Path:
     try:
         root = path.resolve(strict=True)
     except (FileNotFoundError, NotADirectoryError) as exc:
-        raise BundleNotFoundError(missing, str(path)) from exc
+        raise BundleNotFoundError(missing, str(path), rule="F1") from exc
     except (OSError, RuntimeError, ValueError) as exc:  # a loop of links, a null byte
-        raise BundleError(missing) from exc
+        raise BundleError(missing, rule="F1") from exc
     if not root.is_dir():
         raise BundleError(
-            f"{quoted(path)} is not a folder; a bundle is a folder that holds {MANIFEST_NAME}"
+            f"{quoted(path)} is not a folder; a bundle is a folder that holds {MANIFEST_NAME}",
+            rule="F1",
         )
     return root
 
@@ -433,6 +526,7 @@ def _read_manifest(root: Path) -> bytes:
         raise BundleNotFoundError(
             f"{MANIFEST_NAME} is missing; download or export the bundle again",
             str(root / MANIFEST_NAME),
+            rule="F1",
         ) from exc
     path = _locate(root, MANIFEST_NAME)
     size = path.stat().st_size
@@ -442,7 +536,8 @@ def _read_manifest(root: Path) -> bytes:
             return file.read(MAX_MANIFEST_BYTES + 1)
     raise BundleError(
         f"{MANIFEST_NAME} has {size} bytes, at most {MAX_MANIFEST_BYTES} are allowed; "
-        "download or export the bundle again"
+        "download or export the bundle again",
+        rule="D1",
     )
 
 
@@ -457,15 +552,23 @@ def _locate(root: Path, relative: str) -> Path:
         real = path.resolve(strict=True)
         mode = real.stat().st_mode
     except (FileNotFoundError, NotADirectoryError) as exc:
-        raise BundleError(f"{relative} is missing; download or export the bundle again") from exc
+        raise BundleError(
+            f"{relative} is missing; download or export the bundle again", rule="F5"
+        ) from exc
     except RuntimeError as exc:  # Python 3.11 and 3.12 raise this for a loop of links
-        raise BundleError(f"{relative} is a loop of links; download the bundle again") from exc
+        raise BundleError(
+            f"{relative} is a loop of links; download the bundle again", rule="F5"
+        ) from exc
     if not real.is_relative_to(root):
         raise BundleError(
-            f"{relative} is a link out of the bundle; copy the bundle with its links resolved"
+            f"{relative} is a link out of the bundle; copy the bundle with its links resolved",
+            rule="F5",
         )
     if not stat.S_ISREG(mode):
-        raise BundleError(f"{relative} is not a regular file; download or export the bundle again")
+        raise BundleError(
+            f"{relative} is not a regular file; download or export the bundle again",
+            rule="F5",
+        )
     return path
 
 
@@ -474,7 +577,8 @@ def _check_size(path: Path, ref: FileRef) -> os.stat_result:
     if status.st_size != ref.bytes:
         raise BundleError(
             f"{ref.path} has {status.st_size} bytes, the manifest says {ref.bytes}; "
-            "download or export the bundle again"
+            "download or export the bundle again",
+            rule="F5",
         )
     return status
 
@@ -484,5 +588,6 @@ def _check_hash(path: Path, ref: FileRef) -> None:
     if digest != ref.sha256:
         raise BundleError(
             f"{ref.path} has the hash {digest[:12]}..., the manifest says {ref.sha256[:12]}...; "
-            "download or export the bundle again"
+            "download or export the bundle again",
+            rule="F6",
         )

@@ -218,6 +218,52 @@ DEFAULT_CHIPSETS: tuple[Chipset, ...] = tuple(chip for chip in CHIPSETS if chip.
 """What an export makes variants for when no chip is named."""
 
 
+def _part_numbers(chip: Chipset) -> list[str]:
+    """Return the slug, and further part numbers of a chip that is sold under several."""
+    return [chip.slug, *(name.lower() for name in chip.names if re.fullmatch("[A-Z]+[0-9]+", name))]
+
+
+HTP_ARCHS: Mapping[str, int] = {
+    number: chip.htp_arch for chip in CHIPSETS for number in _part_numbers(chip)
+}
+"""Part number in lower case -> HTP architecture."""
+
+
+_SOC = re.compile("[a-z][a-z0-9]*")
+_PART_NUMBER = re.compile("[a-z]+[0-9]+")
+_UNKNOWN_SOC = "unknown"
+"""What Android says where the maker filled nothing in (`Build.UNKNOWN`)."""
+
+
+def slug_of_soc(soc_model: str) -> str | None:
+    """Return the slug of a chip by what a system calls it, as docs/bundle_format.md, C3, says.
+
+    Args:
+        soc_model: `Build.SOC_MODEL` of Android, such as "SM8650-AC".
+
+    Returns:
+        Its ASCII letters and digits from the beginning, in lower case ("sm8650"); None where the
+        name begins with no letter, or is "unknown".
+    """
+    found = _SOC.match(re.sub("[A-Z]", lambda letter: letter[0].lower(), soc_model))
+    return None if found is None or found[0] == _UNKNOWN_SOC else found[0]
+
+
+def htp_arch_of(slug: str) -> int | None:
+    """Return the HTP architecture of a chip that the table has.
+
+    A part number may go on with letters, which tell speeds and uses of one chip apart: "sm8750p"
+    has the NPU of "sm8750".
+
+    Returns:
+        Such as 75; None for a chip that the table does not have.
+    """
+    if slug in HTP_ARCHS:
+        return HTP_ARCHS[slug]
+    found = _PART_NUMBER.match(slug)
+    return None if found is None else HTP_ARCHS.get(found[0])
+
+
 def find_chipset(name: str) -> Chipset:
     """Find a chip by slug, part number, marketing name, AI Hub slug, or a phone that carries it.
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mvsdk.backends import Session
+    from mvsdk.manifest import Manifest
     from mvsdk.sampling import Latents
     from mvsdk.video import Video
 
@@ -56,13 +57,13 @@ class Timings:
     load_s: float
     """Loading graphs, with the check of their files; 0 where all were loaded already."""
     encode_s: float
-    """Inside the graphs of the encoders: of the prompt, or of the first picture."""
+    """Inside the graphs that are neither denoisers nor decoders, such as those of the prompt."""
     denoise_s: tuple[float, ...]
-    """Inside the denoiser's graph, one value per step."""
+    """Inside the graphs of the denoisers, one value per step."""
     vae_decoder_s: float
     """Inside the decoder's graph."""
     host_s: float
-    """All the rest: tokens or picture, noise, sampler arithmetic, casts at the border of graphs."""
+    """All the rest: tokens or picture, noise, sampler arithmetic, casts for the graphs."""
     total_s: float
     """Sum of all the above. What a caller of `stream` does between two steps is not in it."""
 
@@ -110,7 +111,7 @@ class Step:
     elapsed_s: float
     """Time since the start, without what the caller did between steps."""
     latents: Latents
-    """(F, C, h, w), float32, read-only."""
+    """Float32, read-only; mostly (F, C, h, w)."""
     video: Video | None = None
     """The clip, on the last step; None before."""
 
@@ -148,6 +149,9 @@ class Stopwatch:
         self._since_s = time.perf_counter()
 
 
+_DENOISERS = ("denoiser", "interpolator", "upscaler")
+
+
 class Work:
     """Calls the graphs of one generation and notes how long each took."""
 
@@ -161,7 +165,8 @@ class Work:
         self.watch = watch
         self._session = session
         self._load_s = 0.0
-        self._inside_s: dict[str, list[float]] = {}
+        self._inside_s: list[dict[str, float]] = [{}]
+        """For each step, component -> seconds in its graph; behind the last, the rest."""
 
     def call(self, component: str, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Run the graph of a component."""
@@ -170,25 +175,38 @@ class Work:
         self._load_s += time.perf_counter() - start
         before = session.run_s
         outputs = session.run(inputs)
-        self._inside_s.setdefault(component, []).append(session.run_s - before)
+        step = self._inside_s[-1]
+        step[component] = step.get(component, 0.0) + session.run_s - before
         return outputs
 
-    def timings(self, describe: Callable[[], str], *, denoiser: str) -> Timings:
+    def end_step(self) -> None:
+        """Note that a step of a sampler is done."""
+        self._inside_s.append({})
+
+    def timings(self, describe: Callable[[], str], manifest: Manifest) -> Timings:
         """Stop the watch and add up.
 
         Args:
             describe: Returns what ran the graphs; called off the clock.
-            denoiser: Component that was called every step.
+            manifest: Says what each component is for.
         """
         total_s = self.watch.pause()
-        inside_s = sum(sum(calls) for calls in self._inside_s.values())
-        encoders = self._inside_s.keys() - {denoiser, "vae_decoder"}
+        roles = {name: part.role for name, part in manifest.components.items()}
+        denoise_s = [_sum(step, roles, _DENOISERS) for step in self._inside_s]
+        decode_s = sum(_sum(step, roles, ("vae_decoder",)) for step in self._inside_s)
+        inside_s = sum(sum(step.values()) for step in self._inside_s)
+        # What a denoiser does behind the last step is a step too, of a model without a sampler.
+        steps_s = denoise_s if denoise_s[-1] else denoise_s[:-1]
         return Timings(
             backend=describe(),
             load_s=self._load_s,
-            encode_s=sum(sum(self._inside_s[name]) for name in encoders),
-            denoise_s=tuple(self._inside_s[denoiser]),
-            vae_decoder_s=sum(self._inside_s["vae_decoder"]),
+            encode_s=inside_s - sum(denoise_s) - decode_s,
+            denoise_s=tuple(steps_s),
+            vae_decoder_s=decode_s,
             host_s=total_s - self._load_s - inside_s,
             total_s=total_s,
         )
+
+
+def _sum(step: Mapping[str, float], roles: Mapping[str, str], wanted: tuple[str, ...]) -> float:
+    return sum((spent_s for name, spent_s in step.items() if roles[name] in wanted), 0.0)

@@ -1,4 +1,4 @@
-"""From a prompt or a picture to a clip: encode -> sample -> decode, as the bundle's manifest says.
+"""From a prompt, a picture or a clip to a clip, as the bundle's manifest says.
 
     pipeline = mvsdk.load("sticker.mvbundle")
     video = pipeline.generate("a rocket flying left", seed=7)
@@ -7,49 +7,47 @@
     pipeline = mvsdk.load("mobilevd.mvbundle")
     video = pipeline.animate("harbour.jpg", motion=127, seed=7)
 
-The sampler arithmetic is all that happens outside the graphs. Equal seeds give equal noise in every
-language (docs/noise.md), and equal bytes from one backend.
+What happens outside the graphs is `mvsdk.runner`. Equal seeds give equal noise in every language
+(docs/noise.md), and equal bytes from one backend.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
-from typing import TYPE_CHECKING, Literal, get_args
+from collections.abc import Callable, Generator, Mapping
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
 from mvsdk._arguments import check_callable, check_choice, check_kind, shown
-from mvsdk._clip import Clip, RunSampler, encode_picture
-from mvsdk._text import quoted
+from mvsdk._loaded import Loaded
 from mvsdk.backends import Selection, find_backend, select
 from mvsdk.backends._speed import SOME_CLIPS
-from mvsdk.backends.isolated import Isolated, IsolatedSession, Isolation, isolate
+from mvsdk.backends.isolated import Isolation, isolate
 from mvsdk.bundle import Bundle
-from mvsdk.conditioning import ADDED_TIME_IDS, MicroConditioning
-from mvsdk.errors import BackendError, BundleError, InputError
+from mvsdk.errors import BackendError, InputError
 from mvsdk.generation import GenerateOptions, Step, Stopwatch, Work
-from mvsdk.image import load_image, picture_name
-from mvsdk.manifest import TASKS
-from mvsdk.sampling import Denoiser, Latents, Noise, sample
-from mvsdk.tokenizer import Tokenizer, WordPiece, check_prompt
+from mvsdk.image import picture_name
+from mvsdk.inputs import prepare
+from mvsdk.manifest import TASKS as TASK_NAMES
+from mvsdk.manifest import NumberInput
+from mvsdk.runner import Resources, Runner, SampledStep
+from mvsdk.tasks import find_program
+from mvsdk.video import Video
 
 if TYPE_CHECKING:
     import os
     from types import TracebackType
 
+    from numpy.typing import NDArray
+
     from mvsdk.backends import Backend, Session
+    from mvsdk.clips import ClipSource
     from mvsdk.image import ImageSource
-    from mvsdk.manifest import Manifest, Sampler, Task
-    from mvsdk.video import Video
+    from mvsdk.manifest import Manifest, Program, Task
+    from mvsdk.tokenizers import Tokenizer, Tokens
 
 Memory = Literal["fast", "low"]
 MEMORIES: tuple[Memory, ...] = get_args(Memory)
-
-_WAYS: dict[Task, str] = {
-    "text_to_video": "Pipeline.generate or mvsdk generate PROMPT",
-    "image_to_video": "Pipeline.animate or mvsdk animate IMAGE",
-}
-"""Tasks that are carried out -> how to ask for them."""
 
 
 def load(
@@ -60,6 +58,7 @@ def load(
     chip: str | None = None,
     precision: str | None = None,
     format: str | None = None,
+    packs: Mapping[str, str | os.PathLike[str]] | None = None,
     clips: int = SOME_CLIPS,
     memory: Memory = "fast",
     isolated: bool | Isolation = False,
@@ -76,6 +75,7 @@ def load(
         precision: Such as "fp32" or "w8a16"; None takes what is fastest here
             (`mvsdk.backends.select` has the order).
         format: Such as "coreml" or "coreai" on iphone, the delegate on executorch; None takes any.
+        packs: Folder of each part of the bundle that lies elsewhere, by name.
         clips: How many clips will be made, about: a runtime that is slow to start is chosen where
             that many are done sooner with it.
         memory: "fast" keeps graphs loaded for the next clip. "low" lets each go before the next is
@@ -88,8 +88,7 @@ def load(
         BundleNotFoundError: If there is no bundle; this is a FileNotFoundError too.
         BundleError: If the bundle is damaged or unsafe.
         InputError: If the bundle holds no such variant, `memory` or the backend's name is unknown,
-            nothing here knows the bundle's task, `isolated` is not for this backend, or an argument
-            is of a wrong type.
+            `isolated` is not for this backend, or an argument is of a wrong type.
         BackendError: If nothing here can run the variants that are left.
     """
     check_choice("memory", memory, MEMORIES)
@@ -98,7 +97,7 @@ def load(
             f"isolated is {shown(isolated)}; allowed: True, False, mvsdk.Isolation(...)"
         )
     by_name = backend is None or isinstance(backend, str)
-    bundle = Bundle.open(path)
+    bundle = Bundle.open(path, packs=packs)
     if isinstance(backend, str):
         backend = find_backend(backend)
     choice = select(
@@ -123,29 +122,21 @@ class Pipeline:
         """Use `mvsdk.load`, which opens the bundle and makes the selection.
 
         Raises:
-            InputError: If the bundle's task is none that is carried out, or an argument is of a
-                wrong type.
+            InputError: If an argument is of a wrong type.
         """
         check_kind("bundle", bundle, Bundle, how="open one with Bundle.open, or use mvsdk.load")
         check_kind("selection", selection, Selection, how="use mvsdk.load, which makes it")
-        manifest = bundle.manifest
-        if manifest.task not in _WAYS:
-            raise InputError(
-                f"bundle {manifest.name} is for {manifest.task}; "
-                f"this version of mvsdk runs {', '.join(_WAYS)}"
-            )
         self.bundle = bundle
         self.selection = selection
         self.memory: Memory = check_choice("memory", memory, MEMORIES)
-        self._sessions: dict[str, Session] = {}
-        self._tokenizer: Tokenizer | None = None
+        self._loaded = Loaded(bundle, selection, one_at_a_time=memory == "low")
 
     def __repr__(self) -> str:
         """Return what runs on what in one line; asks no runtime anything."""
-        loaded = ", ".join(self._sessions) or "nothing"
+        loaded = ", ".join(self._loaded.components) or "nothing"
         return (
-            f"Pipeline({shown(self.bundle.path.name)}, {self.manifest.task}, "
-            f"{self.selection.kind} on {self.selection.backend.name}, loaded: {loaded})"
+            f"Pipeline({shown(self.bundle.path.name)}, {self.manifest.program.task}, "
+            f"{self.selection.label} on {self.selection.backend_names}, loaded: {loaded})"
         )
 
     def __enter__(self) -> Pipeline:
@@ -163,38 +154,40 @@ class Pipeline:
 
     def close(self) -> None:
         """Let all graphs go; the pipeline stays usable and loads them again when asked to."""
-        self._let_graphs_go()
-        if isinstance(self.selection.backend, Isolated):
-            self.selection.backend.close()
-
-    def _let_graphs_go(self) -> None:
-        while self._sessions:
-            _, session = self._sessions.popitem()
-            session.close()
+        self._loaded.close()
 
     @property
     def manifest(self) -> Manifest:
         """Manifest of the bundle."""
         return self.bundle.manifest
 
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """The bundle's tokenizer, read when it is first asked for."""
-        if self._tokenizer is None:
-            self._tokenizer = _load_tokenizer(self.bundle)
-        return self._tokenizer
+    def tokenizer(self, name: str | None = None) -> Tokenizer:
+        """Return a tokenizer of the bundle, read when it is first asked for.
 
-    @property
-    def default_conditioning(self) -> MicroConditioning:
-        """What an image-to-video bundle is told beside the picture, where a caller says nothing.
+        Args:
+            name: As the manifest says it; None takes the first that the default program uses.
 
         Raises:
-            InputError: If the bundle is for another task.
+            InputError: If the bundle has none, or none of that name.
+            BundleError: If its file is damaged.
         """
-        self.check_task("image_to_video")
-        return MicroConditioning.from_added_time_ids(
-            self.manifest.sampler.conditioning[ADDED_TIME_IDS]
-        )
+        return self._loaded.tokenizer(name)
+
+    def session(self, component: str) -> Session:
+        """Return the loaded graph of a component; load it, and let others go in low memory.
+
+        Raises:
+            InputError: If the bundle has no such component.
+            BundleError: If a file of it is damaged.
+            BackendError: If it cannot be loaded.
+        """
+        return self._loaded.session(component)
+
+    @property
+    def number_inputs(self) -> Mapping[str, NumberInput]:
+        """Numbers of the default program that a caller may choose for a clip, such as `motion`."""
+        inputs = self.manifest.program.inputs
+        return {name: item for name, item in inputs.items() if isinstance(item, NumberInput)}
 
     def check_task(self, task: Task) -> None:
         """Check what the bundle is for.
@@ -202,17 +195,13 @@ class Pipeline:
         Raises:
             InputError: If it is for another task; the message says how to ask for that.
         """
-        manifest = self.manifest
-        if manifest.task != check_choice("task", task, TASKS):
-            raise InputError(
-                f"bundle {manifest.name} is for {manifest.task}, not {task}; "
-                f"use {_WAYS[manifest.task]}, or choose another bundle"
-            )
+        find_program(self.manifest, check_choice("task", task, TASK_NAMES))
 
     def generate(
         self,
         prompt: str,
         *,
+        numbers: Mapping[str, float] | None = None,
         num_inference_steps: int | None = None,
         seed: int = 0,
         on_step: Callable[[Step], object] | None = None,
@@ -221,6 +210,7 @@ class Pipeline:
 
         Args:
             prompt: What the clip shows.
+            numbers: Such as `guidance_scale`, by the names of `number_inputs`.
             num_inference_steps: Steps, one of those in the bundle; None takes its default.
             seed: Chooses the noise, 0 to 2**64 - 1; the same seed gives the same bytes.
             on_step: Called after every step, the last time with the clip; an exception of its own
@@ -232,11 +222,18 @@ class Pipeline:
             BackendError: If a graph cannot be loaded or run.
         """
         _check_on_step(on_step)
-        steps = self.stream(prompt, num_inference_steps=num_inference_steps, seed=seed)
+        steps = self.stream(
+            prompt, numbers=numbers, num_inference_steps=num_inference_steps, seed=seed
+        )
         return _run_to_the_end(steps, on_step)
 
     def stream(
-        self, prompt: str, *, num_inference_steps: int | None = None, seed: int = 0
+        self,
+        prompt: str,
+        *,
+        numbers: Mapping[str, float] | None = None,
+        num_inference_steps: int | None = None,
+        seed: int = 0,
     ) -> Generator[Step, None, None]:
         """Make a clip of a prompt step by step; the last step carries it.
 
@@ -251,6 +248,7 @@ class Pipeline:
 
         Args:
             prompt: What the clip shows.
+            numbers: Such as `guidance_scale`, by the names of `number_inputs`.
             num_inference_steps: Steps, one of those in the bundle; None takes its default.
             seed: Chooses the noise, 0 to 2**64 - 1.
 
@@ -260,25 +258,13 @@ class Pipeline:
         Raises:
             InputError: If prompt, steps or seed are not allowed, or the bundle wants a picture.
         """
-        watch = Stopwatch()
-        self.check_task("text_to_video")
-        options = GenerateOptions(num_inference_steps=num_inference_steps, seed=seed)
-        check_prompt(prompt)
-        steps, run_sampler = self._sampler(options)
-        input_ids = self.tokenizer.encode(prompt)
-        clip = Clip(
-            manifest=self.manifest,
-            selection=self.selection,
-            encode=lambda work: work.call("text_encoder", {"input_ids": input_ids}),
-            run_sampler=run_sampler,
-            steps=steps,
-            seed=options.seed,
-            bundle_sha256=self.bundle.manifest_sha256,
-            fps=self.manifest.video.fps,
-            prompt=prompt,
+        program = find_program(self.manifest, "text_to_video")
+        return self._stream(
+            program,
+            {**_checked(program, numbers), _name(program, "prompt"): prompt},
+            num_inference_steps=num_inference_steps,
+            seed=seed,
         )
-        watch.pause()
-        return self._make(clip, Work(self.session, watch))
 
     def animate(
         self,
@@ -345,111 +331,212 @@ class Pipeline:
             InputError: If the picture cannot be read, a number is not allowed, or the bundle wants
                 a prompt.
         """
-        watch = Stopwatch()
-        self.check_task("image_to_video")
-        options = GenerateOptions(num_inference_steps=num_inference_steps, seed=seed)
-        conditioning = self.default_conditioning.changed(
-            fps=fps, motion=motion, noise_aug_strength=noise_aug_strength
-        )
-        steps, run_sampler = self._sampler(options)
-        video = self.manifest.video
-        picture = load_image(image, video.height, video.width)[None]
-        seed = options.seed
-        clip = Clip(
-            manifest=self.manifest,
-            selection=self.selection,
-            encode=lambda work: encode_picture(
-                work, self.selection.variants, picture, seed=seed, conditioning=conditioning
-            ),
-            run_sampler=run_sampler,
-            steps=steps,
+        program = find_program(self.manifest, "image_to_video")
+        numbers = {"motion": motion, "fps": fps, "noise_aug_strength": noise_aug_strength}
+        return self._stream(
+            program,
+            {_name(program, "picture"): image, **numbers},
+            num_inference_steps=num_inference_steps,
             seed=seed,
-            bundle_sha256=self.bundle.manifest_sha256,
-            picture=picture_name(image),
-            fps=video.fps if fps is None else conditioning.fps,
-            conditioning=conditioning,
         )
-        watch.pause()
-        return self._make(clip, Work(self.session, watch))
 
-    def _sampler(self, options: GenerateOptions) -> tuple[int, RunSampler]:
-        """Return the number of steps and the sampler that takes so many."""
-        sampler = self.manifest.sampler
-        steps = options.num_inference_steps
-        steps = sampler.default_steps if steps is None else steps
-        return steps, build_sampler(sampler, steps)
+    def edit(
+        self,
+        clip: ClipSource,
+        prompt: str | None = None,
+        *,
+        numbers: Mapping[str, float] | None = None,
+        num_inference_steps: int | None = None,
+        seed: int = 0,
+        on_step: Callable[[Step], object] | None = None,
+    ) -> Video:
+        """Make a clip of a clip, mostly by an instruction.
 
-    def _make(self, clip: Clip, work: Work) -> Generator[Step, None, None]:
-        try:
-            yield from clip.make(work)
-        finally:
-            if self.memory == "low":
-                self._let_graphs_go()
-
-    def session(self, component: str) -> Session:
-        """Return the loaded graph of a component; load it, and let others go in low memory.
+        Args:
+            clip: A file, or RGB as uint8 (F, H, W, 3); see `mvsdk.clips.load_clip`.
+            prompt: What is to become of it; None for a bundle that takes no prompt.
+            numbers: Such as `guidance_scale`, by the names of `number_inputs`.
+            num_inference_steps: Steps, one of those in the bundle; None takes its default.
+            seed: Chooses the noise, 0 to 2**64 - 1.
+            on_step: Called after every step, the last time with the clip.
 
         Raises:
-            InputError: If the bundle has no such component.
-            BundleError: If a file of it is damaged.
-            BackendError: If it cannot be loaded.
+            InputError: If the clip cannot be read, or an argument is not allowed.
+            BundleError: If a file of the bundle is damaged.
+            BackendError: If a graph cannot be loaded or run.
         """
-        check_choice("component", component, self.selection.variants)
-        session = self._sessions.get(component)
-        if session is None or (isinstance(session, IsolatedSession) and session.is_lost):
-            if self.memory == "low":
-                self._let_graphs_go()
-            variant = self.selection.variants[component]
-            session = self.selection.backend.load(self.bundle, variant)
-            self._sessions[component] = session
-        return session
+        _check_on_step(on_step)
+        program = find_program(self.manifest, "video_to_video")
+        given = {**_checked(program, numbers), _name(program, "clip"): clip}
+        if prompt is not None:
+            given[_name(program, "prompt")] = prompt
+        steps = self._stream(program, given, num_inference_steps=num_inference_steps, seed=seed)
+        return _run_to_the_end(steps, on_step)
+
+    def upscale(
+        self,
+        clip: ClipSource,
+        *,
+        numbers: Mapping[str, float] | None = None,
+        num_inference_steps: int | None = None,
+        seed: int = 0,
+        on_step: Callable[[Step], object] | None = None,
+    ) -> Video:
+        """Make a larger clip of a clip; see `edit` for the arguments.
+
+        Raises:
+            InputError: If the clip cannot be read, or an argument is not allowed.
+            BundleError: If a file of the bundle is damaged.
+            BackendError: If a graph cannot be loaded or run.
+        """
+        _check_on_step(on_step)
+        program = find_program(self.manifest, "upscale")
+        given = {**_checked(program, numbers), _name(program, "clip"): clip}
+        steps = self._stream(program, given, num_inference_steps=num_inference_steps, seed=seed)
+        return _run_to_the_end(steps, on_step)
+
+    def run(
+        self,
+        given: Mapping[str, object],
+        *,
+        program: str | None = None,
+        num_inference_steps: int | None = None,
+        seed: int = 0,
+    ) -> Video:
+        """Carry out a program of the bundle, whatever its task.
+
+        Args:
+            given: By the name of an input: text, picture, clip or number.
+            program: Its name; None takes the default.
+            num_inference_steps: Steps, one of those in the bundle; None takes its default.
+            seed: Chooses the noise, 0 to 2**64 - 1.
+
+        Raises:
+            InputError: If something is missing, not known or not allowed.
+            BundleError: If a file of the bundle is damaged.
+            BackendError: If a graph cannot be loaded or run.
+        """
+        check_kind("given", given, Mapping, how="pass a dict: name of an input to its value")
+        names = {item.name: item for item in self.manifest.programs}
+        chosen = self.manifest.program
+        if program is not None:
+            chosen = names[check_choice("program", program, names)]
+        steps = self._stream(chosen, given, num_inference_steps=num_inference_steps, seed=seed)
+        return _run_to_the_end(steps, None)
+
+    def _stream(
+        self,
+        program: Program,
+        given: Mapping[str, object],
+        *,
+        num_inference_steps: int | None,
+        seed: int,
+    ) -> Generator[Step, None, None]:
+        """Check everything; return what makes the clip."""
+        watch = Stopwatch()
+        options = GenerateOptions(num_inference_steps=num_inference_steps, seed=seed)
+        self._check_set(program)
+        prepared = prepare(program, given, tokenize=self._tokenize)
+        work = Work(self.session, watch)
+        runner = Runner(
+            self.manifest,
+            program,
+            Resources(call=work.call, tokens=self._tokenize, table=self._loaded.table),
+            values=prepared.values,
+            seed=options.seed,
+            num_inference_steps=options.num_inference_steps,
+        )
+        chosen_fps = given.get("fps") if "fps" in prepared.numbers else None
+        fps = program.video.fps if chosen_fps is None else prepared.numbers["fps"]
+        prompt = prepared.values.get(_name(program, "prompt"))
+        picture = given.get(_name(program, "picture"))
+
+        def video(frames: NDArray[Any]) -> Video:
+            return Video(
+                frames=frames,
+                fps=fps,
+                seed=options.seed,
+                prompt=prompt if isinstance(prompt, str) else None,
+                picture=picture_name(picture),
+                numbers=prepared.numbers,
+                notes=prepared.notes,
+                num_inference_steps=runner.num_inference_steps,
+                bundle_sha256=self.bundle.manifest_sha256,
+                timings=work.timings(self.selection.describe, self.manifest),
+            )
+
+        watch.pause()
+        return self._make(runner, work, video)
+
+    def _make(
+        self, runner: Runner, work: Work, video: Callable[[NDArray[Any]], Video]
+    ) -> Generator[Step, None, None]:
+        """Run; the last step is held back until the clip is there."""
+        count = max(1, runner.step_count)
+        work.watch.resume()
+        steps = runner.run()
+        last = SampledStep(index=count, sigma=0.0, latents=np.empty(0, np.float32))
+        try:
+            while True:
+                try:
+                    last = next(steps)
+                except StopIteration as end:
+                    clip = video(end.value)
+                    break
+                work.end_step()
+                if last.index < count:
+                    yield _step(last, count, work.watch.pause())
+                    work.watch.resume()
+            total_s = 0.0 if clip.timings is None else clip.timings.total_s
+            yield _step(last, count, total_s, clip)
+        finally:
+            steps.close()
+            self._loaded.end_clip()
+
+    def _check_set(self, program: Program) -> None:
+        missing = [name for name in program.components() if name not in self.selection.variants]
+        if missing:
+            raise InputError(
+                f"program {program.name} needs {missing[0]}, which the set {self.selection.id} of "
+                "variants does not have; choose another set with target, format, chip or precision"
+            )
+
+    def _tokenize(self, name: str, text: str) -> Tokens:
+        return self._loaded.tokenizer(name).encode(text)
 
 
-def build_sampler(sampler: Sampler, num_inference_steps: int) -> RunSampler:
-    """Bind the sampler of a manifest to one of its schedules.
+def _name(program: Program, kind: Literal["prompt", "picture", "clip"]) -> str:
+    """Return the name of the only input of a kind (P1); the kind where the program has none."""
+    return program.input_of(kind) or kind
 
-    Args:
-        sampler: The manifest's sampler.
-        num_inference_steps: One of the numbers of steps that it has a schedule for.
+
+def _checked(program: Program, numbers: Mapping[str, float] | None) -> dict[str, object]:
+    """Return numbers by name, all of which the program has.
 
     Raises:
-        InputError: If it has no such schedule.
+        InputError: If there are others.
     """
-    schedule = sampler.schedules.get(num_inference_steps)
-    if schedule is None:
-        known = ", ".join(map(str, sorted(sampler.schedules)))
-        raise InputError(
-            f"num_inference_steps is {num_inference_steps}; this bundle has: {known}; "
-            "choose one, or export with --steps"
-        )
-    sigmas = np.asarray(schedule.sigmas, np.float32)
-
-    def run(denoise: Denoiser, latents: Latents, noise: Noise) -> Iterator[Latents]:
-        return sample(
-            sampler.kind,
-            denoise,
-            latents,
-            sigmas,
-            prediction_type=sampler.prediction_type,
-            timesteps=schedule.timesteps,
-            noise=noise,
-        )
-
-    return run
+    if numbers is None:
+        return {}
+    check_kind("numbers", numbers, Mapping, how="pass a dict: name to number")
+    known = [name for name, item in program.inputs.items() if isinstance(item, NumberInput)]
+    for name in numbers:
+        if name not in known:
+            raise InputError(
+                f"numbers has {shown(name)}; this bundle's numbers: {', '.join(known) or 'none'}"
+            )
+    return dict(numbers)
 
 
-def _load_tokenizer(bundle: Bundle) -> Tokenizer:
-    spec = bundle.manifest.tokenizer
-    if spec is None:
-        raise BundleError(f"bundle {bundle.manifest.name} has no tokenizer; export it again")
-    tokenizer = WordPiece.from_file(bundle.file(spec.file), spec.max_length)
-    if (tokenizer.pad, tokenizer.unk) != (spec.pad_token, spec.unk_token):
-        raise BundleError(
-            f"vocabulary has pad {quoted(tokenizer.pad)} and unk {quoted(tokenizer.unk)}, the "
-            f"manifest says {quoted(spec.pad_token)} and {quoted(spec.unk_token)}; "
-            "export the bundle again"
-        )
-    return tokenizer
+def _step(step: SampledStep, count: int, elapsed_s: float, video: Video | None = None) -> Step:
+    return Step(
+        index=step.index,
+        count=count,
+        sigma=step.sigma,
+        elapsed_s=elapsed_s,
+        latents=step.latents,
+        video=video,
+    )
 
 
 def _check_on_step(on_step: object) -> None:

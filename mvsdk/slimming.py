@@ -2,29 +2,29 @@
 
     mvsdk.slim_bundle("all.mvbundle", "phone.mvbundle", chip="sm8650", precision="w8a16")
 
-The variants that stay are those that `mvsdk.load` would choose from with the same arguments, in
-complete sets over all components. Their files are copied as they are, so they make the same clips,
-byte by byte; with them stay tokenizer, licences, costs, and what verification said of them.
+The sets of variants that stay are those that `mvsdk.load` would choose from with the same
+arguments. Their files are copied as they are, so they make the same clips, byte by byte; with them
+stay tokenizers, tables, licences, costs, and what verification said of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from mvsdk._arguments import check_path
 from mvsdk._text import quoted
-from mvsdk.backends._selection import fitting_kinds
+from mvsdk.backends._selection import fitting_sets
 from mvsdk.bundle import SUFFIX, Bundle, BundleWriter
 from mvsdk.errors import InputError
-from mvsdk.manifest import END_TO_END, PACKAGE_FORMATS, Component
+from mvsdk.manifest import END_TO_END, PACKAGE_FORMATS
 
 if TYPE_CHECKING:
     import os
 
-    from mvsdk.manifest import Kind, Manifest, Variant, Verification
+    from mvsdk.manifest import FileRef, Manifest, Variant, VariantSet, Verification
 
 
 def slim_bundle(
@@ -35,6 +35,7 @@ def slim_bundle(
     chip: str | None = None,
     precision: str | None = None,
     format: str | None = None,
+    packs: Mapping[str, str | os.PathLike[str]] | None = None,
     overwrite: bool = False,
 ) -> Bundle:
     """Write a bundle that holds only the variants that fit.
@@ -47,6 +48,8 @@ def slim_bundle(
             carries it (`find_chipset`); None keeps all.
         precision: Only this precision; None keeps all.
         format: Only this format, or this delegate of ExecuTorch; None keeps all.
+        packs: Folder of each part of the bundle that lies elsewhere, by name. The new bundle has
+            no parts.
         overwrite: Replace a bundle at `out`.
 
     Returns:
@@ -58,13 +61,13 @@ def slim_bundle(
         BundleError: If the bundle is damaged; every file that stays is checked by its hash.
         OutputError: If `out` exists and may not be replaced, or cannot be written; nothing is left.
     """
-    bundle = Bundle.open(path)
+    bundle = Bundle.open(path, packs=packs)
     if all(choice is None for choice in (target, chip, precision, format)):
         raise InputError(
             f"nothing is chosen of {bundle.path.name}; give a target, chip, precision or format"
         )
-    kinds = set(fitting_kinds(bundle, target=target, chip=chip, precision=precision, format=format))
-    manifest = slim_manifest(bundle.manifest, kinds)
+    sets = fitting_sets(bundle, target=target, chip=chip, precision=precision, format=format)
+    manifest = slim_manifest(bundle.manifest, {item.id for item in sets})
     writer = BundleWriter(out, overwrite=overwrite)
     folder = check_path("out", out, example=f"phone{SUFFIX}").absolute()
     _check_apart(bundle, folder)
@@ -74,41 +77,87 @@ def slim_bundle(
         return writer.commit(manifest)
 
 
-def slim_manifest(manifest: Manifest, kinds: Set[Kind]) -> Manifest:
-    """Return the manifest of the same bundle with the variants of some kinds alone.
+def slim_manifest(manifest: Manifest, ids: Collection[str]) -> Manifest:
+    """Return the manifest of the same bundle with some sets of variants alone.
+
+    Programs that none of these can carry out go too, and so does the division into packs.
 
     Args:
         manifest: What the bundle holds.
-        kinds: Kinds that every component has.
+        ids: Of sets, of which one at least carries out the default program.
     """
+    sets = tuple(item for item in manifest.sets if item.id in ids)
+    programs = tuple(
+        program
+        for program in manifest.programs
+        if any(set(program.components()) <= set(item.variants) for item in sets)
+    )
+    names = {name for program in programs for name in program.components()}
+    sets = _without_twins(
+        replace(item, variants={n: v for n, v in item.variants.items() if n in names})
+        for item in sets
+    )
+    kept = {(name, variant) for item in sets for name, variant in item.variants.items()}
     components = {
-        name: Component(
+        name: replace(
+            part,
             variants=tuple(
-                _whole(variant, manifest) for variant in part.variants if variant.kind in kinds
-            )
+                _whole(variant, manifest) for variant in part.variants if (name, variant.id) in kept
+            ),
         )
         for name, part in manifest.components.items()
+        if name in names
     }
-    ids = {name: {item.id for item in part.variants} for name, part in components.items()}
-    ids[END_TO_END] = {identifier for known in ids.values() for identifier in known}
+    kept |= {(END_TO_END, item.id) for item in sets}
 
     def is_kept(record: Verification) -> bool:
-        return record.variant in ids[record.component]
+        return (record.component, record.variant) in kept
 
-    records = tuple(record for record in manifest.verification if is_kept(record))
-    return replace(manifest, components=components, verification=records)
+    samplers = {name for program in programs for name in program.samplers()}
+    tokenizers = {name for program in programs for name in program.tokenizers()}
+    arrays = {name for program in programs for name in program.names_used()}
+    return replace(
+        manifest,
+        programs=programs,
+        components=components,
+        sets=sets,
+        samplers={n: item for n, item in manifest.samplers.items() if n in samplers},
+        tokenizers={n: item for n, item in manifest.tokenizers.items() if n in tokenizers},
+        tables={n: item for n, item in manifest.tables.items() if n in arrays},
+        packs=(),
+        costs={n: item for n, item in manifest.costs.items() if n in names},
+        verification=tuple(filter(is_kept, manifest.verification)),
+    )
+
+
+def _without_twins(sets: Iterable[VariantSet]) -> tuple[VariantSet, ...]:
+    """Leave out sets that name the same variants as one before."""
+    first: dict[tuple[tuple[str, str], ...], VariantSet] = {}
+    for item in sets:
+        first.setdefault(tuple(sorted(item.variants.items())), item)
+    return tuple(first.values())
 
 
 def _whole(variant: Variant, manifest: Manifest) -> Variant:
     """Return a variant that lists all that its model may read.
 
     A graph names further files by their place beside it. Where variants lie in one folder, such a
-    file may be listed by another of them that goes; so everything in the folder stays.
+    file may be listed by another of them that goes; so everything in the folder stays, of the same
+    pack.
     """
     package = variant.format in PACKAGE_FORMATS
     folder = PurePosixPath(variant.model) if package else PurePosixPath(variant.model).parent
-    beside = (ref for ref in manifest.files() if PurePosixPath(ref.path).is_relative_to(folder))
-    return replace(variant, files=tuple(dict.fromkeys((*variant.files, *beside))))
+    there = _files_of(manifest, variant.pack)
+    beside = [ref for ref in there if PurePosixPath(ref.path).is_relative_to(folder)]
+    beside.sort(key=lambda ref: ref.path)
+    return replace(variant, files=tuple(dict.fromkeys((*variant.files, *beside))), pack=None)
+
+
+def _files_of(manifest: Manifest, pack: str | None) -> set[FileRef]:
+    """Return the files of a pack, or of the base."""
+    variants = (v for part in manifest.components.values() for v in part.variants)
+    refs = {ref for v in variants if v.pack == pack for ref in v.files}
+    return refs | set(manifest.base_files()) if pack is None else refs
 
 
 def _check_apart(bundle: Bundle, out: Path) -> None:

@@ -10,8 +10,8 @@ import contextlib
 import io
 import math
 import os
-from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -32,7 +32,6 @@ from mvsdk._folders import is_mounted
 from mvsdk._metadata import describe_making, to_xmp
 from mvsdk._staging import replacing
 from mvsdk._text import quoted, reason_of
-from mvsdk.conditioning import MicroConditioning
 from mvsdk.errors import InputError, OutputError
 from mvsdk.generation import GenerateOptions, Timings
 from mvsdk.manifest import MAX_FPS, MIN_FPS
@@ -57,13 +56,15 @@ class Video:
     fps: float
     seed: int
     prompt: str | None = None
-    """What the clip was to show; None for one that begins with a picture."""
+    """What the clip was to show; None for one that was made without words."""
     picture: str | None = None
     """Name of the picture file that the clip begins with, without its folder; None for others."""
-    conditioning: MicroConditioning | None = None
-    """What a clip that begins with a picture was made under; None for the others."""
+    numbers: Mapping[str, float] = field(default_factory=dict[str, float])
+    """What else the clip was made under, such as `motion`, by the names of the bundle's inputs."""
+    notes: tuple[str, ...] = ()
+    """What its maker is to know, such as how much of a prompt was cut."""
     num_inference_steps: int | None = None
-    """Steps of the sampler; None for a clip that no pipeline made."""
+    """Steps of the sampler; None where nobody chooses them, or no pipeline made the clip."""
     bundle_sha256: str | None = None
     """Hash of the manifest of the bundle that made it; None for a clip that no pipeline made."""
     timings: Timings | None = None
@@ -79,9 +80,7 @@ class Video:
         for name in ("prompt", "picture", "bundle_sha256"):
             if getattr(self, name) is not None:
                 check_text(name, getattr(self, name))
-        if self.conditioning is not None:
-            how = "a pipeline's clip has one"
-            check_kind("conditioning", self.conditioning, MicroConditioning, how=how)
+        check_kind("numbers", self.numbers, Mapping, how="pass a dict: name to number")
         if self.timings is not None:
             check_kind("timings", self.timings, Timings, how="a pipeline's clip has them")
 

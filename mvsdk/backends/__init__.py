@@ -3,7 +3,7 @@
 A backend is anything with the shape of `Backend`: tests use `mvsdk.backends.fake.Fake`, which needs
 no graph at all, and other packages offer theirs as entry points of the group `mvsdk.backends`. A
 session takes and gives float32 (and int32 token numbers, uint8 pictures): the types and
-quantization that a graph has at its border are the backend's business.
+quantization of a graph's own inputs and outputs are the backend's business.
 """
 
 from __future__ import annotations
@@ -50,15 +50,15 @@ class Session(Protocol):
 
         Args:
             inputs: One array for every input of the variant, in the shape that its manifest says.
-                Float inputs are float32 and `image` is uint8, whatever the graph takes.
+                Float32 for the type `real`, int32 for `integer`, uint8 for `pixels`, whatever the
+                graph takes.
 
         Returns:
-            One array for every output of the variant: `frames` as uint8, other float and
-            quantized ones as float32, other whole numbers as they are.
+            One array for every output of the variant, of these types too.
 
         Raises:
             InputError: If an array is missing or has another shape.
-            BackendError: If the runtime fails, or `frames` are no numbers.
+            BackendError: If the runtime fails, or gives pixels that are no numbers.
         """
         ...
 

@@ -6,7 +6,7 @@ import platform
 from typing import TYPE_CHECKING
 
 from mvsdk.backends._registry import built_in_backends
-from mvsdk.backends._selection import find_refusal, find_variants
+from mvsdk.backends._selection import find_sets
 from mvsdk.backends._speed import is_slow
 
 if TYPE_CHECKING:
@@ -30,12 +30,12 @@ def slow_note(bundle: Bundle, selection: Selection) -> str | None:
         bundle: The bundle.
         selection: What was chosen of all of it, as by `select` without filters.
     """
-    kind, place = selection.kind, selection.place
-    if not is_slow(kind, place):
+    key, place = selection.key, selection.place
+    if not is_slow(key, place):
         return None
-    what = f"{kind.precision} on a CPU"
+    what = f"{key.precision} on a CPU"
     if place == "emulator":
-        what = _EMULATORS.get(kind.format, f"the backend {selection.backend.name}")
+        what = _EMULATORS.get(key.format, f"the backend {selection.backend.name}")
     return f"this is {what}, for checking numbers; {_faster(bundle)}"
 
 
@@ -48,13 +48,15 @@ def _faster(bundle: Bundle) -> str:
     meant = {"xnnpack": ours["executorch"]}
     if platform.system() == "Darwin":
         meant = {"coreml": ours["coreml"], **meant}
-    kinds = find_variants(bundle.manifest)
+    candidates = find_sets(bundle.manifest)
     for made_for, backend in meant.items():
-        for kind, variants in kinds:
-            if made_for != (kind.delegate or kind.format):
+        for item in candidates:
+            if made_for != (item.key.delegate or item.key.format):
                 continue
-            if reason := find_refusal(backend, variants.values()):
-                return f"this bundle's {kind} is faster here, but {reason}"
+            its = [v for v in item.variants.values() if v.format == item.key.format]
+            reasons = map(backend.unsupported_reason, its)
+            if reason := next(filter(None, reasons), None):
+                return f"this bundle's {item} is faster here, but {reason}"
     return (
         "a bundle for executorch is faster here (XNNPACK, w8a8): mvsdk export --target executorch"
     )

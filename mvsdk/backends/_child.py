@@ -147,7 +147,8 @@ class _Graphs:
                     self._close(header["session"])
                     return {}, {}
         except MvsdkError as exc:
-            return {"error": type(exc).__name__, "text": str(exc)[:_MAX_TEXT]}, {}
+            text = str(exc)[:_MAX_TEXT]
+            return {"error": type(exc).__name__, "text": text, "rule": exc.rule}, {}
         except Exception as exc:  # whatever a package of somebody else's raises
             logger.debug("%s failed", header["do"], exc_info=exc)
             text = f"{header['label']}: {type(exc).__name__}: {exc}"
@@ -156,17 +157,17 @@ class _Graphs:
     def _load(self, header: Header, manifest: bytes) -> Header:
         if self._backend is None:
             self._backend = make_backend(header["backend"], header["options"])
-        bundle = self._open(header["bundle"], manifest)
+        bundle = self._open(header["bundle"], header["packs"], manifest)
         name, number = str(header["component"]), int(header["variant"])
         session = self._backend.load(bundle, bundle.manifest.components[name].variants[number])
         self._made += 1
         self._sessions[self._made] = session
         return {"session": self._made, "describe": self._backend.describe()}
 
-    def _open(self, path: str, manifest: bytes) -> Bundle:
+    def _open(self, path: str, packs: dict[str, str], manifest: bytes) -> Bundle:
         """Open the bundle that the parent has opened, once: it remembers hashes that were right."""
         if self._bundle is None or (str(self._bundle.path), self._manifest) != (path, manifest):
-            bundle = Bundle.open(path)
+            bundle = Bundle.open(path, packs=packs)
             if bundle.manifest.to_json() != manifest:
                 raise BundleError(
                     f"bundle {bundle.path.name}: its manifest changed since it was opened; "

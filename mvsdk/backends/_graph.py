@@ -1,6 +1,15 @@
-"""The border of a graph: checks shapes, casts float16, quantizes and dequantizes, makes bytes.
+"""The I/O signature of a graph: checks shapes, casts, quantizes and dequantizes, makes bytes.
 
-Shared by every backend, so that a quantized graph gives the same numbers whoever runs it.
+Shared by every backend, so that a quantized graph gives the same numbers whoever runs it. Rules
+that a refusal names; values of all are in tests/golden/signature.json:
+
+    G13  nan is refused where the graph's input is quantized. Infinity is a quotient beyond the
+         range like any other, and clipped.
+    G15  a float16 input is rounded to nearest, halves to even; a magnitude that would round beyond
+         65504 is refused.
+    G16  whole numbers that are given back fit int32.
+    G17  frames that are not finite are refused; others are rounded, halves to even, and clipped to
+         0 to 255.
 """
 
 from __future__ import annotations
@@ -27,8 +36,6 @@ if TYPE_CHECKING:
     Run = Callable[[dict[str, NDArray[Any]]], Sequence[NDArray[Any]]]
 
 _FLOATS = frozenset({"float32", "float16"})
-_FRAMES = "frames"
-"""The output whose real values are pixels, 0 to 255, in whatever type a graph has them."""
 
 
 class GraphSession:
@@ -61,7 +68,7 @@ class GraphSession:
 
     @property
     def run_s(self) -> float:
-        """Seconds spent inside the native call; casts at the border are not in it."""
+        """Seconds spent inside the native call; casts before and behind it are not in it."""
         return self._run_s
 
     def __repr__(self) -> str:
@@ -102,17 +109,18 @@ class GraphSession:
                 "use numpy.asarray"
             )
         self._check_shape(spec, value, InputError)
-        return encode(spec, value)
+        return encode(spec, value, label=self._label)
 
     def _decode(self, spec: TensorSpec, value: NDArray[Any]) -> NDArray[Any]:
         self._check_shape(spec, value, BackendError)
         real = decode(spec, value)
-        if spec.name != _FRAMES or real.dtype == np.uint8:
+        if spec.type != "pixels" or real.dtype == np.uint8:
             return real
         if not np.isfinite(real).all():
             raise BackendError(
                 f"{self._label}/{spec.name} has nan or infinite values; run mvsdk verify on the "
-                "bundle, or choose another precision"
+                "bundle, or choose another precision",
+                rule="G17",
             )
         return np.clip(np.rint(real), 0, 255).astype(np.uint8)
 
@@ -169,7 +177,7 @@ def first_line(exc: BaseException) -> str:
     return lines[0].removeprefix("[ONNXRuntimeError] : ")
 
 
-def check_border(
+def check_signature(
     label: str,
     side: str,
     specs: Sequence[TensorSpec],
@@ -195,7 +203,7 @@ def check_border(
         )
 
 
-def encode(spec: TensorSpec, value: NDArray[Any]) -> NDArray[Any]:
+def encode(spec: TensorSpec, value: NDArray[Any], *, label: str = "graph") -> NDArray[Any]:
     """Turn an array into what the graph takes.
 
     A quantized tensor gets `clip(round(value / scale) + zero_point)`: the quotient in float32 with
@@ -203,20 +211,21 @@ def encode(spec: TensorSpec, value: NDArray[Any]) -> NDArray[Any]:
 
     Args:
         spec: The tensor as the manifest says it.
-        value: Array of the tensor's shape.
+        value: Array of the tensor's shape. Floats of other sizes are rounded to float32 first.
+        label: What error messages call the graph.
 
     Returns:
         C-contiguous array of `spec.dtype`.
+
+    Raises:
+        InputError: By the rules G13 and G15.
     """
-    dtype = np.dtype(spec.dtype)
-    if spec.scale is not None and spec.dtype not in _FLOATS:
-        bounds = np.iinfo(dtype)
-        with np.errstate(over="ignore"):  # a quotient beyond float32 is infinite, and clipped
-            steps = np.rint(value.astype(np.float32) / np.float32(spec.scale))
-        # Float64, as float32 has no 2**31 - 1: its nearest, 2**31, does not fit an int32.
-        stored = steps.astype(np.float64) + (spec.zero_point or 0)
-        value = np.clip(stored, bounds.min, bounds.max)
-    return np.asarray(value, dtype, order="C")  # ascontiguousarray gives a scalar an axis
+    is_whole = spec.type == "real" and spec.dtype not in _FLOATS
+    if spec.scale is not None or is_whole:
+        value = _to_steps(spec, _to_float32(value), np.float32(spec.scale or 1.0), label)
+    elif spec.dtype == "float16":
+        value = _to_float16(spec, _to_float32(value), label)
+    return np.asarray(value, spec.dtype, order="C")  # ascontiguousarray gives a scalar an axis
 
 
 def decode(spec: TensorSpec, value: NDArray[Any]) -> NDArray[Any]:
@@ -227,19 +236,75 @@ def decode(spec: TensorSpec, value: NDArray[Any]) -> NDArray[Any]:
         value: Array of the tensor's shape, as the graph gave it.
 
     Returns:
-        Float32 for float and quantized tensors: `(value - zero_point) * scale`; others unchanged.
+        Float32 for float and quantized tensors: `(value - zero_point) * scale`, the difference
+        exactly, then rounded, the product in float32. Int32 for whole numbers; pixels unchanged.
+
+    Raises:
+        BackendError: By the rule G16.
     """
     if spec.dtype in _FLOATS:
         return value.astype(np.float32, copy=False)
+    if spec.type == "integer":
+        return _to_int32(spec, value)
     if spec.scale is None:
-        return value
-    return (value.astype(np.float32) - np.float32(spec.zero_point or 0)) * np.float32(spec.scale)
+        return value if spec.type == "pixels" else value.astype(np.float32)
+    # Float64 for int32, whose differences take 33 bits; float32 holds those of the smaller types.
+    exact = np.promote_types(spec.dtype, np.float32).type
+    steps = (value.astype(exact) - exact(spec.zero_point or 0)).astype(np.float32, copy=False)
+    with np.errstate(over="ignore"):  # a product beyond float32 is infinite
+        return steps * np.float32(spec.scale)
 
 
 def decoded_dtype(spec: TensorSpec) -> np.dtype[Any]:
     """Return the type in which a session gives an output; see `mvsdk.backends.Session.run`."""
-    if spec.name == _FRAMES:
+    if spec.type == "pixels":
         return np.dtype(np.uint8)
-    if spec.dtype in _FLOATS or spec.scale is not None:
-        return np.dtype(np.float32)
-    return np.dtype(spec.dtype)
+    return np.dtype(np.int32 if spec.type == "integer" else np.float32)
+
+
+def _to_int32(spec: TensorSpec, value: NDArray[Any]) -> NDArray[np.int32]:
+    bounds = np.iinfo(np.int32)
+    if value.size and (value.min() < bounds.min or value.max() > bounds.max):
+        raise BackendError(
+            f"{spec.name} holds whole numbers beyond int32; export the bundle again",
+            rule="G16",
+        )
+    return value.astype(np.int32, copy=False)
+
+
+def _to_float32(value: NDArray[Any]) -> NDArray[np.float32]:
+    with np.errstate(over="ignore"):  # a float64 beyond float32 is infinite, as in every runtime
+        return value.astype(np.float32, copy=False)
+
+
+def _to_steps(
+    spec: TensorSpec, value: NDArray[np.float32], scale: np.float32, label: str
+) -> NDArray[Any]:
+    """Return what a quantized tensor stores."""
+    if np.isnan(value).any():
+        raise InputError(
+            f"{label}/{spec.name} is nan somewhere; allowed in a quantized input: numbers and "
+            "infinity; run mvsdk verify on the bundle, or choose another precision",
+            rule="G13",
+        )
+    bounds = np.iinfo(spec.dtype)
+    with np.errstate(over="ignore"):  # a quotient beyond float32 is infinite, and clipped
+        steps = np.rint(value / scale)
+    # Float64, as float32 has no 2**31 - 1: its nearest, 2**31, does not fit an int32.
+    exact = steps.astype(np.float64) + (spec.zero_point or 0)
+    beyond = exact >= bounds.max  # which is 2**63 in float64 for an int64, and does not fit it
+    stored = np.where(beyond, 0, np.maximum(exact, bounds.min)).astype(spec.dtype)
+    return np.where(beyond, stored.dtype.type(bounds.max), stored)
+
+
+def _to_float16(spec: TensorSpec, value: NDArray[np.float32], label: str) -> NDArray[np.float16]:
+    with np.errstate(over="ignore"):  # told below, with the value
+        half = value.astype(np.float16)
+    is_beyond = np.isinf(half)
+    if is_beyond.any():
+        raise InputError(
+            f"{label}/{spec.name} is {value[is_beyond][0]:g} somewhere; allowed for float16: up to "
+            "65504 and down to -65504; choose another precision",
+            rule="G15",
+        )
+    return half

@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from mvsdk._installed import pip_install
-from mvsdk.backends._graph import GraphSession, check_border, first_line, label_of
+from mvsdk.backends._graph import GraphSession, check_signature, first_line, label_of
 from mvsdk.errors import BackendError
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def import_onnxruntime() -> Any:
 
 
 def open_graph(session: Any, variant: Variant, explain: Callable[[str], str] = str) -> GraphSession:
-    """Wrap an `onnxruntime.InferenceSession` whose borders are as the manifest says.
+    """Wrap an `onnxruntime.InferenceSession` whose inputs and outputs are as the manifest says.
 
     Args:
         session: The native session.
@@ -47,8 +47,8 @@ def open_graph(session: Any, variant: Variant, explain: Callable[[str], str] = s
         BundleError: If a name, shape or type of the graph differs from the manifest.
     """
     label = label_of(variant)
-    check_border(label, "input", variant.inputs, _border(session.get_inputs()))
-    check_border(label, "output", variant.outputs, _border(session.get_outputs()))
+    check_signature(label, "input", variant.inputs, _signature(session.get_inputs()))
+    check_signature(label, "output", variant.outputs, _signature(session.get_outputs()))
     names = [spec.name for spec in variant.outputs]
 
     def run(feeds: dict[str, NDArray[Any]]) -> Sequence[NDArray[Any]]:
@@ -60,7 +60,7 @@ def open_graph(session: Any, variant: Variant, explain: Callable[[str], str] = s
     return GraphSession(label, variant.inputs, variant.outputs, run)
 
 
-def _border(tensors: Sequence[Any]) -> dict[str, tuple[Sequence[int | None], str]]:
+def _signature(tensors: Sequence[Any]) -> dict[str, tuple[Sequence[int | None], str]]:
     return {tensor.name: (tensor.shape, _dtype(tensor.type)) for tensor in tensors}
 
 

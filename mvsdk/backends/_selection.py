@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 from typing import TYPE_CHECKING
 
 from mvsdk._arguments import check_kind, check_text, check_whole_number, shown
-from mvsdk.backends._registry import built_in_backends, further_backends
+from mvsdk.backends._registry import built_in_backends, default_backends
 from mvsdk.backends._speed import PLACES, SOME_CLIPS, Place, expected_s, place_of
 from mvsdk.bundle import Bundle
 from mvsdk.devices import find_chipset
-from mvsdk.errors import BackendError, BundleError, InputError
+from mvsdk.errors import BackendError, InputError
 from mvsdk.manifest import DELEGATES, FORMATS, Format, Precision, Target
 
 if TYPE_CHECKING:
     from mvsdk.backends import Backend
-    from mvsdk.manifest import Kind, Manifest, Variant
+    from mvsdk.manifest import Manifest, Variant, VariantKey, VariantSet
 
 _PREFERENCE: Mapping[Target, tuple[Precision, ...]] = {
     "onnx": ("fp32", "fp16", "w8a16"),
@@ -42,22 +41,60 @@ _CHECKER = "coreml-checker"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """What will run: one variant for every component, all of one kind, and their backend."""
+    """What will run: a set of variants, one for every component, and the backend of each."""
 
-    backend: Backend
-    kind: Kind
-    """What the variants have in common."""
+    id: str
+    """Of the set."""
     variants: Mapping[str, Variant]
+    """By component."""
+    backends: Mapping[str, Backend]
+    """By component."""
+    key: VariantKey
+    """What the variant of the denoiser was chosen by."""
 
     def __repr__(self) -> str:
-        """Return the kind and the backend in one line."""
-        return f"Selection({self.kind} on {self.backend.name}: {', '.join(self.variants)})"
+        """Return the set and the backends in one line."""
+        return f"Selection({self.label} on {self.backend_names}: {', '.join(self.variants)})"
+
+    @property
+    def label(self) -> str:
+        """What the variants have in common, such as onnx/fp32; the id of a set of several kinds."""
+        keys = {variant.key for variant in self.variants.values()}
+        return str(self.key) if len(keys) == 1 else self.id
+
+    @property
+    def backend(self) -> Backend:
+        """The backend of the denoiser, or of what stands for it."""
+        return next(self.backends[n] for n, v in self.variants.items() if v.key == self.key)
+
+    @property
+    def backend_names(self) -> str:
+        """Names of the backends, each once."""
+        return " and ".join(dict.fromkeys(item.name for item in self.backends.values()))
+
+    def describe(self) -> str:
+        """Return one line for people: what runs the graphs, and what its times stand for."""
+        return "; ".join(dict.fromkeys(item.describe() for item in self.backends.values()))
 
     @property
     def place(self) -> Place:
         """What runs them here; the worst of them, should they differ."""
-        places: list[Place] = [place_of(self.backend, x) for x in self.variants.values()]
+        places: list[Place] = [place_of(self.backends[n], v) for n, v in self.variants.items()]
         return max(places, key=PLACES.index)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A set of variants that may run."""
+
+    id: str
+    variants: Mapping[str, Variant]
+    key: VariantKey
+
+    def __str__(self) -> str:
+        """Return what the variants have in common, or what they are."""
+        keys = dict.fromkeys(str(variant.key) for variant in self.variants.values())
+        return str(self.key) if len(keys) == 1 else f"{self.id} ({' + '.join(keys)})"
 
 
 def select(
@@ -70,10 +107,10 @@ def select(
     format: str | None = None,
     clips: int = SOME_CLIPS,
 ) -> Selection:
-    """Choose one variant for every component, and the backend to run them.
+    """Choose one set of variants, and the backend to run each of them.
 
-    All components get the same kind: target, format, delegate, precision and chip. Of what is left
-    after the filters, and runs on this machine, comes first
+    A bundle names the sets that run together. Of those that are left after the filters, and run on
+    this machine, comes first
 
     1. what hardware made for it runs: Core ML and Core AI on a Mac, a Snapdragon chip's NPU if this
        is the machine of that chip;
@@ -83,6 +120,8 @@ def select(
     3. what an NPU may take that is not known to be the one;
     4. what software evaluates in place of other hardware, with the right numbers, and slowly:
        Qualcomm's emulator, the checker of Core ML packages, Core AI away from Apple's systems.
+
+    The filters are about the variant of the denoiser; the others of its set run with it.
 
     Args:
         bundle: The bundle.
@@ -96,59 +135,79 @@ def select(
 
     Raises:
         InputError: If no set of variants is left after the filters, or an argument is not allowed.
-        BundleError: If no set of variants is complete.
         BackendError: If none of the sets left can run here.
     """
     check_kind("bundle", bundle, Bundle, how="open one with Bundle.open")
     _check_backend(backend)
     check_whole_number("clips", clips, low=1, high=_MOST_CLIPS, allowed="1 and above")
-    left = fitting_kinds(bundle, target=target, chip=chip, precision=precision, format=format)
-    runs, refusals = _try_all(bundle.manifest, left, backend)
+    left = fitting_sets(bundle, target=target, chip=chip, precision=precision, format=format)
+    runs, refusals = _try_all(bundle, left, backend)
     if runs:
         return min(runs, key=lambda run: _cost(run, bundle.manifest, clips))
-    told = [_reason(kind, refusals[kind], backend) for kind in left]
     raise BackendError(
         f"{bundle.path.name} holds {_listed(left)}, none runs here: "
-        f"{'; '.join(dict.fromkeys(told))}"
+        f"{'; '.join(dict.fromkeys(refusals))}"
     )
 
 
-def fitting_kinds(
+def fitting_sets(
     bundle: Bundle,
     *,
     target: str | None = None,
     chip: str | None = None,
     precision: str | None = None,
     format: str | None = None,
-) -> Sequence[Kind]:
-    """Return the kinds that every component has and the filters of `select` let through.
+) -> Sequence[Candidate]:
+    """Return the sets for the default program that the filters of `select` let through.
 
     Returns:
         In the order of what they were made for.
 
     Raises:
         InputError: If none is left, or a filter is no text.
-        BundleError: If no set of variants is complete.
     """
     wanted = {"target": target, "format": format, "precision": precision, "chip": chip}
     for name, value in wanted.items():
         if value is not None:
             check_text(name, value)
-    kinds = _complete_kinds(bundle.manifest)
-    if chip is not None and all(kind.chip != chip for kind in kinds):
+    candidates = _candidates(bundle.manifest)
+    if chip is not None and all(item.key.chip != chip for item in candidates):
         wanted["chip"] = find_chipset(chip).slug
-    left = sorted((kind for kind in kinds if _fits(kind, wanted)), key=_rank)
+    left = sorted((item for item in candidates if _fits(item.key, wanted)), key=_rank)
     if not left:
-        asked = " ".join(
+        filters = " ".join(
             f"{name}={ascii(value[:64])[1:-1]}"
             for name, value in wanted.items()
             if value is not None
         )
         raise InputError(
-            f"no variant with {asked} in {bundle.path.name}; it holds {_listed(kinds)}; "
+            f"no variant with {filters} in {bundle.path.name}; it holds {_listed(candidates)}; "
             "choose one of these or export it"
         )
     return left
+
+
+def find_sets(manifest: Manifest) -> list[Candidate]:
+    """Return the sets that can carry out the default program, in the order of preference."""
+    return sorted(_candidates(manifest), key=_rank)
+
+
+def _candidates(manifest: Manifest) -> list[Candidate]:
+    """Return the sets that can carry out the default program, in the order of the manifest."""
+    needed = set(manifest.program.components())
+    return [_candidate(manifest, item) for item in manifest.sets if needed <= set(item.variants)]
+
+
+def _candidate(manifest: Manifest, item: VariantSet) -> Candidate:
+    names = manifest.program.components()
+    variants = manifest.variants_of(item)
+    denoisers = [name for name in names if manifest.components[name].role == "denoiser"]
+    first = (denoisers or list(names))[0]
+    return Candidate(
+        id=item.id,
+        variants={name: variants[name] for name in sorted(variants)},
+        key=variants[first].key,
+    )
 
 
 def _check_backend(backend: object) -> None:
@@ -167,28 +226,48 @@ def _check_backend(backend: object) -> None:
 
 
 def _try_all(
-    manifest: Manifest, kinds: Sequence[Kind], backend: Backend | None
-) -> tuple[Sequence[Selection], Mapping[Kind, Mapping[str, str]]]:
-    """Return what would run here, and what each backend says against the rest."""
+    bundle: Bundle, candidates: Sequence[Candidate], backend: Backend | None
+) -> tuple[Sequence[Selection], Sequence[str]]:
+    """Return what would run here, and why the others do not."""
     runs: list[Selection] = []
-    refusals: dict[Kind, dict[str, str]] = {kind: {} for kind in kinds}
+    refusals: list[str] = []
     for backends in _groups(backend):
-        for kind, candidate in product(kinds, backends):
-            variants = _variants(manifest, kind)
-            refusal = find_refusal(candidate, variants.values())
-            if refusal is None:
-                runs.append(Selection(backend=candidate, kind=kind, variants=variants))
-            else:
-                refusals[kind].setdefault(candidate.name, refusal)
+        refusals = []
+        for item in candidates:
+            try:
+                runs += _assign(bundle, item, backends)
+            except BackendError as exc:
+                refusals.append(str(exc))
         if any(run.place != "emulator" for run in runs):
             break
     return runs, refusals
 
 
-def find_variants(manifest: Manifest) -> list[tuple[Kind, Mapping[str, Variant]]]:
-    """Return the kinds that every component has, each with its variant of every component."""
-    kinds = sorted(_complete_kinds(manifest), key=_rank)
-    return [(kind, _variants(manifest, kind)) for kind in kinds]
+def _assign(bundle: Bundle, item: Candidate, backends: Sequence[Backend]) -> list[Selection]:
+    """Give each variant of a set a backend, in every way that prefers another one.
+
+    Raises:
+        BackendError: If nothing runs one of them.
+    """
+    for variant in item.variants.values():
+        if not bundle.is_installed(variant):
+            raise BackendError(f"the pack {variant.pack} is not installed; give its folder (packs)")
+    able: dict[str, list[Backend]] = {}
+    for name, variant in item.variants.items():
+        reasons = [(backend, backend.unsupported_reason(variant)) for backend in backends]
+        able[name] = [backend for backend, reason in reasons if reason is None]
+        if not able[name]:
+            raise BackendError(_reason(variant, {x.name: reason or "" for x, reason in reasons}))
+    return [
+        Selection(
+            id=item.id,
+            variants=item.variants,
+            backends={n: first if first in found else found[0] for n, found in able.items()},
+            key=item.key,
+        )
+        for first in backends
+        if any(first in found for found in able.values())
+    ]
 
 
 def _groups(backend: Backend | None) -> Iterator[Sequence[Backend]]:
@@ -197,74 +276,45 @@ def _groups(backend: Backend | None) -> Iterator[Sequence[Backend]]:
         yield (backend,)
         return
     yield built_in_backends()
-    yield tuple(further_backends().loaded.values())
+    yield default_backends()
 
 
 def _cost(run: Selection, manifest: Manifest, clips: int) -> tuple[int, float]:
     """Return what makes one selection better than another: less is better."""
     on_cpu = run.place == "cpu"
-    return PLACES.index(run.place), expected_s(run.kind, manifest, clips) if on_cpu else 0.0
+    return PLACES.index(run.place), expected_s(run.key, manifest, clips) if on_cpu else 0.0
 
 
-def find_refusal(backend: Backend, variants: Iterable[Variant]) -> str | None:
-    refusals = (backend.unsupported_reason(variant) for variant in variants)
-    return next((refusal for refusal in refusals if refusal is not None), None)
+def _reason(variant: Variant, reasons: Mapping[str, str]) -> str:
+    """Return why a variant does not run here: what the backend says that is meant for it."""
+    meant = _RUNS[variant.format]
+    if variant.format == "coreml" and platform.system() != "Darwin" and _CHECKER in reasons:
+        meant = _CHECKER
+    return reasons.get(meant) or next(iter(reasons.values()))
 
 
-def _reason(kind: Kind, refusals: Mapping[str, str], backend: Backend | None) -> str:
-    """Return why a kind does not run here: what the backend says that is meant for it."""
-    if backend is not None:
-        return refusals[backend.name]
-    meant = _RUNS[kind.format]
-    if kind.format == "coreml" and platform.system() != "Darwin":
-        meant = _CHECKER if _CHECKER in refusals else meant
-    return refusals[meant]
-
-
-def _complete_kinds(manifest: Manifest) -> Sequence[Kind]:
-    """Return the kinds that every component has, in the order of the manifest."""
-    offers = [
-        [variant.kind for variant in component.variants]
-        for component in manifest.components.values()
-    ]
-    found = dict.fromkeys(kind for offer in offers for kind in offer)
-    complete = [kind for kind in found if all(kind in offer for offer in offers)]
-    if not complete:
-        raise BundleError(
-            "no target, format, precision and chip is there for every component of the bundle: "
-            f"{_listed(list(found))} are incomplete; export the bundle again"
-        )
-    return complete
-
-
-def _fits(kind: Kind, wanted: Mapping[str, str | None]) -> bool:
+def _fits(key: VariantKey, wanted: Mapping[str, str | None]) -> bool:
     has = {
-        "target": (kind.target,),
-        "format": (kind.format, kind.delegate),
-        "precision": (kind.precision,),
-        "chip": (kind.chip,),
+        "target": (key.target,),
+        "format": (key.format, key.delegate),
+        "precision": (key.precision,),
+        "chip": (key.chip,),
     }
     return all(value is None or value in has[name] for name, value in wanted.items())
 
 
-def _rank(kind: Kind) -> tuple[int, int, int, int]:
-    """Return a kind's place among those that are as good, in the order of what was made for it."""
-    precisions = _PREFERENCE[kind.target]
-    known = kind.precision in precisions
+def _rank(item: Candidate) -> tuple[int, int, int, int]:
+    """Return a set's place among those that are as good, in the order of what was made for it."""
+    key = item.key
+    precisions = _PREFERENCE[key.target]
+    known = key.precision in precisions
     return (
-        list(_PREFERENCE).index(kind.target),
-        FORMATS[kind.target].index(kind.format),
-        DELEGATES.index(kind.delegate) if kind.delegate else 0,
-        precisions.index(kind.precision) if known else len(precisions),
+        list(_PREFERENCE).index(key.target),
+        FORMATS[key.target].index(key.format),
+        DELEGATES.index(key.delegate) if key.delegate else 0,
+        precisions.index(key.precision) if known else len(precisions),
     )
 
 
-def _variants(manifest: Manifest, kind: Kind) -> dict[str, Variant]:
-    return {
-        name: next(variant for variant in component.variants if variant.kind == kind)
-        for name, component in manifest.components.items()
-    }
-
-
-def _listed(kinds: Sequence[Kind]) -> str:
-    return ", ".join(str(kind) for kind in kinds) or "nothing"
+def _listed(candidates: Sequence[Candidate]) -> str:
+    return ", ".join(map(str, candidates)) or "nothing"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, get_args, runtime_checkable
 
+from mvsdk.manifest import Loop, Run, Sample
+
 if TYPE_CHECKING:
     from mvsdk.backends import Backend
-    from mvsdk.manifest import Format, Kind, Manifest, Precision, Variant
+    from mvsdk.manifest import Format, Manifest, Operation, Precision, Variant, VariantKey
 
 Place = Literal["accelerator", "cpu", "unsure", "emulator"]
 """What runs a graph: hardware made for it, the CPU, hardware that may not take it, or software in
@@ -68,32 +70,49 @@ def kinds_for_cpus() -> tuple[tuple[str, ...], tuple[str, ...]]:
     return fast, slow
 
 
-def is_slow(kind: Kind, place: Place) -> bool:
+def is_slow(key: VariantKey, place: Place) -> bool:
     """Return whether a kind is for checking numbers where it runs, not for making clips."""
-    pace = _PACES.get((kind.format, kind.precision))
+    pace = _PACES.get((key.format, key.precision))
     return place == "emulator" or (place == "cpu" and pace is not None and pace.relative > _SLOW)
 
 
-def expected_s(kind: Kind, manifest: Manifest, clips: int) -> float:
-    """Return how many seconds a kind is expected to take on a CPU, to compare it with others.
+def expected_s(key: VariantKey, manifest: Manifest, clips: int) -> float:
+    """Return how many seconds a set is expected to take on a CPU, to compare it with others.
 
     Args:
-        kind: What runs.
+        key: What the denoiser is.
         manifest: Says how much work a clip is, unless it is silent on that.
         clips: Clips to be made, for all of which the runtime is started once.
     """
-    pace = _PACES.get((kind.format, kind.precision))
-    if pace is None or kind.delegate not in (None, "xnnpack"):
+    pace = _PACES.get((key.format, key.precision))
+    if pace is None or key.delegate not in (None, "xnnpack"):
         return _UNKNOWN_S
     return pace.start_s + clips * pace.relative * clip_flops(manifest) / _FLOPS_PER_S
 
 
 def clip_flops(manifest: Manifest) -> float:
     """Return the floating-point operations of a clip of the default steps; 0 if not said."""
-    runs = {
-        manifest.denoiser: manifest.sampler.default_steps,
-        "vae_decoder": manifest.latents.shape[0] // manifest.decode_frames,
-    }
+    calls = count_calls(manifest, manifest.program.operations)
     return sum(
-        costs.get("flops", 0.0) * runs.get(name, 1) for name, costs in manifest.costs.items()
+        costs.get("flops", 0.0) * calls.get(name, 0) for name, costs in manifest.costs.items()
     )
+
+
+def count_calls(manifest: Manifest, operations: Sequence[Operation]) -> dict[str, int]:
+    """Return how often each component is called, with the default steps."""
+    calls: dict[str, int] = {}
+    for operation in operations:
+        match operation:
+            case Run():
+                calls[operation.component] = calls.get(operation.component, 0) + 1
+            case Sample() | Loop():
+                times = (
+                    operation.count
+                    if isinstance(operation, Loop)
+                    else manifest.samplers[operation.sampler].default_steps
+                )
+                for name, count in count_calls(manifest, operation.operations).items():
+                    calls[name] = calls.get(name, 0) + times * count
+            case _:
+                pass
+    return calls

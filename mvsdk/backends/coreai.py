@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from mvsdk._installed import installed_version, pip_install
 from mvsdk.backends._graph import (
     GraphSession,
-    check_border,
     check_request,
+    check_signature,
     check_variant,
     first_line,
     label_of,
@@ -94,7 +94,7 @@ class CoreAI:
                 with captured_native_output():
                     opened = _open(authoring, path, variant.function or _FUNCTION, stack)
                     function = _loop().run(opened)
-                _check_borders(label, variant, function.desc)
+                _check_signatures(label, variant, function.desc)
             except BundleError:
                 raise
             except Exception as exc:  # of classes that differ from beta to beta
@@ -156,7 +156,7 @@ async def _open(authoring: Any, path: Path, function: str, stack: contextlib.Asy
     return model.load_function(function)
 
 
-def _check_borders(label: str, variant: Variant, function: Any) -> None:
+def _check_signatures(label: str, variant: Variant, function: Any) -> None:
     """Check a function, by its descriptor, against the manifest."""
     inputs = {name: function.input_descriptor(name) for name in function.input_names}
     outputs = {name: function.output_descriptor(name) for name in function.output_names}
@@ -165,7 +165,7 @@ def _check_borders(label: str, variant: Variant, function: Any) -> None:
         ("output", variant.outputs, outputs),
     ):
         shown = {name: (tensor.shape, tensor.dtype) for name, tensor in found.items()}
-        check_border(label, side, specs, shown)
+        check_signature(label, side, specs, shown)
 
 
 class _Loop:

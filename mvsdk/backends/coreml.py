@@ -24,8 +24,8 @@ from mvsdk._installed import installed_version, pip_install, toolchain_install
 from mvsdk._text import quoted
 from mvsdk.backends._graph import (
     GraphSession,
-    check_border,
     check_request,
+    check_signature,
     check_variant,
     first_line,
     label_of,
@@ -145,7 +145,7 @@ class CoreML:
                     description = _describe(model, variant.function)
             except Exception as exc:  # coremltools has no class of its own
                 raise BackendError(_explain(variant, exc, warned)) from exc
-        _check_borders(label, variant, description)
+        _check_signatures(label, variant, description)
         self._loaded[units] = None
         names = [spec.name for spec in variant.outputs]
 
@@ -218,7 +218,7 @@ def _describe(model: Any, function: str | None) -> Any:
     return next((item for item in description.functions if item.name == name), description)
 
 
-def _check_borders(label: str, variant: Variant, description: Any) -> None:
+def _check_signatures(label: str, variant: Variant, description: Any) -> None:
     """Check a function, by its description, against the manifest."""
     if states := [item.name for item in description.state]:
         raise BundleError(
@@ -229,7 +229,7 @@ def _check_borders(label: str, variant: Variant, description: Any) -> None:
         ("input", variant.inputs, description.input),
         ("output", variant.outputs, description.output),
     ):
-        check_border(label, side, specs, {item.name: _tensor(item.type) for item in found})
+        check_signature(label, side, specs, {item.name: _tensor(item.type) for item in found})
 
 
 def _tensor(feature: Any) -> tuple[list[int | None], str]:

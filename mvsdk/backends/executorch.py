@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from mvsdk._installed import installed_version, pip_install
 from mvsdk.backends._graph import (
     GraphSession,
-    check_border,
     check_request,
+    check_signature,
     check_variant,
     first_line,
     label_of,
@@ -105,12 +105,12 @@ class ExecuTorch:
             with captured_native_output() as printed:
                 program = _load_program(runtime, path, *weights)
                 meta = program.load_method(_METHOD).metadata
-                inputs = _border(variant.inputs, meta.num_inputs(), meta.input_tensor_meta)
-                outputs = _border(variant.outputs, meta.num_outputs(), meta.output_tensor_meta)
+                inputs = _signature(variant.inputs, meta.num_inputs(), meta.input_tensor_meta)
+                outputs = _signature(variant.outputs, meta.num_outputs(), meta.output_tensor_meta)
         except Exception as exc:  # the runtime has no class of its own
             raise BackendError(_explain(variant, exc, printed)) from exc
-        check_border(label, "input", variant.inputs, inputs)
-        check_border(label, "output", variant.outputs, outputs)
+        check_signature(label, "input", variant.inputs, inputs)
+        check_signature(label, "output", variant.outputs, outputs)
 
         def run(feeds: dict[str, NDArray[Any]]) -> Sequence[NDArray[Any]]:
             # PyTorch warns of arrays that are read-only, though nothing here writes to them.
@@ -177,7 +177,7 @@ def _load_program(runtime: Any, path: Path, weights: Path | None = None) -> Any:
     return program
 
 
-def _border(
+def _signature(
     specs: Sequence[TensorSpec], count: int, meta: Callable[[int], Any]
 ) -> dict[str, tuple[Sequence[int | None], str]]:
     """Return one side of a program, whose tensors have places, and no names."""

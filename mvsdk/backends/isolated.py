@@ -39,7 +39,7 @@ FRAGILE = frozenset({"qnn", "executorch", "coreai"})
 """Backends whose runtimes end the process, or never come back, on some damaged graphs."""
 LEAST_LIMIT_S, MOST_LIMIT_S = 0.001, 30 * 86400.0
 _CLOSE_LIMIT_S = 30.0
-_MAX_TEXT, _MAX_LINE = 4096, 200
+_MAX_TEXT, _MAX_LINE, _MAX_RULE = 4096, 200, 8
 _ADVICE = "the file is damaged, or the runtime has a fault; download or export the bundle again"
 
 
@@ -73,12 +73,16 @@ def isolate(selection: Selection, isolation: Isolation, *, found_by_name: bool) 
     Raises:
         InputError: If the backend cannot be made anew in another process.
     """
-    backend = selection.backend
-    if isolation.which == "fragile" and backend.name not in FRAGILE:
-        return selection
-    if not found_by_name:
-        _check_can_travel(backend)
-    return replace(selection, backend=Isolated(backend, isolation))
+    wrapped: dict[int, Backend] = {}
+    for backend in selection.backends.values():
+        if isolation.which == "fragile" and backend.name not in FRAGILE:
+            wrapped[id(backend)] = backend
+        elif id(backend) not in wrapped:
+            if not found_by_name:
+                _check_can_travel(backend)
+            wrapped[id(backend)] = Isolated(backend, isolation)
+    backends = {name: wrapped[id(backend)] for name, backend in selection.backends.items()}
+    return replace(selection, backends=backends)
 
 
 class Isolated:
@@ -125,6 +129,7 @@ class Isolated:
             "backend": self.name,
             "options": options_of(self._backend),
             "bundle": str(bundle.path),
+            "packs": {name: str(path) for name, path in bundle.packs.items()},
             "component": component,
             "variant": number,
         }
@@ -261,12 +266,15 @@ def _state(backend: object) -> object:
 
 
 def _error_of(reply: Header) -> MvsdkError:
-    """Return the error that a reply is, of the same class and text as it was there."""
+    """Return the error that a reply is, of the same class, text and rule as it was there."""
     kind: object = getattr(mvsdk.errors, str(reply["error"]), None)
     text = _printable(reply.get("text"), _MAX_TEXT)
+    error: MvsdkError = BackendError(text)
     if isinstance(kind, type) and issubclass(kind, MvsdkError):
-        return kind(text)
-    return BackendError(text)
+        error = kind(text)
+    rule = reply.get("rule")
+    error.rule = _printable(rule, _MAX_RULE) if isinstance(rule, str) else None
+    return error
 
 
 def _printable(text: object, most: int) -> str:

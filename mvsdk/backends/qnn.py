@@ -11,12 +11,12 @@ import importlib
 import importlib.metadata
 import importlib.util
 import platform
-import re
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mvsdk._installed import pip_install
+from mvsdk.backends._causes import find_cause
 from mvsdk.backends._graph import check_request, check_variant, first_line, label_of
 from mvsdk.backends._ort import import_onnxruntime, open_graph
 from mvsdk.backends.native_output import captured_native_output
@@ -28,75 +28,16 @@ if TYPE_CHECKING:
     from mvsdk.backends._graph import GraphSession
     from mvsdk.backends._speed import Place
     from mvsdk.bundle import Bundle
-    from mvsdk.manifest import Chip, Variant
+    from mvsdk.manifest import Chip, Format, Variant
 
 _PROVIDER = "QNN"
+_FORMAT: Format = "qnn_context"
 _DISTRIBUTION = "onnxruntime-qnn"
 _REGISTER = threading.Lock()
 _X86 = frozenset({"x86_64", "amd64"})
 _ERRORS_ONLY = 3
 _SOC = Path("/sys/devices/soc0/machine")
 """Where Qualcomm's kernels write the name of the chip, such as SM8650."""
-
-# Code -> (cause, next step), the deepest cause first: a failed mapping (1002) is reported again as
-# a failed creation (5005) by its caller. Names are those of QNN's error headers.
-_CAUSES = {
-    14001: (
-        "QNN_DEVICE_ERROR_INVALID_CONFIG, the NPU's library was not found, or is of another QNN "
-        "release",
-        "put libQnnHtpV*Skel.so of the same release in ADSP_LIBRARY_PATH; in an Android app also "
-        "declare libcdsprpc.so with uses-native-library",
-    ),
-    4000: (
-        "transport error, the NPU's driver did not answer",
-        "check that libQnnHtpV*Skel.so of the same QNN release is in ADSP_LIBRARY_PATH",
-    ),
-    1002: (
-        "QNN_COMMON_ERROR_MEM_ALLOC, the NPU has no room to map the weights",
-        'close other models, load with memory="low", or export with fewer frames or at w8a16 '
-        "(a process can map about 3.5 GB)",
-    ),
-    5004: (
-        "QNN_CONTEXT_ERROR_BINARY_VERSION, the context binary is of a QNN release that this one "
-        "cannot read",
-        "update onnxruntime-qnn, or export with the installed release",
-    ),
-    5000: (
-        "QNN_CONTEXT_ERROR_INVALID_ARGUMENT, the context binary is of another chip, or of a newer "
-        "QNN release than the one installed",
-        "export for this chip, or update onnxruntime-qnn",
-    ),
-    5005: (
-        "QNN_CONTEXT_ERROR_CREATE_FROM_BINARY, the context binary is of another chip or HTP "
-        "architecture, or needs more memory than the NPU gives",
-        "export for this chip (mvsdk devices lists them)",
-    ),
-    6001: (
-        "the NPU stopped while it ran the graph",
-        "run the onnx variant to see whether the graph or the driver is at fault",
-    ),
-}
-_NAMES = {"QNN_CONTEXT_ERROR_CREATE_FROM_BINARY": 5005, "QNN_DEVICE_ERROR_INVALID_CONFIG": 14001}
-_CODE = re.compile(r"\berr(?:or)?(?:[ _]?code)?\b\s*[:=]?\s*(0x[0-9a-f]+|\d+)", re.IGNORECASE)
-# Texts of the ONNX Runtime provider that come without a code.
-_TEXTS = {
-    "Failed to get context binary info": (
-        "the context binary is damaged or of an unknown format",
-        "run mvsdk inspect --verify, then export or download the bundle again",
-    ),
-    "ep_cache_context does not exist": (
-        "the context binary that the model names is not beside it",
-        "export or download the bundle again",
-    ),
-    "Unable to load backend": (
-        "a QNN library cannot be loaded",
-        "run mvsdk doctor, then install onnxruntime-qnn again",
-    ),
-    "assigned to the default CPU EP": (
-        "part of the graph is not compiled for the NPU, and falling back to the CPU is off",
-        "export the bundle again",
-    ),
-}
 
 
 class Qnn:
@@ -143,7 +84,7 @@ class Qnn:
         if reason is not None or variant.chip is None:
             raise BackendError(f"{label_of(variant)}: {reason}")
         path = bundle.model(variant)
-        cpu_nodes = variant.residency.cpu_nodes if variant.residency else 0
+        cpu_nodes = len(variant.delegation.non_delegated) if variant.delegation else 0
         ort = import_onnxruntime()
         printed: list[str] = []
         try:
@@ -250,14 +191,14 @@ def _options(ort: Any, chip: Chip, cpu_nodes: int) -> Any:
 
 
 def _explain_run(message: str) -> str:
-    found = _cause(message)
+    found = find_cause(_FORMAT, message)
     return message if found is None else "; ".join(found)
 
 
 def _explain(variant: Variant, message: str, printed: Sequence[str]) -> str:
     """Say why a context binary did not load: what it is, what is installed, what to do."""
     told = "\n".join([message, *printed])
-    cause, step = _cause(told) or (message, f"run mvsdk doctor, or {_reinstall()}")
+    cause, step = find_cause(_FORMAT, told) or (message, f"run mvsdk doctor, or {_reinstall()}")
     chip = "" if variant.chip is None else f" for {variant.chip.slug}"
     made = variant.tools.get("onnxruntime-qnn", variant.tools.get("qnn", "unknown"))
     here = importlib.metadata.version("onnxruntime-qnn")
@@ -265,13 +206,3 @@ def _explain(variant: Variant, message: str, printed: Sequence[str]) -> str:
         f"QNN cannot load {label_of(variant)}: {cause}; "
         f"made{chip} with QNN {made}, here is onnxruntime-qnn {here}; {step}"
     )
-
-
-def _cause(told: str) -> tuple[str, str] | None:
-    # Not base 0, which refuses the leading zeros of a decimal number.
-    codes = {int(code, 16 if code[:2] in ("0x", "0X") else 10) for code in _CODE.findall(told)}
-    codes |= {code for name, code in _NAMES.items() if name in told}
-    for code, (cause, step) in _CAUSES.items():
-        if code in codes:
-            return f"error {code}, {cause}", step
-    return next((found for text, found in _TEXTS.items() if text in told), None)

@@ -22,7 +22,17 @@ from typing import Any, Never
 import mvsdk
 from mvsdk._installed import toolchain_install
 from mvsdk._text import one_line, quoted
-from mvsdk.cli import animate, completion, devices, doctor, generate, inspect, slim
+from mvsdk.cli import (
+    animate,
+    completion,
+    devices,
+    doctor,
+    edit,
+    generate,
+    inspect,
+    slim,
+    upscale,
+)
 from mvsdk.cli.command import Command
 from mvsdk.cli.output import abandon_stdout, say, show
 from mvsdk.cli.signals import Terminated, ending_signals
@@ -31,6 +41,8 @@ from mvsdk.errors import BackendError, InputError, MvsdkError
 RUNTIME_COMMANDS: tuple[Command, ...] = (
     generate.COMMAND,
     animate.COMMAND,
+    edit.COMMAND,
+    upscale.COMMAND,
     inspect.COMMAND,
     slim.COMMAND,
     devices.COMMAND,
@@ -58,10 +70,7 @@ run a bundle:
 make a bundle{missing}:
 {toolchain}
 
-options:
-  -h, --help  show this help
-  --version   show the version
-  --debug     show log and traceback; may stand anywhere on the line"""
+options: -h, --help, --version, --debug (anywhere; shows log and traceback)"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mvsdk._metadata import whole_or_not
 from mvsdk._staging import writing
 from mvsdk._text import quoted
 from mvsdk.cli.command import (
@@ -21,6 +22,7 @@ from mvsdk.cli.command import (
 )
 from mvsdk.cli.output import Progress, format_seconds, say, show, show_json
 from mvsdk.errors import BundleError, InputError, OutputError
+from mvsdk.tasks import TASKS
 
 if TYPE_CHECKING:
     from mvsdk.backends.isolated import Isolation
@@ -44,6 +46,21 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     add("--steps", type=whole_number, metavar="N", help="one of the bundle's numbers of steps")
     add("--seed", type=whole_number, default=0, metavar="N", help="0 to 2**64-1; default 0")
     add("--memory", choices=("fast", "low"), default="fast", help="low: one graph at a time")
+
+
+def add_number_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the option that sets numbers of the bundle by name."""
+    add = parser.add_argument
+    number = "a number of the bundle, such as guidance_scale=7"
+    add("--set", dest="number", metavar="N=V", type=_number, action="append", help=number)
+
+
+def _number(text: str) -> tuple[str, float]:
+    name, _, value = text.partition("=")
+    try:
+        return name, float(value)
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(f"{quoted(text, 40)} is not NAME=NUMBER") from exc
 
 
 def add_file_arguments(parser: argparse.ArgumentParser) -> None:
@@ -100,6 +117,8 @@ def make_clip(
         video = _make_with_progress(pipeline, make)
         metadata = not options.no_metadata
         video.save(path, fps=options.fps, scale=options.scale, metadata=metadata)
+        for note in video.notes:
+            say(f"note: {note}")
         if video.timings is not None:
             fps = video.fps if options.fps is None else options.fps
             if options.json:
@@ -117,12 +136,6 @@ _SHOWN_AS_THEY_ARE = frozenset({".webp", ".gif"})
 _SMALL = 128
 _CHOICES = ("backend", "target", "format", "chip", "precision")
 """Options that say which variant runs, and on what."""
-
-_MAKE: Mapping[Task, str] = {
-    "text_to_video": "mvsdk export --target onnx",
-    "image_to_video": "mvsdk export --model animator --target onnx",
-    "video_to_video": "mvsdk export --target onnx --checkpoint DIR",
-}
 
 
 def find_bundle(chosen: str | None, task: Task) -> Path:
@@ -142,7 +155,7 @@ def find_bundle(chosen: str | None, task: Task) -> Path:
     if named is not None:
         return Path(named)
     found = sorted(path for path in Path().glob("*.mvbundle") if path.is_dir())
-    fitting = found if len(found) == 1 else [path for path in found if _task(path) in (task, None)]
+    fitting = found if len(found) == 1 else [path for path in found if _may_be_for(path, task)]
     if len(fitting) == 1:
         return fitting[0]
     names = ", ".join(path.name for path in fitting or found)
@@ -151,22 +164,23 @@ def find_bundle(chosen: str | None, task: Task) -> Path:
     if found:
         raise InputError(
             f"no bundle in this folder is for {task}: {names}; choose with --bundle, or make one "
-            f"with: {_MAKE[task]}"
+            f"with: {TASKS[task].export}"
         )
     raise InputError(
         "no *.mvbundle in this folder, and neither --bundle nor $MVSDK_BUNDLE is given; "
-        f"make one with: {_MAKE[task]}"
+        f"make one with: {TASKS[task].export}"
     )
 
 
-def _task(path: Path) -> Task | None:
-    """Return what a bundle is for; None where it does not open, which its user is to hear of."""
+def _may_be_for(path: Path, task: Task) -> bool:
+    """Return whether a bundle is for a task, or does not open, which its user is to hear of."""
     from mvsdk.bundle import Bundle
 
     try:
-        return Bundle.open(path).manifest.task
+        programs = Bundle.open(path).manifest.programs
     except BundleError:
-        return None
+        return True
+    return any(program.task == task for program in programs)
 
 
 def _isolation(limit_s: float | None) -> Isolation:
@@ -210,7 +224,6 @@ def _make_with_progress(pipeline: Pipeline, make: Make) -> Video:
 
 
 def _summary(pipeline: Pipeline, video: Video, timings: Timings) -> str:
-    kind = pipeline.selection.kind
     steps = len(timings.denoise_s)
     stages = {
         "load": timings.load_s,
@@ -220,10 +233,11 @@ def _summary(pipeline: Pipeline, video: Video, timings: Timings) -> str:
         "host": timings.host_s,
     }
     times = ", ".join(f"{name} {format_seconds(value)}" for name, value in stages.items())
-    motion = "" if video.conditioning is None else f"motion {video.conditioning.motion}, "
+    motion = f"motion {video.numbers['motion']:g}, " if "motion" in video.numbers else ""
+    where = f"{pipeline.selection.label} on {timings.backend}"
     return (
-        f"seed {video.seed}, {motion}{steps} step{'s' if steps > 1 else ''}, "
-        f"{format_seconds(timings.total_s)} ({times}), {kind} on {timings.backend}"
+        f"seed {video.seed}, {motion}{steps} step{'' if steps == 1 else 's'}, "
+        f"{format_seconds(timings.total_s)} ({times}), {where}"
     )
 
 
@@ -238,15 +252,16 @@ def _facts(pipeline: Pipeline, video: Video, timings: Timings) -> dict[str, obje
     stages = asdict(timings)
     backend = stages.pop("backend")
     count, height, width, _ = video.frames.shape
-    told = {} if video.conditioning is None else {"conditioning": asdict(video.conditioning)}
+    numbers = {name: whole_or_not(value) for name, value in video.numbers.items()}
     return {
         "seed": video.seed,
-        **told,
-        "num_inference_steps": len(timings.denoise_s),
+        **({"numbers": numbers} if numbers else {}),
+        "num_inference_steps": video.num_inference_steps,
         "frames": count,
         "height": height,
         "width": width,
-        **asdict(pipeline.selection.kind),
+        "set": pipeline.selection.id,
+        **asdict(pipeline.selection.key),
         "backend": backend,
         "bundle_sha256": video.bundle_sha256,
         "timings": stages,

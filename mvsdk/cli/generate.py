@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from mvsdk._text import quoted
-from mvsdk.cli.clip import add_file_arguments, add_model_arguments, make_clip
+from mvsdk.cli.clip import add_file_arguments, add_model_arguments, add_number_argument, make_clip
 from mvsdk.cli.command import Command
 from mvsdk.cli.output import say
 from mvsdk.errors import InputError
@@ -15,7 +15,7 @@ from mvsdk.errors import InputError
 if TYPE_CHECKING:
     from mvsdk.generation import Step
     from mvsdk.pipeline import Pipeline
-    from mvsdk.tokenizer import Tokenizer
+    from mvsdk.tokenizers import Tokenizer
     from mvsdk.video import Video
 
 _SHOWN_WORDS = 5
@@ -23,6 +23,7 @@ _SHOWN_WORDS = 5
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("prompt", metavar="PROMPT", help="what the clip shows")
+    add_number_argument(parser)
     add_model_arguments(parser)
     add_file_arguments(parser)
 
@@ -31,9 +32,10 @@ def _run(options: argparse.Namespace) -> int:
     from mvsdk.video import check_fps
 
     def make(pipeline: Pipeline, on_step: Callable[[Step], object]) -> Video:
-        _check_words(pipeline.tokenizer, options.prompt)
+        _check_words(pipeline.tokenizer(), options.prompt)
         return pipeline.generate(
             options.prompt,
+            numbers=dict(options.number or ()),
             num_inference_steps=options.steps,
             seed=options.seed,
             on_step=on_step,
@@ -59,7 +61,7 @@ COMMAND = Command(
 
 
 def _check_words(tokenizer: Tokenizer, prompt: str) -> None:
-    """Name the words that the model does not know; refuse a prompt of no others."""
+    """Say which words the model does not know; refuse a prompt of none that it does."""
     unknown = tokenizer.unknown_words(prompt)
     if unknown and not tokenizer.knows_a_word(prompt):
         raise InputError(

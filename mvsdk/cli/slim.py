@@ -38,12 +38,12 @@ def _run(options: argparse.Namespace) -> int:
     )
     after = _bytes(slim)
     parts = slim.manifest.components.values()
-    kinds = list(dict.fromkeys(str(item.kind) for part in parts for item in part.variants))
+    keys = list(dict.fromkeys(str(item.key) for part in parts for item in part.variants))
     if options.json:
         show_json(
             {
                 "bundle": str(slim.path),
-                "variants": kinds,
+                "variants": keys,
                 "bytes_before": before,
                 "bytes": after,
             }
@@ -51,7 +51,7 @@ def _run(options: argparse.Namespace) -> int:
     else:
         show(
             f"{options.out}: {format_bytes(after)} of {format_bytes(before)}, holds "
-            f"{', '.join(kinds)}"
+            f"{', '.join(keys)}"
         )
     return 0
 

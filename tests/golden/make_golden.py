@@ -1,4 +1,4 @@
-"""Write golden files of noise, schedules, sampling and manifests; every runtime's tests read them.
+"""Write the golden files, from noise to manifests; every runtime's tests read them.
 
 `make_golden.py` writes, `make_golden.py --check` compares and exits with 1 on a difference. Floats
 are exact: 64-bit values stand as hexadecimal bits, float32 values as decimals that a double holds.
@@ -7,18 +7,29 @@ are exact: 64-bit values stand as hexadecimal bits, float32 values as decimals t
 from __future__ import annotations
 
 import argparse
-import hashlib
+import importlib.util
 import json
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import make_choosing
+import make_clip
+import make_corpus
+import make_folders
 import make_manifests
+import make_picture
+import make_quantize_models
+import make_sampling
+import make_signature
+import make_tokens
 import numpy as np
 from numpy.typing import NDArray
 
-from mvsdk import noise, sampling, schedules
+from mvsdk import noise, schedules
 
 GOLDEN = Path(__file__).resolve().parent
 
@@ -33,6 +44,14 @@ DRAWS = (
     (7, noise.PICTURE_STREAM, 0),
     (2**64 - 1, 2**32 - 1, 5),
     (7, 0, 4 * 2**32 - 2),
+)
+# (seed, stream, window, offset)
+WINDOW_DRAWS = (
+    (7, 0, 1, 0),
+    (7, 1, 1, 0),
+    (7, 3, 2**32 - 1, 0),
+    (SEEDS[2], noise.PICTURE_STREAM, 28, 2),
+    (2**64 - 1, 2**32 - 1, 2**32 - 1, 4 * 2**32 - 2),
 )
 PHILOX: tuple[tuple[tuple[int, ...], tuple[int, int]], ...] = (
     ((0, 0, 0, 0), (0, 0)),
@@ -60,31 +79,11 @@ SCHEDULES: tuple[tuple[Callable[..., NDArray[Any]], dict[str, Any], bool], ...] 
     ),
     *((schedules.lcm_timesteps, {"num_inference_steps": n}, True) for n in (1, 2, 4, 8)),
     *((schedules.trailing_timesteps, {"num_inference_steps": n}, True) for n in (1, 2, 4, 8, 16)),
-)
-
-# The network of every trajectory, rounded twice: model_output = gain * model_input + bias[step].
-GAIN = 0.375
-BIAS = (0.5, -0.25, 0.125, 0.0)
-FLOW = schedules.flow_sigmas(4, shift=3.0)
-LCM_TIMESTEPS = schedules.lcm_timesteps(4)
-LCM = schedules.alphas_cumprod_sigmas(schedules.alphas_cumprod(), LCM_TIMESTEPS)
-EDM = schedules.karras_sigmas(4, 0.002, 700.0)
-ONE_STEP = schedules.karras_sigmas(1, 0.002, 700.0)
-TRAJECTORIES: tuple[tuple[str, Any, schedules.Sigmas, NDArray[Any]], ...] = (
     *(
-        ("flow_euler", kind, FLOW, schedules.flow_timesteps(FLOW))
-        for kind in ("velocity", "sample")
+        (schedules.leading_timesteps, {"num_inference_steps": n, "steps_offset": offset}, True)
+        for n, offset in ((1, 0), (1, 1), (4, 1), (7, 1), (10, 1), (50, 0))
     ),
-    *(
-        ("flow_consistency", kind, FLOW, schedules.flow_timesteps(FLOW))
-        for kind in ("velocity", "sample")
-    ),
-    *(("lcm", kind, LCM, LCM_TIMESTEPS) for kind in ("epsilon", "v_prediction", "sample")),
-    *(
-        ("edm_euler", kind, EDM, schedules.edm_timesteps(EDM))
-        for kind in ("v_prediction", "epsilon")
-    ),
-    ("edm_euler", "v_prediction", ONE_STEP, schedules.edm_timesteps(ONE_STEP)),
+    *((schedules.linspace_timesteps, {"num_inference_steps": n}, True) for n in (1, 2, 5, 8, 10)),
 )
 
 
@@ -130,9 +129,36 @@ def build_noise() -> dict[str, list[dict[str, Any]]]:
                 "seed": str(seed),
                 "stream": 0,
                 "shape": list(CLIP_SHAPE),
-                "sha256": hashlib.sha256(clip.astype("<f4").tobytes()).hexdigest(),
+                "sha256": make_sampling.sha256(clip),
             }
             for seed, clip in clips
+        ],
+        "windows": [
+            {
+                "seed": str(seed),
+                "stream": stream,
+                "window": window,
+                "offset": str(offset),
+                "uniforms": _bits(
+                    noise.uniforms(seed, 10, stream=stream, window=window, offset=offset)
+                ),
+                "normals": _bits(
+                    noise.normals(seed, 10, stream=stream, window=window, offset=offset)
+                ),
+            }
+            for seed, stream, window, offset in WINDOW_DRAWS
+        ],
+        "windows_sha256": [
+            {
+                "seed": str(SEEDS[1]),
+                "stream": stream,
+                "window": window,
+                "shape": list(CLIP_SHAPE),
+                "sha256": make_sampling.sha256(
+                    noise.initial_latents(SEEDS[1], CLIP_SHAPE, stream=stream, window=window)
+                ),
+            }
+            for stream, window in ((0, 1), (2, 34))
         ],
     }
 
@@ -149,45 +175,6 @@ def build_schedules() -> dict[str, list[dict[str, Any]]]:
             }
             for function, arguments, is_exact in SCHEDULES
         ]
-    }
-
-
-def build_sampling() -> dict[str, list[dict[str, Any]]]:
-    """Run every sampler with a linear network on six numbers."""
-    return {"trajectories": [_trajectory(*case) for case in TRAJECTORIES]}
-
-
-def _trajectory(
-    kind: str,
-    prediction_type: sampling.PredictionType,
-    sigmas: schedules.Sigmas,
-    timesteps: NDArray[Any],
-) -> dict[str, Any]:
-    shape = (2, 3)
-    scale = np.float32(sigmas[0] if kind == "edm_euler" else 1.0)
-    latents = noise.initial_latents(7, shape) * scale
-    fresh = {
-        index: noise.initial_latents(7, shape, stream=index) for index in range(1, len(timesteps))
-    }
-    steps = sampling.sample(
-        kind,
-        lambda model_input, index: model_input * np.float32(GAIN) + np.float32(BIAS[index]),
-        latents,
-        sigmas,
-        prediction_type=prediction_type,
-        timesteps=timesteps.tolist(),
-        noise=fresh.__getitem__,
-    )
-    return {
-        "kind": kind,
-        "prediction_type": prediction_type,
-        "sigmas": sigmas.tolist(),
-        "timesteps": timesteps.tolist(),
-        "gain": GAIN,
-        "bias": list(BIAS[: len(timesteps)]),
-        "latents": latents.ravel().tolist(),
-        "noise": {str(index): values.ravel().tolist() for index, values in fresh.items()},
-        "trajectory": [step.ravel().tolist() for step in steps],
     }
 
 
@@ -220,13 +207,35 @@ def to_text(golden: dict[str, list[dict[str, Any]]]) -> str:
     return "{\n" + ",\n".join(sections) + "\n}\n"
 
 
+def causes() -> str:
+    """Return the catalogue of causes and next steps, as the runtime has it."""
+    file = resources.files("mvsdk.backends").joinpath("errors.json")
+    return file.read_text(encoding="utf-8")
+
+
 BUILDERS: dict[str, Callable[[], str]] = {
     "noise.json": lambda: to_text(build_noise()),
     "schedules.json": lambda: to_text(build_schedules()),
-    "sampling.json": lambda: to_text(build_sampling()),
-    "manifest_v2.json": make_manifests.text_to_video,
-    "manifest_v2_image_to_video.json": make_manifests.image_to_video,
+    "sampling.json": lambda: to_text(make_sampling.build_sampling()),
+    "signature.json": lambda: to_text(make_signature.build_signature()),
+    "quantize_models.json": lambda: to_text(make_quantize_models.build_quantize_models()),
+    "picture.json": lambda: to_text(make_picture.build_picture()),
+    "choosing.json": lambda: to_text(make_choosing.build_choosing()),
+    "folders.json": lambda: to_text(make_folders.build_folders()),
+    "clip.json": lambda: to_text(make_clip.build_clip()),
+    "errors.json": causes,
+    "tokens.json": make_tokens.tokens,
+    "unicode_13.json": make_tokens.unicode_13,
+    "malformed.json": make_corpus.malformed,
+    "accepted.json": make_corpus.accepted,
+    **{
+        f"manifests/{name}.json": partial(make_manifests.build, name)
+        for name in make_manifests.BUILDERS
+    },
 }
+
+
+NEEDS_ONNX = ("quantize_models.json", "clip.json")
 
 
 def main() -> int:
@@ -236,11 +245,13 @@ def main() -> int:
     check = parser.parse_args().check
     status = 0
     for name, build in BUILDERS.items():
+        if name in NEEDS_ONNX and importlib.util.find_spec("onnx") is None:
+            continue  # the runtime's tests also run without the toolchain
         path, text = GOLDEN / name, build()
         if not check:
             path.write_text(text, encoding="utf-8")
         elif not path.exists() or path.read_text(encoding="utf-8") != text:
-            sys.stderr.write(f"{path.name} differs from what the code gives\n")
+            sys.stderr.write(f"{name} differs from what the code gives\n")
             status = 1
     return status
 

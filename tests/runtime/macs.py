@@ -70,12 +70,12 @@ def picture(name: str) -> SimpleNamespace:
 
 
 def half(dtype: str) -> str:
-    """Return the type that crosses the border of a package."""
+    """Return the type of a tensor of a package."""
     return dtype if dtype == "int32" else "float16"
 
 
 def package(component: str, run: Function, **changes: Any) -> Package:
-    """Return a component of `tiny_bundles` as the toolchain writes it: float16 at its border."""
+    """Return a component of `tiny_bundles` as the toolchain writes it: float16 outside."""
     inputs, outputs = (
         [tensor(name, shape, half(dtype)) for name, (shape, dtype) in side.items()]
         for side in SHAPES[component]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,61 +14,48 @@ from mvsdk.errors import BundleError
 from mvsdk.manifest import Manifest
 
 ROOT = Path(__file__).parents[2]
-GOLDEN = (ROOT / "tests/golden/manifest_v2.json").read_bytes()
-SCHEMA = Draft202012Validator(json.loads((ROOT / "docs/bundle.schema.json").read_text()))
+MANIFESTS = ROOT / "tests/golden/manifests"
+NAMES = sorted(path.stem for path in MANIFESTS.glob("*.json"))
+NEWEST = [name for name in NAMES if not name.startswith("version_")]
+"""Golden manifests of version 3."""
+SCHEMA = Draft202012Validator(json.loads((ROOT / "docs/bundle.schema.json").read_text("utf-8")))
 
 Document = dict[str, Any]
-Place = tuple[str | int, ...]
-"""Keys and indices that lead to a value."""
+
+sys.path.insert(0, str(ROOT / "tests/golden"))  # for `corpus`, which makes bytes of cases
 
 
-def document() -> Document:
-    """Return the golden manifest of a text-to-video bundle."""
-    return json.loads(GOLDEN)
+def golden(name: str = "sticker") -> bytes:
+    """Return the bytes of a golden manifest."""
+    return (MANIFESTS / f"{name}.json").read_bytes()
+
+
+def document(name: str = "sticker") -> Document:
+    """Return the document of a golden manifest."""
+    return json.loads(golden(name))
+
+
+def text_to_video() -> Manifest:
+    """Return a manifest whose clips are made of a prompt, for all targets."""
+    return Manifest.from_json(golden("sticker"))
+
+
+def image_to_video() -> Manifest:
+    """Return a manifest whose clips are made of a picture, decoded two frames at once."""
+    return Manifest.from_json(golden("animator"))
 
 
 def encode(value: object) -> bytes:
-    return json.dumps(value).encode()
+    """Return a document without white space."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def refused(payload: bytes | Document) -> str:
-    """Return the message of a refusal, which is one printable line of bounded length."""
+def refused(payload: bytes | Document) -> BundleError:
+    """Return a refusal, which is one printable line of bounded length that ends with its rule."""
     with pytest.raises(BundleError) as caught:
         Manifest.from_json(payload if isinstance(payload, bytes) else encode(payload))
     message = str(caught.value)
     assert message.isprintable()
     assert len(message) < 1000
-    assert not message.endswith(".")
-    return message
-
-
-def at(value: Any, place: Place) -> Any:
-    for key in place:
-        value = value[key]
-    return value
-
-
-def changed(place: Place, value: object) -> Document:
-    result = document()
-    at(result, place[:-1])[place[-1]] = copy.deepcopy(value)
-    return result
-
-
-def variants_of(doc: Document, component: str = "unet") -> list[Document]:
-    return doc["components"][component]["variants"]
-
-
-def variant_of(doc: Document, id_: str, component: str = "unet") -> Document:
-    return next(found for found in variants_of(doc, component) if found["id"] == id_)
-
-
-def tensors_named(doc: Document, name: str, component: str | None = None) -> list[Document]:
-    """Return the tensors of that name, of one component or of all."""
-    return [
-        tensor
-        for part, found in doc["components"].items()
-        if component in (None, part)
-        for variant in found["variants"]
-        for tensor in (*variant["inputs"], *variant["outputs"])
-        if tensor["name"] == name
-    ]
+    assert message.endswith(f"[{caught.value.rule}]")
+    return caught.value

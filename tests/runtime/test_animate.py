@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ from tiny_animators import (
     encode,
     fake_animator,
     goal,
-    one_step,
     with_timestep,
 )
 from tiny_bundles import decoding
@@ -27,7 +27,6 @@ from tiny_bundles import decoding
 import mvsdk
 from mvsdk import Fake, InputError, Step
 from mvsdk.bundle import Bundle
-from mvsdk.conditioning import MicroConditioning
 from mvsdk.image import load_image
 from mvsdk.noise import initial_latents, picture_noise
 
@@ -133,21 +132,19 @@ def test_the_first_noise_of_an_edm_model_is_scaled_as_the_manifest_says(tmp_path
 def test_a_clip_says_what_it_was_made_under(animator_bundle: Bundle, animator: Fake) -> None:
     pipeline = _load(animator_bundle, animator)
     video = pipeline.animate(_picture(), seed=2**64 - 1)
-    defaults = MicroConditioning(fps=8, motion=127, noise_aug_strength=0)
-    assert pipeline.default_conditioning == defaults
-    assert (video.conditioning, video.seed, video.prompt) == (defaults, 2**64 - 1, None)
-    changed = pipeline.animate(_picture(), motion=5, noise_aug_strength=0.5).conditioning
-    assert changed == MicroConditioning(fps=8, motion=5, noise_aug_strength=0.5)
+    defaults = {"fps": 8, "motion": 127, "noise_aug_strength": 0}
+    assert {name: item.default for name, item in pipeline.number_inputs.items()} == defaults
+    assert (video.numbers, video.seed, video.prompt) == (defaults, 2**64 - 1, None)
+    changed = pipeline.animate(_picture(), motion=np.int64(5), noise_aug_strength=0.5).numbers
+    assert changed == {"fps": 8, "motion": 5, "noise_aug_strength": 0.5}
 
 
 def test_a_clip_plays_as_the_bundle_says_unless_it_is_made_for_another_rate(
     tmp_path: Path, animator: Fake
 ) -> None:
-    video = build_animator(tmp_path / "a.mvbundle").manifest.video
-    bundle = build_animator(
-        tmp_path / "b.mvbundle",
-        video=type(video)(frames=CLIP[0], height=HEIGHT, width=WIDE, fps=24.0),
-    )
+    program = build_animator(tmp_path / "a.mvbundle").manifest.program
+    faster = replace(program, video=replace(program.video, fps=24.0))
+    bundle = build_animator(tmp_path / "b.mvbundle", programs=(faster,))
     pipeline = _load(bundle, animator)
     assert pipeline.animate(_picture()).fps == 24
     assert pipeline.animate(_picture(), fps=12.5).fps == 12.5
@@ -280,9 +277,7 @@ def test_a_graph_may_take_its_numbers_in_another_shape(tmp_path: Path, animator:
         shapes=with_timestep(),
         sampler=edm_steps((1,)),
         tensors=lambda _, spec: (
-            spec
-            if spec.name != "noise_aug_strength"
-            else type(spec)(name=spec.name, shape=(1, 1, 1, 1), dtype=spec.dtype)
+            spec if spec.name != "noise_aug_strength" else replace(spec, shape=(1, 1, 1, 1))
         ),
     )
     functions = fake_animator()
@@ -294,15 +289,3 @@ def test_a_graph_may_take_its_numbers_in_another_shape(tmp_path: Path, animator:
 
     _load(bundle, Fake({**functions, "vae_encoder": vae_encoder})).animate(_picture())
     assert received == [(1, 1, 1, 1)]
-
-
-def test_three_numbers_go_to_the_manifest_and_back() -> None:
-    told = MicroConditioning.from_added_time_ids(one_step().conditioning["added_time_ids"])
-    assert told == MicroConditioning(fps=8, motion=127, noise_aug_strength=0)
-    assert told.to_added_time_ids() == (7, 127, 0)
-    assert told.changed() == told
-    assert told.changed(motion=np.int64(3)) == MicroConditioning(
-        fps=8, motion=3, noise_aug_strength=0
-    )
-    with pytest.raises(InputError, match=r"motion is 0\.5; allowed: whole numbers"):
-        MicroConditioning.from_added_time_ids((7, 0.5, 0))

@@ -1,4 +1,4 @@
-"""The border of graphs, ONNX Runtime, and what QNN says when it fails."""
+"""What goes in and out of graphs, ONNX Runtime, and what QNN says when it fails."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ from mvsdk.manifest import TensorSpec, Variant
 NPU = VariantFiles(target="snapdragon", precision="w8a16", chip="sm8650")
 
 
-# --- the border of a graph -----------------------------------------------------------------------
+# --- the I/O signature of a graph ----------------------------------------------------------------
 
 
-def _spec(dtype: Any, **quantization: Any) -> TensorSpec:
-    return TensorSpec(name="x", shape=(4,), dtype=dtype, **quantization)
+def _spec(dtype: Any, **more: Any) -> TensorSpec:
+    return TensorSpec(name="x", shape=(4,), dtype=dtype, **more)
 
 
 def test_quantization_rounds_halves_to_even_and_clips() -> None:
@@ -66,8 +66,8 @@ def test_float16_and_integers_are_cast() -> None:
     value = np.float32([1, 2, 3, 4])
     assert encode(_spec("float16"), value).dtype == np.float16
     assert decode(_spec("float16"), value.astype(np.float16)).dtype == np.float32
-    assert encode(_spec("int64"), np.int32([1, 2, 3, 4])).dtype == np.int64
-    assert decode(_spec("uint8"), np.uint8([1, 2, 3, 4])).dtype == np.uint8
+    assert encode(_spec("int64", type="integer"), np.int32([1, 2, 3, 4])).dtype == np.int64
+    assert decode(_spec("uint8", type="pixels"), np.uint8([1, 2, 3, 4])).dtype == np.uint8
 
 
 def test_a_tensor_without_axes_stays_one() -> None:
@@ -75,8 +75,9 @@ def test_a_tensor_without_axes_stays_one() -> None:
     assert encode(spec, np.zeros((), np.float32)).shape == ()
 
 
-def _decoded(values: list[float], dtype: Any, **quantization: Any) -> np.ndarray:
-    spec = TensorSpec(name="frames", shape=(len(values),), dtype=dtype, **quantization)
+def _decoded(values: list[float], dtype: Any, **more: Any) -> np.ndarray:
+    kind = {"type": "pixels", **more}
+    spec = TensorSpec(name="frames", shape=(len(values),), dtype=dtype, **kind)
     session = GraphSession("vae_decoder", [], [spec], lambda feeds: [np.asarray(values, dtype)])
     frames = session.run({})["frames"]
     assert frames.dtype == np.uint8
@@ -120,8 +121,8 @@ def test_clips_of_graphs_without_bytes_are_equal(tmp_path: Path, dtype: Any) -> 
     assert np.array_equal(clip, exact)
 
 
-def test_quantized_borders_do_not_show_in_the_pipeline(tmp_path: Path) -> None:
-    """The same fake model behind uint16 borders: float32 in and out, and nearly the same clip."""
+def test_quantized_signatures_do_not_show_in_the_pipeline(tmp_path: Path) -> None:
+    """The same fake model behind uint16 tensors: float32 in and out, and nearly the same clip."""
 
     def quantized(component: str, spec: TensorSpec) -> TensorSpec:
         if component == "unet" and spec.name in ("sample", "model_output"):
@@ -188,7 +189,7 @@ def test_a_file_that_is_no_graph_is_refused_in_one_line(fake_bundle: Bundle) -> 
     assert "\n" not in str(caught.value)
 
 
-def test_a_graph_whose_border_is_not_the_manifests_is_refused(tmp_path: Path) -> None:
+def test_a_graph_whose_signature_is_not_the_manifests_is_refused(tmp_path: Path) -> None:
     def renamed(component: str, spec: TensorSpec) -> TensorSpec:
         if spec.name == "encoder_hidden_states":
             return replace(spec, shape=(1, LENGTH, WIDTH + 1))

@@ -21,7 +21,7 @@ from mvsdk.bundle import Bundle, BundleWriter, sha256_file
 from mvsdk.errors import BundleError, BundleNotFoundError
 from mvsdk.manifest import Manifest, Variant
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "manifest_v2.json"
+GOLDEN = Path(__file__).parents[1] / "golden/manifests/upgraded_2_text_to_video.json"
 MANIFEST = Manifest.from_json(GOLDEN.read_bytes())
 MODEL = "components/unet/onnx-fp32/model.onnx"
 BINARY = "components/unet/snapdragon-sm8650-w8a16/model_qnn.bin"
@@ -173,9 +173,9 @@ def test_file_of_another_bundle_is_not_handed_out(folder: Path) -> None:
 def test_manifest_path_that_leaves_the_bundle_is_refused(folder: Path, path: str) -> None:
     (folder.parent / "secret").write_text("secret")
     document: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
-    document["tokenizer"]["file"]["path"] = path
+    document["tokenizers"]["main"]["file"]["path"] = path
     (folder / "manifest.json").write_text(json.dumps(document))
-    assert "tokenizer.file.path is" in refused(lambda: Bundle.open(folder))
+    assert "tokenizers.main.file.path is" in refused(lambda: Bundle.open(folder))
 
 
 def test_link_out_of_the_bundle_is_refused(folder: Path, tmp_path: Path) -> None:
@@ -262,7 +262,7 @@ def test_newer_bundle_says_to_upgrade(folder: Path) -> None:
     document = {"format": "mvbundle", "format_version": 99}
     (folder / "manifest.json").write_text(json.dumps(document))
     message = refused(lambda: Bundle.open(folder))
-    assert "format_version 99, this mvsdk knows 1, 2; it is too old: " in message
+    assert "format_version 99, this mvsdk knows 1, 2, 3; it is too old: " in message
 
 
 def test_unreadable_file_is_refused_in_one_line(
@@ -461,7 +461,7 @@ def test_links_of_packages_are_refused(folder: Path) -> None:
 
 
 def test_bundle_of_version_1_is_opened(folder: Path) -> None:
-    shutil.copyfile(GOLDEN.with_name("manifest.json"), folder / "manifest.json")
+    shutil.copyfile(GOLDEN.with_name("version_1_text_to_video.json"), folder / "manifest.json")
     bundle = Bundle.open(folder, verify=True)
     plain, compiled = bundle.manifest.component("unet").variants
     assert (plain.format, compiled.format) == ("onnx", "qnn_context")

@@ -20,7 +20,9 @@ from mvsdk.errors import BundleError, MvsdkError, OutputError
 from mvsdk.manifest import Manifest
 
 ROOT = Path(__file__).parents[2]
-MANIFEST = Manifest.from_json((ROOT / "tests/golden/manifest_v2.json").read_bytes())
+MANIFEST = Manifest.from_json(
+    (ROOT / "tests/golden/manifests/upgraded_2_text_to_video.json").read_bytes()
+)
 NEW = replace(MANIFEST, name="newer")
 
 
@@ -76,8 +78,9 @@ def test_manifest_is_replaced_over_the_same_files(tmp_path: Path) -> None:
 
 def test_manifest_of_other_files_is_refused(tmp_path: Path) -> None:
     bundle = write(tmp_path / "a.mvbundle")
-    vocabulary = replace(MANIFEST.tokenizer.file, bytes=MANIFEST.tokenizer.file.bytes + 1)
-    other = replace(MANIFEST, tokenizer=replace(MANIFEST.tokenizer, file=vocabulary))
+    tokenizer = MANIFEST.tokenizers["main"]
+    vocabulary = replace(tokenizer.file, bytes=tokenizer.file.bytes + 1)
+    other = replace(MANIFEST, tokenizers={"main": replace(tokenizer, file=vocabulary)})
     assert "lists other files" in refused(lambda: bundle.replace_manifest(other), BundleError)
     assert Bundle.open(bundle.path).manifest == MANIFEST
 
@@ -357,7 +360,8 @@ def test_commit_refuses_files_that_the_manifest_does_not_say(tmp_path: Path) -> 
 
 
 def test_commit_refuses_a_manifest_that_no_reader_would_take(tmp_path: Path) -> None:
-    broken = replace(MANIFEST, sampler=replace(MANIFEST.sampler, default_steps=3))
+    sampler = replace(MANIFEST.samplers["main"], default_steps=3)
+    broken = replace(MANIFEST, samplers={"main": sampler})
     assert "default_steps is 3" in refused(lambda: write(tmp_path / "a", broken), BundleError)
     assert everything(tmp_path) == []
 
@@ -383,6 +387,5 @@ def test_add_file_copies_a_source_and_describes_it(tmp_path: Path) -> None:
     (tmp_path / "vocab").write_text("tokenizer/vocab.json")
     with BundleWriter(tmp_path / "a") as writer:
         ref = writer.add_file("tokenizer/vocab.json", source=tmp_path / "vocab")
-        assert MANIFEST.tokenizer
-        assert ref == MANIFEST.tokenizer.file
+        assert ref == MANIFEST.tokenizers["main"].file
         assert (writer.directory / "tokenizer/vocab.json").read_text() == "tokenizer/vocab.json"

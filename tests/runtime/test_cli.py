@@ -25,7 +25,7 @@ from mvsdk.bundle import Bundle
 from mvsdk.cli import RUNTIME_COMMANDS, main
 from mvsdk.cli.command import Command
 from mvsdk.cli.output import format_bytes, format_seconds, table
-from mvsdk.manifest import LeftOutside, Residency, Verification
+from mvsdk.manifest import Delegation, NonDelegated, Verification
 
 pytestmark = pytest.mark.usefixtures("workplace")
 
@@ -82,7 +82,9 @@ def test_help_of_an_export_names_what_it_keeps_for_another_page(capsys: CapSys) 
     assert main(["export", "--help-phones"]) == 0
     page = capsys.readouterr().out
     options = [line.split()[0] for line in page.splitlines() if line.startswith("  --")]
-    more = f"{len(options)} more options, of iphone and executorch: {', '.join(options[:3])}, ..."
+    more = (
+        f"{len(options)} more options, most of iphone and executorch: {', '.join(options[:3])}, ..."
+    )
     assert f"--help-phones {more}" in text
 
 
@@ -235,9 +237,9 @@ def _verified_bundle(workplace: Path) -> Path:
         replace(record, component="end_to_end", metric="psnr", step=None, value_db=40.0),
     )
     unet = plain.components["unet"]
-    outside = LeftOutside(operator="Det", name="d", reason="unsupported")
-    residency = Residency(npu_nodes=1, cpu_nodes=1, left_outside=(outside,))
-    variants = (unet.variants[0], replace(unet.variants[1], residency=residency))
+    operator = NonDelegated(operator="Det", name="d", reason="unsupported")
+    delegation = Delegation(delegated=1, non_delegated=(operator,))
+    variants = (unet.variants[0], replace(unet.variants[1], delegation=delegation))
     bundle = build_bundle(
         workplace / "seen.mvbundle",
         kinds,
@@ -247,7 +249,7 @@ def _verified_bundle(workplace: Path) -> Path:
     return bundle.path
 
 
-def test_inspect_shows_variants_checks_and_residency(capsys: CapSys, workplace: Path) -> None:
+def test_inspect_shows_variants_checks_and_delegation(capsys: CapSys, workplace: Path) -> None:
     path = _verified_bundle(workplace)
     assert main(["inspect", str(path)]) == 0
     text = capsys.readouterr().out

@@ -59,7 +59,7 @@ def test_animate_prints_json_and_nothing_else(capsys: CapSys, bundle: Path) -> N
     result = json.loads(captured.out)
     assert (result["path"], result["image"]) == ("clip.gif", PHOTO)
     assert "prompt" not in result
-    assert result["conditioning"] == {"fps": 12, "motion": 127, "noise_aug_strength": 0.5}
+    assert result["numbers"] == {"fps": 12, "motion": 127, "noise_aug_strength": 0.5}
     assert (result["fps"], result["frames"], result["height"], result["width"]) == (12, 4, 16, 24)
     assert result["timings"]["encode_s"] > 0
 
@@ -144,7 +144,9 @@ def test_inspect_says_how_a_picture_enters(capsys: CapSys, bundle: Path) -> None
     assert main(["inspect", str(bundle)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "tiny-animator: image_to_video, 4 frames of 24 x 16 at 8 fps"
-    assert lines[1] == "picture   fitted to 24 x 16; default: motion 127, 8 fps, noise 0"
+    assert lines[1] == "picture   fitted to 24 x 16"
+    numbers = "fps 8 (1 to 60), motion 127 (0 to 255), noise_aug_strength 0 (0 to 1)"
+    assert lines[2] == f"numbers   {numbers}"
     rows = [line.split()[0] for line in lines if "fp32" in line]
     assert rows == ["image_encoder", "unet", "vae_decoder", "vae_encoder"]
     assert max(map(len, lines)) <= 100

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 from command_line import CapSys, refusal
 from PIL import Image
-from tiny_bundles import VariantFiles, build_bundle
+from tiny_bundles import VariantFiles, build_bundle, write_onnx
 
 import mvsdk
 from mvsdk.bundle import Bundle
@@ -318,3 +319,15 @@ def test_progress_is_shown_on_a_terminal_only(workplace: Path, bundle: Path) -> 
     assert b"step 1/4" in shown
     assert b"step 4/4" in shown
     assert b"seed 0, 4 steps" in shown.split(b"\r")[-2]
+
+
+def test_words_that_are_cut_off_are_counted(capsys: CapSys, workplace: Path) -> None:
+    plain = build_bundle(workplace / "plain.mvbundle").manifest.tokenizers["main"]
+    bundle = build_bundle(
+        workplace / "cut.mvbundle",
+        [VariantFiles(content=write_onnx)],
+        tokenizers={"main": replace(plain, too_long="cut")},
+    )
+    assert main(["generate", "a cat " * 5, "--bundle", str(bundle.path), "-o", "clip.npy"]) == 0
+    note = "too long for this model: its last 4 tokens are left out\n"
+    assert capsys.readouterr().err.count(note) == 1

@@ -13,7 +13,7 @@ from tiny_bundles import VariantFiles, build_bundle, fake_functions
 
 from mvsdk.backends.fake import Fake
 from mvsdk.cli import main
-from mvsdk.manifest import LeftOutside, Residency
+from mvsdk.manifest import Delegation, NonDelegated
 
 pytestmark = pytest.mark.usefixtures("workplace")
 
@@ -109,12 +109,12 @@ def test_doctor_lists_backends_of_other_packages(capsys: CapSys) -> None:
     assert {"[apple]", "[coreai]", "[executorch]"} <= set(checks)
 
 
-def _with_residency(path: Path, residency: Residency) -> Path:
+def _with_delegation(path: Path, delegation: Delegation) -> Path:
     """Write a bundle whose second variant of the denoiser says where its operators run."""
     plain = build_bundle(path / "plain.mvbundle", KINDS).manifest
     unet = plain.components["unet"]
     first, second, *others = unet.variants
-    variants = (first, replace(second, residency=residency), *others)
+    variants = (first, replace(second, delegation=delegation), *others)
     components = {**plain.components, "unet": replace(unet, variants=variants)}
     seen = build_bundle(path / "seen.mvbundle", KINDS, components_of_manifest=components)
     return seen.path
@@ -123,11 +123,11 @@ def _with_residency(path: Path, residency: Residency) -> Path:
 def test_inspect_shows_formats_systems_and_what_is_predicted(
     capsys: CapSys, workplace: Path
 ) -> None:
-    outside = tuple(
-        LeftOutside(operator=name, name="", reason="integers") for name in ("gather", "gather")
+    operators = tuple(
+        NonDelegated(operator=name, name="", reason="integers") for name in ("gather", "gather")
     )
-    residency = Residency(npu_nodes=9, cpu_nodes=2, left_outside=outside, basis="rules")
-    assert main(["inspect", str(_with_residency(workplace, residency))]) == 0
+    delegation = Delegation(delegated=9, non_delegated=operators, basis="rules")
+    assert main(["inspect", str(_with_delegation(workplace, delegation))]) == 0
     lines = capsys.readouterr().out.splitlines()
     rows = [line.split() for line in lines if line.startswith("unet")]
     assert [row[1:4] for row in rows] == [
@@ -141,7 +141,9 @@ def test_inspect_shows_formats_systems_and_what_is_predicted(
 
 
 def test_inspect_names_few_of_many_operators(capsys: CapSys, workplace: Path) -> None:
-    outside = tuple(LeftOutside(operator=f"op{n}", name="", reason="unsupported") for n in range(5))
-    residency = Residency(npu_nodes=9, cpu_nodes=5, left_outside=outside)
-    assert main(["inspect", str(_with_residency(workplace, residency))]) == 0
+    operators = tuple(
+        NonDelegated(operator=f"op{n}", name="", reason="unsupported") for n in range(5)
+    )
+    delegation = Delegation(delegated=9, non_delegated=operators)
+    assert main(["inspect", str(_with_delegation(workplace, delegation))]) == 0
     assert "5: op0, op1, op2, ...\n" in capsys.readouterr().out

@@ -50,7 +50,7 @@ def test_bash_offers_verbs_options_and_their_values(capsys: CapSys, tmp_path: Pa
     verbs = offered("")
     assert verbs >= {command.name for command in RUNTIME_COMMANDS}
     assert offered("gen") == {"generate"}
-    assert offered("generate", "a cat", "--se") == {"--seed"}
+    assert offered("generate", "a cat", "--see") == {"--seed"}
     assert offered("generate", "a cat", "--memory", "") == {"fast", "low"}
     assert "sm8650" in offered("slim", "a.mvbundle", "--chip", "sm86")
     assert offered("slim", "a.mvbundle", "--target", "sn") == {"snapdragon"}

@@ -68,7 +68,7 @@ def test_assets_make_the_clip_that_onnx_graphs_make(bundle: Bundle, tmp_path: Pa
     graphs = build_bundle(tmp_path / "onnx.mvbundle", [VariantFiles(content=write_onnx)])
     onnx = mvsdk.load(graphs.path).generate(PROMPT, seed=3)
     with mvsdk.load(bundle.path) as pipeline:
-        assert str(pipeline.selection.kind) == "iphone/coreai/fp32"
+        assert str(pipeline.selection.key) == "iphone/coreai/fp32"
         clip = pipeline.generate(PROMPT, seed=3)
         assert clip.frames.tobytes() == pipeline.generate(PROMPT, seed=3).frames.tobytes()
     assert clip.frames.dtype == np.uint8
@@ -149,7 +149,7 @@ def test_a_function_that_is_not_there_is_named(bundle: Bundle, scratch: Path) ->
     assert list(scratch.iterdir()) == []
 
 
-def test_an_asset_whose_border_is_not_the_manifests_is_refused(
+def test_an_asset_whose_signature_is_not_the_manifests_is_refused(
     tmp_path: Path, scratch: Path
 ) -> None:
     other = build_bundle(tmp_path / "other.mvbundle", [ASSET])

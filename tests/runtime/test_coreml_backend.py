@@ -31,7 +31,7 @@ def _halves(component: str, spec: TensorSpec) -> TensorSpec:
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
-    """Return a bundle of Core ML packages, whose borders are float16 and int32."""
+    """Return a bundle of Core ML packages, whose tensors are float16 and int32."""
     return build_bundle(tmp_path / "tiny.mvbundle", [PACKAGES], tensors=_halves)
 
 

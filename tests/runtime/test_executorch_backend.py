@@ -52,7 +52,7 @@ def _variant(bundle: Bundle, component: str) -> Variant:
 def test_programs_make_the_clip_that_onnx_graphs_make(bundle: Bundle) -> None:
     onnx = mvsdk.load(bundle.path, target="onnx").generate(PROMPT, seed=3)
     with mvsdk.load(bundle.path, backend="executorch") as pipeline:
-        assert str(pipeline.selection.kind) == "executorch/xnnpack/fp32"
+        assert str(pipeline.selection.key) == "executorch/xnnpack/fp32"
         clip = pipeline.generate(PROMPT, seed=3)
         assert clip.frames.tobytes() == pipeline.generate(PROMPT, seed=3).frames.tobytes()
     assert np.abs(clip.frames.astype(int) - onnx.frames.astype(int)).max() <= 1
@@ -107,7 +107,7 @@ def test_a_program_without_its_weights_is_refused(bundle: Bundle, tmp_path: Path
         ExecuTorch().load(alone, _variant(alone, "text_encoder"))
 
 
-def test_a_program_whose_border_is_not_the_manifests_is_refused(tmp_path: Path) -> None:
+def test_a_program_whose_signature_is_not_the_manifests_is_refused(tmp_path: Path) -> None:
     def renamed(component: str, spec: TensorSpec) -> TensorSpec:
         if spec.name == "frames":
             return replace(spec, dtype="float32")

@@ -69,7 +69,7 @@ def test_a_step_says_how_far_it_is(made: Made) -> None:
 def test_bundle_and_pipeline_say_what_they_hold_and_run(made: Made) -> None:
     assert repr(made.pipeline.bundle) == (
         "Bundle('tiny.mvbundle', Manifest(tiny, text_to_video, 8 frames of 64 x 64 at 8 fps, "
-        "1 variant))"
+        "1 set of variants))"
     )
     assert repr(made.pipeline) == (
         "Pipeline('tiny.mvbundle', text_to_video, onnx/fp32 on fake, "
@@ -107,8 +107,10 @@ def _objects(made: Made, folder: Path) -> Iterator[Any]:
         mvsdk.Isolation(),
     )
     yield from (made.pipeline.selection.backend, made.pipeline.session("unet"))
+    runtimes = {"onnxruntime": "1.31", "qairt": "2.51", "executorch": "1.5", "coreai": "1.0"}
+    device = mvsdk.Device.from_soc("SM8650", os_version="16", runtimes=runtimes)
+    yield from (device, mvsdk.choose(bundle.manifest, device))
     yield GenerateOptions(num_inference_steps=4, seed=2**64 - 1)
-    yield mvsdk.MicroConditioning(fps=8, motion=127, noise_aug_strength=0.02)
     yield Video(frames=np.zeros((1, 1, 1, 3), np.uint8), fps=8, seed=0, prompt="火\n" * 2000)
     yield from _below(bundle.manifest)
     assert made.video.timings is not None
@@ -138,7 +140,7 @@ def test_every_object_is_one_short_line(made: Made, tmp_path: Path) -> None:
         assert line.endswith(")"), line
         assert line.isprintable(), line
         assert len(line) <= LONGEST, line
-        assert line == str(value) or kind == "Kind"  # which has a text of its own
+        assert line == str(value) or kind == "VariantKey"  # which has a text of its own
         seen.add(kind)
     public = [getattr(mvsdk, name) for name in mvsdk.__all__]
     classes = {item.__name__ for item in public if isinstance(item, type)}

@@ -79,7 +79,8 @@ def test_what_fits_stays_and_nothing_else(many: Bundle, tmp_path: Path) -> None:
         assert [variant.id for variant in part.variants] == [kept]
     assert {record.variant for record in slim.manifest.verification} == {kept}
     assert {record.component for record in slim.manifest.verification} == {"unet", "end_to_end"}
-    for name in ("name", "task", "video", "sampler", "tokenizer", "source", "licences", "costs"):
+    assert [item.id for item in slim.manifest.sets] == [kept]
+    for name in ("name", "programs", "samplers", "tokenizers", "source", "licences", "costs"):
         assert getattr(slim.manifest, name) == getattr(many.manifest, name)
     assert slim.manifest.extensions == many.manifest.extensions
     models = {f"components/{name}/{kept}/model.onnx" for name in slim.manifest.components}
@@ -111,7 +112,7 @@ def test_the_choice_is_that_of_load(
 ) -> None:
     slim = slim_bundle(many.path, tmp_path / "phone.mvbundle", **chosen)
     for part in slim.manifest.components.values():
-        assert [str(variant.kind) for variant in part.variants] == kinds
+        assert [str(variant.key) for variant in part.variants] == kinds
 
 
 def test_the_slim_bundle_makes_the_same_bytes(many: Bundle, tmp_path: Path) -> None:

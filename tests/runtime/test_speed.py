@@ -57,7 +57,7 @@ def _bundle(tmp_path: Path, *variants: VariantFiles, **changes: Any) -> Bundle:
 
 
 def _chosen(bundle: Bundle, **options: Any) -> str:
-    return str(select(bundle, **options).kind)
+    return str(select(bundle, **options).key)
 
 
 class _Checker(Fake):
@@ -104,7 +104,7 @@ def test_many_clips_go_by_the_time_of_each(tmp_path: Path) -> None:
     while left:
         bundle = _bundle(tmp_path / str(len(left)), *left, costs=SMALL)
         choice = select(bundle, clips=1_000_000_000)
-        order.append(str(choice.kind))
+        order.append(str(choice.key))
         left = [files for files in left if files.id != choice.variants["unet"].id]
     assert order == [
         "executorch/xnnpack/w8a8",
@@ -119,8 +119,8 @@ def test_many_clips_go_by_the_time_of_each(tmp_path: Path) -> None:
 def test_some_clips_of_a_small_model_do_not_wait_for_a_slow_import(tmp_path: Path) -> None:
     small = _bundle(tmp_path, *ONNX, *XNNPACK, costs=SMALL)
     assert _chosen(small, clips=1) == _chosen(small) == "onnx/fp32"
-    assert str(mvsdk.load(small.path).selection.kind) == "onnx/fp32"
-    assert str(mvsdk.load(small.path, clips=10**9).selection.kind) == "executorch/xnnpack/w8a8"
+    assert str(mvsdk.load(small.path).selection.key) == "onnx/fp32"
+    assert str(mvsdk.load(small.path, clips=10**9).selection.key) == "executorch/xnnpack/w8a8"
 
 
 def test_one_clip_of_a_large_model_is_worth_the_wait(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_a_mac_runs_core_ml_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     on_mac(monkeypatch, Mac({}))
     bundle = _bundle(tmp_path, *ONNX, *XNNPACK, COREAI, IPHONE)
     choice = select(bundle, clips=1)
-    assert (choice.backend.name, str(choice.kind)) == ("coreml", "iphone/coreml/w8")
+    assert (choice.backend.name, str(choice.key)) == ("coreml", "iphone/coreml/w8")
     assert choice.place == "accelerator"
     assert slow_note(bundle, choice) is None
 
@@ -205,7 +205,7 @@ def test_a_backend_of_others_comes_before_an_emulator_of_ours(
     assert _chosen(bundle) == "snapdragon/w8a16/sm8650"
     _offer(monkeypatch, _Checker({}), Hardware({}))
     choice = select(bundle)
-    assert (choice.backend.name, str(choice.kind)) == ("hardware", "iphone/coreml/w8")
+    assert (choice.backend.name, str(choice.key)) == ("hardware", "iphone/coreml/w8")
 
 
 # --- what is said --------------------------------------------------------------------------------

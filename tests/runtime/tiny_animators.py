@@ -61,7 +61,6 @@ def one_step() -> Sampler:
         prediction_type="sample",
         schedules={1: Schedule(sigmas=(1.0, 0.0), timesteps=(1.6377,))},
         default_steps=1,
-        conditioning={"added_time_ids": ADDED_TIME_IDS},
     )
 
 
@@ -80,7 +79,6 @@ def edm_steps(schedules: Sequence[int] = (1, 2, 4)) -> Sampler:
         schedules={steps: schedule(steps) for steps in schedules},
         default_steps=schedules[-1],
         init_noise_sigma=700.0,
-        conditioning={"added_time_ids": ADDED_TIME_IDS},
     )
 
 
@@ -99,8 +97,15 @@ def build_animator(
     **changes: Any,
 ) -> Bundle:
     """Write a small valid bundle that makes clips of pictures; see `build_bundle`."""
-    changes = {"task": "image_to_video", "name": "tiny-animator", **changes}
-    return build_bundle(out, variants, shapes=shapes, sampler=sampler or one_step(), **changes)
+    changes = {"added_time_ids": ADDED_TIME_IDS, "name": "tiny-animator", **changes}
+    return build_bundle(
+        out,
+        variants,
+        shapes=shapes,
+        task="image_to_video",
+        sampler=sampler or one_step(),
+        **changes,
+    )
 
 
 def goal(image_latents: np.ndarray, motion: float) -> np.ndarray:

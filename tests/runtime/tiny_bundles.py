@@ -15,17 +15,21 @@ from mvsdk.bundle import Bundle, BundleWriter
 from mvsdk.devices import find_chipset
 from mvsdk.manifest import (
     Component,
-    LatentSpec,
     Licence,
     Manifest,
+    Program,
     Sampler,
     Schedule,
     Source,
+    Task,
     TensorSpec,
     TokenizerSpec,
+    ValueType,
     Variant,
+    VariantSet,
     VideoSpec,
 )
+from mvsdk.manifest.usual import SAMPLER, TOKENIZER, UsualModel, usual_program
 
 TOKENS = ["[PAD]", "[UNK]", "a", "rocket", "flying", "left", "cat", "##s", ",", "run", "##ning"]
 LENGTH, WIDTH = 6, 8
@@ -81,6 +85,7 @@ class VariantFiles:
     delegate: str | None = None
     package: str | None = None
     """Format of the target iphone."""
+    pack: str | None = None
 
     @property
     def format(self) -> str:
@@ -108,48 +113,87 @@ def build_bundle(
     variants: Sequence[VariantFiles] = (VariantFiles(),),
     *,
     shapes: Shapes = SHAPES,
+    task: Task = "text_to_video",
     sampler: Sampler | None = None,
+    constants: Mapping[str, Sequence[float]] | None = None,
+    added_time_ids: tuple[float, float, float] | None = None,
     tensors: Callable[[str, TensorSpec], TensorSpec] = lambda component, spec: spec,
     components: Mapping[str, Sequence[VariantFiles]] | None = None,
     components_of_manifest: Mapping[str, Component] | None = None,
     **changes: Any,
 ) -> Bundle:
-    """Write a small valid bundle.
+    """Write a small valid bundle, of the program that is usual for its task.
 
     Args:
         out: Folder to make.
         variants: Variants of every component.
         shapes: Components and their tensors.
+        task: Text or image to video.
         sampler: None takes `straight_flow()`.
+        constants: Input of the denoiser -> values that are the same for every clip.
+        added_time_ids: Defaults of the numbers that come with a picture.
         tensors: Changes the inputs and outputs that the manifest says, by component.
         components: Variants of single components, where they differ.
         components_of_manifest: What the manifest says instead of what was written.
         changes: Fields of the manifest to replace.
     """
     with BundleWriter(out) as writer:
-        frames, height, width, _ = shapes["vae_decoder"][1]["frames"][0]
+        parts = {
+            name: Component.of(
+                "denoiser" if name == "unet" else name,
+                [
+                    write_variant(writer, name, variant, *_sides(name, shapes, tensors))
+                    for variant in (components or {}).get(name, variants)
+                ],
+            )
+            for name in shapes
+        }
+        program = _program(parts, shapes, task, constants or {}, added_time_ids)
         manifest = Manifest(
             name="tiny",
-            task="text_to_video",
-            video=VideoSpec(frames=frames, height=height, width=width, fps=8.0),
-            latents=LatentSpec(shape=shapes["vae_decoder"][0]["latents"][0]),
-            components={
-                name: Component(
-                    variants=tuple(
-                        _variant(writer, name, variant, shapes, tensors)
-                        for variant in (components or {}).get(name, variants)
-                    )
-                )
-                for name in shapes
-            },
-            sampler=sampler or straight_flow(),
-            tokenizer=_tokenizer(writer) if "text_encoder" in shapes else None,
+            programs=(program,),
+            components=parts,
+            sets=sets_of(parts),
+            samplers={SAMPLER: sampler or straight_flow()},
+            tokenizers={TOKENIZER: tokenizer(writer)} if program.tokenizers() else {},
             source=Source(model="tiny", recipe="test"),
             licences=(Licence(name="CC0-1.0", applies_to="everything"),),
         )
         if components_of_manifest is not None:
             changes["components"] = components_of_manifest
         return writer.commit(replace(manifest, **changes))
+
+
+def sets_of(components: Mapping[str, Component]) -> tuple[VariantSet, ...]:
+    """Return the sets of variants of one kind: those whose ids all components have."""
+    first, *others = components.values()
+    known = [{variant.id for variant in part.variants} for part in others]
+    return tuple(
+        VariantSet(id=variant.id, variants=dict.fromkeys(components, variant.id))
+        for variant in first.variants
+        if all(variant.id in ids for ids in known)
+    )
+
+
+def _program(
+    parts: Mapping[str, Component],
+    shapes: Shapes,
+    task: Task,
+    constants: Mapping[str, Sequence[float]],
+    added_time_ids: tuple[float, float, float] | None,
+) -> Program:
+    frames, height, width, _ = shapes["vae_decoder"][1]["frames"][0]
+    model = UsualModel(
+        task=task,
+        video=VideoSpec(frames=frames, height=height, width=width, fps=8.0),
+        latents=shapes["vae_decoder"][0]["latents"][0],
+        denoiser="unet",
+        denoiser_inputs=[tensor.name for tensor in parts["unet"].inputs],
+        decode_frames=parts["vae_decoder"].inputs[0].shape[0],
+        constants=constants,
+        added_time_ids=added_time_ids,
+    )
+    return usual_program(model)
 
 
 def decoding(at_once: int) -> Callable[[str, TensorSpec], TensorSpec]:
@@ -163,38 +207,32 @@ def decoding(at_once: int) -> Callable[[str, TensorSpec], TensorSpec]:
     return tensors
 
 
-def _tokenizer(writer: BundleWriter) -> TokenizerSpec:
+def tokenizer(writer: BundleWriter, **changes: Any) -> TokenizerSpec:
+    """Write a vocabulary of `TOKENS`."""
     vocabulary = writer.directory / "tokenizer" / "vocab.json"
     vocabulary.parent.mkdir()
     vocabulary.write_text(json.dumps({"kind": "wordpiece", "tokens": TOKENS}))
-    return TokenizerSpec(
-        file=writer.add_file("tokenizer/vocab.json"),
-        max_length=LENGTH,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-    )
+    options = {"max_length": LENGTH, **changes}
+    return TokenizerSpec(file=writer.add_file("tokenizer/vocab.json"), **options)
 
 
-def _variant(
+_TYPES: Mapping[str, ValueType] = {"input_ids": "integer", "image": "pixels", "frames": "pixels"}
+
+
+def write_variant(
     writer: BundleWriter,
     component: str,
     files: VariantFiles,
-    shapes: Shapes,
-    tensors: Callable[[str, TensorSpec], TensorSpec],
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
 ) -> Variant:
+    """Write the files of a variant, and return what the manifest says of it."""
     folder = writer.directory / "components" / component / files.id
     folder.mkdir(parents=True)
     model, *others = files.write(component, folder)
     below = [path for path in sorted(model.rglob("*")) if path.is_file()]
     written = [model, *others] if model.is_file() else [*below, *others]
     refs = [writer.add_file(path.relative_to(writer.directory).as_posix()) for path in written]
-    inputs, outputs = (
-        tuple(
-            tensors(component, TensorSpec(name=name, shape=shape, dtype=dtype))
-            for name, (shape, dtype) in side.items()
-        )
-        for side in shapes[component]
-    )
     return Variant(
         id=files.id,
         target=files.target,
@@ -203,13 +241,27 @@ def _variant(
         deployment_target="iOS18" if files.target == "iphone" else None,
         precision=files.precision,
         chip=find_chipset(files.chip).chip if files.chip else None,
+        pack=files.pack,
         model=model.relative_to(writer.directory).as_posix(),
         files=tuple(refs),
-        inputs=inputs,
-        outputs=outputs,
+        inputs=tuple(inputs),
+        outputs=tuple(outputs),
         compute_unit="NPU" if files.target in ("snapdragon", "iphone") else "CPU",
         tools={"onnxruntime": "1.31.1"},
     )
+
+
+def _sides(
+    component: str, shapes: Shapes, tensors: Callable[[str, TensorSpec], TensorSpec]
+) -> list[list[TensorSpec]]:
+    return [
+        [tensors(component, _tensor(name, shape, dtype)) for name, (shape, dtype) in side.items()]
+        for side in shapes[component]
+    ]
+
+
+def _tensor(name: str, shape: tuple[int, ...], dtype: str) -> TensorSpec:
+    return TensorSpec(name=name, shape=shape, dtype=dtype, type=_TYPES.get(name, "real"))
 
 
 def goal(hidden_states: np.ndarray) -> np.ndarray:

@@ -104,13 +104,12 @@ class Trial:
 
         if deed == "shrink":
             return _Unchecked(variant, run)
-        closed = Path(bundle.path.parent / "closed.txt")
         return GraphSession(
             component,
             variant.inputs,
             variant.outputs,
             run,
-            close=lambda: closed.open("a").write(f"{component}\n"),
+            close=lambda: _note(bundle.path.parent / "closed.txt", component),
         )
 
 
@@ -127,6 +126,11 @@ class _Unchecked:
 
     def close(self) -> None:
         pass
+
+
+def _note(path: Path, line: str) -> None:
+    with path.open("a") as file:
+        file.write(f"{line}\n")
 
 
 def _do(due: bool, deed: str, bundle: Bundle) -> None:

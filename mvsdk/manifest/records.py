@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 from mvsdk._arguments import shown
-from mvsdk._components import FileRef
 from mvsdk._parse import Node
+from mvsdk.manifest.components import FileRef
 
 END_TO_END = "end_to_end"
 """The `component` of a verification record that covers the whole pipeline."""
@@ -72,6 +72,7 @@ class Verification:
     component: str
     """A component, or `END_TO_END`."""
     variant: str
+    """One of the component's, or the set that made a clip."""
     case: str
     """What was run, such as "a rocket flying left, seed 7"."""
     step: int | None = None
@@ -95,7 +96,7 @@ class Verification:
         floor_db = f["floor_db"].number(-1e4, 1e4)
         passed = f["passed"].boolean()
         if passed != (value_db is None or value_db >= floor_db):
-            f["passed"].fail("what value_db and floor_db say")
+            f["passed"].fail("what value_db and floor_db say", "R1")
         return cls(
             component=f["component"].identifier(),
             variant=f["variant"].identifier(),

@@ -1,0 +1,70 @@
+"""The tasks: what each makes a clip of, and how a caller asks for it.
+
+A task is a promise about the inputs of a program (docs/bundle_format.md, P1). Whatever runs
+programs knows tasks only through this table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mvsdk.errors import InputError
+from mvsdk.manifest import Manifest, Program, Task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskSpec:
+    """How a task is asked for."""
+
+    verb: str
+    """Of the command line, and what stands after it."""
+    method: str
+    """Of `Pipeline`."""
+    export: str
+    """A command that makes a bundle for it."""
+
+    def __str__(self) -> str:
+        """Return both ways to ask for it."""
+        return f"Pipeline.{self.method} or mvsdk {self.verb}"
+
+
+TASKS: Mapping[Task, TaskSpec] = {
+    "text_to_video": TaskSpec(
+        verb="generate PROMPT", method="generate", export="mvsdk export --target onnx"
+    ),
+    "image_to_video": TaskSpec(
+        verb="animate IMAGE",
+        method="animate",
+        export="mvsdk export --model animator --target onnx",
+    ),
+    "video_to_video": TaskSpec(
+        verb="edit CLIP", method="edit", export="mvsdk export --target onnx --checkpoint DIR"
+    ),
+    "upscale": TaskSpec(
+        verb="upscale CLIP", method="upscale", export="mvsdk export --target onnx --checkpoint DIR"
+    ),
+}
+
+
+def find_program(manifest: Manifest, task: Task, name: str | None = None) -> Program:
+    """Return the program of a bundle for a task: that of a name, or the first.
+
+    Raises:
+        InputError: If the bundle is for another task, or has no program of that name for it.
+    """
+    fitting = {program.name: program for program in manifest.programs if program.task == task}
+    if not fitting:
+        other = manifest.program.task
+        raise InputError(
+            f"bundle {manifest.name} is for {other}, not {task}; "
+            f"use {TASKS[other]}, or choose another bundle"
+        )
+    if name is None:
+        return next(iter(fitting.values()))
+    if name not in fitting:
+        raise InputError(
+            f"bundle {manifest.name} has no program {name[:64]} for {task}; "
+            f"it has: {', '.join(fitting)}; choose one"
+        )
+    return fitting[name]
