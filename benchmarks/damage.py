@@ -63,8 +63,8 @@ def _try(sound: mvsdk.Bundle, out: Path, options: argparse.Namespace) -> Counter
         name, ref = generator.choice(files)
         damaged = _damaged(sound, out, ref, generator, options.bytes)
         chosen = damaged.manifest.components[name].variants
-        variant = next(item for item in chosen if item.kind == variants[name].kind)
-        found[_outcome(pipeline.selection.backend, damaged, variant)] += 1
+        variant = next(item for item in chosen if item.key == variants[name].key)
+        found[_outcome(pipeline.selection.backends[name], damaged, variant)] += 1
     pipeline.close()
     return found
 

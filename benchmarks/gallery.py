@@ -100,7 +100,7 @@ def compare_bundles(bundles: Sequence[str], steps: int) -> list[np.ndarray]:
     return [
         label_clip(
             pipeline.generate(prompt, num_inference_steps=steps, seed=seed).frames,
-            f"{prompt}: {pipeline.selection.kind}",
+            f"{prompt}: {pipeline.selection.label}",
         )
         for prompt, seed in PROMPTS[:COMPARED]
         for pipeline in pipelines

@@ -147,10 +147,11 @@ def _eager(side: str, bundle: Path, options: argparse.Namespace) -> Callable[[],
     """Return a function that makes the same clip with PyTorch networks."""
     import torch
 
-    from mvsdk.tokenizer import WordPiece
     from mvsdk_export.checkpoints import default_model_folder, open_model
     from mvsdk_export.networks.blocks import set_forms_
+    from mvsdk_export.pipelines import Clip
     from mvsdk_export.recipes import find_recipe
+    from mvsdk_export.recording import decode_frames_of
     from mvsdk_export.reference import Case, Reference
 
     torch.set_num_threads(options.threads)
@@ -160,17 +161,18 @@ def _eager(side: str, bundle: Path, options: argparse.Namespace) -> Callable[[],
     networks = {part.name: folder.load_graph(part.name) for part in recipe.components}
     if side == EXPORTED:
         networks = {name: set_forms_(network) for name, network in networks.items()}
-    tokenizer, vocabulary = manifest.tokenizer, folder.tokenizer_file
-    assert tokenizer is not None
-    assert vocabulary is not None
-    reference = Reference(
-        folder.recipe,
-        networks,
-        manifest.sampler,
-        WordPiece.from_file(vocabulary, tokenizer.max_length),
+    video = manifest.program.video
+    clip = Clip(
+        num_frames=video.frames,
+        height=video.height,
+        width=video.width,
+        decode_frames=decode_frames_of(manifest),
+        steps=(options.steps,),
+        default_steps=options.steps,
     )
+    reference = Reference.of(folder, clip, networks)
     case = Case(prompt=PROMPT, seed=7, num_inference_steps=options.steps)
-    return lambda: (reference.run(case, manifest.latents.shape), None)[1]
+    return lambda: (reference.run(case), None)[1]
 
 
 def _record(

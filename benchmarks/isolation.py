@@ -84,7 +84,7 @@ def _measure(bundle: Path, options: argparse.Namespace) -> dict[str, Record]:
             command += ["--target", options.target] if options.target else []
             answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
             turns[side].append(json.loads(answer.stdout))
-    kind = str(mvsdk.load(bundle, target=options.target).selection.kind)
+    kind = mvsdk.load(bundle, target=options.target).selection.label
     return {side: _record(bundle, kind, side, turns[side]) for side in SIDES}
 
 

@@ -30,7 +30,7 @@ from typing import Any
 
 import mvsdk
 from mvsdk.backends import select
-from mvsdk.manifest import Kind
+from mvsdk.manifest import VariantKey
 
 PROMPT = "a rocket flying left"
 SEED = 7
@@ -81,7 +81,7 @@ class _Times:
 @dataclass
 class _Side:
     bundle: Path
-    kind: Kind
+    key: VariantKey
     backend: str = ""
     clips: list[_Times] = field(default_factory=list["_Times"])
     commands: list[_Times] = field(default_factory=list["_Times"])
@@ -118,31 +118,31 @@ def main() -> int:
 
 def _sides(path: Path, *, everything: bool) -> list[_Side]:
     bundle = mvsdk.Bundle.open(path)
-    variants = next(iter(bundle.manifest.components.values())).variants
+    denoiser, *_ = bundle.manifest.names_with_role("denoiser")
     sides: list[_Side] = []
-    for kind in dict.fromkeys(variant.kind for variant in variants):
+    for key in dict.fromkeys(x.key for x in bundle.manifest.components[denoiser].variants):
         try:
-            choice = select(bundle, **_filters(kind))
+            choice = select(bundle, **_filters(key))
         except mvsdk.BackendError as exc:
-            print(f"{kind} is left out: {exc}", file=sys.stderr)
+            print(f"{key} is left out: {exc}", file=sys.stderr)
             continue
         if choice.place != "emulator" or everything:
-            sides.append(_Side(path, kind))
+            sides.append(_Side(path, key))
     return sides
 
 
-def _filters(kind: Kind) -> dict[str, Any]:
+def _filters(key: VariantKey) -> dict[str, Any]:
     return {
-        "target": kind.target,
-        "format": kind.delegate or kind.format,
-        "precision": kind.precision,
-        "chip": kind.chip,
+        "target": key.target,
+        "format": key.delegate or key.format,
+        "precision": key.precision,
+        "chip": key.chip,
     }
 
 
 def _take_turn(side: _Side, folder: Path, options: argparse.Namespace) -> None:
     """Time some clips in a process, then some whole commands."""
-    filters = _filters(side.kind)
+    filters = _filters(side.key)
     command = [sys.executable, __file__, str(side.bundle), "--turn", json.dumps(filters)]
     command += ["--runs", str(math.ceil(options.runs / ROUNDS))]
     answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
@@ -162,13 +162,13 @@ def _take_turn(side: _Side, folder: Path, options: argparse.Namespace) -> None:
 
 def _verb(bundle: Path, folder: Path) -> list[str]:
     """Return the command that makes a clip of a bundle, without its options."""
-    manifest = mvsdk.Bundle.open(bundle).manifest
-    if manifest.task != "image_to_video":
+    program = mvsdk.Bundle.open(bundle).manifest.program
+    if program.task != "image_to_video":
         return ["generate", PROMPT]
     from PIL import Image
 
     picture = folder / "picture.png"
-    Image.new("RGB", (manifest.video.width, manifest.video.height), "teal").save(picture)
+    Image.new("RGB", (program.video.width, program.video.height), "teal").save(picture)
     return ["animate", str(picture)]
 
 
@@ -183,18 +183,19 @@ def _time_clips(path: Path, filters: Mapping[str, Any], runs: int) -> dict[str, 
             start = _Times.now()
             make(given, seed=SEED)
             times.append(astuple(_Times.now() - start))
-        return {"times_s": times, "backend": pipeline.selection.backend.describe()}
+        return {"times_s": times, "backend": pipeline.selection.describe()}
 
 
 def _record(side: _Side) -> Record:
     manifest = mvsdk.Bundle.open(side.bundle).manifest
+    sampler, *_ = manifest.program.samplers()
     clips = [times.wall_s for times in side.clips]
     commands = [times.wall_s for times in side.commands]
     return Record(
         model=manifest.name,
-        kind=str(side.kind),
+        kind=str(side.key),
         backend=side.backend,
-        steps=manifest.sampler.default_steps,
+        steps=manifest.samplers[sampler].default_steps,
         runs=len(clips),
         clip_median_s=round(statistics.median(clips), 4),
         clip_min_s=round(min(clips), 4),

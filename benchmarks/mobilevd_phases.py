@@ -249,14 +249,14 @@ def compile_part(*, folder: str, part: int, precision: str, chip: str) -> dict[s
     source = Path(folder) / f"{precision}_{part}.onnx"
     target = Path(folder) / f"{precision}_{part}_ctx.onnx"
     graph = onnx.load(source, load_external_data=False).graph
-    residency = compile_context(
+    delegation = compile_context(
         source, target, find_chipset(chip).chip, float16=precision == "fp16"
     )
     given = [x for x in graph.output if x.name in _crossing(Path(folder))]
     return {
         "context_bytes": sum(x.stat().st_size for x in target.parent.glob(f"{target.stem}*.bin")),
-        "npu_nodes": residency.npu_nodes,
-        "left_outside": [node.operator for node in residency.left_outside],
+        "delegated": delegation.delegated,
+        "non_delegated": [node.operator for node in delegation.non_delegated],
         "nodes": len(graph.node),
         "crossing_bytes": sum(map(_value_bytes, given)),
     }
@@ -269,11 +269,11 @@ def stitch(*, folder: str, precision: str, parts: int) -> dict[str, Any]:
     contexts = [Path(folder) / f"{precision}_{part}_ctx.onnx" for part in range(parts)]
     target = Path(folder) / precision / "model_ctx.onnx"
     target.parent.mkdir(exist_ok=True)
-    residency = stitch_contexts(contexts, target)
+    delegation = stitch_contexts(contexts, target)
     return {
         "context_bytes": sum(path.stat().st_size for path in target.parent.glob("*.bin")),
-        "npu_nodes": residency.npu_nodes,
-        "left_outside": [node.operator for node in residency.left_outside],
+        "delegated": delegation.delegated,
+        "non_delegated": [node.operator for node in delegation.non_delegated],
     }
 
 

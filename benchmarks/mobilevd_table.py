@@ -28,11 +28,11 @@ class Record:
     peak_bytes: int
     """Largest resident memory of the child."""
     context_bytes: int | None = None
-    npu_nodes: int | None = None
+    delegated: int | None = None
     """EPContext nodes: 1 if the compiler took the part whole."""
     forms: str = "npu"
     """How layers were written: diffusers' own way, ours for NPUs, or what differed from these."""
-    left_outside: tuple[str, ...] = ()
+    non_delegated: tuple[str, ...] = ()
     """Operators that would run on the phone's CPU."""
     weight_bytes: int | None = None
     """Of the float32 model."""
@@ -57,7 +57,7 @@ def read_records(path: Path) -> list[Record]:
     """Return the records of a file; none if it is not there."""
     found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
     return [
-        Record(**item | {"left_outside": tuple(item.get("left_outside", ()))}) for item in found
+        Record(**item | {"non_delegated": tuple(item.get("non_delegated", ()))}) for item in found
     ]
 
 
@@ -124,8 +124,8 @@ def _sum(records: Sequence[Record]) -> list[str]:
         f"{sum(x.cpu_s for x in compiled):.1f}" if compiled else "",
         f"{max(x.peak_bytes for x in compiled) / 2**30:.2f}" if compiled else "",
         f"{sum(x.context_bytes or 0 for x in made) / _MIB:.1f}" if made else "",
-        str(sum(x.npu_nodes or 0 for x in made)) if made else "",
-        ", ".join(y for x in made for y in x.left_outside) or ("none" if made else ""),
+        str(sum(x.delegated or 0 for x in made)) if made else "",
+        ", ".join(y for x in made for y in x.non_delegated) or ("none" if made else ""),
         f"{sum(x.crossing_bytes or 0 for x in made) / _MIB:.1f}" if made else "",
         "; ".join(failures),
     ]

@@ -117,15 +117,15 @@ def _compile(trial: Trial, context: Path) -> dict[str, Any]:
     register(ort)  # loading the libraries is not preparing a graph
     chip = find_chipset(trial.chip).chip
     cpu_s, wall_s = time.process_time(), time.perf_counter()
-    residency = compile_context(trial.model, context, chip, float16=trial.float16)
+    delegation = compile_context(trial.model, context, chip, float16=trial.float16)
     cpu_s, wall_s = time.process_time() - cpu_s, time.perf_counter() - wall_s
     binaries = context.parent.glob(f"{context.stem}*.bin")
     return {
         "prepare_cpu_s": round(cpu_s, 3),
         "prepare_wall_s": round(wall_s, 3),
         "context_bytes": sum(path.stat().st_size for path in binaries),
-        "ep_context_nodes": residency.npu_nodes,
-        "left_outside": tuple(node.operator for node in residency.left_outside),
+        "ep_context_nodes": delegation.delegated,
+        "non_delegated": tuple(node.operator for node in delegation.non_delegated),
     }
 
 

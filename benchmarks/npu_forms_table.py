@@ -32,7 +32,7 @@ class Record:
     prepare_wall_s: float | None = None
     context_bytes: int | None = None
     ep_context_nodes: int | None = None
-    left_outside: tuple[str, ...] = ()
+    non_delegated: tuple[str, ...] = ()
     """Types of the operators that are not in a context and would run on the phone's CPU."""
     emulator_cpu_s: float | None = None
     """Processor seconds of one run on the emulator, the shortest of several."""
@@ -79,7 +79,7 @@ def read_records(path: Path) -> tuple[Environment, list[Record]]:
     environments = [Environment(**line.pop("environment")) for line in lines]
     if not lines or any(environment != environments[0] for environment in environments):
         raise ValueError(f"{path.name} is empty or mixes environments; measure again")
-    records = [Record(**line | {"left_outside": tuple(line["left_outside"])}) for line in lines]
+    records = [Record(**line | {"non_delegated": tuple(line["non_delegated"])}) for line in lines]
     latest = {(r.layer, r.size, r.form, r.precision): r for r in records}
     return environments[0], list(latest.values())
 
@@ -99,7 +99,7 @@ def draw(
     lines = [
         f"Measured {' to '.join(dict.fromkeys((dates[0], dates[-1])))} for {environment.chip} on "
         f"{environment.machine}; {versions}.",
-        f"Time limit of a trial: {environment.limit_s:g} s. {_residency(records)}",
+        f"Time limit of a trial: {environment.limit_s:g} s. {_delegation(records)}",
     ]
     precisions = list(dict.fromkeys(record.precision for record in records))
     for layer in dict.fromkeys(record.layer for record in records):
@@ -121,14 +121,14 @@ def update_document(path: Path, block: str) -> None:
     path.write_text(f"{before}{BEGIN}\n{block}\n{after}", encoding="utf-8")
 
 
-def _residency(records: Sequence[Record]) -> str:
+def _delegation(records: Sequence[Record]) -> str:
     compiled = [record for record in records if record.ep_context_nodes is not None]
-    whole = [r for r in compiled if r.ep_context_nodes == 1 and not r.left_outside]
+    whole = [r for r in compiled if r.ep_context_nodes == 1 and not r.non_delegated]
     text = f"{len(whole)} of {len(compiled)} compiled graphs are one EPContext node and no other"
     for record in compiled:
         if record not in whole:
             name = f"{record.layer} {record.form} {record.size} {record.precision}"
-            outside = ", ".join(record.left_outside) or "nothing"
+            outside = ", ".join(record.non_delegated) or "nothing"
             text += f"; {name}: {record.ep_context_nodes} and outside them {outside}"
     return f"{text}."
 

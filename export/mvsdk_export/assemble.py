@@ -4,38 +4,35 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mvsdk._parse import JsonValue
 from mvsdk.bundle import BundleWriter
 from mvsdk.errors import BundleError
 from mvsdk.manifest import (
     Component,
     ComputeUnit,
     Delegate,
-    FileRef,
+    Delegation,
     Format,
-    JsonValue,
-    LatentSpec,
-    LeftOutside,
     Licence,
     Manifest,
-    Residency,
+    NonDelegated,
     Source,
+    Table,
     TensorSpec,
     TokenizerSpec,
     Variant,
-    VideoSpec,
+    VariantSet,
 )
-from mvsdk.tokenizer import WordPiece
 from mvsdk_export.checkpoints import ModelFolder
 from mvsdk_export.costs import ComponentCosts
 from mvsdk_export.lowering.spec import GRAPH_FORMATS
+from mvsdk_export.pipelines import TYPES, Pipeline, make_pipeline, sizes_of, tensors_of
 from mvsdk_export.progress import counted
+from mvsdk_export.recipes import ComponentRecipe, TensorRecipe
 from mvsdk_export.request import ExportRequest, VariantPlan
-from mvsdk_export.schedule import make_sampler
-from mvsdk_export.shapes import graph_sizes
 from mvsdk_export.stages import LOG, RESULT, SCRATCH, Stage, tool_versions
 from mvsdk_export.work.common import CONTEXT, MODEL
 
@@ -82,26 +79,78 @@ def add_files(
         Its manifest, without verification records.
     """
     folder = request.folder
-    vocabulary: FileRef | None = None
-    if folder.tokenizer_file is not None:
-        vocabulary = writer.add_file(VOCABULARY, source=folder.tokenizer_file)
-    parts = [part.name for part in folder.recipe.components]
-    keys = [(part, plan) for part in parts for plan in request.variants]
+    recipe = folder.recipe
+    pipeline, sizes = make_pipeline(folder, request.clip), sizes_of(folder, request.clip)
+    keys = [(part, plan) for part in recipe.components for plan in request.plans_of(part.name)]
     variants = [
-        (part, _variant(writer, request, part, plan, artefacts[part, plan.id]))
+        (part.name, _variant(writer, request, part, plan, artefacts[part.name, plan.id]))
         for part, plan in counted(keys, "artefacts")
     ]
     components = {
-        part: Component(variants=tuple(made for name, made in variants if name == part))
-        for part in parts
+        part.name: Component(
+            role=part.role,
+            inputs=tensors_of(part.inputs, sizes),
+            outputs=tensors_of(part.outputs, sizes),
+            variants=tuple(made for name, made in variants if name == part.name),
+        )
+        for part in recipe.components
     }
-    return _manifest(request, costs, components, vocabulary)
+    extensions: dict[str, JsonValue] = {}
+    if request.folded_guidance is not None:
+        extensions[GUIDANCE] = list(request.folded_guidance)
+    return Manifest(
+        name=recipe.name,
+        programs=pipeline.programs,
+        components=components,
+        sets=tuple(
+            VariantSet(id=item.id, variants={n: plan.id for n, plan in item.plans.items()})
+            for item in request.sets
+        ),
+        samplers=pipeline.samplers,
+        tokenizers=_add_tokenizers(writer, folder, pipeline),
+        tables=_add_tables(writer, pipeline),
+        source=Source(model=recipe.name, recipe=recipe.name, checkpoint=folder.files_with_hashes()),
+        licences=tuple(
+            Licence(name=name, applies_to=what) for name, what in recipe.licences.items()
+        ),
+        costs={item.component: item.to_numbers() for item in costs},
+        extensions=extensions,
+    )
+
+
+def _add_tokenizers(
+    writer: BundleWriter, folder: ModelFolder, pipeline: Pipeline
+) -> dict[str, TokenizerSpec]:
+    if folder.tokenizer_file is None:
+        return {}
+    file = writer.add_file(VOCABULARY, source=folder.tokenizer_file)
+    return {
+        name: TokenizerSpec(
+            kind=item.kind, file=file, max_length=item.max_length, too_long=item.too_long
+        )
+        for name, item in pipeline.tokenizers.items()
+    }
+
+
+def _add_tables(writer: BundleWriter, pipeline: Pipeline) -> dict[str, Table]:
+    tables: dict[str, Table] = {}
+    for name, array in pipeline.tables.items():
+        path = writer.directory / "tables" / f"{name}.bin"
+        path.parent.mkdir(exist_ok=True)
+        array.astype(array.dtype.newbyteorder("<")).tofile(path)
+        file = writer.add_file(f"tables/{name}.bin")
+        tables[name] = Table(file=file, dtype=str(array.dtype), shape=array.shape)  # type: ignore[arg-type]
+    return tables
 
 
 def _variant(
-    writer: BundleWriter, request: ExportRequest, component: str, plan: VariantPlan, artefact: Stage
+    writer: BundleWriter,
+    request: ExportRequest,
+    component: ComponentRecipe,
+    plan: VariantPlan,
+    artefact: Stage,
 ) -> Variant:
-    root = f"components/{component}/{plan.id}"
+    root = f"components/{component.name}/{plan.id}"
     files = [
         writer.add_file(f"{root}/{path.relative_to(artefact.folder).as_posix()}", source=path)
         for path in sorted(artefact.folder.rglob("*"))
@@ -109,9 +158,11 @@ def _variant(
         and path.relative_to(artefact.folder).parts[0] != SCRATCH
         and _is_shipped(path, plan)
     ]
-    residency = artefact.result.get("residency")
+    delegation = artefact.result.get("delegation")
     delegate = _DELEGATE_TOOLS.get(plan.delegate, ()) if plan.delegate else ()
     wanted = ("torch", "numpy", *_TOOLS[plan.format], *delegate)
+    qairt = artefact.result.get("qairt")
+    tools = {name: version for name, version in tool_versions().items() if name in wanted}
     return Variant(
         id=plan.id,
         target=plan.target,
@@ -120,13 +171,14 @@ def _variant(
         format=plan.format,
         delegate=plan.delegate,
         deployment_target=plan.deployment_target,
+        requires={"qairt": qairt} if qairt else {},
         model=f"{root}/{artefact.result.get('model') or _MODELS[plan.format]}",
         files=tuple(files),
-        inputs=_specs(artefact.result["inputs"]),
-        outputs=_specs(artefact.result["outputs"]),
+        inputs=_specs(artefact.result["inputs"], component.inputs),
+        outputs=_specs(artefact.result["outputs"], component.outputs),
         compute_unit=_compute_unit(request, plan),
-        tools={name: version for name, version in tool_versions().items() if name in wanted},
-        residency=_residency(residency) if residency else None,
+        tools=tools,
+        delegation=_delegation(delegation) if delegation else None,
     )
 
 
@@ -143,42 +195,6 @@ def _compute_unit(request: ExportRequest, plan: VariantPlan) -> ComputeUnit:
         return request.apple.compute_unit
     # The delegate's package is compiled for the Neural Engine (targets/executorch_coreml.py).
     return "NPU" if plan.chipset or plan.delegate == "coreml" else "CPU"
-
-
-def _manifest(
-    request: ExportRequest,
-    costs: Sequence[ComponentCosts],
-    components: Mapping[str, Component],
-    vocabulary: FileRef | None,
-) -> Manifest:
-    folder = request.folder
-    recipe = folder.recipe
-    configs = folder.configs()
-    sizes = graph_sizes(configs, **request.size)
-    sampler = make_sampler(
-        folder.scheduler, request.steps, request.default_steps, conditioning=recipe.conditioning
-    )
-    extensions: dict[str, JsonValue] = {}
-    if request.folded_guidance is not None:
-        sampler = replace(sampler, guidance_scale=max(request.folded_guidance))
-        extensions[GUIDANCE] = list(request.folded_guidance)
-    return Manifest(
-        name=recipe.name,
-        task=recipe.task,
-        video=VideoSpec(
-            frames=request.num_frames, height=request.height, width=request.width, fps=recipe.fps
-        ),
-        latents=LatentSpec(shape=(sizes["F"], sizes["C"], sizes["h"], sizes["w"])),
-        components=components,
-        sampler=sampler,
-        tokenizer=_tokenizer(folder, vocabulary, sizes),
-        source=Source(model=recipe.name, recipe=recipe.name, checkpoint=folder.files_with_hashes()),
-        licences=tuple(
-            Licence(name=name, applies_to=what) for name, what in recipe.licences.items()
-        ),
-        costs={item.component: item.to_numbers() for item in costs},
-        extensions=extensions,
-    )
 
 
 def read_guidance(manifest: Manifest) -> tuple[float, float] | None:
@@ -204,24 +220,16 @@ def _is_scale(*values: float) -> bool:
     return all(not isinstance(x, bool) and 0 <= x <= MAX_GUIDANCE for x in values)
 
 
-def _tokenizer(
-    folder: ModelFolder, vocabulary: FileRef | None, sizes: Mapping[str, int]
-) -> TokenizerSpec | None:
-    if vocabulary is None or folder.tokenizer_file is None:
-        return None
-    tokenizer = WordPiece.from_file(folder.tokenizer_file, sizes["L"])
-    return TokenizerSpec(
-        file=vocabulary,
-        max_length=sizes["L"],
-        pad_token=tokenizer.pad,
-        unk_token=tokenizer.unk,
+def _specs(
+    rows: Sequence[Mapping[str, Any]], tensors: Sequence[TensorRecipe]
+) -> tuple[TensorSpec, ...]:
+    types = {tensor.name: TYPES[tensor.dtype] for tensor in tensors}
+    return tuple(
+        TensorSpec(**{**row, "shape": tuple(row["shape"]), "type": types[row["name"]]})
+        for row in rows
     )
 
 
-def _specs(rows: Sequence[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
-    return tuple(TensorSpec(**{**row, "shape": tuple(row["shape"])}) for row in rows)
-
-
-def _residency(row: Mapping[str, Any]) -> Residency:
-    outside = tuple(LeftOutside(**item) for item in row["left_outside"])
-    return Residency(**{**row, "left_outside": outside})
+def _delegation(row: Mapping[str, Any]) -> Delegation:
+    outside = tuple(NonDelegated(**item) for item in row["non_delegated"])
+    return Delegation(**{**row, "non_delegated": outside})

@@ -26,7 +26,7 @@ from mvsdk_export.checkpoints.building import GraphOptions, build_on_meta, with_
 from mvsdk_export.errors import ExportError
 from mvsdk_export.networks.blocks import set_forms_
 from mvsdk_export.preflight import COUNTED_PRECISIONS
-from mvsdk_export.recipes import DECODER, DENOISERS, ComponentRecipe, Recipe
+from mvsdk_export.recipes import DECODER, ComponentRecipe, Recipe
 from mvsdk_export.shapes import graph_sizes, input_shapes
 
 KERNEL_BYTES: Mapping[Precision, int] = {"fp32": 4, "fp16": 2, "w8a16": 1}
@@ -56,10 +56,12 @@ class ComponentCosts:
     """Frames that one evaluation makes, of a decoder."""
     parts: int = 1
     """Evaluations that one pass over a clip takes."""
+    per_step: bool = False
+    """Whether there is a pass for every step."""
 
     def evaluations(self, steps: int) -> int:
         """Return how often the graph runs in a clip of `steps` steps."""
-        return self.parts * (steps if self.component in DENOISERS else 1)
+        return self.parts * (steps if self.per_step else 1)
 
     def to_numbers(self) -> dict[str, float]:
         """Return the costs as a bundle's manifest keeps them, units in the names."""
@@ -134,6 +136,8 @@ def _measure_part(
     part: ComponentRecipe, config: Any, sizes: Mapping[str, int], options: GraphOptions
 ) -> ComponentCosts:
     item = measure_component(part, config, sizes, options)
+    if part.role == "denoiser":
+        return replace(item, per_step=True)
     if part.name != DECODER:
         return item
     return replace(item, frames=sizes["f"], parts=sizes["F"] // sizes["f"])

@@ -14,7 +14,7 @@ from mvsdk.devices import HTP_PROCESS_LIMIT_BYTES
 from mvsdk.manifest import Precision
 from mvsdk_export.costs import measure_decoder
 from mvsdk_export.preflight import HTP_PRECISIONS, equal_parts, fits_process
-from mvsdk_export.recipes import Recipe
+from mvsdk_export.recipes import DECODER, Recipe
 from mvsdk_export.request import ExportRequest
 
 
@@ -45,7 +45,7 @@ def choose_decode_frames(
         ExportError: If the decoder cannot run at this size.
     """
     limited: list[Precision] = [x for x in HTP_PRECISIONS if x in precisions]
-    if not limited:
+    if not limited or not _decodes_parts(recipe):
         return num_frames
     for count in reversed(equal_parts(num_frames)):
         decoder = measure_decoder(
@@ -59,6 +59,12 @@ def choose_decode_frames(
         if all(fits_process(decoder, precision) for precision in limited):
             return count
     return 1
+
+
+def _decodes_parts(recipe: Recipe) -> bool:
+    """Return whether the size of a model's decoder depends on how many frames it takes at once."""
+    decoders = [part for part in recipe.components if part.name == DECODER]
+    return any("f" in tensor.shape for part in decoders for tensor in part.inputs)
 
 
 def with_decode_frames(request: ExportRequest) -> ExportRequest:

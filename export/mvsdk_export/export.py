@@ -13,20 +13,24 @@ from pathlib import Path
 from typing import Any
 
 from mvsdk.bundle import Bundle, BundleWriter
-from mvsdk.manifest import Manifest, Verification
+from mvsdk.manifest import END_TO_END, Verification
 from mvsdk_export.assemble import Key, add_files
 from mvsdk_export.checkpoints import ModelFolder
 from mvsdk_export.costs import ComponentCosts, measure_recipe
 from mvsdk_export.decoding import with_decode_frames
+from mvsdk_export.errors import ExportError
 from mvsdk_export.history import History
 from mvsdk_export.lowering import Lowering, Source, lower_graphs, lower_networks, trace_graphs
 from mvsdk_export.pictures import check_pictures
 from mvsdk_export.preflight import check_findings, count_parts, preflight_costs
 from mvsdk_export.progress import OnProgress, Tracker
 from mvsdk_export.recording import (
+    Recording,
     calibration_of,
     digest_of,
     hash_of,
+    make_pictures,
+    numbers_by_prompt,
     plan_recording,
     record,
     verification_of,
@@ -45,11 +49,11 @@ class ExportReport:
     bundle: Bundle
     stages: tuple[Stage, ...]
     seconds: Mapping[str, float]
-    """Variant id -> seconds of all that it took, with what it shares with others."""
+    """Set id -> seconds of all that it took, with what it shares with others."""
     compression: Mapping[str, Mapping[str, Any]]
-    """Variant id -> component -> how many weights or layers are stored how, where that differs."""
+    """Set id -> component -> how many weights or layers are stored how, where that differs."""
     warnings: Mapping[str, Mapping[str, Sequence[Mapping[str, str]]]]
-    """Variant id -> component -> limits of the phone's processor that a graph is beyond."""
+    """Set id -> component -> limits of the phone's processor that a graph is beyond."""
 
 
 ASSEMBLY = "put the bundle together"
@@ -91,8 +95,8 @@ def plan_stages(request: ExportRequest, costs: Sequence[ComponentCosts]) -> tupl
     _make_graphs(request, lowerings, note, calibrate, outside={})
     names.append(ASSEMBLY)
     if request.verify:
-        variants = [plan.id for plan in request.variants]
-        names += _plan_verification(request.folder, request.pictures, variants)
+        sets = [item.id for item in request.sets]
+        names += _plan_verification(request.folder, request.pictures, sets)
     return tuple(names)
 
 
@@ -101,7 +105,7 @@ def plan_lowerings(request: ExportRequest, costs: Sequence[ComponentCosts]) -> l
     return [
         Lowering(
             component=request.folder.recipe.component(item.component),
-            plans=request.variants,
+            plans=request.plans_of(item.component),
             parts=count_parts(item, request.part_bytes),
             floors_db={
                 precision: floors[item.component]
@@ -126,6 +130,7 @@ def check_request(request: ExportRequest) -> tuple[ComponentCosts, ...]:
         ExportError: If a graph is too large for the target.
     """
     BundleWriter(request.out, overwrite=request.overwrite)
+    _check_recipe(request)
     request = with_decode_frames(request)
     folder = request.folder
     folder.check(num_frames=request.num_frames)
@@ -143,6 +148,25 @@ def check_request(request: ExportRequest) -> tuple[ComponentCosts, ...]:
             )
         )
     return costs
+
+
+def _check_recipe(request: ExportRequest) -> None:
+    """Refuse what the recipe, which may be another package's, cannot be made in.
+
+    Raises:
+        ExportError: If it has no floors for a precision.
+    """
+    recipe = request.folder.recipe
+    for part in recipe.components:
+        for plan in request.plans_of(part.name):
+            floors = recipe.floors_db.get(plan.precision, {})
+            if not {part.name, END_TO_END} <= floors.keys():
+                known = ", ".join(name for name, x in recipe.floors_db.items() if part.name in x)
+                raise ExportError(
+                    f"the recipe {recipe.name} has no floors of {part.name} for {plan.precision}, "
+                    f"only for {known or 'nothing'}; add them to floors_db, or choose another "
+                    "precision"
+                )
 
 
 def _measure(request: ExportRequest) -> tuple[ComponentCosts, ...]:
@@ -193,7 +217,7 @@ def export(
             request,
             lowerings,
             run,
-            lambda: record(run, CALIBRATION, calibration_of(request)),
+            lambda: _calibrate(run, calibration_of(request)),
             outside,
         )
         with tracker.stage(ASSEMBLY):
@@ -204,7 +228,10 @@ def export(
             check_parity(records)
             manifest = replace(manifest, verification=tuple(records))
         bundle = writer.commit(manifest)
-    made = {plan.id: _of_variant(artefacts, plan.id) for plan in request.variants}
+    made = {
+        item.id: {name: artefacts[name, plan.id] for name, plan in item.plans.items()}
+        for item in request.sets
+    }
     return ExportReport(
         bundle=bundle,
         stages=tuple(runner.finished),
@@ -212,6 +239,10 @@ def export(
         compression={name: found for name, x in made.items() if (found := _compression(x))},
         warnings={name: found for name, x in made.items() if (found := _warnings(x))},
     )
+
+
+def _calibrate(run: Run, recording: Recording) -> Stage:
+    return record(run, CALIBRATION, recording, make_pictures(run, recording))
 
 
 def _tracked(runner: StageRunner, tracker: Tracker) -> Run:
@@ -230,10 +261,6 @@ def _subject_of(folder: ModelFolder, size: Mapping[str, int], steps: Sequence[in
     """Return what tells a model and what is made of it from others, in estimates of time."""
     networks = digest_of([repr(sorted(folder.configs().items()))])
     return f"{folder.recipe.name} {networks[:12]} {list(size.values())} {sorted(steps)}"
-
-
-def _of_variant(artefacts: Mapping[Key, Stage], variant: str) -> dict[str, Stage]:
-    return {component: stage for (component, name), stage in artefacts.items() if name == variant}
 
 
 def _compression(stages: Mapping[str, Stage]) -> dict[str, Any]:
@@ -275,7 +302,7 @@ def _make_graphs(
         for lowering in lowerings
     ]
     recorded: Stage | None = None
-    if any(needs_calls(plan) for plan in request.variants):
+    if any(needs_calls(plan) for plan in request.plans):
         recorded = calibrate()
     made: dict[Key, Stage] = {}
     for lowering, graphs in zip(lowerings, traced, strict=True):
@@ -325,7 +352,7 @@ def verify_bundle(
     manifest = bundle.manifest
     recording = verification_of(manifest, folder, pictures)
     tracker = Tracker(
-        _plan_verification(folder, pictures, _variant_ids(manifest)),
+        _plan_verification(folder, pictures, [item.id for item in manifest.sets]),
         on_progress,
         history or History(None),
         _subject_of(folder, recording.size, recording.steps),
@@ -343,10 +370,6 @@ def _plan_verification(
     ]
 
 
-def _variant_ids(manifest: Manifest) -> list[str]:
-    return [variant.id for variant in next(iter(manifest.components.values())).variants]
-
-
 def _verify(
     bundle: Bundle, folder: ModelFolder, run: Run, pictures: Path | None
 ) -> list[Verification]:
@@ -358,20 +381,30 @@ def _verify(
     recipe, manifest = folder.recipe, bundle.manifest
     recording = verification_of(manifest, folder, pictures)
     prompts = recording.prompts
-    recorded = record(run, REFERENCE, recording)
+    pictures_made = make_pictures(run, recording)
+    recorded = record(run, REFERENCE, recording, pictures_made)
+    needs = {"recorded": recorded}
+    if pictures_made is not None:
+        needs["pictures"] = pictures_made
     content = digest_of([replace(manifest, verification=()).to_json().decode()])
-    variants = next(iter(manifest.components.values())).variants
-    records: list[Verification] = []
-    for index, variant in enumerate(variants):
-        chosen = [prompts[index % len(prompts)]] if variant.chip else list(prompts)
+    records: dict[Verification, None] = {}
+    for index, item in enumerate(manifest.sets):
+        variants = manifest.variants_of(item).values()
+        is_slow = any(variant.chip for variant in variants)
+        chosen = [prompts[index % len(prompts)]] if is_slow else list(prompts)
         stage = run(
-            f"verify {variant.id}",
+            f"verify {item.id}",
             "verify",
-            arguments={"variant": variant.id, "prompts": chosen, "recipe": recipe.name},
-            needs={"recorded": recorded},
+            arguments={
+                "chosen": item.id,
+                "prompts": chosen,
+                "numbers": numbers_by_prompt(recording),
+                "recipe": recipe.name,
+            },
+            needs=needs,
             paths={"bundle": bundle.path},
             fingerprint=content,
         )
         rows: list[dict[str, Any]] = stage.result["records"]
-        records += [Verification(**row) for row in rows]
-    return records
+        records |= dict.fromkeys(Verification(**row) for row in rows)
+    return list(records)

@@ -18,12 +18,11 @@ from numpy.typing import NDArray
 from mvsdk._text import quoted, reason_of
 from mvsdk.errors import InputError
 from mvsdk.image import SUFFIXES, fit_image, load_image, read_image
-from mvsdk.tokenizer import WordPiece
+from mvsdk.runner import to_bytes
 from mvsdk_export.checkpoints import ModelFolder
+from mvsdk_export.pipelines import Clip
 from mvsdk_export.progress import counted
 from mvsdk_export.reference import Case, Reference
-from mvsdk_export.schedule import make_sampler
-from mvsdk_export.shapes import graph_sizes
 
 PAINTER = "sticker"
 """Recipe of the model that paints pictures."""
@@ -120,22 +119,24 @@ def paint_pictures(
         width: Likewise.
     """
     recipe = painter.recipe
+    clip = Clip(
+        num_frames=recipe.num_frames,
+        height=recipe.height,
+        width=recipe.width,
+        decode_frames=recipe.num_frames,
+        steps=(PAINTER_STEPS,),
+        default_steps=PAINTER_STEPS,
+    )
     size: dict[str, Any] = {
-        "num_frames": recipe.num_frames,
-        "height": recipe.height,
-        "width": recipe.width,
+        "num_frames": clip.num_frames,
+        "height": clip.height,
+        "width": clip.width,
     }
-    sizes = graph_sizes(painter.configs(), **size)
     networks = {part.name: painter.load_graph(part.name, **size) for part in recipe.components}
-    sampler = make_sampler(painter.scheduler, [PAINTER_STEPS], PAINTER_STEPS)
-    vocabulary = painter.tokenizer_file
-    assert vocabulary is not None  # the painter takes prompts
-    tokenizer = WordPiece.from_file(vocabulary, sizes["L"])
-    reference = Reference(recipe, networks, sampler, tokenizer)
-    shape = tuple(sizes[symbol] for symbol in ("F", "C", "h", "w"))
+    reference = Reference.of(painter, clip, networks)
     pictures: list[Picture] = []
     for seed, prompt in enumerate(counted(prompts, "pictures")):
         case = Case(prompt=prompt, seed=seed, num_inference_steps=PAINTER_STEPS)
-        frames = reference.run(case, shape)[-1].output
-        pictures.append(fit_image(np.rint(frames[0] * 255).astype(np.uint8), height, width))
+        frames = reference.run(case)[-1].outputs["frames"]
+        pictures.append(fit_image(to_bytes(frames[0]), height, width))
     return pictures

@@ -1,13 +1,13 @@
 """The float32 PyTorch pipeline: what calibrates a quantisation, and what artefacts are held to.
 
-It samples exactly as the runtime does: the same noise, schedules and sampler code, with PyTorch
-networks in place of graphs. What every network received and gave is kept by case and step.
+It is the runtime's own runner over PyTorch networks in place of graphs: the same operations, noise,
+schedules and sampler code. What every network received and gave is kept by case and step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,27 +16,29 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from mvsdk.conditioning import ADDED_TIME_IDS, MicroConditioning
-from mvsdk.manifest import Sampler
-from mvsdk.noise import initial_latents, picture_noise
-from mvsdk.pipeline import build_sampler
-from mvsdk.tokenizer import WordPiece
-from mvsdk_export.recipes import DECODER, Recipe
+from mvsdk.inputs import prepare
+from mvsdk.manifest import END_TO_END, Manifest, NumberInput
+from mvsdk.runner import Resources, Runner, to_bytes
+from mvsdk.tokenizers import Tokenizer, Tokens, load_tokenizer
+from mvsdk_export.checkpoints import ModelFolder
+from mvsdk_export.pipelines import Clip, Pipeline, make_pipeline, outline, sizes_of
+from mvsdk_export.recipes import Recipe
 
 Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """One call of one network."""
+    """One call of one network; for the component `END_TO_END` what came out as the clip."""
 
     component: str
     case: str
     """Prompt, seed and number of steps."""
     step: int | None
-    """Step index, None outside the sampler's loop."""
+    """Step index, None outside of a sampler's steps."""
     inputs: Mapping[str, NDArray[Any]]
-    output: NDArray[Any]
+    outputs: Mapping[str, NDArray[Any]]
+    """By tensor; pixels are not rounded, and 0 to 255."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,9 +50,9 @@ class Case:
     seed: int
     num_inference_steps: int
     picture: NDArray[np.uint8] | None = None
-    """First frame (H, W, 3), RGB."""
-    conditioning: MicroConditioning | None = None
-    """What is said beside a picture; None for what the sampler says by default."""
+    """First frame (H, W, 3), RGB; of models that take a clip, what moves in it."""
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    """What is said besides; those left out are as the program says."""
 
     @property
     def label(self) -> str:
@@ -64,97 +66,143 @@ class Reference:
     def __init__(
         self,
         recipe: Recipe,
+        pipeline: Pipeline,
+        sizes: Mapping[str, int],
         networks: Mapping[str, nn.Module],
-        sampler: Sampler,
-        tokenizer: WordPiece | None = None,
-        *,
-        decode_frames: int | None = None,
+        tokenizers: Mapping[str, Tokenizer] | None = None,
     ) -> None:
         """Put the pipeline together.
 
         Args:
             recipe: The model.
+            pipeline: What is carried out.
+            sizes: Of every symbol in the recipe's shapes.
             networks: The graphs' networks (evaluation mode, wrappers included) by component name.
-            sampler: Schedules and constants.
-            tokenizer: Of models that take text.
-            decode_frames: Frames that the decoder takes at once, as in the bundle; None for all.
+            tokenizers: By name; none for models that take no text.
         """
-        self._recipe = recipe
+        self._manifest: Manifest = outline(recipe, pipeline, sizes)
+        self._tables = pipeline.tables
         self._networks = networks
-        self._sampler = sampler
-        self._tokenizer = tokenizer
-        self._decode_frames = decode_frames
+        self._tokenizers = tokenizers or {}
 
-    def run(self, case: Case, latent_shape: Sequence[int]) -> list[Evaluation]:
-        """Make one clip; return every network call in order, those of the decoder last.
+    @classmethod
+    def of(cls, folder: ModelFolder, clip: Clip, networks: Mapping[str, nn.Module]) -> Reference:
+        """Put the pipeline of a model folder together.
+
+        Args:
+            folder: Model folder.
+            clip: Which clips are made.
+            networks: The graphs' networks, by component name.
+        """
+        pipeline = make_pipeline(folder, clip)
+        vocabulary = folder.tokenizer_file
+        tokenizers = (
+            {}
+            if vocabulary is None
+            else {
+                name: load_tokenizer(
+                    vocabulary, kind=item.kind, max_length=item.max_length, too_long=item.too_long
+                )
+                for name, item in pipeline.tokenizers.items()
+            }
+        )
+        return cls(folder.recipe, pipeline, sizes_of(folder, clip), networks, tokenizers)
+
+    def run(self, case: Case) -> list[Evaluation]:
+        """Make one clip; return every network call in order, and at last the clip.
 
         Args:
             case: Prompt or picture, seed and steps.
-            latent_shape: (F, C, h, w).
         """
+        program = self._manifest.program
         calls: list[Evaluation] = []
-        encode = self._encode_prompt if case.picture is None else self._encode_picture
-        fixed = encode(calls, case)
-        denoiser = self._recipe.denoiser
-        names = [tensor.name for tensor in self._recipe.component(denoiser).inputs]
-        timesteps = self._sampler.schedules[case.num_inference_steps].timesteps
 
-        def denoise(sample: NDArray[np.float32], index: int) -> NDArray[np.float32]:
-            timestep = np.full(1, timesteps[index], np.float32)
-            given = {**fixed, "sample": sample, "timestep": timestep}
-            return self._call(calls, case, denoiser, {name: given[name] for name in names}, index)
+        def call(component: str, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
+            return self._call(calls, case, component, inputs, runner.step)
 
-        noise = initial_latents(case.seed, latent_shape)
-        start = noise * np.float32(self._sampler.init_noise_sigma)
-        sampler = build_sampler(self._sampler, case.num_inference_steps)
-        *_, latents = sampler(
-            denoise, start, lambda k: initial_latents(case.seed, latent_shape, stream=k)
+        is_adjustable = _is_adjustable(self._manifest)
+        runner = Runner(
+            self._manifest,
+            program,
+            Resources(call=call, tokens=self._encode, table=self._tables.__getitem__),
+            values=prepare(
+                program,
+                given_inputs(self._manifest, case),
+                tokenize=self._encode,
+            ).values,
+            seed=case.seed,
+            num_inference_steps=case.num_inference_steps if is_adjustable else None,
         )
-        at_once = self._decode_frames or len(latents)
-        for start in range(0, len(latents), at_once):
-            self._call(calls, case, DECODER, {"latents": latents[start : start + at_once]})
+        for _ in runner.run():
+            pass
+        frames = {"frames": runner.output.astype(np.float32)}
+        calls.append(
+            Evaluation(component=END_TO_END, case=case.label, step=None, inputs={}, outputs=frames)
+        )
         return calls
 
-    def _encode_prompt(self, calls: list[Evaluation], case: Case) -> Arrays:
-        assert self._tokenizer is not None
-        ids = self._tokenizer.encode(case.prompt)
-        text = self._call(calls, case, "text_encoder", {"input_ids": ids})
-        return {"encoder_hidden_states": text}
-
-    def _encode_picture(self, calls: list[Evaluation], case: Case) -> Arrays:
-        assert case.picture is not None
-        image = case.picture[None]
-        noise = picture_noise(case.seed, *case.picture.shape[:2])
-        said = self._sampler.conditioning[ADDED_TIME_IDS]
-        if case.conditioning is not None:
-            said = case.conditioning.to_added_time_ids()
-        conditioning = np.array([said], np.float32)
-        encoded = {"image": image, "noise": noise, "noise_aug_strength": conditioning[0, -1:]}
-        return {
-            "encoder_hidden_states": self._call(calls, case, "image_encoder", {"image": image}),
-            "image_latents": self._call(calls, case, "vae_encoder", encoded),
-            ADDED_TIME_IDS: conditioning,
-        }
+    def _encode(self, name: str, text: str) -> Tokens:
+        return self._tokenizers[name].encode(text)
 
     def _call(
         self,
         calls: list[Evaluation],
         case: Case,
         component: str,
-        inputs: Arrays,
-        step: int | None = None,
-    ) -> NDArray[Any]:
+        inputs: Mapping[str, NDArray[Any]],
+        step: int | None,
+    ) -> Arrays:
+        part = self._manifest.components[component]
+        pixels = {tensor.name for tensor in part.inputs if tensor.type == "pixels"}
+        taken = {
+            name: to_bytes(value) if name in pixels else value for name, value in inputs.items()
+        }
         with torch.inference_mode():
             tensors = {
-                name: torch.from_numpy(np.array(value)) for name, value in as_real(inputs).items()
+                name: torch.from_numpy(np.array(value)) for name, value in as_real(taken).items()
             }
-            output = self._networks[component](**tensors).numpy()
+            given = self._networks[component](**tensors)
+        results = (given,) if isinstance(given, torch.Tensor) else tuple(given)
+        outputs = {
+            tensor.name: result.numpy() * np.float32(255)
+            if tensor.type == "pixels"
+            else result.numpy()
+            for tensor, result in zip(part.outputs, results, strict=True)
+        }
         calls.append(
             Evaluation(
-                component=component, case=case.label, step=step, inputs=dict(inputs), output=output
+                component=component, case=case.label, step=step, inputs=taken, outputs=outputs
             )
         )
-        return output
+        return outputs
+
+
+def given_inputs(manifest: Manifest, case: Case) -> dict[str, Any]:
+    """Return what a caller gives for a case, by the names of a program's inputs."""
+    program = manifest.program
+    given: dict[str, Any] = dict(case.numbers)
+    for name, item in program.inputs.items():
+        if isinstance(item, NumberInput):
+            if item.whole and name in given:
+                given[name] = int(given[name])
+        elif item.kind == "prompt":
+            given[name] = case.prompt
+        elif item.kind == "picture":
+            given[name] = case.picture
+        elif item.kind == "clip":
+            assert case.picture is not None
+            given[name] = moving_picture(case.picture, item.frames)
+    return given
+
+
+def moving_picture(picture: NDArray[np.uint8], frames: int) -> NDArray[np.uint8]:
+    """Return a clip in which a picture moves to the right, a pixel a frame. (F, H, W, 3)."""
+    return np.stack([np.roll(picture, index, axis=1) for index in range(frames)])
+
+
+def _is_adjustable(manifest: Manifest) -> bool:
+    names = manifest.program.samplers()
+    return any(manifest.samplers[name].adjustable for name in names)
 
 
 def as_real(inputs: Mapping[str, NDArray[Any]]) -> Arrays:
@@ -183,9 +231,9 @@ def save_calls(calls: Sequence[Evaluation], path: Path) -> None:
     for index, call in enumerate(calls):
         head = f"{index}/{call.component}/{'' if call.step is None else call.step}"
         arrays[f"{head}/case"] = np.frombuffer(call.case.encode(), np.uint8)
-        arrays[f"{head}/output"] = call.output
-        for name, value in call.inputs.items():
-            arrays[f"{head}/input/{name}"] = value
+        for side, values in (("input", call.inputs), ("output", call.outputs)):
+            for name, value in values.items():
+                arrays[f"{head}/{side}/{name}"] = value
     np.savez(path, **arrays)  # pyright: ignore[reportArgumentType]
 
 
@@ -196,18 +244,19 @@ def load_calls(path: Path, component: str | None = None) -> list[Evaluation]:
         for key in file.files:
             head, part, step, *rest = key.split("/", 4)
             if component in (None, part):
-                call = found.setdefault(head, {"component": part, "step": step, "inputs": {}})
-                if rest[0] == "input":
-                    call["inputs"][rest[1]] = file[key]
+                empty = {"component": part, "step": step, "input": {}, "output": {}}
+                call = found.setdefault(head, empty)
+                if rest[0] == "case":
+                    call["case"] = file[key]
                 else:
-                    call[rest[0]] = file[key]
+                    call[rest[0]][rest[1]] = file[key]
     return [
         Evaluation(
             component=call["component"],
             case=call["case"].tobytes().decode(),
             step=int(call["step"]) if call["step"] else None,
-            inputs=call["inputs"],
-            output=call["output"],
+            inputs=call["input"],
+            outputs=call["output"],
         )
         for _, call in sorted(found.items(), key=lambda item: int(item[0]))
     ]

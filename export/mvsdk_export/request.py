@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from mvsdk.devices import Chipset
 from mvsdk.manifest import ComputeUnit, Delegate, Format, Precision, Target
 from mvsdk_export.checkpoints import ModelFolder
 from mvsdk_export.preflight import CHUNK_BYTES, PART_BYTES
 from mvsdk_export.targets.coreml.tools import DEFAULT_DEPLOYMENT_TARGET
+
+if TYPE_CHECKING:
+    from mvsdk_export.pipelines import Clip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +94,26 @@ def plan_variants(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VariantOverride:
+    """What one component is made in, in place of what the others are."""
+
+    target: Target
+    precision: Precision
+    format: Format | None = None
+    delegate: Delegate = "xnnpack"
+    deployment_target: str = DEFAULT_DEPLOYMENT_TARGET
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetPlan:
+    """Variants that will run together."""
+
+    id: str
+    plans: Mapping[str, VariantPlan]
+    """By component."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AppleOptions:
     """How packages for Apple's phones are made."""
 
@@ -119,7 +142,7 @@ class ExportRequest:
 
     folder: ModelFolder
     variants: tuple[VariantPlan, ...]
-    """The sets of variants to make, in order."""
+    """What every component is made in, in order, but for `overrides`."""
     num_frames: int
     height: int
     width: int
@@ -131,6 +154,8 @@ class ExportRequest:
     guidance: tuple[float, float] | Literal["none"] | None = None
     """Classifier-free guidance of the first and the last frame; "none" for one evaluation of the
     network without it; None for what clips of the checkpoint's scheduler are made with."""
+    overrides: Mapping[str, VariantOverride] = field(default_factory=dict)
+    """Component -> what it is made in instead."""
     pictures: Path | None = None
     """Folder of pictures that calibrate and verify; None for those that the recipe names."""
     part_bytes: int = PART_BYTES
@@ -141,16 +166,51 @@ class ExportRequest:
     verify: bool = True
 
     @property
+    def sets(self) -> tuple[SetPlan, ...]:
+        """The sets of variants that will run together, in order; no two are of the same."""
+        names = [part.name for part in self.folder.recipe.components]
+        found: dict[tuple[VariantPlan, ...], SetPlan] = {}
+        for plan in self.variants:
+            plans = {name: self._plan_of(name, plan) for name in names}
+            first, *others = dict.fromkeys(plans.values())
+            name = f"{plan.id}-mixed" if others else first.id
+            found.setdefault(tuple(plans.values()), SetPlan(id=name, plans=plans))
+        return tuple(found.values())
+
+    @property
+    def plans(self) -> tuple[VariantPlan, ...]:
+        """All that some component is made in, each once."""
+        return tuple(dict.fromkeys(plan for item in self.sets for plan in item.plans.values()))
+
+    def plans_of(self, component: str) -> tuple[VariantPlan, ...]:
+        """Return what a component is made in, each once, in order."""
+        return tuple(dict.fromkeys(item.plans[component] for item in self.sets))
+
+    def _plan_of(self, component: str, plan: VariantPlan) -> VariantPlan:
+        override = self.overrides.get(component)
+        if override is None:
+            return plan
+        (other,) = plan_variants(
+            override.target,
+            [override.precision],
+            chips=[] if plan.chipset is None else [plan.chipset],
+            format=override.format,
+            delegate=override.delegate,
+            deployment_target=override.deployment_target,
+        )
+        return other
+
+    @property
     def chips(self) -> tuple[Chipset, ...]:
         """Chips that graphs are compiled for by Qualcomm's compiler."""
-        found = (x.chipset for x in self.variants if x.target == "snapdragon" and x.chipset)
+        found = (x.chipset for x in self.plans if x.target == "snapdragon" and x.chipset)
         return tuple(dict.fromkeys(found))
 
     @property
     def chip_precisions(self) -> tuple[Precision, ...]:
         """Precisions of those graphs."""
         found: list[Precision] = [
-            plan.precision for plan in self.variants if plan.target == "snapdragon"
+            plan.precision for plan in self.plans if plan.target == "snapdragon"
         ]
         return tuple(dict.fromkeys(found))
 
@@ -163,6 +223,18 @@ class ExportRequest:
             "width": self.width,
             "decode_frames": self.decode_frames or self.num_frames,
         }
+
+    @property
+    def clip(self) -> Clip:
+        """Which clip of the model is made."""
+        from mvsdk_export.pipelines import Clip
+
+        return Clip(
+            **self.size,
+            steps=self.steps,
+            default_steps=self.default_steps,
+            guidance=self.folded_guidance,
+        )
 
     @property
     def folded_guidance(self) -> tuple[float, float] | None:

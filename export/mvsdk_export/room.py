@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,10 +17,12 @@ import numpy as np
 
 from mvsdk._text import quoted
 from mvsdk.cli.output import format_bytes
+from mvsdk.manifest import Loop, Operation, Run, Sample
 from mvsdk_export.checkpoints.building import GraphOptions, with_frames
 from mvsdk_export.costs import ComponentCosts, estimate_crossing_bytes
 from mvsdk_export.errors import ExportError
 from mvsdk_export.lowering import Lowering
+from mvsdk_export.pipelines import make_pipeline
 from mvsdk_export.request import ExportRequest, needs_calls
 from mvsdk_export.shapes import graph_sizes, tensor_shapes
 
@@ -41,13 +44,14 @@ def estimate_calibration_bytes(
         lowerings: What is made of each, in the same order.
         clips: Clips that calibrate, each made with every number of steps.
     """
-    if not any(needs_calls(plan) for plan in request.variants):
+    if not any(needs_calls(plan) for plan in request.plans):
         return 0
     configs = request.folder.configs()
     sizes = graph_sizes(configs, **request.size)
     options = GraphOptions(
         height=request.height, width=request.width, guidance=request.folded_guidance, sigma=1.0
     )
+    runs = _runs_of_clips(request)
     total = 0
     for item, lowering in zip(costs, lowerings, strict=True):
         component = lowering.component
@@ -59,8 +63,29 @@ def estimate_calibration_bytes(
         if any(plan.precision == "w8a16" for plan in lowering.cut_plans):
             config = with_frames(configs[component.name], request.num_frames)
             one += estimate_crossing_bytes(component, config, sizes, options, lowering.parts)
-        total += one * clips * sum(item.evaluations(count) for count in request.steps)
+        total += one * clips * runs[item.component]
     return total
+
+
+def _runs_of_clips(request: ExportRequest) -> Counter[str]:
+    """Return how often each component runs in clips of every number of steps, one of each."""
+    pipeline = make_pipeline(request.folder, request.clip)
+    runs: Counter[str] = Counter()
+
+    def count(operations: Sequence[Operation], times: int, steps: int) -> None:
+        for operation in operations:
+            if isinstance(operation, Run):
+                runs[operation.component] += times
+            elif isinstance(operation, Loop):
+                count(operation.operations, times * operation.count, steps)
+            elif isinstance(operation, Sample):
+                sampler = pipeline.samplers[operation.sampler]
+                own = steps if sampler.adjustable else sampler.default_steps
+                count(operation.operations, times * own, steps)
+
+    for steps in request.steps:
+        count(pipeline.programs[0].operations, 1, steps)
+    return runs
 
 
 def check_room(needed_bytes: int, cache: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +23,6 @@ def make_sampler(
     scheduler: Scheduler,
     steps: Sequence[int],
     default_steps: int,
-    *,
-    conditioning: Mapping[str, tuple[float, ...]] | None = None,
 ) -> Sampler:
     """Write out the noise levels and network times of every wanted number of steps.
 
@@ -32,13 +30,11 @@ def make_sampler(
         scheduler: How the denoiser was trained.
         steps: Numbers of steps to write schedules for.
         default_steps: The number that a runtime takes unless told otherwise.
-        conditioning: Constant inputs of the denoiser.
 
     Raises:
         ScheduleError: If there are no noise levels for a wanted number of steps.
         ExportError: If a denoiser of one step shall take more.
     """
-    fixed = dict(conditioning or {})
     match scheduler:
         case FlowScheduler():
             sigmas = {count: flow_sigmas(count, shift=scheduler.shift) for count in steps}
@@ -51,7 +47,6 @@ def make_sampler(
                     for count, levels in sigmas.items()
                 },
                 default_steps=default_steps,
-                conditioning=fixed,
             )
         case EDMScheduler():
             low, high, rho = scheduler.sigma_min, scheduler.sigma_max, scheduler.rho
@@ -66,7 +61,6 @@ def make_sampler(
                 default_steps=default_steps,
                 # Noise on top of nothing: clean latents have unit variance too.
                 init_noise_sigma=math.hypot(scheduler.sigma_max, 1.0),
-                conditioning=fixed,
             )
         case OneStepScheduler():
             if list(steps) != [1]:
@@ -81,7 +75,6 @@ def make_sampler(
                 prediction_type="sample",
                 schedules={1: Schedule(sigmas=(1.0, 0.0), timesteps=(1.0,))},
                 default_steps=1,
-                conditioning=fixed,
             )
 
 

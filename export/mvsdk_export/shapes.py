@@ -12,7 +12,7 @@ from mvsdk_export.recipes.spec import TensorRecipe
 def config_sizes(configs: Mapping[str, Any]) -> dict[str, dict[str, int]]:
     """Return what configurations say of the sizes that cross between components.
 
-    Every configuration class names in `SYMBOLS` which of its fields gives which symbol.
+    Every configuration class names in `SYMBOLS` which of its fields gives which symbol, if any.
 
     Args:
         configs: Component name -> configuration of its network.
@@ -23,7 +23,7 @@ def config_sizes(configs: Mapping[str, Any]) -> dict[str, dict[str, int]]:
     """
     found: dict[str, dict[str, int]] = {}
     for component, config in configs.items():
-        for symbol, name in type(config).SYMBOLS.items():
+        for symbol, name in getattr(type(config), "SYMBOLS", {}).items():
             found.setdefault(symbol, {})[f"{component}.{name}"] = getattr(config, name)
     return found
 
@@ -40,7 +40,9 @@ def graph_sizes(
 
     F, C, h, w (latents), f (frames that are decoded at once), H, W (pixels), L (tokens), D
     (features that the denoiser attends to), K, T (pictures of a memory and their tokens), S (what
-    the denoiser attends to: L, or L + K T with a memory).
+    the denoiser attends to: L, or L + K T with a memory). A configuration class may have a method
+    `further_sizes` of the sizes so far, whose result is added to them and takes precedence: sizes
+    of a second stage, or h and w where a latent is not 8 x 8 pixels.
 
     Args:
         configs: Component name -> configuration of its network.
@@ -58,6 +60,9 @@ def graph_sizes(
     if "L" in sizes:
         has_memory = any(getattr(config, "subjects", 0) for config in configs.values())
         sizes["S"] = sizes["L"] + (sizes["K"] * sizes["T"] if has_memory else 0)
+    for config in configs.values():
+        if hasattr(config, "further_sizes"):
+            sizes |= config.further_sizes(sizes)
     return sizes
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import importlib.metadata
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,93 +21,135 @@ import numpy as np
 from numpy.typing import NDArray
 
 import mvsdk
+from mvsdk.backends import Backend, Selection
+from mvsdk.backends._registry import built_in_backends
 from mvsdk.backends.qnn import is_emulated
-from mvsdk.conditioning import ADDED_TIME_IDS, MicroConditioning
-from mvsdk.manifest import END_TO_END, Variant, Verification
+from mvsdk.bundle import Bundle
+from mvsdk.manifest import END_TO_END, Manifest, Variant, Verification
 from mvsdk_export.checker.backend import CoreMLChecker
 from mvsdk_export.errors import ParityError
 from mvsdk_export.progress import counted, counting
-from mvsdk_export.recipes import DECODER, Recipe
-from mvsdk_export.reference import Evaluation, unique
+from mvsdk_export.recipes import Recipe
+from mvsdk_export.reference import Case, Evaluation, given_inputs, unique
 
 REFERENCE = "PyTorch float32"
 DIFFERENCE_MARGIN_DB = 3.0
 """Differences of frames carry the noise of two frames: their floor is this much lower."""
 
 
-def verify_variant(
-    path: Path, chosen: Variant, calls: Sequence[Evaluation], recipe: Recipe
+def verify_set(
+    path: Path,
+    chosen: str,
+    calls: Sequence[Evaluation],
+    recipe: Recipe,
+    *,
+    numbers: Mapping[str, Mapping[str, float]],
+    pictures: Mapping[str, NDArray[np.uint8]] | None = None,
 ) -> list[Verification]:
     """Compare one set of variants with the reference.
 
     Args:
         path: Bundle.
-        chosen: One of the variants; those of the other components that go with it are compared too.
+        chosen: Id of the set.
         calls: Recorded reference, whole clips in order.
         recipe: Gives the floors.
+        numbers: Prompt -> what else was said of its clips.
+        pictures: Name -> picture (H, W, 3), of models that take one, or a clip.
 
     Returns:
-        One record per comparison, misses included.
+        One record per comparison, misses included; calls of a graph that another set shares with
+        this one are compared again.
     """
-    # The checker on a Mac too: records of one bundle are then the same wherever it is verified.
-    checked = "coreml" in (chosen.format, chosen.delegate)
-    pipeline = mvsdk.load(
-        path,
-        backend=CoreMLChecker() if checked else None,
-        target=chosen.target,
-        format=chosen.delegate or chosen.format,
-        precision=chosen.precision,
-        chip=chosen.chip.slug if chosen.chip else None,
-        memory="low",
-    )
-    with pipeline:
+    with open_set(path, chosen) as pipeline:
         return [
-            *_component_records(pipeline, chosen, calls, recipe),
-            *_clip_records(pipeline, chosen, calls, recipe),
+            *_component_records(pipeline, calls, recipe),
+            *_clip_records(pipeline, calls, recipe, numbers, pictures or {}),
         ]
 
 
+def open_set(path: Path, chosen: str) -> mvsdk.Pipeline:
+    """Return a pipeline that runs a set of variants as it is to be verified.
+
+    The checker of Core ML packages runs them on a Mac too: records of one bundle are then the same
+    wherever it is verified.
+    """
+    bundle = Bundle.open(path)
+    item = next(item for item in bundle.manifest.sets if item.id == chosen)
+    variants = bundle.manifest.variants_of(item)
+    checker = CoreMLChecker()
+    backends: dict[str, Backend] = {}
+    for name, variant in variants.items():
+        if "coreml" in (variant.format, variant.delegate):
+            backends[name] = checker
+        else:
+            able = (x for x in built_in_backends() if x.unsupported_reason(variant) is None)
+            backends[name] = next(able)
+    keys = {name: variant.key for name, variant in variants.items()}
+    first = next(iter(bundle.manifest.names_with_role("denoiser")), next(iter(keys)))
+    selection = Selection(id=chosen, variants=variants, backends=backends, key=keys[first])
+    return mvsdk.Pipeline(bundle, selection, memory="low")
+
+
 def _component_records(
-    pipeline: mvsdk.Pipeline, chosen: Variant, calls: Sequence[Evaluation], recipe: Recipe
+    pipeline: mvsdk.Pipeline, calls: Sequence[Evaluation], recipe: Recipe
 ) -> Iterator[Verification]:
-    floors = recipe.floors_db[chosen.precision]
     own_calls = {
         component: unique([call for call in calls if call.component == component])
         for component in pipeline.selection.variants
     }
     count = counting(sum(map(len, own_calls.values())), "calls")
     for component, variant in pipeline.selection.variants.items():
+        floor = recipe.floors_db[variant.precision][component]
         session = pipeline.session(component)
         for call in own_calls[component]:
-            output = session.run(call.inputs)[variant.outputs[0].name]
-            metric, value = compare(output, call.output)
+            outputs = session.run(call.inputs)
+            metric, value = compare_all(outputs, call.outputs)
             count()
-            yield _record(chosen, component, call.case, call.step, metric, value, floors[component])
+            yield _record(variant.id, component, call, metric, value, floor, _machine(variant))
 
 
 def _clip_records(
-    pipeline: mvsdk.Pipeline, chosen: Variant, calls: Sequence[Evaluation], recipe: Recipe
+    pipeline: mvsdk.Pipeline,
+    calls: Sequence[Evaluation],
+    recipe: Recipe,
+    numbers: Mapping[str, Mapping[str, float]],
+    pictures: Mapping[str, NDArray[np.uint8]],
 ) -> Iterator[Verification]:
-    floor = recipe.floors_db[chosen.precision][END_TO_END]
-    pictures = {call.case: call.inputs["image"][0] for call in calls if "image" in call.inputs}
-    said = {c.case: c.inputs[ADDED_TIME_IDS][0] for c in calls if ADDED_TIME_IDS in c.inputs}
-    for case, frames in _clips(calls, pipeline.manifest.sampler.default_steps):
-        prompt, seed, steps = parse_case(case)
-        if case in pictures:
-            conditioning = MicroConditioning.from_added_time_ids(said[case].tolist())
-            video = pipeline.animate(
-                pictures[case], seed=seed, num_inference_steps=steps, **asdict(conditioning)
-            )
-        else:
-            video = pipeline.generate(prompt, seed=seed, num_inference_steps=steps)
+    variants = pipeline.selection.variants.values()
+    floor = min(recipe.floors_db[variant.precision][END_TO_END] for variant in variants)
+    machine = " + ".join(dict.fromkeys(map(_machine, variants)))
+    chosen = pipeline.selection.id
+    default_steps = _default_steps(pipeline.manifest)
+    clips = [call for call in calls if call.component == END_TO_END]
+    own = [x for x in clips if default_steps in (None, parse_case(x.case)[2])]
+    for call in counted(own, "clips"):
+        prompt, seed, steps = parse_case(call.case)
+        case = Case(
+            prompt=prompt,
+            seed=seed,
+            num_inference_steps=steps,
+            picture=pictures.get(prompt),
+            numbers=numbers[prompt],
+        )
+        video = pipeline.run(
+            given_inputs(pipeline.manifest, case),
+            seed=seed,
+            num_inference_steps=None if default_steps is None else steps,
+        )
+        frames = call.outputs["frames"].astype(np.float64)
         value = psnr_db(video.frames, frames)
-        yield _record(chosen, END_TO_END, case, None, "psnr", value, floor)
+        yield _record(chosen, END_TO_END, call, "psnr", value, floor, machine)
         moved = np.diff(video.frames.astype(np.float64), axis=0)
         value = psnr_db(moved, np.diff(frames, axis=0))
-        floor_of_differences = floor - DIFFERENCE_MARGIN_DB
-        yield _record(
-            chosen, END_TO_END, case, None, "frame_difference_psnr", value, floor_of_differences
-        )
+        lower = floor - DIFFERENCE_MARGIN_DB
+        yield _record(chosen, END_TO_END, call, "frame_difference_psnr", value, lower, machine)
+
+
+def _default_steps(manifest: Manifest) -> int | None:
+    """Return the number of steps that a caller gets; None if it cannot be chosen."""
+    names = manifest.program.samplers()
+    adjustable = [manifest.samplers[name] for name in names if manifest.samplers[name].adjustable]
+    return adjustable[0].default_steps if adjustable else None
 
 
 _WIDER: Mapping[str, str] = {
@@ -132,7 +173,7 @@ def check_parity(records: Sequence[Verification]) -> None:
         return
     worst = min(misses, key=lambda x: (x.value_db or 0.0) - x.floor_db)
     where = worst.component + (f" at step {worst.step}" if worst.step is not None else "")
-    wider = _WIDER.get(worst.variant.rpartition("-")[2])
+    wider = _WIDER.get(worst.variant.removesuffix("-mixed").rpartition("-")[2])
     advice = (
         "check the checkpoint, then report this with what mvsdk doctor says"
         if wider is None
@@ -145,10 +186,18 @@ def check_parity(records: Sequence[Verification]) -> None:
     )
 
 
+def compare_all(
+    outputs: Mapping[str, NDArray[Any]], reference: Mapping[str, NDArray[Any]]
+) -> tuple[str, float | None]:
+    """Return metric and value in dB of the worst that a graph gave; None for identical."""
+    found = [compare(outputs[name], value) for name, value in reference.items()]
+    return min(found, key=lambda item: math.inf if item[1] is None else item[1])
+
+
 def compare(output: NDArray[Any], reference: NDArray[Any]) -> tuple[str, float | None]:
     """Return the metric that fits an output, and its value in dB; None for identical."""
     if output.dtype == np.uint8:
-        return "psnr", psnr_db(output, reference * 255.0)
+        return "psnr", psnr_db(output, reference)
     return "sqnr", sqnr_db(output, reference)
 
 
@@ -170,16 +219,6 @@ def parse_case(case: str) -> tuple[str, int, int]:
     return prompt, int(seed.removeprefix("seed ")), int(steps.removesuffix(" steps"))
 
 
-def _clips(calls: Sequence[Evaluation], steps: int) -> Iterator[tuple[str, NDArray[np.float64]]]:
-    """Yield the cases of the default step count with their unrounded frames, 0 to 255."""
-    decoded: dict[str, list[NDArray[Any]]] = {}
-    for call in calls:
-        if call.component == DECODER and parse_case(call.case)[2] == steps:
-            decoded.setdefault(call.case, []).append(call.output)
-    for case, parts in counted(list(decoded.items()), "clips"):
-        yield case, np.concatenate(parts).astype(np.float64) * 255.0
-
-
 def _ratio_db(signal: float, noise: float) -> float | None:
     if noise == 0.0:
         return None
@@ -189,24 +228,24 @@ def _ratio_db(signal: float, noise: float) -> float | None:
 
 
 def _record(
-    chosen: Variant,
+    variant: str,
     component: str,
-    case: str,
-    step: int | None,
+    call: Evaluation,
     metric: str,
     value: float | None,
     floor: float,
+    machine: str,
 ) -> Verification:
     return Verification(
         component=component,
-        variant=chosen.id,
-        case=case,
-        step=step,
+        variant=variant,
+        case=call.case,
+        step=call.step,
         metric=metric,
         value_db=None if value is None else round(value, 2),
         floor_db=floor,
         passed=value is None or round(value, 2) >= floor,
-        measured_on=_machine(chosen),
+        measured_on=machine,
         reference=REFERENCE,
     )
 

@@ -32,7 +32,7 @@ for step in pipeline.stream("a rocket flying left", num_inference_steps=4, seed=
 picture = np.zeros((64, 64, 3), np.uint8)
 pipeline.animate(picture, motion=127, on_step=print).save("clip.webp")
 phone = mvsdk.slim_bundle("all.mvbundle", "phone.mvbundle", chip="s24 ultra")
-print(phone.manifest.video.frames, mvsdk.find_chipset("sm8650").names[0])
+print(phone.manifest.program.video.frames, mvsdk.find_chipset("sm8650").names[0])
 try:
     mvsdk.Bundle.open("missing.mvbundle")
 except FileNotFoundError as error:

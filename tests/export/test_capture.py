@@ -88,7 +88,12 @@ def test_gathers_at_known_places_become_slices(places: list[int], slices: int) -
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float16, torch.float32])
 def test_pixels_cross_as_whole_numbers(dtype: torch.dtype) -> None:
     graph = PixelBorders(
-        nn.Identity(), ["image"], pixel_inputs=["image"], pixel_outputs=["frames"], dtype=dtype
+        nn.Identity(),
+        ["image"],
+        ["frames"],
+        pixel_inputs=["image"],
+        pixel_outputs=["frames"],
+        dtype=dtype,
     )
     pixels = torch.arange(256).to(dtype).reshape(1, 16, 16)
     given = graph(pixels)
@@ -97,7 +102,9 @@ def test_pixels_cross_as_whole_numbers(dtype: torch.dtype) -> None:
 
 
 def test_halves_of_pixels_round_to_even_unless_gradients_shall_pass() -> None:
-    graph = PixelBorders(nn.Identity(), ["x"], pixel_outputs=["frames"], dtype=torch.float32)
+    graph = PixelBorders(
+        nn.Identity(), ["x"], ["frames"], pixel_outputs=["frames"], dtype=torch.float32
+    )
     x = (torch.tensor([0.5, 1.5, 2.5, 254.5]) / 255).requires_grad_()
     assert graph(x).tolist() == [0.0, 2.0, 2.0, 254.0]
     graph.rounds = False

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 from tiny_models import SCHEDULER, tiny_networks, write_tiny_model_folder  # noqa: E402
 
 from mvsdk.errors import OutputError  # noqa: E402
-from mvsdk.tokenizer import WordPiece  # noqa: E402
+from mvsdk.tokenizers import WordPiece  # noqa: E402
 from mvsdk_export.checkpoints import (  # noqa: E402
     default_model_folder,
     load_configs,
@@ -61,7 +61,7 @@ def test_loaded_networks_compute_what_the_saved_ones_did(tiny_model_folder: Path
         for key, value in network.state_dict().items():
             assert torch.equal(loaded.state_dict()[key], value.half().float())
     ids = torch.from_numpy(
-        WordPiece.from_file(folder.tokenizer_file, 16).encode("a rocket flying left")
+        WordPiece.from_file(folder.tokenizer_file, 16).encode("a rocket flying left").ids
     )
     with torch.no_grad():
         ours, theirs = folder.load("text_encoder")(ids), saved["text_encoder"](ids)

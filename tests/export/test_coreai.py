@@ -190,7 +190,7 @@ def test_palettes_for_channels_that_do_not_divide_are_refused(tmp_path: Path) ->
 
 @pytest.mark.parametrize(("precision", "most"), [("fp32", 0), ("fp16", 1), ("w8", 3)])
 def test_pixels_cross_as_bytes(tmp_path: Path, precision: Any, most: int) -> None:
-    network = PixelBorders(Small(), ["x", "ids"], pixel_inputs=["x"], pixel_outputs=["y"])
+    network = PixelBorders(Small(), ["x", "ids"], ["y"], pixel_inputs=["x"], pixel_outputs=["y"])
     inputs = {**examples(), "x": examples()["x"].to(PIXELS)}
     pixels = np.random.default_rng(0).integers(0, 256, (2, 3, 8, 8), dtype=np.uint8)
     values = {**feed(), "x": pixels}
@@ -215,11 +215,13 @@ def test_report_names_what_breaks_a_rule_of_the_neural_engine(
     assert len(single.against_rules) == sum(single.operators.values())
     assert {x.reason.split(",")[0] for x in single.against_rules} <= {"float32", "int32"}
     assert {x.reason.split(",")[0] for x in half.against_rules} <= {"int32"}
-    assert single.residency is None
-    assert half.residency is not None
-    assert half.residency.basis == "rules"
-    assert half.residency.left_outside == half.against_rules
-    assert half.residency.npu_nodes + half.residency.cpu_nodes == sum(half.operators.values())
+    assert single.delegation is None
+    assert half.delegation is not None
+    assert half.delegation.basis == "rules"
+    assert half.delegation.non_delegated == half.against_rules
+    assert half.delegation.delegated + len(half.delegation.non_delegated) == sum(
+        half.operators.values()
+    )
     assert single.operators == half.operators
     assert single.operators["group_norm"] == single.operators["layer_norm"] == 1
 

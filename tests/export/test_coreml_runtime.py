@@ -20,17 +20,15 @@ pytest.importorskip("coremltools")
 
 from core_ml import examples, run_package, write_stack
 
-import mvsdk
 from mvsdk import BackendError, CoreML
 from mvsdk.backends.coreml import TESTED_VERSION
 from mvsdk.bundle import Bundle
-from mvsdk.manifest import TensorSpec, Variant
+from mvsdk.manifest import Component, Manifest, Source, TensorSpec, Variant, VariantSet
 from mvsdk_export.checker import load_program
-from mvsdk_export.recipes import find_recipe
 from mvsdk_export.targets.coreml.chunks import make_pipeline
 from mvsdk_export.targets.coreml.functions import join_functions
 from mvsdk_export.targets.coreml.tools import import_coremltools
-from mvsdk_export.verify import verify_variant
+from mvsdk_export.verify import open_set
 
 pytestmark = [
     pytest.mark.torch,
@@ -196,14 +194,17 @@ def test_a_mac_verifies_with_the_checker_as_other_systems_do(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, delegate: Any
 ) -> None:
     """The record says that the checker ran, and bundles verified elsewhere are held to the same."""
-    asked: dict[str, Any] = {}
-
-    def load(path: Path, **options: Any) -> Any:
-        asked.update(options)
-        raise InterruptedError
-
-    monkeypatch.setattr(mvsdk, "load", load)
     variant = _variant(target="executorch", format="executorch") if delegate else _variant()
-    with pytest.raises(InterruptedError):
-        verify_variant(tmp_path, replace(variant, delegate=delegate), [], find_recipe("sticker"))
-    assert asked["backend"].name == "coreml-checker"
+    variant = replace(variant, delegate=delegate)
+    manifest = Manifest(
+        name="tiny",
+        programs=(),
+        components={"unet": Component.of("denoiser", [variant])},
+        sets=(VariantSet(id="phone", variants={"unet": variant.id}),),
+        samplers={},
+        source=Source(model="tiny", recipe="tiny"),
+    )
+    bundle = Bundle(path=tmp_path, manifest=manifest, manifest_sha256="", _files={})
+    monkeypatch.setattr(Bundle, "open", lambda path: bundle)
+    selection = open_set(tmp_path, "phone").selection
+    assert selection.backends["unet"].name == "coreml-checker"

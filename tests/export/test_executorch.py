@@ -66,12 +66,12 @@ def test_operators_left_outside_are_named_with_the_reason(tmp_path: Path) -> Non
             return self.out(self.words(ids))
 
     ids = {"ids": torch.zeros(1, 4, dtype=torch.int32)}
-    residency = lower_xnnpack(Lookup().eval(), ids, tmp_path / "model.pte")
-    assert [(x.operator, x.reason) for x in residency.left_outside] == [
+    delegation = lower_xnnpack(Lookup().eval(), ids, tmp_path / "model.pte")
+    assert [(x.operator, x.reason) for x in delegation.non_delegated] == [
         ("embedding", "XNNPACK looks nothing up")
     ]
-    assert residency.npu_nodes > 0
-    assert residency.cpu_nodes == 1
+    assert delegation.delegated > 0
+    assert len(delegation.non_delegated) == 1
 
 
 class _Sampled(nn.Module):
@@ -105,8 +105,8 @@ def test_what_xnnpack_lacks_is_written_in_what_it_has(tmp_path: Path) -> None:
     x = torch.randn(2, 4, 6, 8, generator=torch.Generator().manual_seed(0))
     network = _Sampled().eval()
     path = tmp_path / "model.pte"
-    residency = lower_xnnpack(network, {"x": x}, path)
-    assert not residency.left_outside
+    delegation = lower_xnnpack(network, {"x": x}, path)
+    assert not delegation.non_delegated
     with torch.no_grad():
         assert sqnr_db(run_program(path, {"x": x.numpy()}), network(x).numpy()) > 100
 
@@ -154,11 +154,11 @@ def test_softmax_beside_convolutions_is_over_its_own_axis(axis: int, tmp_path: P
 
 
 def test_pixels_are_rounded_as_every_target_rounds_them(tmp_path: Path) -> None:
-    borders = PixelBorders(nn.Identity(), ["x"], pixel_outputs=["y"])
+    borders = PixelBorders(nn.Identity(), ["x"], ["y"], pixel_outputs=["y"])
     x = np.array([[0.5 / 255, 1.5 / 255, 2.5 / 255, 1.0, 0.0]], dtype=np.float32)
     path = tmp_path / "model.pte"
-    residency = lower_xnnpack(borders, {"x": torch.from_numpy(x)}, path)
-    assert [item.operator for item in residency.left_outside] == ["round", "_to_dim_order_copy"]
+    delegation = lower_xnnpack(borders, {"x": torch.from_numpy(x)}, path)
+    assert [item.operator for item in delegation.non_delegated] == ["round", "_to_dim_order_copy"]
     np.testing.assert_array_equal(run_program(path, {"x": x}), np.rint(x * np.float32(255)))
 
 

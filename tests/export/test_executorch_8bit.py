@@ -99,8 +99,8 @@ def test_8_bits_are_one_delegate_when_nothing_is_left_outside(tmp_path: Path) ->
     }
     taken = {name: torch.from_numpy(x) for name, x in feed.items()}
     network, path = _AttendingTwice().eval(), tmp_path / "model.pte"
-    residency, found = lower_xnnpack_8bit(network, taken, [feed], path, target_db=20.0)
-    assert not residency.left_outside
+    delegation, found = lower_xnnpack_8bit(network, taken, [feed], path, target_db=20.0)
+    assert not delegation.non_delegated
     assert len(found.layers) == found.of == 12
     (plan,) = deserialize_pte_binary(path.read_bytes()).program.execution_plan
     assert len(plan.delegates) == 1

@@ -55,11 +55,11 @@ def test_package_inside_a_program_is_held_to_the_rules_of_the_neural_engine(
             return torch.sin(x) * 2 + x
 
     path = tmp_path / "model.pte"
-    residency = lower_coreml_delegate(
+    delegation = lower_coreml_delegate(
         Waves(), {"x": torch.zeros(1, 4, 8, 8)}, path, deployment_target="iOS17"
     )
-    assert residency.basis == "rules"
-    assert [item.operator for item in residency.left_outside] == ["sin"]
+    assert delegation.basis == "rules"
+    assert [item.operator for item in delegation.non_delegated] == ["sin"]
     assert [x.name for x in tmp_path.iterdir()] == ["model.pte"]
 
 

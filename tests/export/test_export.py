@@ -18,8 +18,8 @@ from safetensors.torch import load_file, save_file
 import mvsdk
 from mvsdk._installed import toolchain_install
 from mvsdk.bundle import Bundle
-from mvsdk.tokenizer import WordPiece
 from mvsdk_export.checkpoints import open_model
+from mvsdk_export.pipelines import Clip
 from mvsdk_export.recipes import find_recipe
 from mvsdk_export.reference import Case, Reference
 
@@ -49,9 +49,8 @@ def test_compiled_bundle_is_one_node_per_component_with_nothing_on_the_cpu(
     manifest = Bundle.open(snapdragon_bundle, verify=True).manifest
     for part in manifest.components.values():
         for variant in part.variants:
-            assert variant.residency is not None
-            assert (variant.residency.npu_nodes, variant.residency.cpu_nodes) == (1, 0)
-            assert variant.residency.left_outside == ()
+            assert variant.delegation is not None
+            assert (variant.delegation.delegated, variant.delegation.non_delegated) == (1, ())
             assert {Path(ref.path).suffix for ref in variant.files} == {".onnx", ".bin"}
             assert variant.chip is not None
             assert variant.id == f"snapdragon-{variant.chip.slug}-{variant.precision}"
@@ -72,7 +71,7 @@ def test_compiled_bundle_makes_the_same_clip_twice(snapdragon_bundle: Path, prec
 
 
 def check_clip_is_made_twice(pipeline: mvsdk.Pipeline) -> None:
-    video = pipeline.manifest.video
+    video = pipeline.manifest.program.video
     clips = [pipeline.generate(PROMPT, num_inference_steps=1, seed=3).frames for _ in range(2)]
     assert clips[0].shape == (video.frames, video.height, video.width, 3)
     assert clips[0].tobytes() == clips[1].tobytes()
@@ -85,18 +84,21 @@ def test_float32_clip_is_that_of_pytorch_within_one_level(
 ) -> None:
     folder = open_model(tiny_model_folder, RECIPE)
     manifest = Bundle.open(onnx_bundle).manifest
-    steps = manifest.sampler.default_steps
-    reference = Reference(
-        RECIPE,
-        {
-            part.name: folder.load_graph(part.name, num_frames=manifest.video.frames)
-            for part in RECIPE.components
-        },
-        manifest.sampler,
-        WordPiece.from_file(folder.tokenizer_file, 16),
+    video, steps = manifest.program.video, manifest.samplers["main"].default_steps
+    clip = Clip(
+        num_frames=video.frames,
+        height=video.height,
+        width=video.width,
+        decode_frames=video.frames,
+        steps=(steps,),
+        default_steps=steps,
     )
+    networks = {
+        part.name: folder.load_graph(part.name, num_frames=video.frames)
+        for part in RECIPE.components
+    }
     case = Case(prompt=PROMPT, seed=11, num_inference_steps=steps)
-    wanted = reference.run(case, manifest.latents.shape)[-1].output * 255
+    wanted = Reference.of(folder, clip, networks).run(case)[-1].outputs["frames"]
     with mvsdk.load(onnx_bundle, target="onnx", precision="fp32") as pipeline:
         found = pipeline.generate(PROMPT, seed=11).frames
     assert np.abs(found - wanted).max() <= 1.0

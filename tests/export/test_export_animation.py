@@ -82,12 +82,10 @@ def test_model_of_many_steps_keeps_its_guidance_and_its_pictures(
     )
     assert done.status == 0, done.err
     manifest = Bundle.open(out, verify=True).manifest
-    assert manifest.task == "image_to_video"
-    assert (manifest.sampler.kind, manifest.sampler.prediction_type) == (
-        "edm_euler",
-        "v_prediction",
-    )
-    assert manifest.sampler.guidance_scale == 3.0
+    assert manifest.program.task == "image_to_video"
+    sampler = manifest.samplers["main"]
+    assert (sampler.kind, sampler.prediction_type) == ("edm_euler", "v_prediction")
+    assert sampler.guidance_scale == 3.0
     assert read_guidance(manifest) == (1.0, 3.0)
     assert _is_verified(manifest)
     assert min(_records(manifest, "unet")) > 90
@@ -111,10 +109,10 @@ def test_one_step_model_runs_on_the_emulator_with_a_picture_of_bytes(
     )
     assert done.status == 0, done.err
     report = json.loads(done.out)
-    assert [row["residency"]["cpu_nodes"] for row in report["variants"]] == [0, 0, 0, 0]
+    assert [row["delegation"]["non_delegated"] for row in report["variants"]] == [[]] * 4
     manifest = Bundle.open(out, verify=True).manifest
     assert _is_verified(manifest)
-    assert sorted(manifest.sampler.schedules) == [1]
+    assert sorted(manifest.samplers["main"].schedules) == [1]
     (unet,) = manifest.components["unet"].variants
     assert "timestep" not in {spec.name for spec in unet.inputs}
     for component in ("image_encoder", "vae_encoder"):

@@ -130,8 +130,8 @@ def test_core_ml_bundle_is_verified_makes_clips_and_opens_under_apples_names(
         for variant in part.variants:
             assert variant.deployment_target == "iOS18"
             assert variant.compute_unit == "ALL"
-            assert variant.residency is not None
-            assert variant.residency.basis == "rules"
+            assert variant.delegation is not None
+            assert variant.delegation.basis == "rules"
     names = {path.name for path in resources.iterdir()}
     assert {"vocab.json", "README.txt"} <= names
     for stem in ("TextEncoder", "MultiModalDiffusionTransformerChunk1", "VAEDecoder"):

@@ -22,6 +22,7 @@ from tiny_svd import quiet  # noqa: E402
 
 import mvsdk  # noqa: E402
 from mvsdk.bundle import Bundle, sha256_file  # noqa: E402
+from mvsdk.manifest import END_TO_END  # noqa: E402
 from mvsdk_export.checkpoints import load_configs, open_decoder, open_model  # noqa: E402
 from mvsdk_export.errors import CheckpointError  # noqa: E402
 from mvsdk_export.networks.svd.light_decoder import (  # noqa: E402
@@ -29,9 +30,10 @@ from mvsdk_export.networks.svd.light_decoder import (  # noqa: E402
     LightDecoderConfig,
     LightDecoderGraph,
 )
+from mvsdk_export.pipelines import Clip  # noqa: E402
 from mvsdk_export.recipes import find_recipe  # noqa: E402
+from mvsdk_export.recording import decode_frames_of  # noqa: E402
 from mvsdk_export.reference import Case, Reference  # noqa: E402
-from mvsdk_export.schedule import make_sampler  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -184,26 +186,30 @@ def test_a_model_without_a_light_decoder_takes_none(tiny_model_folder: Path, wri
 def test_the_reference_decodes_in_the_parts_that_a_phone_does(model: Path) -> None:
     folder = open_model(model)
     size: dict[str, Any] = {"num_frames": 4, "height": 64, "width": 64}
-    recipe = folder.recipe
-    networks = {part.name: folder.load_graph(part.name, **size) for part in recipe.components}
-    sampler = make_sampler(folder.scheduler, [1], 1, conditioning=recipe.conditioning)
+    networks = {
+        part.name: folder.load_graph(part.name, **size) for part in folder.recipe.components
+    }
     picture = np.full((64, 64, 3), 90, np.uint8)
     case = Case(prompt="a.png", seed=3, num_inference_steps=1, picture=picture)
-    whole, parts = (
+    (whole, _), (*parts, clip) = (
         [
             call
-            for call in Reference(recipe, networks, sampler, decode_frames=count).run(
-                case, (4, 4, 8, 8)
-            )
-            if call.component == "vae_decoder"
+            for call in Reference.of(
+                folder, Clip(**size, decode_frames=count, steps=(1,), default_steps=1), networks
+            ).run(case)
+            if call.component in ("vae_decoder", END_TO_END)
         ]
-        for count in (None, 2)
+        for count in (4, 2)
     )
-    latents = torch.from_numpy(whole[0].inputs["latents"])
-    assert [call.output.shape for call in parts] == [(2, 64, 64, 3)] * 2
-    for part, own in zip(latents.split(2), parts, strict=True):
-        assert np.allclose(own.output, networks["vae_decoder"](part).numpy(), atol=1e-6)
-    assert not np.allclose(whole[0].output[:2], parts[0].output, atol=1e-3)  # frames see each other
+    latents = torch.from_numpy(np.array(whole.inputs["latents"]))  # ours to write to
+    frames = [call.outputs["frames"] for call in parts]
+    assert [part.shape for part in frames] == [(2, 64, 64, 3)] * 2
+    for part, own in zip(latents.split(2), frames, strict=True):
+        assert np.allclose(own, networks["vae_decoder"](part).numpy() * 255, atol=1e-3)
+    assert (clip.outputs["frames"] == np.concatenate(frames)).all()
+    assert not np.allclose(
+        whole.outputs["frames"][:2], frames[0], atol=0.1
+    )  # frames see each other
 
 
 def test_dry_run_says_which_decoder_and_how_many_frames(
@@ -234,7 +240,7 @@ def test_bundle_decodes_in_parts_as_pytorch_does(
     )
     assert done.status == 0, done.err
     manifest = Bundle.open(out, verify=True).manifest
-    assert manifest.decode_frames == 2
+    assert decode_frames_of(manifest) == 2
     assert all(record.passed for record in manifest.verification)
     with mvsdk.load(out) as pipeline:
         assert pipeline.animate(np.zeros((64, 64, 3), np.uint8)).frames.shape == (4, 64, 64, 3)

@@ -1,15 +1,14 @@
-"""Rules of residency on the Neural Engine, on operations made up to meet them; no torch."""
+"""Rules of what runs on the Neural Engine, on operations made up to meet them; no torch."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mvsdk.manifest import LeftOutside, Residency
+from mvsdk.manifest import Delegation, NonDelegated
 from mvsdk_export.errors import ExportError
 from mvsdk_export.preflight import Finding
 from mvsdk_export.targets.coreml.neural_engine import (
@@ -20,7 +19,7 @@ from mvsdk_export.targets.coreml.neural_engine import (
     Operation,
     TensorFacts,
     check_limits,
-    predict_residency,
+    predict_delegation,
 )
 
 PAGE = (Path(__file__).parents[2] / "docs" / "neural_engine.md").read_text("utf-8")
@@ -64,7 +63,7 @@ def _conv(*kernel: int, kind: str = "conv", constant: bool = True, **more: Any) 
 
 def _why(operation: Operation, chip: str = "A15") -> str:
     """Return why an operation stays outside; empty if it does not."""
-    found = predict_residency([operation], chip=chip).left_outside
+    found = predict_delegation([operation], chip=chip).non_delegated
     return found[0].reason if found else ""
 
 
@@ -241,7 +240,7 @@ def test_an_unknown_operator_stays_outside() -> None:
 
 def test_an_unknown_chip_is_refused() -> None:
     with pytest.raises(ExportError, match="unknown chip 'A12'; known: A14, M1"):
-        predict_residency([], chip="A12")
+        predict_delegation([], chip="A12")
     with pytest.raises(ExportError, match="unknown chip"):
         check_limits([], chip="")
 
@@ -255,20 +254,19 @@ def test_operations_are_counted_and_constants_are_not() -> None:
         _operation("sin", name="wave"),
         _operation("softmax", name="weights"),
     ]
-    found = predict_residency(iter(graph), chip="A15")
-    assert (found.npu_nodes, found.cpu_nodes) == (2, 2)
-    assert [(item.operator, item.name) for item in found.left_outside] == [
+    found = predict_delegation(iter(graph), chip="A15")
+    assert (found.delegated, len(found.non_delegated)) == (2, 2)
+    assert [(item.operator, item.name) for item in found.non_delegated] == [
         ("gather", "table"),
         ("sin", "wave"),
     ]
-    assert all(isinstance(item, LeftOutside) and item.reason for item in found.left_outside)
-    assert found == predict_residency(graph, chip="A15")
-    assert {item.name for item in fields(Residency)} >= {"npu_nodes", "cpu_nodes", "left_outside"}
+    assert all(isinstance(item, NonDelegated) and item.reason for item in found.non_delegated)
+    assert found == predict_delegation(graph, chip="A15")
 
 
 def test_a_graph_without_operations_has_no_nodes_and_no_findings() -> None:
     weight = _operation("const", name="w")
-    assert predict_residency([weight]) == Residency(npu_nodes=0, cpu_nodes=0, basis="rules")
+    assert predict_delegation([weight]) == Delegation(delegated=0, basis="rules")
     assert check_limits([weight]) == ()
 
 

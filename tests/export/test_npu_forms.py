@@ -64,7 +64,7 @@ def test_a_form_is_compiled_into_one_context_and_its_error_measured() -> None:
     assert [record.precision for record in records] == list(FLOORS_DB)
     for record in records:
         assert record.failure is None
-        assert (record.ep_context_nodes, record.left_outside) == (1, ())
+        assert (record.ep_context_nodes, record.non_delegated) == (1, ())
         assert record.context_bytes is not None
         assert record.context_bytes > 10_000
         assert record.prepare_cpu_s is not None
@@ -142,7 +142,7 @@ def _record(form: str = "a", precision: str = "fp16", **figures: Any) -> Record:
 
 def test_records_survive_json_and_the_last_of_a_trial_counts(tmp_path: Path) -> None:
     path = tmp_path / "records.jsonl"
-    old, other = _record(sqnr_db=1.0), _record("b", left_outside=("Softmax",), ep_context_nodes=2)
+    old, other = _record(sqnr_db=1.0), _record("b", non_delegated=("Softmax",), ep_context_nodes=2)
     new = _record(sqnr_db=2.0)
     path.write_text("\n".join(to_json(record, ENVIRONMENT) for record in (old, other, new)))
     assert read_records(path) == (ENVIRONMENT, [new, other])
@@ -159,7 +159,7 @@ def test_records_of_different_tools_do_not_mix(tmp_path: Path) -> None:
 
 def test_operators_left_outside_are_named() -> None:
     whole = _record(ep_context_nodes=1)
-    split = _record("b", ep_context_nodes=2, left_outside=("Softmax",))
+    split = _record("b", ep_context_nodes=2, non_delegated=("Softmax",))
     text = draw([whole, split], ENVIRONMENT, {})
     assert "1 of 2 compiled graphs are one EPContext node" in text
     assert "l b 1x32x1x1 fp16: 2 and outside them Softmax" in text

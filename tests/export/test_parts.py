@@ -39,6 +39,7 @@ pytestmark = pytest.mark.torch
 WIDTH, INNER = 8, 64
 NETWORK = ComponentRecipe(
     name="net",
+    role="vae_decoder",
     network="",
     config="",
     folder="",
@@ -142,7 +143,7 @@ class Lowered:
             path.mkdir()
         write_network(self.traced / common.MODEL)
         calls = [
-            Evaluation(component="net", case="", step=None, inputs=x, output=np.zeros(1))
+            Evaluation(component="net", case="", step=None, inputs=x, outputs={})
             for x in make_calls()
         ]
         save_calls(calls, self.recorded / common.CALLS)
@@ -316,9 +317,8 @@ def test_compiled_parts_are_stitched(lowered: Lowered, precision: Precision) -> 
     pytest.importorskip("onnxruntime_qnn")
     (plan,) = plans(precision, target="snapdragon", chips=["sm8650"])
     made = lowered((plan,), 2)[plan.id]
-    residency = made.result["residency"]
-    assert (residency["npu_nodes"], residency["cpu_nodes"]) == (2, 0)
-    assert residency["left_outside"] == []
+    delegation = made.result["delegation"]
+    assert (delegation["delegated"], delegation["non_delegated"]) == (2, [])
     files = sorted(x.name for x in made.folder.iterdir() if x.suffix in (".onnx", ".bin"))
     assert files == ["model_ctx.onnx", "model_ctx_0.bin", "model_ctx_1.bin"]
     graph = onnx.load(made.folder / common.CONTEXT).graph
@@ -411,11 +411,13 @@ def test_compiled_bundle_of_a_model_in_parts_is_verified_on_the_emulator(
     request = animation_request(tmp_path / "m", tmp_path / "o", precision, target="snapdragon")
     manifest = export_in_parts(request, tmp_path / "cache")
     found = {
-        name: variant.residency
+        name: variant.delegation
         for name, part in manifest.components.items()
         for variant in part.variants
     }
-    counts = {name: (x.npu_nodes, x.cpu_nodes) for name, x in found.items() if x is not None}
+    counts = {
+        name: (x.delegated, len(x.non_delegated)) for name, x in found.items() if x is not None
+    }
     assert counts == {
         "image_encoder": (1, 0),
         "vae_encoder": (1, 0),

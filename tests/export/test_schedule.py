@@ -9,7 +9,6 @@ import pytest
 
 pytest.importorskip("torch")
 
-from mvsdk.conditioning import ADDED_TIME_IDS
 from mvsdk.schedules import flow_sigmas
 from mvsdk_export.checkpoints.scheduler import EDMScheduler, FlowScheduler, OneStepScheduler
 from mvsdk_export.errors import ExportError
@@ -30,14 +29,13 @@ def test_flow_gets_shifted_levels_and_scaled_times() -> None:
 
 def test_edm_gets_the_levels_of_karras_and_quarter_logarithms() -> None:
     """The levels are those of SF-V for four steps: 700, 70.54, 2.269, 0.002."""
-    sampler = make_sampler(EDMScheduler(), [4], 4, conditioning={ADDED_TIME_IDS: (6.0, 127.0, 0.0)})
+    sampler = make_sampler(EDMScheduler(), [4], 4)
     assert (sampler.kind, sampler.prediction_type) == ("edm_euler", "v_prediction")
     sigmas = sampler.schedules[4].sigmas
     assert sigmas == pytest.approx((700, 70.54, 2.269, 0.002, 0), rel=1e-3)
     expected = [math.log(sigma) / 4 for sigma in sigmas[:-1]]
     assert sampler.schedules[4].timesteps == pytest.approx(expected, rel=1e-6)
     assert sampler.init_noise_sigma == pytest.approx(math.sqrt(700**2 + 1))
-    assert sampler.conditioning == {ADDED_TIME_IDS: (6.0, 127.0, 0.0)}
 
 
 @pytest.mark.parametrize("steps", [4, 25])

@@ -190,7 +190,7 @@ def make_graphs(request: ExportRequest, cache: Path) -> list[Stage]:
         request,
         lowerings,
         runner.run,
-        lambda: record(runner.run, export.CALIBRATION, calibration_of(request)),
+        lambda: record(runner.run, export.CALIBRATION, calibration_of(request), None),
         {"paths": folder.paths, "fingerprint": hash_of(folder)},
     )
     names = tuple(stage.name for stage in runner.finished)

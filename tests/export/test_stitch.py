@@ -34,7 +34,7 @@ from mvsdk.devices import find_chipset
 from mvsdk_export.errors import ExportError
 from mvsdk_export.quantize.qdq import quantize_w8a16
 from mvsdk_export.targets.onnx import convert_float16, quantize_borders, save_model
-from mvsdk_export.targets.snapdragon import compile_context, read_residency, stitch_contexts
+from mvsdk_export.targets.snapdragon import compile_context, read_delegation, stitch_contexts
 from mvsdk_export.targets.split import agree_quantized, split_model
 from mvsdk_export.verify import sqnr_db
 
@@ -84,7 +84,7 @@ def test_compiled_parts_become_one_model_with_their_binaries_beside_it(tmp_path:
     target = tmp_path / "whole" / "model_ctx.onnx"
     target.parent.mkdir()
     found = stitch_contexts(parts, target)
-    assert (found.npu_nodes, found.cpu_nodes, found.left_outside) == (3, 0, ())
+    assert (found.delegated, found.non_delegated) == (3, ())
     model = onnx.load(target)
     assert [x.name for x in model.graph.input] == ["x", "c"]
     assert [x.name for x in model.graph.output] == ["y"]
@@ -116,7 +116,7 @@ def test_constants_that_parts_share_are_joined_once(tmp_path: Path) -> None:
     found = stitch_contexts(parts, tmp_path / "model_ctx.onnx")
     graph = onnx.load(tmp_path / "model_ctx.onnx").graph
     assert [x.name for x in graph.initializer] == ["w"]
-    assert (found.npu_nodes, found.cpu_nodes) == (2, 3)
+    assert (found.delegated, len(found.non_delegated)) == (2, 3)
     assert {x.name for x in graph.output} == {"p", "q", "y"}
 
 
@@ -147,14 +147,14 @@ def compile_and_run(models: list[Path], folder: Path, values: Arrays, *, float16
     contexts = [folder / f"part_{index}_ctx.onnx" for index in range(len(models))]
     for source, target in zip(models, contexts, strict=True):
         found = compile_context(source, target, CHIP, float16=float16)
-        assert (found.npu_nodes, found.cpu_nodes) == (1, 0)
+        assert (found.delegated, len(found.non_delegated)) == (1, 0)
     whole = folder / "model_ctx.onnx"
     stitch_contexts(contexts, whole)
     for path in contexts:
         path.unlink()
     for path in folder.glob("part_*.bin"):
         path.unlink()
-    assert read_residency(whole).npu_nodes == len(models)
+    assert read_delegation(whole).delegated == len(models)
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")

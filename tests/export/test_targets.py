@@ -34,7 +34,7 @@ from mvsdk_export.targets.onnx import (
     strip_metadata,
     tensor_specs,
 )
-from mvsdk_export.targets.snapdragon import compile_context, read_residency
+from mvsdk_export.targets.snapdragon import compile_context, read_delegation
 
 pytestmark = pytest.mark.torch
 
@@ -228,9 +228,9 @@ def test_nodes_left_outside_are_named_with_the_reason_from_the_log(tmp_path: Pat
         "[I:onnxruntime:, qnn.cc:10 Start] nothing of interest",
         "[W:onnxruntime:, qnn.cc:99 Validate] norm_1 failed validation, error code 3110",
     ]
-    found = read_residency(tmp_path / "m_ctx.onnx", log)
-    assert (found.npu_nodes, found.cpu_nodes) == (1, 2)
-    assert [(x.operator, x.name, x.reason) for x in found.left_outside] == [
+    found = read_delegation(tmp_path / "m_ctx.onnx", log)
+    assert (found.delegated, len(found.non_delegated)) == (1, 2)
+    assert [(x.operator, x.name, x.reason) for x in found.non_delegated] == [
         ("LayerNormalization", "norm_1", "norm_1 failed validation, error code 3110"),
         ("NonZero", "other", "the QNN provider gives no reason"),
     ]
@@ -239,8 +239,8 @@ def test_nodes_left_outside_are_named_with_the_reason_from_the_log(tmp_path: Pat
 def test_whole_graph_leaves_nothing_outside(tmp_path: Path) -> None:
     node = helper.make_node("EPContext", ["x"], ["y"], name="whole", domain="com.microsoft")
     onnx.save(make_model([node], {}), tmp_path / "m_ctx.onnx")
-    found = read_residency(tmp_path / "m_ctx.onnx")
-    assert (found.npu_nodes, found.cpu_nodes, found.left_outside) == (1, 0, ())
+    found = read_delegation(tmp_path / "m_ctx.onnx")
+    assert (found.delegated, found.non_delegated) == (1, ())
 
 
 def test_missing_compiler_is_an_error_of_the_target(
@@ -262,7 +262,7 @@ def test_small_graph_is_compiled_whole(tmp_path: Path) -> None:
     onnx.save(model, tmp_path / "m.onnx")
     target = tmp_path / "m_ctx.onnx"
     found = compile_context(tmp_path / "m.onnx", target, find_chipset("sm8550").chip, float16=True)
-    assert (found.npu_nodes, found.cpu_nodes) == (1, 0)
+    assert (found.delegated, len(found.non_delegated)) == (1, 0)
     assert len(list(tmp_path.glob("*.bin"))) == 1
 
 
@@ -277,9 +277,9 @@ def test_operator_that_the_compiler_does_not_take_is_named_with_a_reason(tmp_pat
     onnx.save(model, tmp_path / "m.onnx")
     target = tmp_path / "m_ctx.onnx"
     found = compile_context(tmp_path / "m.onnx", target, find_chipset("sm8550").chip, float16=True)
-    assert (found.npu_nodes, found.cpu_nodes) == (1, 1)
-    assert [(x.operator, x.name) for x in found.left_outside] == [("NonZero", "positions")]
-    assert found.left_outside[0].reason
+    assert (found.delegated, len(found.non_delegated)) == (1, 1)
+    assert [(x.operator, x.name) for x in found.non_delegated] == [("NonZero", "positions")]
+    assert found.non_delegated[0].reason
 
 
 @pytest.mark.qnn

@@ -26,7 +26,7 @@ from mvsdk_export.verify import (
     parse_case,
     psnr_db,
     sqnr_db,
-    verify_variant,
+    verify_set,
 )
 from mvsdk_export.work.reference import record
 
@@ -93,7 +93,7 @@ def test_error_against_a_silent_reference_is_a_miss() -> None:
 
 
 def test_bytes_are_held_to_unrounded_frames() -> None:
-    reference = np.full((1, 2, 2, 3), 0.5, np.float32)
+    reference = np.full((1, 2, 2, 3), 127.5, np.float32)
     assert compare(np.full((1, 2, 2, 3), 128, np.uint8), reference) == (
         "psnr",
         pytest.approx(20 * np.log10(255 / 0.5)),
@@ -136,23 +136,24 @@ def test_calls_survive_the_disk(tmp_path: Path) -> None:
             case="a/b, seed 1, 2 steps",
             step=step,
             inputs={"sample": np.full((2, 3), step, np.float32), "timestep": np.ones(1)},
-            output=np.array([step], np.float32),
+            outputs={"model_output": np.array([step], np.float32), "more": np.zeros(2)},
         )
         for step in range(12)
     ]
     decoded = replace(calls[0], component="vae_decoder", step=None, inputs={"latents": np.ones(2)})
     save_calls([*calls, decoded], tmp_path / "calls.npz")
     read = load_calls(tmp_path / "calls.npz", "transformer")
-    assert [(c.case, c.step, c.output[0]) for c in read] == [
+    assert [(c.case, c.step, c.outputs["model_output"][0]) for c in read] == [
         ("a/b, seed 1, 2 steps", step, step) for step in range(12)
     ]
+    assert list(read[5].outputs) == ["model_output", "more"]
     assert read[5].inputs["sample"].tolist() == [[5.0] * 3] * 2
     assert load_calls(tmp_path / "calls.npz")[-1].step is None
 
 
 def test_calls_with_inputs_seen_before_are_dropped() -> None:
     call = Evaluation(
-        component="transformer", case="x", step=0, inputs={"sample": np.ones(2)}, output=np.ones(2)
+        component="transformer", case="x", step=0, inputs={"sample": np.ones(2)}, outputs={}
     )
     other = replace(call, inputs={"sample": np.zeros(2)})
     assert unique([call, replace(call, case="y"), other]) == [call, other]
@@ -169,7 +170,7 @@ def test_every_compiled_component_and_step_and_clip_has_a_record(snapdragon_bund
 
 def check_records(bundle: Bundle) -> None:
     manifest = bundle.manifest
-    steps = set(range(max(manifest.sampler.schedules)))
+    steps = set(range(max(manifest.samplers["main"].schedules)))
     for variant in manifest.components["transformer"].variants:
         records = [r for r in manifest.verification if r.variant == variant.id]
         found = {(r.component, r.step) for r in records if r.metric != "frame_difference_psnr"}
@@ -189,26 +190,26 @@ def test_floor_that_is_missed_makes_a_failed_record(
     onnx_bundle: Path, tiny_model_folder: Path, tmp_path: Path
 ) -> None:
     bundle = Bundle.open(onnx_bundle)
-    video, default = bundle.manifest.video, bundle.manifest.sampler.default_steps
+    video, default = bundle.manifest.program.video, bundle.manifest.samplers["main"].default_steps
+    (prompt, *_) = RECIPE.verification_prompts
     record(
         model=str(tiny_model_folder),
         num_frames=video.frames,
         height=video.height,
         width=video.width,
         decode_frames=video.frames,
-        conditioning=[],
+        numbers=[{}],
         guidance=None,
         steps=[default],
         default_steps=default,
-        prompts=RECIPE.verification_prompts[:1],
+        prompts=[prompt],
         first_seed=7,
         output=tmp_path,
     )
     calls = load_calls(tmp_path / "calls.npz")
     floors = {"fp32": {**RECIPE.floors_db["fp32"], "transformer": 300.0}}
-    variants = bundle.manifest.components["transformer"].variants
-    variant = next(v for v in variants if v.precision == "fp32")
-    records = verify_variant(onnx_bundle, variant, calls, replace(RECIPE, floors_db=floors))
+    recipe = replace(RECIPE, floors_db=floors)
+    records = verify_set(onnx_bundle, "onnx-fp32", calls, recipe, numbers={prompt: {}})
     missed = {(r.component, r.step) for r in records if not r.passed}
     assert missed == {("transformer", step) for step in range(default)}
     with pytest.raises(ParityError, match=r"for transformer at step \d of onnx-fp32: .* < 300"):

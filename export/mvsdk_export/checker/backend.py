@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mvsdk._installed import toolchain_install
 from mvsdk._text import quoted
-from mvsdk.backends._graph import GraphSession, check_border, label_of
+from mvsdk.backends._graph import GraphSession, check_signature, label_of
 from mvsdk.bundle import Bundle
 from mvsdk.errors import BackendError, BundleError, MvsdkError
 from mvsdk.manifest import Variant
@@ -73,12 +73,12 @@ class CoreMLChecker:
                 ("input", variant.inputs, program.inputs),
                 ("output", variant.outputs, program.outputs),
             ):
-                check_border(label, side, specs, {x.name: (x.shape, x.dtype) for x in found})
+                check_signature(label, side, specs, {x.name: (x.shape, x.dtype) for x in found})
         else:
             with tempfile.TemporaryDirectory() as folder:
                 path, borders = extract_package(bundle.model(variant), Path(folder))
                 program = load_program(path)
-            _check_borders(label, variant, program, borders)
+            _check_signatures(label, variant, program, borders)
 
         def run(feeds: dict[str, NDArray[Any]]) -> Sequence[NDArray[Any]]:
             named = zip(borders.inputs, given, strict=True)
@@ -91,7 +91,7 @@ class CoreMLChecker:
         return GraphSession(label, variant.inputs, variant.outputs, run)
 
 
-def _check_borders(label: str, variant: Variant, program: Program, borders: Borders) -> None:
+def _check_signatures(label: str, variant: Variant, program: Program, borders: Borders) -> None:
     """Check a package that has names of its own for what a program takes and gives."""
     for names, known in ((borders.inputs, program.inputs), (borders.outputs, program.outputs)):
         if missing := [name for name in names if name not in [item.name for item in known]]:

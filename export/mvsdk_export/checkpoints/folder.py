@@ -19,7 +19,7 @@ from mvsdk_export.checkpoints.scheduler import OneStepScheduler, Scheduler
 from mvsdk_export.checkpoints.vocabulary import check_vocabulary
 from mvsdk_export.checkpoints.weight_files import WeightFiles, find_weights
 from mvsdk_export.errors import CheckpointError, ExportError
-from mvsdk_export.recipes import DECODER, Recipe, find_recipe
+from mvsdk_export.recipes import DECODER, RECIPES, Recipe, find_recipe
 from mvsdk_export.shapes import config_sizes
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ def default_model_folder(recipe_name: str) -> Path:
         ExportError: If no recipe has that name, or no weights of it are shipped.
     """
     recipe = find_recipe(recipe_name)
-    if not recipe.ships_weights:
+    if not recipe.ships_weights or recipe.name not in RECIPES:
         raise ExportError(
             f"no weights of {recipe.name} are shipped; give a folder with --checkpoint"
         )
@@ -326,7 +326,7 @@ def _parse_configs(
     inside = replace(recipe, components=own)
     configs = layout.parse_configs(_read_documents(root, inside), inside) | elsewhere
     _check_agreement(root, configs)
-    if recipe.task == "image_to_video":
+    if recipe.task == "image_to_video" and recipe.pipeline is None:
         _check_picture(root, recipe.denoiser, configs[recipe.denoiser])
     return configs
 

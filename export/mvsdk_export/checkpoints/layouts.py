@@ -14,7 +14,7 @@ from mvsdk_export.checkpoints.configs import parse_config
 from mvsdk_export.checkpoints.documents import Document, unsupported
 from mvsdk_export.checkpoints.scheduler import Scheduler, read_public_scheduler, read_scheduler
 from mvsdk_export.errors import CheckpointError
-from mvsdk_export.recipes import RECIPES, Recipe
+from mvsdk_export.recipes import Recipe, recipe_names
 
 FORMAT_VERSION = 1
 CLASS_NAME = "MvsdkPipeline"
@@ -50,7 +50,7 @@ def parse_own_configs(documents: Mapping[str, Document], recipe: Recipe) -> dict
 
 def _read_own_index(document: Document) -> str:
     document.check_keys(("_class_name", "recipe", "format_version"))
-    name = document.choice("recipe", sorted(RECIPES))
+    name = document.choice("recipe", recipe_names())
     if document.integer("format_version", 1, 1000) > FORMAT_VERSION:
         raise CheckpointError(
             f"model folder {quoted(document.path.parent)} has format_version "

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias, cast
 
 from mvsdk.manifest import PredictionType, SamplerKind
-from mvsdk.sampling import SAMPLERS
+from mvsdk.samplers import SAMPLERS
 from mvsdk_export.checkpoints.documents import Document, read_document
 
 MIN_SHIFT = 1e-3
@@ -89,9 +89,10 @@ def read_scheduler(path: Path, kinds: Sequence[str]) -> Scheduler:
         document.choice("prediction_type", ("v_prediction",))
         return _edm_scheduler(document, rho=document.number("rho", above=MIN_RHO, most=MAX_RHO))
     document.check_keys(("kind", "prediction_type", "shift", "num_train_timesteps"))
-    known = SAMPLERS[kind].prediction_types
+    flow = cast("SamplerKind", kind)
+    known = SAMPLERS[flow].prediction_types
     return FlowScheduler(
-        kind=cast("SamplerKind", kind),
+        kind=flow,
         prediction_type=cast("PredictionType", document.choice("prediction_type", known)),
         shift=document.number("shift", above=MIN_SHIFT, most=1000.0),
         num_train_timesteps=document.integer("num_train_timesteps", 1, 1_000_000),

@@ -57,7 +57,7 @@ def default_frames(recipe: Recipe, configs: Mapping[str, Any]) -> int:
         What the checkpoint's denoiser was trained for, or the recipe's number where that is out of
         its range.
     """
-    num_frames: int = configs[recipe.denoiser].num_frames
+    num_frames: int = getattr(configs[recipe.denoiser], "num_frames", recipe.num_frames)
     least, most = recipe.frame_range
     return num_frames if least <= num_frames <= most else recipe.num_frames
 
@@ -104,9 +104,9 @@ def read_picture_folder(folder: Path | None, recipe: Recipe) -> Path | None:
     """Return the folder of --pictures; None for the pictures that the recipe names.
 
     Raises:
-        InputError: If clips of the model do not begin with a picture.
+        InputError: If clips of the model are made of a prompt.
     """
-    if folder is None or recipe.task == "image_to_video":
+    if folder is None or (recipe.task != "text_to_video" and not recipe.takes_text):
         return folder
     raise InputError(f"--pictures goes with image-to-video models, {recipe.name} takes prompts")
 

@@ -16,6 +16,7 @@ from mvsdk.cache import cache_folder
 from mvsdk.cli.command import Command, named_path, say_chip_notes
 from mvsdk.cli.output import format_bytes, say, show, show_json, table
 from mvsdk.manifest import END_TO_END, Manifest, Variant, Verification
+from mvsdk.tasks import TASKS
 from mvsdk_export.commands.arguments import (
     add_decoder_arguments,
     add_guidance_argument,
@@ -33,6 +34,7 @@ from mvsdk_export.commands.phones import (
     add_phone_arguments,
     read_apple,
     read_executorch,
+    read_overrides,
     read_resources,
     read_variants,
 )
@@ -159,6 +161,7 @@ def _read_request(options: argparse.Namespace) -> ExportRequest:
     variants = read_variants(options)
     folder = open_chosen_model(options.model, options.checkpoint, options.decoder)
     recipe = folder.recipe
+    overrides = read_overrides(options, [part.name for part in recipe.components], variants)
     steps = recipe.steps if options.steps is None else read_steps(options.steps)
     guidance = read_guidance(options.guidance, recipe)
     pictures = read_picture_folder(options.pictures, recipe)
@@ -178,6 +181,7 @@ def _read_request(options: argparse.Namespace) -> ExportRequest:
     request = ExportRequest(
         folder=folder,
         variants=variants,
+        overrides=overrides,
         **size,
         steps=tuple(sorted(steps)),
         guidance=guidance or "none",
@@ -206,10 +210,11 @@ def _show_plan(
         }
         for plan in request.variants
     ]
+    components = [part.name for part in request.folder.recipe.components]
     content = {
         "model": request.folder.recipe.name,
         "checkpoint": str(request.folder.path),
-        "components": [part.name for part in request.folder.recipe.components],
+        "components": components,
         "decoder": str(request.folder.decoder.path) if request.folder.decoder else None,
         "frames": request.num_frames,
         "decode_frames": request.size["decode_frames"],
@@ -218,6 +223,9 @@ def _show_plan(
         "steps": list(request.steps),
         "guidance": request.folded_guidance,
         "variants": plans,
+        "overrides": {
+            name: f"{item.target}/{item.precision}" for name, item in request.overrides.items()
+        },
         "stages": len(plan_stages(request, costs)),
         "out": str(request.out),
     }
@@ -236,10 +244,14 @@ def _show_plan(
     show("\n".join(lines) + "\n")
     rows = [[p["id"], p["target"], p["precision"], p["chip"] or "any"] for p in plans]
     show(table(["variant", "target", "precision", "chip"], [[str(x) for x in r] for r in rows]))
-    show(f"each of {', '.join(part for part in content['components'])}; nothing was written")
+    others = [f"{x} {y.target}/{y.precision}" for x, y in request.overrides.items()]
+    but = f", but {', '.join(others)}" if others else ""
+    show(f"each of {', '.join(components)}{but}; nothing was written")
 
 
 def _to_json(report: ExportReport) -> Mapping[str, object]:
+    from mvsdk_export.recording import decode_frames_of
+
     manifest = report.bundle.manifest
     return {
         "bundle": str(report.bundle.path),
@@ -248,13 +260,13 @@ def _to_json(report: ExportReport) -> Mapping[str, object]:
                 "component": name,
                 "id": variant.id,
                 "bytes": sum(ref.bytes for ref in variant.files),
-                "residency": asdict(variant.residency) if variant.residency else None,
+                "delegation": asdict(variant.delegation) if variant.delegation else None,
             }
             for name, part in manifest.components.items()
             for variant in part.variants
         ],
         "verification": [asdict(record) for record in manifest.verification],
-        "decode_frames": manifest.decode_frames,
+        "decode_frames": decode_frames_of(manifest),
         "seconds": report.seconds,
         "compression": report.compression,
         "warnings": report.warnings,
@@ -273,6 +285,7 @@ def _to_json(report: ExportReport) -> Mapping[str, object]:
 
 def _to_text(report: ExportReport, request: ExportRequest, *, chosen: bool) -> str:
     from mvsdk_export.decoding import describe_parts
+    from mvsdk_export.recording import decode_frames_of
 
     manifest = report.bundle.manifest
     spent = sum(stage.seconds for stage in report.stages if not stage.reused)
@@ -287,7 +300,7 @@ def _to_text(report: ExportReport, request: ExportRequest, *, chosen: bool) -> s
             stage_table(report.stages),
             "",
             *_warning_lines(report),
-            *describe_parts(request.num_frames, manifest.decode_frames, chosen=chosen),
+            *describe_parts(request.num_frames, decode_frames_of(manifest), chosen=chosen),
             f"{quoted(path)}: {format_bytes(sum(ref.bytes for ref in manifest.files()))}; "
             f"{len(report.stages)} stages in {spent:.0f} s, the largest took {format_bytes(peak)}",
             *_found_lines(report.stages),
@@ -314,66 +327,66 @@ def _warning_lines(report: ExportReport) -> list[str]:
 
 
 def _next_command(manifest: Manifest) -> str:
-    if manifest.task == "image_to_video":
-        return "mvsdk animate PICTURE"
-    return 'mvsdk generate "a rocket flying left"'
+    task = manifest.program.task
+    if task == "text_to_video":
+        return 'mvsdk generate "a rocket flying left"'
+    return f"mvsdk {TASKS[task].verb}"
 
 
 def variant_table(manifest: Manifest) -> str:
-    """Return one row per component and variant: size, residency, worst parity and floor.
+    """Return one row per component and variant: size, delegation, worst parity and floor.
 
-    What is taken are graphs compiled whole, or operators, that the NPU or a delegate runs.
+    What is delegated are graphs compiled whole, or operators, that the NPU or a delegate runs.
     """
     rows = [
         [
             variant.id,
             name,
             format_bytes(sum(ref.bytes for ref in variant.files)),
-            _residency(variant),
+            _delegation(variant),
             *_parity([r for r in manifest.verification if _is_about(r, name, variant)]),
         ]
         for name, part in manifest.components.items()
         for variant in part.variants
     ]
-    ids = dict.fromkeys(v.id for part in manifest.components.values() for v in part.variants)
-    for identifier in ids:
+    order = [v.id for part in manifest.components.values() for v in part.variants]
+    order += [item.id for item in manifest.sets]
+    for item in manifest.sets:
         records = [
-            r
-            for r in manifest.verification
-            if r.variant == identifier and r.component == END_TO_END
+            r for r in manifest.verification if (r.component, r.variant) == (END_TO_END, item.id)
         ]
         if records:
             *shown, _ = _parity([r for r in records if r.metric == "psnr"])
             verdict = _verdict(records)  # frame differences have a say, on a scale of their own
-            rows.append([identifier, "end to end", "-", "-", *shown, verdict])
-    order = list(ids)
+            rows.append([item.id, "end to end", "-", "-", *shown, verdict])
     rows.sort(key=lambda row: order.index(row[0]))
-    return table(["variant", "component", "size", "taken", "parity", "floor", ""], rows)
+    return table(["variant", "component", "size", "delegated", "parity", "floor", ""], rows)
 
 
 def summary_table(manifest: Manifest, seconds: Mapping[str, float]) -> str:
-    """Return one row per set of variants: bytes, end-to-end parity, residency, seconds."""
+    """Return one row per set of variants: bytes, end-to-end parity, delegation, seconds."""
     rows: list[list[str]] = []
-    for first in next(iter(manifest.components.values())).variants:
-        parts = [v for c in manifest.components.values() for v in c.variants if v.id == first.id]
+    for item in manifest.sets:
+        parts = manifest.variants_of(item).values()
         whole = [
             record
             for record in manifest.verification
-            if record.variant == first.id and record.component == END_TO_END
+            if record.variant == item.id and record.component == END_TO_END
         ]
-        known = [part.residency for part in parts if part.residency is not None]
-        taken = sum(x.npu_nodes for x in known)
-        left = sum(x.cpu_nodes for x in known)
+        known = [part.delegation for part in parts if part.delegation is not None]
+        taken = sum(x.delegated for x in known)
+        left = sum(len(x.non_delegated) for x in known)
+        keys = {str(part.key) for part in parts}
         rows.append(
             [
-                str(first.kind),
+                keys.pop() if len(keys) == 1 else item.id,
                 format_bytes(sum(ref.bytes for part in parts for ref in part.files)),
                 _parity([record for record in whole if record.metric == "psnr"])[0],
                 f"{taken} of {taken + left}" if known else "-",
-                f"{seconds.get(first.id, 0.0):.0f}",
+                f"{seconds.get(item.id, 0.0):.0f}",
             ]
         )
-    return table(["target", "size", "end to end", "taken", "seconds"], rows)
+    return table(["target", "size", "end to end", "delegated", "seconds"], rows)
 
 
 def stage_table(stages: Sequence[Stage]) -> str:
@@ -398,11 +411,11 @@ def _is_about(record: Verification, component: str, variant: Variant) -> bool:
     return record.component == component and record.variant == variant.id
 
 
-def _residency(variant: Variant) -> str:
-    found = variant.residency
+def _delegation(variant: Variant) -> str:
+    found = variant.delegation
     if found is None:
         return "-"
-    return f"{found.npu_nodes} of {found.npu_nodes + found.cpu_nodes}"
+    return f"{found.delegated} of {found.delegated + len(found.non_delegated)}"
 
 
 def _parity(records: Sequence[Verification]) -> list[str]:

@@ -21,7 +21,12 @@ from mvsdk_export.commands.arguments import read_chips, read_precisions
 from mvsdk_export.targets.coreml.tools import DEFAULT_DEPLOYMENT_TARGET, DEPLOYMENT_TARGETS
 
 if TYPE_CHECKING:
-    from mvsdk_export.request import AppleOptions, ExecuTorchOptions, VariantPlan
+    from mvsdk_export.request import (
+        AppleOptions,
+        ExecuTorchOptions,
+        VariantOverride,
+        VariantPlan,
+    )
 
 TARGETS: tuple[Target, ...] = ("onnx", "snapdragon", "iphone", "executorch")
 PHONES: tuple[Target, ...] = ("snapdragon", "iphone", "executorch")
@@ -88,6 +93,11 @@ COMPUTE_UNITS: Mapping[str, ComputeUnit] = {
 ATTENTIONS = ("fused", "split-einsum")
 
 _HELP = """\
+Options of all targets:
+
+  --component C=T/P      make one graph for another target, such as
+                         vae_decoder=snapdragon/fp16; may be given again
+
 Options of the targets iphone and executorch:
 
   --format F             coreml or coreai (default: coreml below iOS27)
@@ -123,12 +133,13 @@ class _PhonesHelp(argparse.Action):
 def add_phone_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that only some targets have; their help is a page of its own."""
     add = parser.add_argument
-    more = f"{len(_OPTIONS)} more options, of iphone and executorch: "
+    more = f"{len(_OPTIONS)} more options, most of iphone and executorch: "
     add("--help-phones", action=_PhonesHelp, help=f"{more}{', '.join(_OPTIONS[:3])}, ...")
     for name in ("--format", "--deployment-target", "--compute-units", "--attention"):
         add(name, help=argparse.SUPPRESS)
     for name in ("--resources", "--delegate"):
         add(name, help=argparse.SUPPRESS)
+    add("--component", action="append", help=argparse.SUPPRESS)
     for name in ("--chunk-bytes", "--palette-group"):
         add(name, type=whole_number, help=argparse.SUPPRESS)
     for name in ("--external-weights", "--etrecord"):
@@ -186,6 +197,53 @@ def read_variants(options: argparse.Namespace) -> tuple[VariantPlan, ...]:
             deployment_target=deployment_target,
         )
     )
+
+
+def read_overrides(
+    options: argparse.Namespace, components: Sequence[str], variants: Sequence[VariantPlan]
+) -> dict[str, VariantOverride]:
+    """Return what single components are made in, as `--component NAME=TARGET/PRECISION` asks.
+
+    Args:
+        options: The options.
+        components: Of the model.
+        variants: What the others are made in.
+
+    Raises:
+        InputError: If one is not understood, or nothing is made of it.
+        ExportError: If a package is missing, with the pip command.
+    """
+    from mvsdk_export.request import VariantOverride
+
+    overrides: dict[str, VariantOverride] = {}
+    format_, deployment_target = _read_apple_format(options)
+    delegate = _read_delegate(options.delegate)
+    for text in options.component or ():
+        name, _, kind = text.partition("=")
+        target, _, precision = kind.partition("/")
+        if not precision:
+            raise InputError(
+                f"--component {quoted(text, 40)} is not NAME=TARGET/PRECISION, such as "
+                "vae_decoder=snapdragon/fp16"
+            )
+        _read_choice("--component", name, components)
+        (chosen,) = read_targets(_read_choice("--component", target, TARGETS))
+        kind_name = _kind_name(chosen, format_, delegate)
+        _read_choice(f"--component {name}={target}", precision, KINDS[kind_name].precisions)
+        if chosen == "snapdragon" and any(plan.chipset is None for plan in variants):
+            raise InputError(
+                f"--component {name}={kind} is compiled for the chip that the others are for; "
+                "use it with --target snapdragon"
+            )
+        require_tools([kind_name], "export")
+        overrides[name] = VariantOverride(
+            target=chosen,
+            precision=cast("Precision", precision),
+            format=format_ if chosen == "iphone" else None,
+            delegate=cast("Delegate", delegate),
+            deployment_target=deployment_target,
+        )
+    return overrides
 
 
 def require_tools(names: Iterable[str], command: str, *modules: str) -> None:

@@ -50,7 +50,7 @@ def lower_graphs(
 
     Returns:
         Variant id -> the stage that made what is shipped. Its result has `inputs` and `outputs` as
-        a manifest says them, and `residency` if it was compiled.
+        a manifest says them, and `delegation` if it was compiled.
     """
     return {
         **_lower_whole(run, lowering, traced, recorded),
@@ -89,7 +89,7 @@ def _make_model(
         return run(
             f"quantise {name}",
             "quantize",
-            arguments={**arguments, "component": name},
+            arguments={**arguments, "component": name, "split_last": _splits_last(component)},
             needs={"traced": traced, "recorded": recorded},
         )
     return run(
@@ -174,7 +174,12 @@ def _quantize_parts(
     agreed: dict[str, tuple[float | None, int | None]] = {}
     stages: list[Stage] = []
     for index, label in enumerate(labels):
-        arguments = {"component": name, "part": index, "agreed": dict(agreed)}
+        arguments = {
+            "component": name,
+            "split_last": _splits_last(component),
+            "part": index,
+            "agreed": dict(agreed),
+        }
         stage = run(
             f"quantise {label}",
             "quantize_part",
@@ -201,6 +206,11 @@ def _compile(run: Run, label: str, plan: VariantPlan, source: Stage) -> Stage:
 
 def _for_chip(plan: VariantPlan) -> str:
     return "" if plan.chipset is None else f" for {plan.chipset.slug}"
+
+
+def _splits_last(component: ComponentRecipe) -> bool:
+    """Return whether what a graph gives is integrated, so that its errors add up over the steps."""
+    return component.role in ("denoiser", "interpolator", "upscaler")
 
 
 def _bytes(component: ComponentRecipe) -> Mapping[str, Any]:

@@ -4,7 +4,8 @@ Most weights of a denoiser bear four or six bits; a few decide what a clip looks
 Which ones is measured, for all weights and all their schemes at once: a compressed weight is off
 by d, and to first order the output is off by J d. For a random v of unit variance the mean of
 (v^T J d)^2 is |J d|^2, and the gradient of v^T output by the weight is J^T v. So every backward
-pass is one sample of every weight's share in the error of the output.
+pass is one sample of every weight's share in the error of the output. Several outputs are one, each
+in units of what it is.
 
 Reference:
     Hutchinson 1990, doi:10.1080/03610919008812866 (random probes of quadratic forms); Dong et al.
@@ -95,11 +96,11 @@ def assign(
     what is missing or left over.
 
     Args:
-        module: Network that gives one tensor; inputs by position, in the order of a feed. Its
-            weights are as they were afterwards.
+        module: Network that takes its inputs by position, in the order of a feed. Its weights are
+            as they were afterwards.
         candidates: Name of a parameter or buffer -> its schemes, the smallest first.
         feeds: Inputs of recorded calls.
-        target_db: SQNR that the output shall have on the looked-at calls.
+        target_db: SQNR that each output shall have on the looked-at calls.
 
     Raises:
         CompressionError: If there is nothing to measure on.
@@ -221,19 +222,17 @@ def _measure_group(
         weight.requires_grad_(True)
     with torch.enable_grad():
         for feed in feeds:
-            output = module(*tensors_of(feed))
-            signal = max(float(output.detach().double().square().sum()), 1e-30)
+            outputs = outputs_of(module(*tensors_of(feed)))
             for probe in range(PROBES):
-                sign = torch.randint(0, 2, output.shape, generator=generator) * 2.0 - 1.0
                 gradients = torch.autograd.grad(
-                    (output * sign).sum(),
+                    probe_of(outputs, generator),
                     list(weights.values()),
                     retain_graph=probe + 1 < PROBES,
                     allow_unused=True,
                 )
                 for name, gradient in zip(weights, gradients, strict=True):
                     if gradient is not None:
-                        total[name] += _shares(errors[name], gradient) / signal
+                        total[name] += _shares(errors[name], gradient)
             count()
     for weight in weights.values():
         weight.requires_grad_(False)
@@ -253,7 +252,7 @@ def _errors(
 
 
 def _shares(errors: Sequence[Tensor | None], gradient: Tensor) -> NDArray[np.float64]:
-    """Return the square of what each scheme does to one probe of the output."""
+    """Return the square of what each scheme does to one probe of the outputs."""
     flat = gradient.flatten()
     return np.array(
         [0.0 if error is None else float(torch.dot(error, flat)) ** 2 for error in errors]
@@ -309,7 +308,7 @@ def _measure(
     weights: Mapping[str, Tensor],
     picked: Mapping[str, _Candidate],
     feeds: Sequence[Feed],
-    references: Sequence[Tensor],
+    references: Sequence[Sequence[Tensor]],
 ) -> float:
     """Return the worst SQNR of the calls with the picked weights in place, then restore them."""
     kept = {name: weights[name].detach().clone() for name in picked}
@@ -319,7 +318,7 @@ def _measure(
                 weights[name].copy_(torch.from_numpy(item.compressed.dense.astype(np.float32)))
         try:
             values = [
-                sqnr_db(run_feed(module, feed), reference)
+                worst_db(run_feed(module, feed), reference)
                 for feed, reference in zip(feeds, references, strict=True)
             ]
         finally:
@@ -328,10 +327,30 @@ def _measure(
     return min(values)
 
 
-def run_feed(module: nn.Module, feed: Feed) -> Tensor:
-    """Run a network on a recorded call."""
+def run_feed(module: nn.Module, feed: Feed) -> list[Tensor]:
+    """Run a network on a recorded call; return what it gives, in order."""
     with torch.no_grad():
-        return module(*tensors_of(feed))
+        return outputs_of(module(*tensors_of(feed)))
+
+
+def outputs_of(given: Any) -> list[Tensor]:
+    """Return what a network gave, which may be one tensor, as a list."""
+    if isinstance(given, Tensor):
+        return [given]
+    return [tensor for item in given for tensor in outputs_of(item)]
+
+
+def probe_of(outputs: Sequence[Tensor], generator: torch.Generator) -> Tensor:
+    """Return one probe of the outputs: their sum with random signs, each in units of its norm.
+
+    The mean square of what errors change of it is the sum of |error|^2 / |output|^2.
+    """
+    total = torch.zeros(())
+    for output in outputs:
+        norm = math.sqrt(max(float(output.detach().double().square().sum()), 1e-30))
+        sign = torch.randint(0, 2, output.shape, generator=generator) * 2.0 - 1.0
+        total = total + (output * sign).sum() / norm
+    return total
 
 
 def spread(feeds: Sequence[Feed], count: int = CALLS) -> list[Feed]:
@@ -345,8 +364,13 @@ def tensors_of(feed: Feed) -> list[Tensor]:
     return [torch.from_numpy(np.array(value)) for value in feed.values()]
 
 
+def worst_db(outputs: Sequence[Tensor], references: Sequence[Tensor]) -> float:
+    """Return the least signal to noise ratio of the outputs of a call in dB."""
+    return min(map(sqnr_db, outputs, references))
+
+
 def sqnr_db(output: Tensor, reference: Tensor) -> float:
-    """Return the signal to noise ratio of a result in dB."""
+    """Return the signal to noise ratio of an output in dB."""
     signal = float(reference.double().square().sum())
     noise = float((output.double() - reference.double()).square().sum())
     # Of equal ones it has no finite value; what is searched by it wants one.

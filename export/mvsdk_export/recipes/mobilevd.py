@@ -25,6 +25,7 @@ _VAE_ENCODER, _VAE_DECODER = vae_components(
 )
 _LIGHT_DECODER = ComponentRecipe(
     name="vae_decoder",
+    role="vae_decoder",
     network="mvsdk_export.networks.svd.light_decoder:LightDecoder",
     config="mvsdk_export.networks.svd.light_decoder:LightDecoderConfig",
     folder="decoder",

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
-Shape = tuple[int, ...]
+from mvsdk.manifest import Role, Task
 
-DENOISERS = ("unet", "transformer")
-"""Components that run once per step; the others run once per clip."""
+Shape = tuple[int, ...]
 
 DECODER = "vae_decoder"
 """Component that makes frames: it may take a clip in parts, and then runs once for each."""
@@ -59,6 +58,8 @@ class ComponentRecipe:
     """One graph of the pipeline."""
 
     name: str
+    role: Role
+    """What the graph is for."""
     network: str
     """`"module:class"` of the network; its configuration is read from the model folder."""
     config: str
@@ -105,7 +106,7 @@ class Recipe:
     """How a model becomes a bundle."""
 
     name: str
-    task: Literal["text_to_video", "image_to_video", "video_to_video"]
+    task: Task
     components: tuple[ComponentRecipe, ...]
     schedulers: Mapping[str, SchedulerVariant | None]
     """Kind of scheduler that a checkpoint may have -> what differs then; None for nothing."""
@@ -140,11 +141,18 @@ class Recipe:
     """Whether this package holds a checkpoint."""
     light_decoder: DecoderVariant | None = None
     """A decoder that takes less, of weights that are no part of a checkpoint; None for none."""
+    pipeline: str | None = None
+    """`"module:function"` of (recipe, sampler, sizes) -> `pipelines.Pipeline`, of models whose
+    clips need more than one denoiser and one decoder; None for the others. The sampler is that of
+    the checkpoint's scheduler; a pipeline may have others beside it, or none."""
 
     @property
     def denoiser(self) -> str:
-        """Name of the component that runs once per step."""
-        return next(part.name for part in self.components if part.name in DENOISERS)
+        """Name of the first component that is a denoiser, or whatever does the work of one."""
+        working = ("denoiser", "upscaler", "interpolator")
+        named = {part.role: part.name for part in reversed(self.components)}
+        found = (named[role] for role in working if role in named)
+        return next(found, self.components[0].name)
 
     @property
     def takes_text(self) -> bool:

@@ -13,6 +13,7 @@ STICKER = Recipe(
     components=(
         ComponentRecipe(
             name="text_encoder",
+            role="text_encoder",
             network="mvsdk_export.networks.text_encoder:TextEncoder",
             config="mvsdk_export.networks.text_encoder:TextEncoderConfig",
             folder="text_encoder",
@@ -22,6 +23,7 @@ STICKER = Recipe(
         ),
         ComponentRecipe(
             name="transformer",
+            role="denoiser",
             network="mvsdk_export.networks.transformer:SpatioTemporalTransformer",
             config="mvsdk_export.networks.transformer:TransformerConfig",
             folder="transformer",
@@ -35,6 +37,7 @@ STICKER = Recipe(
         ),
         ComponentRecipe(
             name="vae_decoder",
+            role="vae_decoder",
             network="mvsdk_export.networks.vae:Autoencoder",
             config="mvsdk_export.networks.vae:AutoencoderConfig",
             folder="vae",

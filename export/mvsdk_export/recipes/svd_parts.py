@@ -20,6 +20,7 @@ FRAMES = TensorRecipe(name="frames", shape=("f", "H", "W", 3), dtype="uint8")
 
 IMAGE_ENCODER = ComponentRecipe(
     name="image_encoder",
+    role="image_encoder",
     network="mvsdk_export.networks.svd.clip_vision:ClipVisionEncoder",
     config="mvsdk_export.networks.svd.clip_vision:ClipVisionConfig",
     folder="image_encoder",
@@ -33,6 +34,7 @@ IMAGE_ENCODER = ComponentRecipe(
 )
 DENOISER = ComponentRecipe(
     name="unet",
+    role="denoiser",
     network="mvsdk_export.networks.svd.unet:SVDUNet",
     config="mvsdk_export.networks.svd.unet:SVDUNetConfig",
     folder="unet",
@@ -88,6 +90,7 @@ def vae_components(
     """
     encoder = ComponentRecipe(
         name="vae_encoder",
+        role="vae_encoder",
         network=network,
         config=config,
         folder="vae",
@@ -103,6 +106,7 @@ def vae_components(
     decoder = replace(
         encoder,
         name="vae_decoder",
+        role="vae_decoder",
         wrapper=decoder_wrapper,
         inputs=(LATENTS,),
         outputs=(FRAMES,),

@@ -26,7 +26,8 @@ class PixelBorders(nn.Module):
     def __init__(
         self,
         network: nn.Module,
-        names: Collection[str],
+        inputs: Sequence[str],
+        outputs: Sequence[str],
         *,
         pixel_inputs: Collection[str] = (),
         pixel_outputs: Collection[str] = (),
@@ -36,29 +37,37 @@ class PixelBorders(nn.Module):
 
         Args:
             network: Takes and gives float32; not called graph, a name that torch.fx has for itself.
-            names: Names of its inputs, in the order of `forward`.
-            pixel_inputs: Those of them that are pixels.
-            pixel_outputs: Any name, if what it gives are pixels: graphs give one tensor.
+            inputs: Names of its inputs, in the order of `forward`.
+            outputs: Names of what it gives, in order.
+            pixel_inputs: Those of the inputs that are pixels.
+            pixel_outputs: Those of the outputs that are.
             dtype: Type of the pixels that cross. A float type holds whole numbers too.
         """
         super().__init__()
         self.network = network
-        self._pixels = [name in pixel_inputs for name in names]
-        self._gives_pixels = bool(pixel_outputs)
+        self._takes_pixels = [name in pixel_inputs for name in inputs]
+        self._gives_pixels = [name in pixel_outputs for name in outputs]
         self._dtype = dtype
         self.rounds = True
         """False where gradients shall pass: pixels stay real then."""
 
-    def forward(self, *inputs: Tensor) -> Tensor:
+    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Run the graph, with pixels of the border's type for those that are pixels."""
         taken = [
-            value.float() / 255.0 if pixels else value
-            for value, pixels in zip(inputs, self._pixels, strict=True)
+            value.float() / 255.0 if is_pixels else value
+            for value, is_pixels in zip(inputs, self._takes_pixels, strict=True)
         ]
         given = self.network(*taken)
-        if not self._gives_pixels:
-            return given
-        pixels = given * 255.0
+        if isinstance(given, Tensor):
+            (is_pixels,) = self._gives_pixels
+            return self._to_pixels(given) if is_pixels else given
+        return tuple(
+            self._to_pixels(value) if is_pixels else value
+            for value, is_pixels in zip(given, self._gives_pixels, strict=True)
+        )
+
+    def _to_pixels(self, value: Tensor) -> Tensor:
+        pixels = value * 255.0
         # Halves to even, as ONNX rounds.
         return torch.round(pixels).to(self._dtype) if self.rounds else pixels
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mvsdk.manifest import DType, LeftOutside, Residency, TensorSpec
+from mvsdk.manifest import Delegation, DType, NonDelegated, TensorSpec
 from mvsdk_export.errors import UnsupportedOpError
 from mvsdk_export.quantize.mixed import Assignment
 from mvsdk_export.targets.coreai_tools import import_coreai
@@ -53,13 +53,13 @@ class AssetReport:
     """Operator -> how many; a composite counts as one, under its own name."""
     largest_rank: int
     """Of what operators give; what is inside a composite is its own business."""
-    against_rules: tuple[LeftOutside, ...]
+    against_rules: tuple[NonDelegated, ...]
     """Operators that break a documented rule of the Neural Engine. Others may stay outside too."""
     assignment: Assignment | None = None
     """How the bits of weights were chosen; None where all have the same."""
 
     @property
-    def residency(self) -> Residency | None:
+    def delegation(self) -> Delegation | None:
         """What the Neural Engine may take, by the rules there are.
 
         Apple documents which types and ranks it takes of a Core AI program, but not which
@@ -69,10 +69,9 @@ class AssetReport:
         taken = sum(self.operators.values()) - len(self.against_rules)
         if not taken:
             return None
-        return Residency(
-            npu_nodes=taken,
-            cpu_nodes=len(self.against_rules),
-            left_outside=self.against_rules,
+        return Delegation(
+            delegated=taken,
+            non_delegated=self.against_rules,
             basis="rules",
         )
 
@@ -130,7 +129,7 @@ def read_reports(program: Any) -> dict[str, AssetReport]:
 def _report(graph: Any, composites: Mapping[str, str]) -> AssetReport:
     operators: Counter[str] = Counter()
     ranks = [0]
-    outside: list[LeftOutside] = []
+    outside: list[NonDelegated] = []
     kind = graph.type
     for operation in graph.regions[0].blocks[0].operations:
         name = _operator(operation, composites)
@@ -141,7 +140,7 @@ def _report(graph: Any, composites: Mapping[str, str]) -> AssetReport:
         ranks += [len(shape) for shape, _ in given]
         reason = next(filter(None, (_broken_rule(*item) for item in given)), None)
         if reason:
-            outside.append(LeftOutside(operator=name, name="", reason=f"{reason} [{SOURCE}]"))
+            outside.append(NonDelegated(operator=name, name="", reason=f"{reason} [{SOURCE}]"))
     return AssetReport(
         inputs=_specs(graph.attributes["arg_attrs"], kind.inputs),
         outputs=_specs(graph.attributes["res_attrs"], kind.results),

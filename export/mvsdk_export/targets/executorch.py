@@ -17,7 +17,7 @@ from torch.export import ExportedProgram
 from torch.fx.passes.infra.partitioner import Partition
 
 from mvsdk._installed import toolchain_install
-from mvsdk.manifest import LeftOutside, Residency
+from mvsdk.manifest import Delegation, NonDelegated
 from mvsdk_export.errors import TargetUnavailableError, UnsupportedOpError, first_line
 from mvsdk_export.networks.target_forms import set_xnnpack_forms_
 from mvsdk_export.quiet import quiet
@@ -45,7 +45,7 @@ def lower_xnnpack(
     *,
     external_weights: bool = False,
     etrecord: bool = False,
-) -> Residency:
+) -> Delegation:
     """Lower a network in float32 for XNNPACK.
 
     Args:
@@ -83,7 +83,7 @@ def write_program(
     partitioners: Sequence[Any],
     external_weights: bool = False,
     etrecord: bool = False,
-) -> Residency:
+) -> Delegation:
     """Lower an exported program and write it; see `lower_xnnpack`.
 
     Args:
@@ -103,7 +103,7 @@ def write_program(
                 partitioner=list(partitioners),
                 generate_etrecord=etrecord,
             )
-            residency = _residency(edge.exported_program().graph_module)
+            delegation = _delegation(edge.exported_program().graph_module)
             kept = (lambda _: path.stem) if external_weights else False
             config = exir.ExecutorchBackendConfig(external_constants=kept)
             made = edge.to_executorch(config)
@@ -118,7 +118,7 @@ def write_program(
         made.write_tensor_data_to_file(str(path.parent))
     if etrecord:
         made.get_etrecord().save(str(path.with_name(ETRECORD)))
-    return residency
+    return delegation
 
 
 def xnnpack_partitioners() -> list[Any]:
@@ -212,10 +212,10 @@ def plain_program(program: ExportedProgram) -> ExportedProgram:
     return program
 
 
-def _residency(module: fx.GraphModule) -> Residency:
+def _delegation(module: fx.GraphModule) -> Delegation:
     """Count what delegates take and name what they do not."""
     outside = tuple(
-        LeftOutside(
+        NonDelegated(
             operator=name,
             name=node.name,
             reason=_REASONS.get(name, "XNNPACK's partitioner does not take it"),
@@ -230,7 +230,7 @@ def _residency(module: fx.GraphModule) -> Residency:
         for node in child.original_module.graph.nodes
         if node.op == "call_function"
     )
-    return Residency(npu_nodes=taken, cpu_nodes=len(outside), left_outside=outside)
+    return Delegation(delegated=taken, non_delegated=outside)
 
 
 def _operator(node: fx.Node) -> str:

@@ -10,7 +10,7 @@ gradient of the network's output tells what that does.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,18 +20,20 @@ import torch
 from torch import Tensor, fx, nn
 
 from mvsdk._installed import toolchain_install
-from mvsdk.manifest import Residency
+from mvsdk.manifest import Delegation
 from mvsdk_export.errors import CompressionError, TargetUnavailableError
 from mvsdk_export.networks.target_forms import set_xnnpack_forms_
 from mvsdk_export.progress import counting
 from mvsdk_export.quantize.mixed import (
     PROBES,
     Feed,
+    outputs_of,
+    probe_of,
     run_feed,
     search,
     spread,
-    sqnr_db,
     tensors_of,
+    worst_db,
 )
 from mvsdk_export.quiet import quiet
 from mvsdk_export.targets.capture import attribute_of, capture_module
@@ -81,7 +83,7 @@ def lower_xnnpack_8bit(
     target_db: float,
     external_weights: bool = False,
     etrecord: bool = False,
-) -> tuple[Residency, Quantized]:
+) -> tuple[Delegation, Quantized]:
     """Lower a network in 8 bits for XNNPACK, as far as its output bears it.
 
     Args:
@@ -89,7 +91,7 @@ def lower_xnnpack_8bit(
         inputs: Example of every input, in the order of `forward`.
         feeds: Inputs of recorded calls.
         path: The .pte file to write.
-        target_db: SQNR that the output shall keep on the recorded calls.
+        target_db: SQNR that each output shall keep on the recorded calls.
         external_weights: As `lower_xnnpack` has it.
         etrecord: Likewise.
 
@@ -106,7 +108,7 @@ def lower_xnnpack_8bit(
     found = quantize(module, spread(feeds, _CALIBRATION_CALLS), target_db, smooth=smooth)
     with quiet():
         program = torch.export.export(found.module, tuple(inputs.values()))
-    residency = write_program(
+    delegation = write_program(
         exir,
         plain_program(program),
         path,
@@ -114,7 +116,7 @@ def lower_xnnpack_8bit(
         external_weights=external_weights,
         etrecord=etrecord,
     )
-    return residency, found
+    return delegation, found
 
 
 def quantize(
@@ -129,7 +131,7 @@ def quantize(
     Args:
         module: Captured network, which is left as it was.
         feeds: Inputs of recorded calls.
-        target_db: SQNR that the output shall keep on them.
+        target_db: SQNR that each output shall keep on them.
         smooth: The same with an output that gradients pass; None if that of the module is.
     """
     layers = _layers_of(module)
@@ -141,7 +143,7 @@ def quantize(
         chosen = _pick(shares, sizes, 10 ** (-aim_db / 10))
         made = _convert(module, chosen, feeds)
         values = [
-            sqnr_db(run_feed(made, feed), reference)
+            worst_db(run_feed(made, feed), reference)
             for feed, reference in zip(feeds, references, strict=True)
         ]
         kept = sum(sizes[name] for name in layers.keys() - chosen)
@@ -245,7 +247,10 @@ def _copy_graph(graph: fx.Graph) -> fx.Graph:
 def _measure_shares(
     module: fx.GraphModule, layers: Mapping[str, fx.Node], feeds: Sequence[Feed]
 ) -> dict[str, float]:
-    """Return what quantising each layer adds to |error|^2 / |output|^2, the mean over the calls."""
+    """Return what quantising each layer adds to |error|^2 / |output|^2, the mean over the calls.
+
+    Of several outputs it is the sum.
+    """
     ranges: dict[str, tuple[float, float]] = {}
     convolutions = {name: node for name, node in layers.items() if node.target is _CONV}
     count = counting(2 * len(feeds), "measured calls")
@@ -262,13 +267,11 @@ def _measure_shares(
     with torch.enable_grad():
         for feed in feeds:
             probe = _Errors(module, layers, ranges)
-            (output,) = _flat(probe.run(*tensors_of(feed)))
-            signal = max(float(output.detach().double().square().sum()), 1e-30)
+            outputs = outputs_of(probe.run(*tensors_of(feed)))
             names = list(probe.found)
             for index in range(PROBES):
-                sign = torch.randint(0, 2, output.shape, generator=generator) * 2.0 - 1.0
                 gradients = torch.autograd.grad(
-                    (output * sign).sum(),
+                    probe_of(outputs, generator),
                     [probe.found[name][0] for name in names],
                     retain_graph=index + 1 < PROBES,
                     allow_unused=True,
@@ -276,19 +279,11 @@ def _measure_shares(
                 for name, gradient in zip(names, gradients, strict=True):
                     if gradient is not None:
                         error = float((probe.found[name][1] * gradient).sum())
-                        total[name] += error**2 / signal / (len(feeds) * PROBES)
+                        total[name] += error**2 / (len(feeds) * PROBES)
             count()
     for weight in weights:
         weight.requires_grad_(False)
     return total
-
-
-def _flat(output: Any) -> Iterator[Tensor]:
-    if isinstance(output, Tensor):
-        yield output
-    else:
-        for item in output:
-            yield from _flat(item)
 
 
 class _Ranges(fx.Interpreter):

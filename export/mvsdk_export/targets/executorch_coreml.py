@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from mvsdk.manifest import Residency
+from mvsdk.manifest import Delegation
 from mvsdk_export.checker.delegated import extract_package
 from mvsdk_export.networks.target_forms import set_coreml_forms_
 from mvsdk_export.quiet import quiet
@@ -26,7 +26,7 @@ def lower_coreml_delegate(
     *,
     deployment_target: str,
     etrecord: bool = False,
-) -> Residency:
+) -> Delegation:
     """Lower a network in float16 for Core ML.
 
     The whole network is one package: what Core ML does not take is an error, not a detour over the
@@ -64,4 +64,4 @@ def lower_coreml_delegate(
     write_program(exir, program, path, partitioners=[partitioner], etrecord=etrecord)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         package, _ = extract_package(path, Path(folder))
-        return inspect_package(package).residency
+        return inspect_package(package).delegation

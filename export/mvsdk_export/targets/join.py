@@ -38,7 +38,9 @@ def join_models(parts: Sequence[Path], target: Path, *, outputs: Sequence[str]) 
         for opset in part.opset_import:
             opsets[opset.domain] = max(opset.version, opsets.get(opset.domain, 0))
         for value in part.graph.input:
-            check_border(made.get(value.name) or taken.setdefault(value.name, value), value, path)
+            check_signature(
+                made.get(value.name) or taken.setdefault(value.name, value), value, path
+            )
         made |= {value.name: value for value in part.graph.output}
         _put_in_front(part.graph, f"part_{index}/")
         graph.node.extend(part.graph.node)
@@ -51,7 +53,7 @@ def join_models(parts: Sequence[Path], target: Path, *, outputs: Sequence[str]) 
     save_model(whole, target)
 
 
-def check_border(made: onnx.ValueInfoProto, taken: onnx.ValueInfoProto, part: Path) -> None:
+def check_signature(made: onnx.ValueInfoProto, taken: onnx.ValueInfoProto, part: Path) -> None:
     """Check that a part takes a value as an earlier one gives or takes it.
 
     Raises:

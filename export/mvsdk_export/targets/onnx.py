@@ -22,6 +22,8 @@ from mvsdk_export.quiet import quiet
 from mvsdk_export.targets.renaming import rename_values
 from mvsdk_export.targets.sharing import share_constants_
 
+IR_VERSION = 10
+"""The newest that runtimes of phones and of Debian open."""
 OPSET_VERSION = 21
 """The first with 16-bit quantisation operators of ONNX's own."""
 
@@ -245,7 +247,11 @@ def quantize_borders(
     for value in graph.output:
         maker = next(node for node in graph.node if value.name in node.output)
         if maker.op_type == "DequantizeLinear":
-            graph.node.remove(maker)
+            if any(value.name in node.input for node in graph.node):
+                # Such as a state, of which the graph itself makes the frames.
+                rename_values(graph.node, {value.name: f"{value.name}_float"})
+            else:
+                graph.node.remove(maker)
             rename_values(graph.node, {maker.input[0]: value.name})
             changed[value.name] = _set_quantized(value, maker, constants)
     return changed

@@ -21,21 +21,22 @@ import onnx
 from mvsdk.backends.native_output import captured_native_output
 from mvsdk.backends.qnn import find_device, provider_options, register
 from mvsdk.errors import BackendError
-from mvsdk.manifest import Chip, LeftOutside, Residency
+from mvsdk.manifest import Chip, Delegation, NonDelegated
 from mvsdk_export.errors import (
     ExportError,
     TargetUnavailableError,
     UnsupportedOpError,
     first_line,
 )
-from mvsdk_export.targets.join import check_border
+from mvsdk_export.targets.join import check_signature
+from mvsdk_export.targets.onnx import IR_VERSION
 
 EPCONTEXT = "EPContext"
 _INFO = 1
 _REASON = re.compile(r"\](?P<reason>[^\]]*)$")
 
 
-def compile_context(source: Path, target: Path, chip: Chip, *, float16: bool) -> Residency:
+def compile_context(source: Path, target: Path, chip: Chip, *, float16: bool) -> Delegation:
     """Compile an ONNX model for one chip.
 
     Args:
@@ -73,12 +74,27 @@ def compile_context(source: Path, target: Path, chip: Chip, *, float16: bool) ->
             f"the HTP compiler took no operator of {source.stem} for {chip.slug}; "
             "try another precision"
         )
-    return read_residency(target, lines)
+    make_portable(target)
+    return read_delegation(target, lines)
+
+
+def make_portable(path: Path) -> None:
+    """Let older runtimes open a model: ONNX Runtime writes what is newest, and phones have less.
+
+    The IR version becomes that of all our models, and opsets that no node is of are left out.
+    """
+    model = onnx.load(path, load_external_data=False)
+    model.ir_version = IR_VERSION
+    used = {node.domain for node in model.graph.node}
+    opsets = [item for item in model.opset_import if item.domain in used or not item.domain]
+    del model.opset_import[:]
+    model.opset_import.extend(opsets)
+    onnx.save(model, path)
 
 
 def stitch_contexts(
     parts: Sequence[Path], target: Path, *, outputs: Sequence[str] | None = None
-) -> Residency:
+) -> Delegation:
     """Join the compiled parts of a network into one EPContext model.
 
     What one part gives and a later one takes becomes a value inside the model. The context binaries
@@ -109,7 +125,9 @@ def stitch_contexts(
     for part in parts:
         graph = onnx.load(part, load_external_data=False).graph
         for value in graph.input:
-            check_border(made.get(value.name) or taken.setdefault(value.name, value), value, part)
+            check_signature(
+                made.get(value.name) or taken.setdefault(value.name, value), value, part
+            )
             read.add(value.name)
         made |= {value.name: value for value in graph.output}
         for node in graph.node:
@@ -125,10 +143,10 @@ def stitch_contexts(
     whole.graph.output.extend(made[name] for name in last)
     whole.graph.value_info.extend(value for name, value in made.items() if name not in last)
     onnx.save(whole, target)
-    return read_residency(target)
+    return read_delegation(target)
 
 
-def read_residency(path: Path, log: Sequence[str] = ()) -> Residency:
+def read_delegation(path: Path, log: Sequence[str] = ()) -> Delegation:
     """Count what a compiled model leaves to the NPU and name what it does not.
 
     Args:
@@ -137,11 +155,10 @@ def read_residency(path: Path, log: Sequence[str] = ()) -> Residency:
     """
     nodes = onnx.load(path, load_external_data=False).graph.node
     outside = [node for node in nodes if node.op_type != EPCONTEXT]
-    return Residency(
-        npu_nodes=len(nodes) - len(outside),
-        cpu_nodes=len(outside),
-        left_outside=tuple(
-            LeftOutside(operator=x.op_type, name=x.name, reason=_reason(x, log)) for x in outside
+    return Delegation(
+        delegated=len(nodes) - len(outside),
+        non_delegated=tuple(
+            NonDelegated(operator=x.op_type, name=x.name, reason=_reason(x, log)) for x in outside
         ),
     )
 

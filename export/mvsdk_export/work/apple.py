@@ -5,6 +5,7 @@ What takes seconds to import is imported by what needs it: finishing a package t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -18,7 +19,8 @@ PACKAGES: Mapping[str, str] = {
     "transformer": "MultiModalDiffusionTransformer",
     "vae_decoder": "VAEDecoder",
 }
-"""Component -> what existing Swift code calls its package (apple/ml-stable-diffusion)."""
+"""Component -> what existing Swift code calls its package (apple/ml-stable-diffusion); others are
+called by their own names."""
 
 
 def convert_coreml(
@@ -96,7 +98,7 @@ def finish_coreml(
         "model": _package(component),
         "inputs": [asdict(item) for item in report.inputs],
         "outputs": [asdict(item) for item in report.outputs],
-        "residency": asdict(report.residency),
+        "delegation": asdict(report.delegation),
         "warnings": [asdict(item) for item in report.warnings],
     }
 
@@ -119,7 +121,7 @@ def lower_coreai(
 
     name = subject["component"]
     found = open_subject(model, decoder, subject, pixels=PIXELS)
-    asset = PACKAGES[name] + SUFFIX
+    asset = _stem(name) + SUFFIX
     compressed = recorded is not None
     report = lower(
         found.network,
@@ -135,10 +137,16 @@ def lower_coreai(
         "model": asset,
         "inputs": [asdict(item) for item in report.inputs],
         "outputs": [asdict(item) for item in report.outputs],
-        **({"residency": asdict(report.residency)} if report.residency is not None else {}),
+        **({"delegation": asdict(report.delegation)} if report.delegation is not None else {}),
         **(report.assignment.summary() if report.assignment is not None else {}),
     }
 
 
 def _package(component: str) -> str:
-    return f"{PACKAGES[component]}.mlpackage"
+    return f"{_stem(component)}.mlpackage"
+
+
+def _stem(component: str) -> str:
+    return PACKAGES.get(component) or "".join(
+        word.capitalize() for word in re.split("[._-]+", component)
+    )

@@ -116,16 +116,22 @@ def open_subject(
     examples = example_inputs(folder, recipe.name, **sizes)
     pictures = [tensor.name for tensor in recipe.inputs if tensor.dtype == "uint8"]
     frames = [tensor.name for tensor in recipe.outputs if tensor.dtype == "uint8"]
+    outputs = [tensor.name for tensor in recipe.outputs]
     return Subject(
         recipe=recipe,
         network=PixelBorders(
-            network, list(examples), pixel_inputs=pictures, pixel_outputs=frames, dtype=pixels
+            network,
+            list(examples),
+            outputs,
+            pixel_inputs=pictures,
+            pixel_outputs=frames,
+            dtype=pixels,
         ),
         inputs={
             name: value.to(pixels) if name in pictures else value
             for name, value in examples.items()
         },
-        outputs=[tensor.name for tensor in recipe.outputs],
+        outputs=outputs,
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from mvsdk.manifest import TensorSpec
-from mvsdk_export.quantize.mixed import Feed
+from mvsdk_export.quantize.mixed import Feed, outputs_of
 from mvsdk_export.targets.executorch import lower_xnnpack
 from mvsdk_export.targets.executorch_8bit import lower_xnnpack_8bit
 from mvsdk_export.targets.executorch_coreml import lower_coreml_delegate
@@ -39,22 +39,22 @@ def lower_executorch(
         assert deployment_target is not None
         found = open_subject(model, decoder, subject, pixels=torch.float32)
         borders = _borders(found)
-        residency = lower_coreml_delegate(
+        delegation = lower_coreml_delegate(
             found.network,
             found.inputs,
             output / PROGRAM,
             deployment_target=deployment_target,
             etrecord=etrecord,
         )
-        return {"model": PROGRAM, **borders, "residency": asdict(residency)}
+        return {"model": PROGRAM, **borders, "delegation": asdict(delegation)}
     options = {"external_weights": external_weights, "etrecord": etrecord}
     found = open_subject(model, decoder, subject, pixels=torch.uint8)
     borders = _borders(found)
     if precision == "fp32":
-        residency = lower_xnnpack(found.network, found.inputs, output / PROGRAM, **options)
-        return {"model": PROGRAM, **borders, "residency": asdict(residency)}
+        delegation = lower_xnnpack(found.network, found.inputs, output / PROGRAM, **options)
+        return {"model": PROGRAM, **borders, "delegation": asdict(delegation)}
     assert recorded is not None
-    residency, quantized = lower_xnnpack_8bit(
+    delegation, quantized = lower_xnnpack_8bit(
         found.network,
         found.inputs,
         [_as_taken(feed, found) for feed in crossing_feeds(recorded, subject["component"])],
@@ -65,7 +65,7 @@ def lower_executorch(
     return {
         "model": PROGRAM,
         **borders,
-        "residency": asdict(residency),
+        "delegation": asdict(delegation),
         **quantized.summary(),
     }
 
@@ -81,9 +81,8 @@ def _as_taken(feed: Feed, found: Subject) -> Feed:
 def _borders(found: Subject) -> dict[str, Any]:
     """Return what a program takes and gives."""
     with torch.no_grad():
-        given = found.network(*found.inputs.values())
-    (name,) = found.outputs
-    tensors = {"inputs": found.inputs, "outputs": {name: given}}
+        given = outputs_of(found.network(*found.inputs.values()))
+    tensors = {"inputs": found.inputs, "outputs": dict(zip(found.outputs, given, strict=True))}
     return {
         side: [
             asdict(TensorSpec(name=name, shape=tuple(x.shape), dtype=str(x.dtype)[6:]))  # type: ignore[arg-type]

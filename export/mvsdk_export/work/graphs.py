@@ -15,7 +15,6 @@ from mvsdk_export.networks.target_forms import set_htp_float16_forms_
 from mvsdk_export.preflight import PROTOBUF_LIMIT_BYTES
 from mvsdk_export.quantize.part_feeds import PartFeeds, evaluate_parts
 from mvsdk_export.quantize.qdq import quantize_w8a16
-from mvsdk_export.recipes import DENOISERS
 from mvsdk_export.stages import read_result
 from mvsdk_export.targets.join import join_models
 from mvsdk_export.targets.onnx import (
@@ -89,13 +88,14 @@ def quantize(
     traced: str,
     recorded: str,
     component: str,
+    split_last: bool,
     byte_inputs: Sequence[str],
     byte_outputs: Sequence[str],
     output: Path,
 ) -> dict[str, Any]:
     """Quantise a component to w8a16 on the recorded trajectories."""
     feeds = feeds_of(recorded, component)
-    quantize_w8a16(Path(traced) / MODEL, output / MODEL, feeds, split_last=component in DENOISERS)
+    quantize_w8a16(Path(traced) / MODEL, output / MODEL, feeds, split_last=split_last)
     model = onnx.load(output / MODEL)
     _cross_as_bytes(model, byte_inputs, byte_outputs)
     borders = quantize_borders(model)
@@ -142,6 +142,7 @@ def quantize_part(
     evaluated: str,
     recorded: str,
     component: str,
+    split_last: bool,
     part: int,
     agreed: Mapping[str, tuple[float | None, int | None]],
     byte_inputs: Sequence[str],
@@ -160,7 +161,7 @@ def quantize_part(
         parts[part].path,
         output / MODEL,
         feeds,
-        split_last=is_last and component in DENOISERS,
+        split_last=is_last and split_last,
     )
     model = onnx.load(output / MODEL)
     _cross_as_bytes(model, byte_inputs, byte_outputs)

@@ -9,6 +9,7 @@ from typing import Any
 
 from mvsdk.devices import find_chipset
 from mvsdk_export.stages import read_result
+from mvsdk_export.targets.qairt import read_qairt_version
 from mvsdk_export.work.common import CONTEXT, MODEL
 from mvsdk_export.work.graphs import borders_of_whole
 
@@ -17,14 +18,15 @@ def compile_chip(*, source: str, chip: str, float16: bool, output: Path) -> dict
     """Compile a finished or quantised model, or a part of one, for one Snapdragon chip."""
     from mvsdk_export.targets.snapdragon import compile_context
 
-    residency = compile_context(
+    delegation = compile_context(
         Path(source) / MODEL, output / CONTEXT, find_chipset(chip).chip, float16=float16
     )
     found = read_result(Path(source))
     return {
         "inputs": found["inputs"],
         "outputs": found["outputs"],
-        "residency": asdict(residency),
+        "delegation": asdict(delegation),
+        "qairt": read_qairt_version(output.glob("*.bin")),
     }
 
 
@@ -34,7 +36,7 @@ def stitch(
     """Join the compiled parts of a component."""
     from mvsdk_export.targets.snapdragon import stitch_contexts
 
-    residency = asdict(
+    delegation = asdict(
         stitch_contexts(
             [Path(piece) / CONTEXT for piece in pieces], output / CONTEXT, outputs=outputs
         )
@@ -42,9 +44,13 @@ def stitch(
     known = {
         (node["operator"], node["name"]): node
         for piece in pieces
-        for node in read_result(Path(piece))["residency"]["left_outside"]
+        for node in read_result(Path(piece))["delegation"]["non_delegated"]
     }
-    residency["left_outside"] = [
-        known.get((node["operator"], node["name"]), node) for node in residency["left_outside"]
+    delegation["non_delegated"] = [
+        known.get((node["operator"], node["name"]), node) for node in delegation["non_delegated"]
     ]
-    return {**borders_of_whole(pieces, inputs, outputs), "residency": residency}
+    return {
+        **borders_of_whole(pieces, inputs, outputs),
+        "delegation": delegation,
+        "qairt": read_qairt_version(output.glob("*.bin")),
+    }

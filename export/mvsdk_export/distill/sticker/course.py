@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from mvsdk._staging import replacing
-from mvsdk.tokenizer import WordPiece
+from mvsdk.tokenizers import WordPiece
 from mvsdk_export.distill.autoencoder import autoencoder_loss, fit_encoder_
 from mvsdk_export.distill.banks import check_bank, read_bank
 from mvsdk_export.distill.clips import StickerClips

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mvsdk.tokenizer import WordPiece
+from mvsdk.tokenizers import WordPiece
 from mvsdk_export.distill.clips import StickerClips
 from mvsdk_export.distill.loop import LossFunction
 from mvsdk_export.distill.sticker.bank import LatentBank
@@ -178,4 +178,4 @@ def layout_loss(layout: Layout, wanted: Layout) -> Tensor:
 
 def encode_captions(tokenizer: WordPiece, captions: list[str]) -> Tensor:
     """Return the token ids of captions, `(B, L)` int32."""
-    return torch.from_numpy(np.concatenate([tokenizer.encode(text) for text in captions]))
+    return torch.from_numpy(np.concatenate([tokenizer.encode(text).ids for text in captions]))

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mvsdk.tokenizer import WordPiece
+from mvsdk.tokenizers import WordPiece
 from mvsdk_export.distill.autoencoder import to_network
 from mvsdk_export.distill.captions import BACKGROUNDS
 from mvsdk_export.distill.clips import StickerClips

@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 
 from mvsdk.manifest import Sampler
 from mvsdk.noise import initial_latents
-from mvsdk.pipeline import build_sampler
-from mvsdk.sampling import Latents
-from mvsdk.tokenizer import WordPiece
+from mvsdk.sampling import Latents, sample_schedule
+from mvsdk.tokenizers import WordPiece
 from mvsdk_export.checkpoints.scheduler import FlowScheduler
 from mvsdk_export.distill.captions import DIRECTIONS, MOTIONS, Scene
 from mvsdk_export.distill.clips import StickerClips
@@ -138,7 +137,7 @@ def _generate_batch(
     def noise(index: int) -> Latents:
         return np.stack([_noise(networks, seed, size, index) for seed in seeds])
 
-    *_, latents = build_sampler(sampler, steps)(denoise, noise(0), noise)
+    *_, latents = sample_schedule(sampler, steps, denoise, noise(0), noise)
     return decode_latents(networks.autoencoder, latents)
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mvsdk.schedules import flow_sigmas
-from mvsdk.tokenizer import WordPiece
+from mvsdk.tokenizers import WordPiece
 from mvsdk_export.checkpoints.scheduler import FlowScheduler
 from mvsdk_export.distill.adversarial import Backbone, Heads, draw_times, judge
 from mvsdk_export.distill.clips import StickerClips

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mvsdk.tokenizer import WordPiece
+from mvsdk.tokenizers import WordPiece
 from mvsdk_export.distill.captions import (
     BACKGROUNDS,
     MOTIONS,
@@ -294,7 +294,7 @@ def word_features(
     texts = [" ".join(_WORD.findall(text.lower())[:12]) for text in texts]
     texts = [text for text in texts if _fits(tokenizer, text)]
     features, word_ids = teacher.encode(texts)
-    ids = torch.from_numpy(np.concatenate([tokenizer.encode(text) for text in texts]))
+    ids = torch.from_numpy(np.concatenate([tokenizer.encode(text).ids for text in texts]))
     guesses = network(ids)
     ours: list[Tensor] = []
     theirs: list[Tensor] = []

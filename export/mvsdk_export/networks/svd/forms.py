@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mvsdk.conditioning import MAX_FPS, MAX_MOTION
+from mvsdk.manifest.usual import MAX_CLIP_FPS, MAX_MOTION
 from mvsdk_export.networks.forms import temporal_unrolled
 from mvsdk_export.networks.svd.blocks import sinusoids
 from mvsdk_export.networks.token_forms import token_batched, token_fused
@@ -36,8 +36,8 @@ def added_tables(values: Tensor, dim: int) -> Tensor:
     """
     fps, motion, noise = (values[:, index : index + 1] for index in range(3))
     parts = (
-        _interpolated(fps, MAX_FPS - 1, 4, dim),
-        _interpolated(motion, MAX_MOTION, 1, dim),
+        _interpolated(fps, int(MAX_CLIP_FPS) - 1, 4, dim),
+        _interpolated(motion, int(MAX_MOTION), 1, dim),
         sinusoids(noise.flatten(), dim),
     )
     return torch.cat(parts, dim=1)

@@ -11,13 +11,13 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from mvsdk.manifest import DType, Residency, TensorSpec
+from mvsdk.manifest import Delegation, DType, TensorSpec
 from mvsdk_export.checker.package import Operation, Tensor, open_package
 from mvsdk_export.errors import ExportError
 from mvsdk_export.preflight import Finding, check_findings
 from mvsdk_export.targets.coreml import neural_engine as engine
 from mvsdk_export.targets.coreml.chunks import make_pipeline
-from mvsdk_export.targets.coreml.neural_engine import check_limits, predict_residency
+from mvsdk_export.targets.coreml.neural_engine import check_limits, predict_delegation
 from mvsdk_export.targets.coreml.package import link_or_copy, weight_files
 
 
@@ -27,7 +27,7 @@ class PackageReport:
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    residency: Residency
+    delegation: Delegation
     """As documented rules predict it."""
     warnings: tuple[Finding, ...]
     """Limits of the Neural Engine that it is beyond."""
@@ -71,7 +71,7 @@ def inspect_package(path: Path) -> PackageReport:
     return PackageReport(
         inputs=_specs(function.inputs),
         outputs=_specs(function.outputs),
-        residency=predict_residency(operations),
+        delegation=predict_delegation(operations),
         warnings=tuple(finding for finding in findings if finding.severity == "warning"),
     )
 

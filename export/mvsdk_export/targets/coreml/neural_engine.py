@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import prod
 
 from mvsdk.cli.output import format_bytes
-from mvsdk.manifest import LeftOutside, Residency
+from mvsdk.manifest import Delegation, NonDelegated
 from mvsdk_export.errors import ExportError
 from mvsdk_export.preflight import CHUNK_BYTES, Finding
 from mvsdk_export.targets.coreml.neural_engine_rules import (
@@ -40,7 +40,7 @@ __all__ = [
     "TensorFacts",
     "check_limits",
     "is_constant",
-    "predict_residency",
+    "predict_delegation",
 ]
 
 WORKING_SET_BYTES = 2 << 20
@@ -50,7 +50,7 @@ _SLICE_MOST = 4094
 with four bits behind the point, in which 4095 is infinite."""
 
 
-def predict_residency(operations: Iterable[Operation], *, chip: str = "A15") -> Residency:
+def predict_delegation(operations: Iterable[Operation], *, chip: str = "A15") -> Delegation:
     """Predict where the operations of a graph run.
 
     Args:
@@ -58,7 +58,7 @@ def predict_residency(operations: Iterable[Operation], *, chip: str = "A15") -> 
         chip: A key of `GENERATIONS`.
 
     Returns:
-        `npu_nodes` are those that the engine takes. The others are listed with the reason, in the
+        `delegated` are those that the engine takes. The others are listed with the reason, in the
         order of the graph.
 
     Raises:
@@ -67,14 +67,13 @@ def predict_residency(operations: Iterable[Operation], *, chip: str = "A15") -> 
     generation = _generation(chip)
     counted = [operation for operation in operations if not is_constant(operation)]
     outside = tuple(
-        LeftOutside(operator=operation.type, name=operation.name, reason=why)
+        NonDelegated(operator=operation.type, name=operation.name, reason=why)
         for operation in counted
         if (why := why_outside(operation, generation))
     )
-    return Residency(
-        npu_nodes=len(counted) - len(outside),
-        cpu_nodes=len(outside),
-        left_outside=outside,
+    return Delegation(
+        delegated=len(counted) - len(outside),
+        non_delegated=outside,
         basis="rules",
     )
 

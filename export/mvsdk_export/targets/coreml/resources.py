@@ -42,9 +42,10 @@ def write_resources(bundle: Bundle, variants: Mapping[str, Variant], out: Path) 
         staging.create()
         for variant in variants.values():
             _write_package(bundle.model(variant), staging.path)
-        tokenizer = bundle.manifest.tokenizer
-        if tokenizer is not None:
-            shutil.copyfile(bundle.file(tokenizer.file), staging.path / "vocab.json")
+        tokenizers = bundle.manifest.tokenizers
+        for name, tokenizer in tokenizers.items():
+            prefix = f"{name}-" if len(tokenizers) > 1 else ""
+            shutil.copyfile(bundle.file(tokenizer.file), staging.path / f"{prefix}vocab.json")
         names = sorted(path.name for path in staging.path.iterdir())
         (staging.path / README).write_text(
             f"{bundle.manifest.name}, by mvsdk. On a Mac, in this folder:\n\n    {COMPILE}\n",

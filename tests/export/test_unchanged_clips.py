@@ -1,0 +1,145 @@
+"""Clips of the shipped models are, byte by byte, what they were before bundles had programs.
+
+`recorded_clips.json` was written by the code before format 3: SHA-256 of the latents after every
+step and of the frames, for the shipped weights, and of the ONNX files that were exported. Kernels
+in floating point depend on the processor and on the versions of what runs them, so a record holds
+where these are the same; elsewhere it is skipped, and says so.
+
+What takes no calibration is exported here. The folder of `MVSDK_RECORDED_BUNDLES` may hold the rest
+(`sticker-snapdragon.mvbundle` and so on, exported with the defaults), of any version of the format.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+import mvsdk
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from exporting import Toolchain
+    from numpy.typing import NDArray
+
+pytestmark = [pytest.mark.torch, pytest.mark.slow]
+RECORD = json.loads(Path(__file__).with_name("recorded_clips.json").read_text("utf-8"))
+PROMPT, SEED, SIDE = "a rocket flying left", 7, 64
+OTHER = {"motion": 31, "fps": 12, "noise_aug_strength": 0.25}
+RUNTIMES = {
+    "onnx": ("onnxruntime",),
+    "snapdragon": ("onnxruntime", "onnxruntime-qnn"),
+    "executorch": ("executorch",),
+    "iphone": ("coreai-core",),
+}
+"""Target -> what runs its graphs here."""
+
+
+def picture() -> NDArray[np.uint8]:
+    """Return RGB, uint8, (SIDE, SIDE, 3), made of whole numbers."""
+    y, x = np.arange(SIDE)[:, None], np.arange(SIDE)[None, :]
+    red = (4 * x + y) % 256
+    green = (x * y) // 16 % 256
+    blue = (3 * x + 5 * y + 16 * ((x // 8) ^ (y // 8))) % 256
+    return np.stack([red, green, blue], axis=-1).astype(np.uint8)
+
+
+def digest(array: NDArray[Any]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+
+
+def skip_on_another_machine(*packages: str) -> None:
+    recorded = RECORD["machine"]
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text("utf-8").splitlines() if path.exists() else []
+    flags = set(next((x for x in lines if x.startswith("flags")), "").split())
+    if {name: name in flags for name in recorded["flags"]} != recorded["flags"]:
+        pytest.skip("recorded on a processor with other instructions")
+    for name in packages:
+        if importlib.metadata.version(name) != recorded["packages"][name]:
+            pytest.skip(f"recorded with {name} {recorded['packages'][name]}")
+
+
+def make(bundle: Path, choice: Mapping[str, str], call: str) -> dict[str, object]:
+    """Make a clip as its record says; return its hashes."""
+    latents: list[str] = []
+    with mvsdk.load(bundle, **choice) as pipeline:
+        if pipeline.manifest.program.task == "image_to_video":
+            options: dict[str, Any] = OTHER if call == "other" else {}
+            steps = pipeline.stream_animation(picture(), seed=SEED, **options)
+        else:
+            count = int(call.removeprefix("steps=")) if call.startswith("steps=") else None
+            steps = pipeline.stream(PROMPT, seed=SEED, num_inference_steps=count)
+        frames = ""
+        for step in steps:
+            latents.append(digest(step.latents))
+            if step.video is not None:
+                frames = digest(step.video.frames)
+    return {"latents": latents, "frames": frames}
+
+
+@pytest.fixture(scope="module", params=["sticker", "animator"])
+def shipped(
+    request: pytest.FixtureRequest, toolchain: Toolchain, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, Path]:
+    """Return a shipped model and its bundle in float32 and float16, which take no calibration."""
+    out = tmp_path_factory.mktemp("shipped") / f"{request.param}.mvbundle"
+    done = toolchain(
+        *("export", "--model", request.param, "--target", "onnx", "--precision", "fp32,fp16"),
+        *("--no-verify", "--out", out),
+    )
+    assert done.status == 0, done.err
+    return request.param, out
+
+
+def test_exported_files_are_what_they_were(shipped: tuple[str, Path]) -> None:
+    skip_on_another_machine("torch", "onnx", "onnxscript", "onnx-ir", "numpy")
+    model, bundle = shipped
+    parts = {name.partition("/")[2]: value for name, value in RECORD["onnx_files"].items()}
+    compared = 0
+    for path in sorted(bundle.rglob("*.onnx")):
+        name = path.relative_to(bundle).as_posix()
+        recorded = RECORD["onnx_files"].get(f"{model}-onnx.mvbundle/{name}")
+        assert recorded is not None, sorted(parts)
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == recorded, name
+        compared += 1
+    assert compared == 2 * {"sticker": 3, "animator": 4}[model]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_clips_of_a_new_bundle_are_what_they_were(
+    shipped: tuple[str, Path], precision: str
+) -> None:
+    skip_on_another_machine("numpy", *RUNTIMES["onnx"])
+    model, bundle = shipped
+    keys = [key for key in RECORD["clips"] if key.startswith(f"{model}/onnx-{precision}/")]
+    assert keys
+    for key in keys:
+        choice = {"target": "onnx", "precision": precision}
+        assert make(bundle, choice, key.rpartition("/")[2]) == RECORD["clips"][key], key
+
+
+@pytest.mark.parametrize("key", sorted(RECORD["clips"]))
+def test_clips_of_recorded_bundles_are_what_they_were(key: str) -> None:
+    folder = os.environ.get("MVSDK_RECORDED_BUNDLES")
+    if folder is None:
+        pytest.skip("MVSDK_RECORDED_BUNDLES names no folder of bundles")
+    model, kind, call = key.split("/")
+    target, *middle, precision = kind.split("-")
+    end = "coreai" if target == "iphone" else target
+    bundle = Path(folder) / f"{model}-{end}.mvbundle"
+    if not bundle.exists():
+        pytest.skip(f"{bundle.name} is not there")
+    skip_on_another_machine("numpy", *RUNTIMES[target])
+    choice = {"target": target, "precision": precision}
+    if middle:
+        name = "chip" if target == "snapdragon" else "format"
+        choice[name] = middle[0]
+    assert make(bundle, choice, call) == RECORD["clips"][key]
