@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Self
 
 from mvsdk._arguments import check_flag, check_kind, check_path, check_text, shown
-from mvsdk._parse import is_safe_path
+from mvsdk._json import is_safe_path
 from mvsdk._references import can_be_ignored, files_below, find_reference
 from mvsdk._staging import NO_SPACE, StagingFolder, replacing, writing
 from mvsdk._text import encoding_fault, quoted, reason_of
@@ -28,11 +28,11 @@ from mvsdk.errors import BundleError, BundleNotFoundError, InputError
 from mvsdk.manifest import (
     MANIFEST_NAME,
     MAX_MANIFEST_BYTES,
-    PACKAGE_FORMATS,
     FileRef,
     Manifest,
     Variant,
 )
+from mvsdk.targets import FORMATS
 
 __all__ = ["SUFFIX", "Bundle", "BundleWriter", "sha256_file"]
 
@@ -197,7 +197,7 @@ class Bundle:
 
     def _check_model(self, variant: Variant) -> Path:
         paths = {ref.path: self.file(ref) for ref in variant.files}
-        package = variant.format in PACKAGE_FORMATS
+        package = FORMATS[variant.format].is_package
         root = self.path if variant.pack is None else self.packs[variant.pack]
         model = root / variant.model if package else paths[variant.model]
         with _named(self.path):

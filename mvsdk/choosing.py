@@ -22,7 +22,8 @@ from mvsdk._text import quoted
 from mvsdk.backends._causes import next_step
 from mvsdk.devices import htp_arch_of, slug_of_soc
 from mvsdk.errors import BackendError, InputError
-from mvsdk.manifest import DELEGATES, Delegate, Format, Manifest, Target
+from mvsdk.manifest import Manifest
+from mvsdk.targets import DELEGATES, FORMATS, TARGETS, Delegate
 
 if TYPE_CHECKING:
     from mvsdk.manifest import Program, Variant, VariantSet
@@ -32,17 +33,7 @@ RefusalKind = Literal[
 ]
 """Why a set does not run: in the order in which a set is asked."""
 
-_NEEDED_RUNTIMES: Mapping[Format, tuple[str, ...]] = {
-    "onnx": ("onnxruntime",),
-    "qnn_context": ("onnxruntime", "qairt"),
-    "executorch": ("executorch",),
-    "coreml": (),
-    "coreai": ("coreai",),
-}
-_ORDER: tuple[Target, ...] = ("snapdragon", "iphone", "executorch", "onnx")
-"""Targets of denoisers, as phones prefer them."""
 _PHONES = ("android", "ios")
-_APPLE_FORMATS = ("coreml", "coreai")
 # The last number is whole: 250807093845 of a build is none, and so is its first half.
 _VERSION = re.compile(r"v?([0-9]{1,9}(?:\.[0-9]{1,9}){0,3})(?![0-9])")
 _SHOWN_REASONS = 6
@@ -365,9 +356,10 @@ def _denoisers(
 
 def _format_refusal(variant: Variant, device: Device) -> Refusal | None:
     form, delegate = variant.format, variant.delegate
-    if form in _APPLE_FORMATS and device.platform != "ios":
+    traits = FORMATS[form]
+    if traits.platform not in (None, device.platform):
         return Refusal(kind="format", text=f"no runtime for {form}, which is Apple's, here")
-    needed = _NEEDED_RUNTIMES[form]
+    needed = traits.runtimes
     missing = [name for name in needed if name not in device.runtimes]
     if missing:
         text = f"no runtime for {form}, which needs {' and '.join(needed)}"
@@ -444,7 +436,7 @@ def _rank(
     manifest: Manifest, program: Program, item: Examined, device: Device
 ) -> tuple[int, int, int, int]:
     """Return a place by rule C4: less is better, and equal ones stay in the order of the sets."""
-    targets = [_ORDER.index(v.target) for v in _denoisers(manifest, program, item.variants)]
+    targets = [TARGETS[v.target].phone_rank for v in _denoisers(manifest, program, item.variants)]
     chips = [v.chip for v in item.variants.values() if v.chip is not None]
     own = any(chip.slug == device.chip for chip in chips)
     arch = max((chip.htp_arch for chip in chips), default=0)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mvsdk.errors import BackendError, InputError
-from mvsdk.manifest.programs import (
+from mvsdk.manifest.operations import (
     Carried,
     Collected,
     Concat,
@@ -22,16 +22,15 @@ from mvsdk.manifest.programs import (
     InputValue,
     Linear,
     Loop,
-    NumberInput,
     Numbers,
     Operation,
-    PromptInput,
     Resample,
     Run,
     Sample,
     Take,
     Tokenize,
 )
+from mvsdk.manifest.programs import NumberInput, PromptInput
 from mvsdk.noise import initial_latents
 from mvsdk.sampling import sample_schedule
 

@@ -19,7 +19,8 @@ from mvsdk._text import quoted
 from mvsdk.backends._selection import fitting_sets
 from mvsdk.bundle import SUFFIX, Bundle, BundleWriter
 from mvsdk.errors import InputError
-from mvsdk.manifest import END_TO_END, PACKAGE_FORMATS
+from mvsdk.manifest import END_TO_END
+from mvsdk.targets import FORMATS
 
 if TYPE_CHECKING:
     import os
@@ -145,7 +146,7 @@ def _whole(variant: Variant, manifest: Manifest) -> Variant:
     file may be listed by another of them that goes; so everything in the folder stays, of the same
     pack.
     """
-    package = variant.format in PACKAGE_FORMATS
+    package = FORMATS[variant.format].is_package
     folder = PurePosixPath(variant.model) if package else PurePosixPath(variant.model).parent
     there = _files_of(manifest, variant.pack)
     beside = [ref for ref in there if PurePosixPath(ref.path).is_relative_to(folder)]

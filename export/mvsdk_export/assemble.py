@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mvsdk._parse import JsonValue
+from mvsdk._json import JsonValue
 from mvsdk.bundle import BundleWriter
 from mvsdk.errors import BundleError
 from mvsdk.manifest import (

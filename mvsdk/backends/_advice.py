@@ -8,19 +8,11 @@ from typing import TYPE_CHECKING
 from mvsdk.backends._registry import built_in_backends
 from mvsdk.backends._selection import find_sets
 from mvsdk.backends._speed import is_slow
+from mvsdk.targets import FORMATS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from mvsdk.backends._selection import Selection
     from mvsdk.bundle import Bundle
-    from mvsdk.manifest import Format
-
-_EMULATORS: Mapping[Format, str] = {
-    "qnn_context": "Qualcomm's emulator",
-    "coreml": "a checker of Core ML packages",
-    "coreai": "Core AI away from Apple's systems",
-}
 
 
 def slow_note(bundle: Bundle, selection: Selection) -> str | None:
@@ -35,7 +27,8 @@ def slow_note(bundle: Bundle, selection: Selection) -> str | None:
         return None
     what = f"{key.precision} on a CPU"
     if place == "emulator":
-        what = _EMULATORS.get(key.format, f"the backend {selection.backend.name}")
+        substitute = FORMATS[key.format].substitute
+        what = substitute or f"the backend {selection.backend.name}"
     return f"this is {what}, for checking numbers; {_faster(bundle)}"
 
 

@@ -13,27 +13,12 @@ from mvsdk.backends._speed import PLACES, SOME_CLIPS, Place, expected_s, place_o
 from mvsdk.bundle import Bundle
 from mvsdk.devices import find_chipset
 from mvsdk.errors import BackendError, InputError
-from mvsdk.manifest import DELEGATES, FORMATS, Format, Precision, Target
+from mvsdk.targets import DELEGATES, FORMATS, TARGETS
 
 if TYPE_CHECKING:
     from mvsdk.backends import Backend
     from mvsdk.manifest import Manifest, Variant, VariantKey, VariantSet
 
-_PREFERENCE: Mapping[Target, tuple[Precision, ...]] = {
-    "onnx": ("fp32", "fp16", "w8a16"),
-    "snapdragon": ("w8a16", "fp16", "fp32"),
-    "iphone": ("fp16", "w8", "w6", "w4", "fp32"),
-    "executorch": ("w8a8", "fp32", "fp16", "w8a16"),
-}
-"""Order where one place is as good as another: on an NPU w8a16 is what the bundle was made for."""
-_RUNS: Mapping[Format, str] = {
-    "onnx": "onnxruntime",
-    "qnn_context": "qnn",
-    "executorch": "executorch",
-    "coreml": "coreml",
-    "coreai": "coreai",
-}
-"""Format -> the backend whose refusal says what is missing here."""
 _MOST_CLIPS = 1 << 62
 _CHECKER = "coreml-checker"
 """The backend that the format coreml has away from Apple's systems."""
@@ -287,7 +272,7 @@ def _cost(run: Selection, manifest: Manifest, clips: int) -> tuple[int, float]:
 
 def _reason(variant: Variant, reasons: Mapping[str, str]) -> str:
     """Return why a variant does not run here: what the backend says that is meant for it."""
-    meant = _RUNS[variant.format]
+    meant = FORMATS[variant.format].backend
     if variant.format == "coreml" and platform.system() != "Darwin" and _CHECKER in reasons:
         meant = _CHECKER
     return reasons.get(meant) or next(iter(reasons.values()))
@@ -306,11 +291,12 @@ def _fits(key: VariantKey, wanted: Mapping[str, str | None]) -> bool:
 def _rank(item: Candidate) -> tuple[int, int, int, int]:
     """Return a set's place among those that are as good, in the order of what was made for it."""
     key = item.key
-    precisions = _PREFERENCE[key.target]
+    traits = TARGETS[key.target]
+    precisions = traits.precisions
     known = key.precision in precisions
     return (
-        list(_PREFERENCE).index(key.target),
-        FORMATS[key.target].index(key.format),
+        list(TARGETS).index(key.target),
+        traits.formats.index(key.format),
         DELEGATES.index(key.delegate) if key.delegate else 0,
         precisions.index(key.precision) if known else len(precisions),
     )

@@ -98,13 +98,13 @@ def _values() -> dict[str, Sequence[str]]:
     """Return what is known to follow an option, by its name; others are allowed all the same."""
     from mvsdk.backends._registry import built_in_backends
     from mvsdk.devices import CHIPSETS
-    from mvsdk.manifest import DELEGATES, FORMATS, PRECISIONS, TARGETS
+    from mvsdk.targets import DELEGATES, PRECISIONS, TARGETS
 
     return {
-        "target": TARGETS,
+        "target": tuple(TARGETS),
         "chip": [chip.slug for chip in CHIPSETS],
         "precision": PRECISIONS,
-        "format": [*FORMATS["iphone"], *DELEGATES[:1]],
+        "format": [*TARGETS["iphone"].formats, *DELEGATES[:1]],
         "delegate": DELEGATES,
         "backend": [backend.name for backend in built_in_backends()],
     }

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import mvsdk
 from mvsdk._installed import TOOLCHAIN, installed_version, pip_install, toolchain_install
-from mvsdk._parse import shorten
+from mvsdk._json import shorten
 from mvsdk._text import one_line
 from mvsdk.backends.coreai import TESTED_VERSION as COREAI_VERSION
 from mvsdk.cache import cache_folder

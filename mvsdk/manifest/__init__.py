@@ -8,7 +8,8 @@ reader accepts. Documents of older versions are brought to the newest first (`_u
 Field names are the JSON keys. Every class reads itself from a `Node` with `parse`.
 
     components    graphs, their compiled forms, and sets of these
-    programs      what a caller gives, and the operations that make a clip of it
+    programs      what a caller gives, and what is made of it
+    operations    the closed vocabulary that programs are written in
     samplers, tokenizers, records
     usual         the programs of the usual tasks
 """
@@ -21,7 +22,7 @@ from typing import cast
 
 from mvsdk._arguments import check_choice, check_kind, check_text
 from mvsdk._installed import upgrade_advice
-from mvsdk._parse import (
+from mvsdk._json import (
     MAX_DEPTH,
     MAX_MANIFEST_BYTES,
     JsonValue,
@@ -41,27 +42,18 @@ from mvsdk.manifest._upgrade import upgrade
 from mvsdk.manifest.components import (
     BASES,
     COMPUTE_UNITS,
-    DELEGATES,
     DTYPES,
-    FORMATS,
-    PACKAGE_FORMATS,
-    PRECISIONS,
     ROLES,
-    TARGETS,
     WEIGHTS_SUFFIX,
     Basis,
     Chip,
     Component,
     ComputeUnit,
-    Delegate,
     Delegation,
     DType,
     FileRef,
-    Format,
     NonDelegated,
-    Precision,
     Role,
-    Target,
     Tensor,
     TensorSpec,
     ValueType,
@@ -69,42 +61,45 @@ from mvsdk.manifest.components import (
     VariantKey,
     VariantSet,
 )
-from mvsdk.manifest.programs import (
+from mvsdk.manifest.operations import (
     ARRAY,
-    MAX_FPS,
-    MIN_FPS,
-    TASKS,
     Blend,
     Carried,
-    ClipInput,
     Collected,
     Concat,
     DrawNoise,
     Index,
-    Input,
     InputValue,
     Linear,
     Loop,
-    NumberInput,
     Numbers,
     Operation,
-    PictureInput,
-    Program,
-    PromptInput,
     Resample,
     Run,
     Sample,
-    Table,
     Take,
-    Task,
     Term,
     Tokenize,
+)
+from mvsdk.manifest.programs import (
+    MAX_FPS,
+    MIN_FPS,
+    TASKS,
+    ClipInput,
+    Input,
+    NumberInput,
+    PictureInput,
+    Program,
+    PromptInput,
+    Table,
+    Task,
     VideoSpec,
 )
 from mvsdk.manifest.records import END_TO_END, Licence, Source, Verification
 from mvsdk.manifest.samplers import Sampler, Schedule
 from mvsdk.manifest.tokenizers import TokenizerKind, TokenizerSpec, TooLong
 from mvsdk.samplers import PREDICTION_TYPES, SAMPLER_KINDS, PredictionType, SamplerKind
+from mvsdk.targets import DELEGATES, PRECISIONS, Delegate, Format, Precision, Target
 
 __all__ = [
     "BASES",
@@ -113,18 +108,15 @@ __all__ = [
     "DTYPES",
     "END_TO_END",
     "FORMAT",
-    "FORMATS",
     "FORMAT_VERSIONS",
     "MANIFEST_NAME",
     "MAX_FPS",
     "MAX_MANIFEST_BYTES",
     "MIN_FPS",
-    "PACKAGE_FORMATS",
     "PRECISIONS",
     "PREDICTION_TYPES",
     "ROLES",
     "SAMPLER_KINDS",
-    "TARGETS",
     "TASKS",
     "WEIGHTS_SUFFIX",
     "Basis",

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, cast
 
-from mvsdk._parse import MAX_MANIFEST_BYTES, check_size
+from mvsdk._json import MAX_MANIFEST_BYTES, check_size
 from mvsdk.manifest.components import TensorSpec
-from mvsdk.manifest.programs import Index
+from mvsdk.manifest.operations import Index
 
 
 def to_plain(value: object) -> object:

@@ -9,10 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from math import prod
 from typing import TYPE_CHECKING, NoReturn
 
-from mvsdk._parse import MAX_WHERE, fail, listed, quote, shorten
+from mvsdk._json import MAX_WHERE, fail, listed, quote, shorten
 from mvsdk.manifest._dataflow import MAX_ELEMENTS, check_programs
-from mvsdk.manifest.components import DELEGATES, FORMATS, PACKAGE_FORMATS, WEIGHTS_SUFFIX
+from mvsdk.manifest.components import WEIGHTS_SUFFIX
 from mvsdk.manifest.records import END_TO_END
+from mvsdk.targets import DELEGATES, FORMATS, TARGETS
 
 if TYPE_CHECKING:
     from mvsdk.manifest import Manifest
@@ -88,7 +89,7 @@ def _check_model(where: str, variant: Variant) -> None:
     paths = [ref.path for ref in variant.files]
     if len(set(paths)) != len(paths):
         fail(f"{where}.files", "a list with a file twice", "each file once", "G3")
-    if variant.format in PACKAGE_FORMATS:
+    if FORMATS[variant.format].is_package:
         if not any(path.startswith(f"{variant.model}/") for path in paths):
             package = shorten(variant.model, MAX_WHERE)
             fail(f"{where}.model", package, "a folder with at least one of files below it", "G3")
@@ -108,8 +109,9 @@ def _check_platform(where: str, variant: Variant) -> None:
     def refuse(key: str, got: object, expected: str, rule: str = "G2") -> None:
         fail(f"{where}.{key}", "null" if got is None else shorten(str(got)), expected, rule)
 
-    if variant.format not in FORMATS[variant.target]:
-        refuse("format", variant.format, " or ".join(FORMATS[variant.target]))
+    formats = TARGETS[variant.target].formats
+    if variant.format not in formats:
+        refuse("format", variant.format, " or ".join(formats))
     if variant.format == "executorch" and delegate is None:
         refuse("delegate", None, f"one of {', '.join(DELEGATES)}")
     if variant.format != "executorch" and delegate is not None:
@@ -123,7 +125,7 @@ def _check_platform(where: str, variant: Variant) -> None:
         refuse("deployment_target", None, "a system such as iOS18")
     if system is not None and variant.target != "iphone" and delegate != "coreml":
         refuse("deployment_target", system, f"null for {kind}")
-    if variant.function is not None and variant.format not in PACKAGE_FORMATS:
+    if variant.function is not None and not FORMATS[variant.format].is_package:
         refuse("function", variant.function, f"null for {kind}")
 
 

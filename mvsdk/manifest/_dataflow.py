@@ -11,33 +11,35 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import TYPE_CHECKING, Literal, NoReturn
 
-from mvsdk._parse import fail, listed, shorten
-from mvsdk.manifest.programs import (
-    MAX_FPS,
+from mvsdk._json import fail, listed, shorten
+from mvsdk.manifest.operations import (
     MAX_STREAM,
-    MIN_FPS,
     Carried,
-    ClipInput,
     Collected,
     Concat,
     DrawNoise,
     Index,
-    InputKind,
     InputValue,
     Linear,
     Loop,
-    NumberInput,
     Numbers,
     Operation,
-    PictureInput,
-    Program,
-    PromptInput,
     Resample,
     Run,
     Sample,
     Take,
-    Task,
     Tokenize,
+)
+from mvsdk.manifest.programs import (
+    MAX_FPS,
+    MIN_FPS,
+    ClipInput,
+    InputKind,
+    NumberInput,
+    PictureInput,
+    Program,
+    PromptInput,
+    Task,
 )
 
 if TYPE_CHECKING:

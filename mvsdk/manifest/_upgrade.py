@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from mvsdk._parse import TENSOR_NAME, Node, fail, listed, quote, shorten
+from mvsdk._json import TENSOR_NAME, Node, fail, listed, quote, shorten
 from mvsdk.manifest._canonical import to_plain
 from mvsdk.manifest.programs import VideoSpec
 from mvsdk.manifest.records import END_TO_END
@@ -26,7 +26,7 @@ from mvsdk.manifest.usual import (
 )
 
 if TYPE_CHECKING:
-    from mvsdk._parse import JsonValue
+    from mvsdk._json import JsonValue
     from mvsdk.manifest.programs import Task
 
 Document = dict[str, Any]

@@ -11,7 +11,17 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from mvsdk._arguments import shown
-from mvsdk._parse import IDENTIFIER, Node, fail, shorten
+from mvsdk._json import IDENTIFIER, Node, fail, shorten
+from mvsdk.targets import (
+    DELEGATES,
+    PRECISIONS,
+    RUNTIME_NAMES,
+    TARGETS,
+    Delegate,
+    Format,
+    Precision,
+    Target,
+)
 
 Role = Literal[
     "text_encoder",
@@ -24,35 +34,17 @@ Role = Literal[
     "upscaler",
     "vae_decoder",
 ]
-Target = Literal["onnx", "snapdragon", "iphone", "executorch"]
-Format = Literal["onnx", "qnn_context", "coreml", "coreai", "executorch"]
-Delegate = Literal["xnnpack", "coreml", "qnn"]
-Precision = Literal["fp32", "fp16", "w8a16", "w8a8", "w8", "w6", "w4"]
 ComputeUnit = Literal["CPU", "GPU", "NPU", "ALL"]
 DType = Literal["float32", "float16", "int32", "int64", "uint8", "uint16", "int8", "int16"]
 ValueType = Literal["real", "integer", "pixels"]
 Basis = Literal["compiler", "rules"]
-RuntimeName = Literal["qairt", "onnxruntime", "executorch", "coreai"]
 
 ROLES: tuple[Role, ...] = get_args(Role)
-TARGETS: tuple[Target, ...] = get_args(Target)
-DELEGATES: tuple[Delegate, ...] = get_args(Delegate)
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 COMPUTE_UNITS: tuple[ComputeUnit, ...] = get_args(ComputeUnit)
 DTYPES: tuple[DType, ...] = get_args(DType)
 VALUE_TYPES: tuple[ValueType, ...] = get_args(ValueType)
 BASES: tuple[Basis, ...] = get_args(Basis)
-RUNTIME_NAMES: tuple[RuntimeName, ...] = get_args(RuntimeName)
 
-FORMATS: Mapping[Target, tuple[Format, ...]] = {
-    "onnx": ("onnx",),
-    "snapdragon": ("qnn_context",),
-    "iphone": ("coreml", "coreai"),
-    "executorch": ("executorch",),
-}
-"""Target -> what its files may be."""
-PACKAGE_FORMATS: tuple[Format, ...] = ("coreml", "coreai")
-"""Formats whose model is a folder."""
 WEIGHTS_SUFFIX = ".ptd"
 """Suffix of the file with the weights that an ExecuTorch program keeps beside it."""
 SYSTEM = re.compile(r"iOS[1-9][0-9]{0,2}")
@@ -254,7 +246,7 @@ class VariantKey:
     def __str__(self) -> str:
         """Return the parts that say something, such as snapdragon/w8a16/sm8650."""
         # The format of a target that has no other goes without saying.
-        form = self.format if len(FORMATS[self.target]) > 1 else self.delegate
+        form = self.format if len(TARGETS[self.target].formats) > 1 else self.delegate
         parts = (self.target, form, self.precision, self.chip, self.function)
         return "/".join(part for part in parts if part)
 
@@ -297,7 +289,7 @@ class Variant:
     def parse(cls, node: Node, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Variant:
         """Read a variant of a component that has these tensors."""
         f = node.fields(*cls.__dataclass_fields__)
-        target: Target = f["target"].choice(TARGETS)
+        target: Target = f["target"].choice(tuple(TARGETS))
         return cls(
             id=f["id"].identifier(),
             target=target,

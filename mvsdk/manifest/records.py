@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 from mvsdk._arguments import shown
-from mvsdk._parse import Node
+from mvsdk._json import Node
 from mvsdk.manifest.components import FileRef
 
 END_TO_END = "end_to_end"

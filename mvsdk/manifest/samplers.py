@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from itertools import pairwise
 
 from mvsdk._arguments import shown
-from mvsdk._parse import STEPS, Node, fail, listed, to_float32
+from mvsdk._json import STEPS, Node, fail, listed, to_float32
 from mvsdk.samplers import (
     PREDICTION_TYPES,
     SAMPLER_KINDS,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from mvsdk._parse import Node
+from mvsdk._json import Node
 from mvsdk.manifest.components import FileRef
 
 TokenizerKind = Literal["wordpiece", "clip_bpe", "t5_unigram"]

@@ -9,24 +9,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mvsdk.manifest.programs import (
+from mvsdk.manifest.operations import (
     Collected,
     DrawNoise,
     Index,
-    Input,
     InputValue,
     Loop,
-    NumberInput,
     Numbers,
     Operation,
-    PictureInput,
-    Program,
-    PromptInput,
     Run,
     Sample,
     Take,
-    Task,
     Tokenize,
+)
+from mvsdk.manifest.programs import (
+    Input,
+    NumberInput,
+    PictureInput,
+    Program,
+    PromptInput,
+    Task,
     VideoSpec,
 )
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
-from mvsdk._parse import (
+from mvsdk._json import (
     SURROGATE,
     StrictJsonError,
     describe,

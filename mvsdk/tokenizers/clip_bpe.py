@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from heapq import heapify, heappop, heappush
 from pathlib import Path
 
-from mvsdk._parse import describe, quote
+from mvsdk._json import describe, quote
 from mvsdk.errors import BundleError
 from mvsdk.tokenizers._tokens import WHITE_SPACE, Row, Tokens, TooLong, check_prompt
 from mvsdk.tokenizers._unicode import category, lower, normalize

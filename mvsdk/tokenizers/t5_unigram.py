@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
-from mvsdk._parse import describe, to_float32
+from mvsdk._json import describe, to_float32
 from mvsdk.errors import BundleError
 from mvsdk.tokenizers._tokens import Row, Tokens, TooLong, check_prompt
 from mvsdk.tokenizers._unicode import category, normalize

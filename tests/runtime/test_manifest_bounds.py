@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from manifests import Document, document, encode, golden, refused
 
-from mvsdk._parse import describe, has_more_values
+from mvsdk._json import describe, has_more_values
 from mvsdk.manifest import MAX_MANIFEST_BYTES, Manifest
 
 MIB = 1 << 20

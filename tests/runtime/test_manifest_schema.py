@@ -11,8 +11,8 @@ import pytest
 from corpus import payload_of
 from manifests import NAMES, ROOT, SCHEMA, document
 
-from mvsdk import _parse
-from mvsdk.manifest import components, programs, records, samplers, tokenizers
+from mvsdk import _json, targets
+from mvsdk.manifest import components, operations, programs, records, samplers, tokenizers
 
 DEFS: dict[str, Any] = SCHEMA.schema["$defs"]
 SHAPE = {"D9", "D10", "D11", "D12"}
@@ -83,14 +83,14 @@ def _innermost(value: Any, part: Any, way: list[str | int]) -> tuple[Any, Any]:
         ("component.role", components.ROLES),
         ("tensor.type", components.VALUE_TYPES),
         ("storage.dtype", components.DTYPES),
-        ("variant.target", components.TARGETS),
-        ("variant.format", tuple(w for words in components.FORMATS.values() for w in words)),
+        ("variant.target", tuple(targets.TARGETS)),
+        ("variant.format", tuple(targets.FORMATS)),
         ("variant.delegate", (*components.DELEGATES, None)),
         ("variant.precision", components.PRECISIONS),
         ("variant.compute_unit", components.COMPUTE_UNITS),
         ("delegation.basis", components.BASES),
         ("program.task", programs.TASKS),
-        ("resample_operation.method", programs.RESAMPLE_METHODS),
+        ("resample_operation.method", operations.RESAMPLE_METHODS),
         ("sampler.kind", samplers.SAMPLER_KINDS),
         ("sampler.prediction_type", samplers.PREDICTION_TYPES),
         ("table.dtype", programs.TABLE_DTYPES),
@@ -105,16 +105,16 @@ def test_words_are_those_of_the_reader(place: str, words: tuple[object, ...]) ->
 
 def test_kinds_and_patterns_are_those_of_the_reader() -> None:
     blends = DEFS["collected"]["additionalProperties"]["properties"]["blend"]["enum"]
-    assert blends == [*programs.BLENDS, None]
+    assert blends == [*operations.BLENDS, None]
     kinds = [item["$ref"].rpartition("/")[2] for item in DEFS["operation"]["oneOf"]]
-    assert kinds == [f"{op}_operation" for op in programs.OPERATIONS]
+    assert kinds == [f"{op}_operation" for op in operations.OPERATIONS]
     inputs = [item["$ref"].rpartition("/")[2] for item in DEFS["input"]["oneOf"]]
     assert inputs == [f"{kind}_input" for kind in programs.INPUT_KINDS]
     requires = DEFS["variant"]["properties"]["requires"]["properties"]
     assert list(requires) == list(components.RUNTIME_NAMES)
     for name, pattern in {
-        "identifier": _parse.IDENTIFIER,
-        "array_name": programs.ARRAY,
+        "identifier": _json.IDENTIFIER,
+        "array_name": operations.ARRAY,
         "version": components.VERSION,
     }.items():
         assert DEFS[name]["pattern"] == f"^{pattern.pattern}$"
@@ -128,14 +128,14 @@ def test_bounds_are_those_of_the_text() -> None:
         **{"packs": 64, "sets": 256, "licences": 256, "verification": 10000, "costs": 32},
     }
     assert {key: bound for key, bound in most.items() if bound} == bounds
-    assert DEFS["operations"]["maxItems"] == programs.MAX_OPERATIONS == 512
+    assert DEFS["operations"]["maxItems"] == operations.MAX_OPERATIONS == 512
     loop = DEFS["loop_operation"]["properties"]["count"]
-    assert (loop["minimum"], loop["maximum"]) == (1, programs.MAX_COUNT)
-    assert DEFS["shape"]["items"]["maximum"] == programs.MAX_SIZE
-    assert DEFS["number"]["maximum"] == -DEFS["number"]["minimum"] == _parse.MAX_FLOAT
+    assert (loop["minimum"], loop["maximum"]) == (1, operations.MAX_COUNT)
+    assert DEFS["shape"]["items"]["maximum"] == operations.MAX_SIZE
+    assert DEFS["number"]["maximum"] == -DEFS["number"]["minimum"] == _json.MAX_FLOAT
     assert DEFS["positive"]["exclusiveMinimum"] == 2**-150
-    assert DEFS["path"]["maxLength"] == _parse.MAX_PATH
-    assert DEFS["file"]["properties"]["bytes"]["maximum"] == _parse.MAX_INTEGER
+    assert DEFS["path"]["maxLength"] == _json.MAX_PATH
+    assert DEFS["file"]["properties"]["bytes"]["maximum"] == _json.MAX_INTEGER
     fps = DEFS["video"]["properties"]["fps"]
     assert (fps["minimum"], fps["maximum"]) == (programs.MIN_FPS, programs.MAX_FPS)
     text = (ROOT / "docs/bundle_format.md").read_text("utf-8")
@@ -159,7 +159,7 @@ def test_bounds_are_those_of_the_text() -> None:
         ("number_input", programs.NumberInput),
         ("clip_input", programs.ClipInput),
         ("table", programs.Table),
-        *((f"{op}_operation", kind) for op, kind in programs._OPERATIONS.items()),
+        *((f"{op}_operation", kind) for op, kind in operations._OPERATIONS.items()),
         ("sampler", samplers.Sampler),
         ("schedule", samplers.Schedule),
         ("tokenizer", tokenizers.TokenizerSpec),

@@ -12,7 +12,7 @@ from tiny_bundles import VariantFiles, sets_of, tokenizer, write_variant
 
 import mvsdk
 from mvsdk import Fake
-from mvsdk._parse import Node
+from mvsdk._json import Node
 from mvsdk.bundle import Bundle, BundleWriter
 from mvsdk.manifest import (
     Component,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from mvsdk._parse import shorten
+from mvsdk._json import shorten
 from mvsdk_export.errors import CheckpointError
 from mvsdk_export.recipes import ComponentRecipe
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, cast
 
-from mvsdk._parse import UNPRINTABLE, describe, has_more_values, quote
+from mvsdk._json import UNPRINTABLE, describe, has_more_values, quote
 from mvsdk._text import quoted, reason_of
 from mvsdk_export.errors import CheckpointError
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from mvsdk._parse import describe
+from mvsdk._json import describe
 from mvsdk._text import quoted, reason_of
 from mvsdk_export.checkpoints.documents import parse_object
 from mvsdk_export.errors import CheckpointError

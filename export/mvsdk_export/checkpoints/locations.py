@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from mvsdk._parse import MAX_WHERE, shorten
+from mvsdk._json import MAX_WHERE, shorten
 from mvsdk._text import quoted, reason_of
 from mvsdk_export.checkpoints.headers import is_pickle, pickle_error
 from mvsdk_export.errors import CheckpointError

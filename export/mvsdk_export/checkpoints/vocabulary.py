@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import cast
 
-from mvsdk._parse import describe
+from mvsdk._json import describe
 from mvsdk_export.checkpoints.documents import read_document
 
 

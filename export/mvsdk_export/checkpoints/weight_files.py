@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mvsdk._parse import describe
+from mvsdk._json import describe
 from mvsdk._text import quoted, reason_of
 from mvsdk_export.checkpoints.documents import read_document
 from mvsdk_export.checkpoints.headers import (

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from mvsdk._parse import describe, quote
+from mvsdk._json import describe, quote
 from mvsdk._text import quoted, reason_of
 from mvsdk_export.checkpoints.headers import DTYPE_BYTES, TensorEntry, read_header
 from mvsdk_export.errors import CheckpointError

@@ -15,7 +15,7 @@ from typing import BinaryIO
 import torch
 from torch import Tensor, nn
 
-from mvsdk._parse import describe
+from mvsdk._json import describe
 from mvsdk_export.checkpoints.headers import TensorEntry, read_header
 from mvsdk_export.checkpoints.weight_files import WeightFiles, shard_index
 from mvsdk_export.checkpoints.weights import check_finite, read_tensors

@@ -16,6 +16,7 @@ from mvsdk.cache import cache_folder
 from mvsdk.cli.command import Command, named_path, say_chip_notes
 from mvsdk.cli.output import format_bytes, say, show, show_json, table
 from mvsdk.manifest import END_TO_END, Manifest, Variant, Verification
+from mvsdk.targets import TARGETS
 from mvsdk.tasks import TASKS
 from mvsdk_export.commands.arguments import (
     add_decoder_arguments,
@@ -30,7 +31,6 @@ from mvsdk_export.commands.arguments import (
 )
 from mvsdk_export.commands.bar import Display, describe_place, read_history, shown_progress
 from mvsdk_export.commands.phones import (
-    TARGETS,
     add_phone_arguments,
     read_apple,
     read_executorch,

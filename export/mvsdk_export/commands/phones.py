@@ -16,6 +16,7 @@ from mvsdk.cli.command import whole_number
 from mvsdk.devices import Chipset, find_chipset
 from mvsdk.errors import InputError
 from mvsdk.manifest import ComputeUnit, Delegate, Format, Precision, Target
+from mvsdk.targets import TARGETS
 from mvsdk_export.commands import Extra, require_toolchain
 from mvsdk_export.commands.arguments import read_chips, read_precisions
 from mvsdk_export.targets.coreml.tools import DEFAULT_DEPLOYMENT_TARGET, DEPLOYMENT_TARGETS
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
         VariantPlan,
     )
 
-TARGETS: tuple[Target, ...] = ("onnx", "snapdragon", "iphone", "executorch")
 PHONES: tuple[Target, ...] = ("snapdragon", "iphone", "executorch")
 """What `--target all` means: `onnx` is for computers."""
 
@@ -227,7 +227,7 @@ def read_overrides(
                 "vae_decoder=snapdragon/fp16"
             )
         _read_choice("--component", name, components)
-        (chosen,) = read_targets(_read_choice("--component", target, TARGETS))
+        (chosen,) = read_targets(_read_choice("--component", target, tuple(TARGETS)))
         kind_name = _kind_name(chosen, format_, delegate)
         _read_choice(f"--component {name}={target}", precision, KINDS[kind_name].precisions)
         if chosen == "snapdragon" and any(plan.chipset is None for plan in variants):

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor, nn
 
-from mvsdk._parse import describe
+from mvsdk._json import describe
 from mvsdk._staging import replacing, writing
 from mvsdk._text import quoted
 from mvsdk_export.checkpoints.documents import REPAIR, Document, read_document

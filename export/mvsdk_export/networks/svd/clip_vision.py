@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from mvsdk._parse import describe
+from mvsdk._json import describe
 from mvsdk_export.networks.svd.blocks import TokenProjection
 from mvsdk_export.networks.svd.forms import QUICK_GELU_FORMS
 from mvsdk_export.networks.token_forms import TOKEN_ATTENTION_FORMS

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from mvsdk._parse import describe
+from mvsdk._json import describe
 from mvsdk_export.networks.svd.frames import FRAME_DOWN, FRAME_UP
 
 LEVELS = 4
