@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mvsdk._arguments import check_kind, check_number, check_text, check_whole_number
+import numpy as np
+
+from mvsdk._arguments import (
+    check_callable,
+    check_kind,
+    check_number,
+    check_text,
+    check_whole_number,
+)
+from mvsdk.errors import BackendError
+from mvsdk.runner import SampledStep
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mvsdk.backends import Session
     from mvsdk.manifest import Manifest
+    from mvsdk.runner import Runner
     from mvsdk.sampling import Latents
     from mvsdk.video import Video
 
@@ -210,3 +221,82 @@ class Work:
 
 def _sum(step: Mapping[str, float], roles: Mapping[str, str], wanted: tuple[str, ...]) -> float:
     return sum((spent_s for name, spent_s in step.items() if roles[name] in wanted), 0.0)
+
+
+def make_steps(
+    runner: Runner,
+    work: Work,
+    video: Callable[[NDArray[Any]], Video],
+    end: Callable[[], object],
+) -> Generator[Step, None, None]:
+    """Carry a program out step by step; the last step is held back until the clip is there.
+
+    Args:
+        runner: Does it.
+        work: Counts the time, which stands still while the caller has a step.
+        video: Makes the clip of its frames.
+        end: Called when all is done, or the caller asks for no more.
+    """
+    count = max(1, runner.step_count)
+    work.watch.resume()
+    steps = runner.run()
+    last = SampledStep(index=count, sigma=0.0, latents=np.empty(0, np.float32))
+    try:
+        while True:
+            try:
+                last = next(steps)
+            except StopIteration as stop:
+                clip = video(stop.value)
+                break
+            work.end_step()
+            if last.index < count:
+                yield _step(last, count, work.watch.pause())
+                work.watch.resume()
+        total_s = 0.0 if clip.timings is None else clip.timings.total_s
+        yield _step(last, count, total_s, clip)
+    finally:
+        steps.close()
+        end()
+
+
+def _step(step: SampledStep, count: int, elapsed_s: float, video: Video | None = None) -> Step:
+    return Step(
+        index=step.index,
+        count=count,
+        sigma=step.sigma,
+        elapsed_s=elapsed_s,
+        latents=step.latents,
+        video=video,
+    )
+
+
+def check_on_step(on_step: object) -> None:
+    """Check what is to be called after every step.
+
+    Raises:
+        InputError: If it cannot be called.
+    """
+    if on_step is not None:
+        check_callable("on_step", on_step)
+
+
+def run_to_the_end(
+    steps: Generator[Step, None, None], on_step: Callable[[Step], object] | None
+) -> Video:
+    """Take all steps; return the clip of the last.
+
+    Args:
+        steps: Closed at the end, whatever happens.
+        on_step: Called with each; an exception of its own ends the generation.
+    """
+    video: Video | None = None
+    try:
+        for step in steps:
+            video = step.video
+            if on_step is not None:
+                on_step(step)
+    finally:
+        steps.close()
+    if video is None:
+        raise BackendError("the sampler ended without a clip; this is a fault of mvsdk")
+    return video

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mvsdk._arguments import check_number, check_whole_number, shown
+from mvsdk._arguments import check_kind, check_number, check_whole_number, shown
 from mvsdk.errors import InputError
 from mvsdk.manifest import ClipInput, NumberInput, PictureInput, Program, Tokenize
 from mvsdk.runner import text_of
@@ -15,7 +15,7 @@ from mvsdk.tokenizers import check_prompt
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from mvsdk.manifest import Input
+    from mvsdk.manifest import Input, InputKind
     from mvsdk.tokenizers import Tokens
 
 
@@ -29,6 +29,57 @@ class Prepared:
     """Those of the values that are numbers."""
     notes: tuple[str, ...] = field(default=())
     """Such as how much of a prompt was cut."""
+
+
+def join_numbers(
+    named: Mapping[str, float | None], numbers: Mapping[str, float] | None
+) -> dict[str, float]:
+    """Join numbers that have an argument of their own with others.
+
+    Args:
+        named: None where an argument was not given.
+        numbers: The others; None for none.
+
+    Raises:
+        InputError: If one is given twice.
+    """
+    joined = {name: value for name, value in named.items() if value is not None}
+    for name, value in _checked(numbers).items():
+        if name in joined:
+            raise InputError(f"{name} is given twice, also in numbers; leave one out")
+        joined[name] = value
+    return joined
+
+
+def name_inputs(
+    program: Program, given: Mapping[InputKind, object], numbers: Mapping[str, float] | None
+) -> dict[str, object]:
+    """Return what a caller gives, by the names that a program has for it.
+
+    Args:
+        program: What is to be carried out.
+        given: Of each kind the only input (P1), which the kind names where there is none.
+        numbers: By name; None for none.
+
+    Raises:
+        InputError: If the program has no number of a name.
+    """
+    known = [name for name, item in program.inputs.items() if isinstance(item, NumberInput)]
+    chosen = _checked(numbers)
+    for name in chosen:
+        if name not in known:
+            raise InputError(
+                f"this bundle has no number {shown(name)}; it has: {', '.join(known) or 'none'}; "
+                "leave it out"
+            )
+    return {**chosen, **{program.input_of(kind) or kind: x for kind, x in given.items()}}
+
+
+def _checked(numbers: Mapping[str, float] | None) -> Mapping[str, float]:
+    if numbers is None:
+        return {}
+    check_kind("numbers", numbers, Mapping, how="pass a dict: name to number")
+    return numbers
 
 
 def prepare(

@@ -16,21 +16,27 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import numpy as np
-
-from mvsdk._arguments import check_callable, check_choice, check_kind, shown
+from mvsdk._arguments import check_choice, check_kind, shown
 from mvsdk._loaded import Loaded
 from mvsdk.backends import Selection, find_backend, select
 from mvsdk.backends._speed import SOME_CLIPS
 from mvsdk.backends.isolated import Isolation, isolate
 from mvsdk.bundle import Bundle
-from mvsdk.errors import BackendError, InputError
-from mvsdk.generation import GenerateOptions, Step, Stopwatch, Work
+from mvsdk.errors import InputError
+from mvsdk.generation import (
+    GenerateOptions,
+    Step,
+    Stopwatch,
+    Work,
+    check_on_step,
+    make_steps,
+    run_to_the_end,
+)
 from mvsdk.image import picture_name
-from mvsdk.inputs import prepare
+from mvsdk.inputs import join_numbers, name_inputs, prepare
 from mvsdk.manifest import TASKS as TASK_NAMES
 from mvsdk.manifest import NumberInput
-from mvsdk.runner import Resources, Runner, SampledStep
+from mvsdk.runner import Resources, Runner
 from mvsdk.tasks import find_program
 from mvsdk.video import Video
 
@@ -43,7 +49,7 @@ if TYPE_CHECKING:
     from mvsdk.backends import Backend, Session
     from mvsdk.clips import ClipSource
     from mvsdk.image import ImageSource
-    from mvsdk.manifest import Manifest, Program, Task
+    from mvsdk.manifest import InputKind, Manifest, Program, Task
     from mvsdk.tokenizers import Tokenizer, Tokens
 
 Memory = Literal["fast", "low"]
@@ -221,11 +227,11 @@ class Pipeline:
             BundleError: If a file of the bundle is damaged.
             BackendError: If a graph cannot be loaded or run.
         """
-        _check_on_step(on_step)
+        check_on_step(on_step)
         steps = self.stream(
             prompt, numbers=numbers, num_inference_steps=num_inference_steps, seed=seed
         )
-        return _run_to_the_end(steps, on_step)
+        return run_to_the_end(steps, on_step)
 
     def stream(
         self,
@@ -258,21 +264,19 @@ class Pipeline:
         Raises:
             InputError: If prompt, steps or seed are not allowed, or the bundle wants a picture.
         """
-        program = find_program(self.manifest, "text_to_video")
-        return self._stream(
-            program,
-            {**_checked(program, numbers), _name(program, "prompt"): prompt},
-            num_inference_steps=num_inference_steps,
-            seed=seed,
+        return self._stream_task(
+            "text_to_video", {"prompt": prompt}, numbers, num_inference_steps, seed
         )
 
     def animate(
         self,
         image: ImageSource,
+        prompt: str | None = None,
         *,
         motion: int | None = None,
         fps: float | None = None,
         noise_aug_strength: float | None = None,
+        numbers: Mapping[str, float] | None = None,
         num_inference_steps: int | None = None,
         seed: int = 0,
         on_step: Callable[[Step], object] | None = None,
@@ -282,40 +286,46 @@ class Pipeline:
         Args:
             image: The picture: a file, an image of Pillow, or RGB as uint8 (H, W, 3). Its middle is
                 cut out at the aspect of the clip and resized.
+            prompt: What is to happen; None for a bundle that takes no prompt.
             motion: Motion bucket, 0 (hardly any) to 255; None takes the bundle's.
             fps: Frames per second that the clip is made for and plays at, 1 to 60; None takes the
                 bundle's.
             noise_aug_strength: Noise on the picture, 0 to 1: more lets the clip leave it; None
                 takes the bundle's.
+            numbers: Further ones, by the names of `number_inputs`.
             num_inference_steps: Steps, one of those in the bundle; None takes its default.
             seed: Chooses the noise, 0 to 2**64 - 1; the same seed gives the same bytes.
             on_step: Called after every step, the last time with the clip; an exception of its own
                 ends the generation.
 
         Raises:
-            InputError: If the picture cannot be read, a number is not allowed, or the bundle wants
-                a prompt.
+            InputError: If the picture cannot be read, an argument is not allowed, or the bundle is
+                for another task.
             BundleError: If a file of the bundle is damaged.
             BackendError: If a graph cannot be loaded or run.
         """
-        _check_on_step(on_step)
+        check_on_step(on_step)
         steps = self.stream_animation(
             image,
+            prompt,
             motion=motion,
             fps=fps,
             noise_aug_strength=noise_aug_strength,
+            numbers=numbers,
             num_inference_steps=num_inference_steps,
             seed=seed,
         )
-        return _run_to_the_end(steps, on_step)
+        return run_to_the_end(steps, on_step)
 
     def stream_animation(
         self,
         image: ImageSource,
+        prompt: str | None = None,
         *,
         motion: int | None = None,
         fps: float | None = None,
         noise_aug_strength: float | None = None,
+        numbers: Mapping[str, float] | None = None,
         num_inference_steps: int | None = None,
         seed: int = 0,
     ) -> Generator[Step, None, None]:
@@ -328,16 +338,16 @@ class Pipeline:
             Generator of `Step`.
 
         Raises:
-            InputError: If the picture cannot be read, a number is not allowed, or the bundle wants
-                a prompt.
+            InputError: If the picture cannot be read, an argument is not allowed, or the bundle is
+                for another task.
         """
-        program = find_program(self.manifest, "image_to_video")
-        numbers = {"motion": motion, "fps": fps, "noise_aug_strength": noise_aug_strength}
-        return self._stream(
-            program,
-            {_name(program, "picture"): image, **numbers},
-            num_inference_steps=num_inference_steps,
-            seed=seed,
+        named = {"motion": motion, "fps": fps, "noise_aug_strength": noise_aug_strength}
+        return self._stream_task(
+            "image_to_video",
+            {"picture": image, "prompt": prompt},
+            join_numbers(named, numbers),
+            num_inference_steps,
+            seed,
         )
 
     def edit(
@@ -365,17 +375,16 @@ class Pipeline:
             BundleError: If a file of the bundle is damaged.
             BackendError: If a graph cannot be loaded or run.
         """
-        _check_on_step(on_step)
-        program = find_program(self.manifest, "video_to_video")
-        given = {**_checked(program, numbers), _name(program, "clip"): clip}
-        if prompt is not None:
-            given[_name(program, "prompt")] = prompt
-        steps = self._stream(program, given, num_inference_steps=num_inference_steps, seed=seed)
-        return _run_to_the_end(steps, on_step)
+        check_on_step(on_step)
+        steps = self._stream_task(
+            "video_to_video", {"clip": clip, "prompt": prompt}, numbers, num_inference_steps, seed
+        )
+        return run_to_the_end(steps, on_step)
 
     def upscale(
         self,
         clip: ClipSource,
+        prompt: str | None = None,
         *,
         numbers: Mapping[str, float] | None = None,
         num_inference_steps: int | None = None,
@@ -389,11 +398,11 @@ class Pipeline:
             BundleError: If a file of the bundle is damaged.
             BackendError: If a graph cannot be loaded or run.
         """
-        _check_on_step(on_step)
-        program = find_program(self.manifest, "upscale")
-        given = {**_checked(program, numbers), _name(program, "clip"): clip}
-        steps = self._stream(program, given, num_inference_steps=num_inference_steps, seed=seed)
-        return _run_to_the_end(steps, on_step)
+        check_on_step(on_step)
+        steps = self._stream_task(
+            "upscale", {"clip": clip, "prompt": prompt}, numbers, num_inference_steps, seed
+        )
+        return run_to_the_end(steps, on_step)
 
     def run(
         self,
@@ -421,14 +430,26 @@ class Pipeline:
         chosen = self.manifest.program
         if program is not None:
             chosen = names[check_choice("program", program, names)]
-        steps = self._stream(chosen, given, num_inference_steps=num_inference_steps, seed=seed)
-        return _run_to_the_end(steps, None)
+        steps = self._stream(chosen, given, num_inference_steps, seed)
+        return run_to_the_end(steps, None)
+
+    def _stream_task(
+        self,
+        task: Task,
+        given: Mapping[InputKind, object],
+        numbers: Mapping[str, float] | None,
+        num_inference_steps: int | None,
+        seed: int,
+    ) -> Generator[Step, None, None]:
+        """Find the program for a task; give it what a caller gave, by the names that it has."""
+        program = find_program(self.manifest, task)
+        values = name_inputs(program, given, numbers)
+        return self._stream(program, values, num_inference_steps, seed)
 
     def _stream(
         self,
         program: Program,
         given: Mapping[str, object],
-        *,
         num_inference_steps: int | None,
         seed: int,
     ) -> Generator[Step, None, None]:
@@ -448,8 +469,8 @@ class Pipeline:
         )
         chosen_fps = given.get("fps") if "fps" in prepared.numbers else None
         fps = program.video.fps if chosen_fps is None else prepared.numbers["fps"]
-        prompt = prepared.values.get(_name(program, "prompt"))
-        picture = given.get(_name(program, "picture"))
+        prompt = prepared.values.get(program.input_of("prompt") or "prompt")
+        picture = given.get(program.input_of("picture") or "picture")
 
         def video(frames: NDArray[Any]) -> Video:
             return Video(
@@ -466,32 +487,7 @@ class Pipeline:
             )
 
         watch.pause()
-        return self._make(runner, work, video)
-
-    def _make(
-        self, runner: Runner, work: Work, video: Callable[[NDArray[Any]], Video]
-    ) -> Generator[Step, None, None]:
-        """Run; the last step is held back until the clip is there."""
-        count = max(1, runner.step_count)
-        work.watch.resume()
-        steps = runner.run()
-        last = SampledStep(index=count, sigma=0.0, latents=np.empty(0, np.float32))
-        try:
-            while True:
-                try:
-                    last = next(steps)
-                except StopIteration as end:
-                    clip = video(end.value)
-                    break
-                work.end_step()
-                if last.index < count:
-                    yield _step(last, count, work.watch.pause())
-                    work.watch.resume()
-            total_s = 0.0 if clip.timings is None else clip.timings.total_s
-            yield _step(last, count, total_s, clip)
-        finally:
-            steps.close()
-            self._loaded.end_clip()
+        return make_steps(runner, work, video, self._loaded.end_clip)
 
     def _check_set(self, program: Program) -> None:
         missing = [name for name in program.components() if name not in self.selection.variants]
@@ -503,58 +499,3 @@ class Pipeline:
 
     def _tokenize(self, name: str, text: str) -> Tokens:
         return self._loaded.tokenizer(name).encode(text)
-
-
-def _name(program: Program, kind: Literal["prompt", "picture", "clip"]) -> str:
-    """Return the name of the only input of a kind (P1); the kind where the program has none."""
-    return program.input_of(kind) or kind
-
-
-def _checked(program: Program, numbers: Mapping[str, float] | None) -> dict[str, object]:
-    """Return numbers by name, all of which the program has.
-
-    Raises:
-        InputError: If there are others.
-    """
-    if numbers is None:
-        return {}
-    check_kind("numbers", numbers, Mapping, how="pass a dict: name to number")
-    known = [name for name, item in program.inputs.items() if isinstance(item, NumberInput)]
-    for name in numbers:
-        if name not in known:
-            raise InputError(
-                f"numbers has {shown(name)}; this bundle's numbers: {', '.join(known) or 'none'}"
-            )
-    return dict(numbers)
-
-
-def _step(step: SampledStep, count: int, elapsed_s: float, video: Video | None = None) -> Step:
-    return Step(
-        index=step.index,
-        count=count,
-        sigma=step.sigma,
-        elapsed_s=elapsed_s,
-        latents=step.latents,
-        video=video,
-    )
-
-
-def _check_on_step(on_step: object) -> None:
-    if on_step is not None:
-        check_callable("on_step", on_step)
-
-
-def _run_to_the_end(
-    steps: Generator[Step, None, None], on_step: Callable[[Step], object] | None
-) -> Video:
-    video: Video | None = None
-    try:
-        for step in steps:
-            video = step.video
-            if on_step is not None:
-                on_step(step)
-    finally:
-        steps.close()
-    if video is None:
-        raise BackendError("the sampler ended without a clip; this is a fault of mvsdk")
-    return video

@@ -1,4 +1,4 @@
-"""What the verbs that make a clip have in common: options, bundle, progress, file and report."""
+"""What the verbs that make a clip have in common: options, bundle, words, progress and report."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from mvsdk._metadata import whole_or_not
 from mvsdk._staging import writing
 from mvsdk._text import quoted
 from mvsdk.cli.command import (
+    add_pack_argument,
     add_variant_arguments,
     named_path,
+    packs_of,
     say_chip_notes,
     seconds,
     whole_number,
@@ -29,30 +31,37 @@ if TYPE_CHECKING:
     from mvsdk.generation import Step, Timings
     from mvsdk.manifest import Task
     from mvsdk.pipeline import Pipeline
+    from mvsdk.tokenizers import Tokenizer
     from mvsdk.video import Video
 
-    Make = Callable[[Pipeline, Callable[[Step], object]], Video]
-    """(pipeline, what to call after every step) -> the clip."""
+    Method = Callable[[Pipeline], Callable[..., Video]]
+    """Pipeline -> what makes the clip, given what `make_clip` takes from the options."""
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say what runs: bundle, variant, steps, seed, memory."""
+def add_clip_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what runs, with what numbers, and what becomes of the clip."""
     add = parser.add_argument
-    add("--bundle", metavar="DIR", help="default: $MVSDK_BUNDLE, else the one *.mvbundle here")
+    number = "a number of the bundle, such as guidance_scale=7"
+    add("--set", dest="number", metavar="N=V", type=_number, action="append", help=number)
+    # Two in one line, here and elsewhere: the help of a verb fits a screen.
+    bundle = "default: $MVSDK_BUNDLE, or the one here; --pack N=DIR"
+    add("--bundle", metavar="DIR", help=bundle)
+    add_pack_argument(parser, help=argparse.SUPPRESS)
     add_variant_arguments(parser, default="the fastest that runs")
-    # One line for both: the help of a verb fits a screen.
     add("--backend", metavar="B", help="what runs it (mvsdk doctor); --time-limit S per graph")
     add("--time-limit", type=seconds, metavar="S", help=argparse.SUPPRESS)
     add("--steps", type=whole_number, metavar="N", help="one of the bundle's numbers of steps")
     add("--seed", type=whole_number, default=0, metavar="N", help="0 to 2**64-1; default 0")
     add("--memory", choices=("fast", "low"), default="fast", help="low: one graph at a time")
-
-
-def add_number_argument(parser: argparse.ArgumentParser) -> None:
-    """Add the option that sets numbers of the bundle by name."""
-    add = parser.add_argument
-    number = "a number of the bundle, such as guidance_scale=7"
-    add("--set", dest="number", metavar="N=V", type=_number, action="append", help=number)
+    formats = ".mp4 .webp .gif .png .npy (--no-metadata: no prompt)"
+    add("-o", "--output", type=named_path, metavar="FILE", help=formats)
+    add("--no-metadata", action="store_true", help=argparse.SUPPRESS)
+    add("--fps", type=float, metavar="R", help="frames per second; default: the bundle's")
+    sizes = "each pixel N x N; default: 1, .mp4 to 256 a side"
+    add("--scale", type=whole_number, metavar="N", help=sizes)
+    more = "replace the output file; --json: a report as JSON"
+    add("--overwrite", action="store_true", help=more)
+    add("--json", action="store_true", help=argparse.SUPPRESS)
 
 
 def _number(text: str) -> tuple[str, float]:
@@ -63,38 +72,31 @@ def _number(text: str) -> tuple[str, float]:
         raise argparse.ArgumentTypeError(f"{quoted(text, 40)} is not NAME=NUMBER") from exc
 
 
-def add_file_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say what becomes of the clip: file, rate, size, report."""
-    add = parser.add_argument
-    # One line for both: the help of a verb fits a screen.
-    formats = ".mp4 .webp .gif .png .npy (--no-metadata: no prompt)"
-    add("-o", "--output", type=named_path, metavar="FILE", help=formats)
-    add("--no-metadata", action="store_true", help=argparse.SUPPRESS)
-    add("--fps", type=float, metavar="R", help="frames per second; default: the bundle's")
-    sizes = "each pixel N x N; default: 1, .mp4 to 256 a side"
-    add("--scale", type=whole_number, metavar="N", help=sizes)
-    add("--overwrite", action="store_true", help="replace the output file if it exists")
-    add("--json", action="store_true", help="print the result as JSON")
-
-
 def make_clip(
-    options: argparse.Namespace, *, task: Task, stem: str, make: Make, origin: Mapping[str, object]
+    options: argparse.Namespace,
+    *,
+    task: Task,
+    stem: str,
+    method: Method,
+    origin: Mapping[str, str | None],
 ) -> int:
     """Make a clip, write it and say what was done.
 
     Args:
-        options: Values of `add_model_arguments` and `add_file_arguments`.
+        options: Values of `add_clip_arguments`, and `prompt`, a text or None.
         task: What the bundle has to be for.
         stem: What a clip without a name of its own is called after.
-        make: Makes the clip.
-        origin: What it is made of, for the JSON.
+        method: Makes the clip.
+        origin: What it is made of, for the JSON; None for what was not given.
 
     Returns:
         Exit status.
     """
     import mvsdk
-    from mvsdk.video import check_scale
+    from mvsdk.video import check_fps, check_scale
 
+    if options.fps is not None:
+        check_fps(options.fps)
     bundle = find_bundle(options.bundle, task)
     path: Path = options.output or _free_name(stem, options.seed)
     _check_output(path, overwrite=options.overwrite)
@@ -108,13 +110,16 @@ def make_clip(
         chip=options.chip,
         precision=options.precision,
         format=options.format,
+        packs=packs_of(options.pack),
         clips=1,  # a person waits for the whole command
         memory=options.memory,
         isolated=_isolation(options.time_limit),
     ) as pipeline:
         pipeline.check_task(task)
         _say_if_slow(options, pipeline)
-        video = _make_with_progress(pipeline, make)
+        if options.prompt is not None:
+            _check_words(pipeline.tokenizer(), options.prompt)
+        video = _make_with_progress(options, method(pipeline))
         metadata = not options.no_metadata
         video.save(path, fps=options.fps, scale=options.scale, metadata=metadata)
         for note in video.notes:
@@ -122,7 +127,8 @@ def make_clip(
         if video.timings is not None:
             fps = video.fps if options.fps is None else options.fps
             if options.json:
-                document = {"path": str(path), "bundle": str(pipeline.bundle.path), **origin}
+                document = {"path": str(path), "bundle": str(pipeline.bundle.path)}
+                document |= {name: text for name, text in origin.items() if text is not None}
                 show_json(document | _facts(pipeline, video, video.timings) | {"fps": fps})
             else:
                 show(str(path))
@@ -132,6 +138,7 @@ def make_clip(
     return 0
 
 
+_SHOWN_WORDS = 5
 _SHOWN_AS_THEY_ARE = frozenset({".webp", ".gif"})
 _SMALL = 128
 _CHOICES = ("backend", "target", "format", "chip", "precision")
@@ -208,7 +215,20 @@ def _say_if_slow(options: argparse.Namespace, pipeline: Pipeline) -> None:
         say(f"note: {note}")
 
 
-def _make_with_progress(pipeline: Pipeline, make: Make) -> Video:
+def _check_words(tokenizer: Tokenizer, prompt: str) -> None:
+    """Say which words the model does not know; refuse a prompt of none that it does."""
+    unknown = tokenizer.unknown_words(prompt)
+    if unknown and not tokenizer.knows_a_word(prompt):
+        raise InputError(
+            f"this model knows no word of the prompt {quoted(prompt, 40)}; use other words"
+        )
+    if unknown:
+        shown = ", ".join(word[:24] for word in unknown[:_SHOWN_WORDS])
+        more = f" and {len(unknown) - _SHOWN_WORDS} more" if len(unknown) > _SHOWN_WORDS else ""
+        say(f"note: not in this model's vocabulary: {shown}{more}")
+
+
+def _make_with_progress(options: argparse.Namespace, make: Callable[..., Video]) -> Video:
     progress = Progress()
 
     def on_step(step: Step) -> None:
@@ -218,7 +238,12 @@ def _make_with_progress(pipeline: Pipeline, make: Make) -> Video:
 
     progress.update("loading")
     try:
-        return make(pipeline, on_step)
+        return make(
+            numbers=dict(options.number or ()),
+            num_inference_steps=options.steps,
+            seed=options.seed,
+            on_step=on_step,
+        )
     finally:
         progress.clear()
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mvsdk._text import quoted
 from mvsdk.cli.output import say
+from mvsdk.errors import InputError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +43,33 @@ def add_variant_arguments(parser: argparse.ArgumentParser, default: str) -> None
     add("--format", metavar="F", help=argparse.SUPPRESS)
     add("--chip", metavar="C", help="for this chip or phone (mvsdk devices), such as s24")
     add("--precision", metavar="P", help=f"such as fp32 or w8a16; default: {default}")
+
+
+def add_pack_argument(
+    parser: argparse.ArgumentParser, help: str = "where a part of the bundle lies, if elsewhere"
+) -> None:
+    """Add the option that says where parts of a bundle lie; `packs_of` reads it."""
+    add = parser.add_argument
+    add("--pack", metavar="N=DIR", type=_pack, action="append", default=[], help=help)
+
+
+def packs_of(pairs: Sequence[tuple[str, Path]]) -> dict[str, Path]:
+    """Return the folder of each pack, by name.
+
+    Raises:
+        InputError: If one is given twice.
+    """
+    packs = dict(pairs)
+    if len(packs) < len(pairs):
+        raise InputError("--pack names a pack twice; give one folder for each")
+    return packs
+
+
+def _pack(text: str) -> tuple[str, Path]:
+    name, equals, folder = text.partition("=")
+    if not (name and equals):
+        raise argparse.ArgumentTypeError(f"{quoted(text, 40)} is not NAME=FOLDER")
+    return name, named_path(folder)
 
 
 def say_chip_notes(chips: str | None) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mvsdk._text import quoted
 from mvsdk.cli import choice
-from mvsdk.cli.command import Command, named_path, say_chip_notes
+from mvsdk.cli.command import Command, add_pack_argument, named_path, packs_of, say_chip_notes
 from mvsdk.cli.output import format_bytes, say, show, show_json, table
 from mvsdk.errors import InputError
 from mvsdk.manifest import END_TO_END, ClipInput, NumberInput, PictureInput
@@ -34,6 +34,7 @@ _SHOWN_FILES = 5
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", metavar="BUNDLE", type=named_path, help="a *.mvbundle folder")
     parser.add_argument("--verify", action="store_true", help="check the hash of every file")
+    add_pack_argument(parser)
     parser.add_argument("--json", action="store_true", help="print the manifest as JSON")
     parser.add_argument(
         "--device", metavar="D", help="which set a chip, a phone (s24) or iOS18 runs, and why"
@@ -49,7 +50,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace) -> int:
     from mvsdk.bundle import Bundle
 
-    bundle = Bundle.open(options.bundle, verify=options.verify)
+    bundle = Bundle.open(options.bundle, packs=packs_of(options.pack), verify=options.verify)
     ignored = bundle.ignored() if options.verify else ()
     if options.device is not None:
         return _run_for_device(options, bundle.manifest)

@@ -113,7 +113,7 @@ def test_what_is_wrong_is_one_line_and_leaves_nothing(
         capsys, "edit", CLIP, PROMPT, "--set", "strength"
     )
     line = refusal(capsys, "edit", CLIP, PROMPT, "--set", "motion=3")
-    assert "numbers has 'motion'; this bundle's numbers: strength" in line
+    assert "this bundle has no number 'motion'; it has: strength" in line
     assert "cannot be read: no such file" in refusal(capsys, "edit", "nowhere.gif", PROMPT)
     (workplace / "broken.mp4").write_bytes(b"\0\0\0\x18ftypmp42" + bytes(99))
     assert "broken.mp4" in refusal(capsys, "edit", "broken.mp4", PROMPT)

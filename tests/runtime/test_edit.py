@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_animators import build_animator, fake_animator
 from tiny_editors import (
     CLIP,
     EDITOR,
@@ -15,6 +16,7 @@ from tiny_editors import (
     LARGE,
     ONNX,
     UPSCALER,
+    animating,
     build_editor,
     build_upscaler,
     editing,
@@ -101,9 +103,12 @@ def test_real_graphs_give_what_functions_give(editor: Pipeline, tmp_path: Path) 
         ({"prompt": "a " * 7}, r"7 tokens, this model takes at most 6; .*\[T8\]"),
         ({"numbers": {"strength": 2}}, "strength is 2; allowed: 0 to 1"),
         ({"numbers": {"strength": "much"}}, "strength is 'much'; allowed: 0 to 1; pass a number"),
-        ({"numbers": {"motion": 3}}, "numbers has 'motion'; this bundle's numbers: strength"),
-        ({"numbers": {"clip": GIVEN}}, "numbers has 'clip'; this bundle's numbers: strength"),
-        ({"numbers": {3: 3}}, "numbers has 3; this bundle's numbers: strength"),
+        (
+            {"numbers": {"motion": 3}},
+            "this bundle has no number 'motion'; it has: strength; leave it out",
+        ),
+        ({"numbers": {"clip": GIVEN}}, "this bundle has no number 'clip'; it has: strength"),
+        ({"numbers": {3: 3}}, "this bundle has no number 3; it has: strength"),
         ({"numbers": [3]}, r"numbers is \[3\]; allowed: a Mapping; pass a dict"),
         ({"num_inference_steps": 4}, r"this bundle's numbers of steps are fixed; .*\[S4\]"),
         ({"seed": -1}, "seed is -1; allowed: whole numbers, 0 to"),
@@ -122,7 +127,7 @@ def test_bad_arguments_are_refused_before_anything_is_loaded(
 
 
 def test_an_upscaler_takes_no_numbers(upscaler: Pipeline) -> None:
-    with pytest.raises(InputError, match="numbers has 'strength'; this bundle's numbers: none"):
+    with pytest.raises(InputError, match="this bundle has no number 'strength'; it has: none"):
         upscaler.upscale(GIVEN, numbers={"strength": 1})
 
 
@@ -143,6 +148,58 @@ def test_a_bundle_for_clips_says_so_when_it_gets_something_else(
         upscaler.edit(GIVEN, PROMPT)
     with pytest.raises(InputError, match="has no tokenizer: it takes no prompt"):
         upscaler.tokenizer()
+
+
+# --- prompts of tasks that need none -------------------------------------------------------------
+
+
+def test_an_upscaler_may_take_a_prompt_and_numbers(tmp_path: Path, editor: Pipeline) -> None:
+    program = {**editing(), "task": "upscale"}
+    bundle = build(tmp_path / "told.mvbundle", [program], EDITOR, tokenizers={"main": {}})
+    pipeline = mvsdk.load(bundle.path, backend=fake(EDITOR))
+    video = pipeline.upscale(GIVEN, PROMPT, numbers={"strength": 1})
+    assert video.frames.tobytes() == _painted(editor, PROMPT, 1)
+    assert video.prompt == PROMPT
+    with pytest.raises(InputError, match="prompt is missing; this bundle needs a prompt"):
+        pipeline.upscale(GIVEN)
+
+
+def test_an_animator_may_take_a_prompt_and_numbers(tmp_path: Path, editor: Pipeline) -> None:
+    bundle = build(tmp_path / "told.mvbundle", [animating()], EDITOR, tokenizers={"main": {}})
+    pipeline = mvsdk.load(bundle.path, backend=fake(EDITOR))
+    still = np.repeat(GIVEN[:1], FRAMES, axis=0)
+    ids = pipeline.tokenizer().encode(PROMPT).ids
+    hidden = EDITOR["text_encoder"].function({"ids": ids})["hidden"]
+    feeds = {"clip": still, "hidden": hidden, "strength": np.float32([1])}
+    video = pipeline.animate(GIVEN[0], PROMPT, numbers={"strength": 1})
+    assert video.frames.tobytes() == EDITOR["painter"].function(feeds)["frames"].tobytes()
+    assert (video.prompt, video.numbers) == (PROMPT, {"motion": 3, "strength": 1})
+    assert pipeline.animate(GIVEN[0], PROMPT, motion=7).numbers == {"motion": 7, "strength": 0.5}
+    with pytest.raises(InputError, match="prompt is missing; this bundle needs a prompt"):
+        pipeline.animate(GIVEN[0])
+    with pytest.raises(InputError, match="motion is given twice, also in numbers; leave one out"):
+        pipeline.animate(GIVEN[0], PROMPT, motion=1, numbers={"motion": 1})
+    with pytest.raises(InputError, match="no number 'fps'; it has: motion, strength; leave it"):
+        pipeline.animate(GIVEN[0], PROMPT, fps=8)
+
+
+@pytest.mark.parametrize("verb", ["upscale", "edit", "animate"])
+def test_a_prompt_that_nothing_reads_is_refused(
+    tmp_path: Path, upscaler: Pipeline, verb: str
+) -> None:
+    given: Any = GIVEN
+    pipeline = upscaler
+    if verb == "edit":
+        bundle = build(
+            tmp_path / "x.mvbundle", [{**enlarging(), "task": "video_to_video"}], UPSCALER
+        )
+        pipeline = mvsdk.load(bundle.path, backend=fake(UPSCALER))
+    if verb == "animate":
+        bundle = build_animator(tmp_path / "x.mvbundle")
+        pipeline = mvsdk.load(bundle.path, backend=Fake(fake_animator()))
+        given = GIVEN[0]
+    with pytest.raises(InputError, match=r"takes no 'prompt'; it takes: .*; leave it out"):
+        getattr(pipeline, verb)(given, PROMPT)
 
 
 # --- prompts that are too long -------------------------------------------------------------------

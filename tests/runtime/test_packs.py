@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from command_line import CapSys, refusal
 from tiny_bundles import VariantFiles, build_bundle, write_onnx
@@ -68,6 +69,22 @@ def test_a_pack_may_lie_elsewhere(whole: Bundle, pack: Path) -> None:
     assert bundle.model(variant) == pack / variant.model
     given = {"packs": {PACK: str(pack)}, "precision": "fp16"}
     assert _frames(whole.path, **given) == _frames(whole.path, precision="fp32")
+
+
+def test_the_command_line_takes_the_folder_of_a_pack(
+    capsys: CapSys, whole: Bundle, pack: Path, workplace: Path
+) -> None:
+    made = ("generate", PROMPT, "--bundle", str(whole.path), "--seed", "7", "-o", "clip.npy")
+    assert main([*made, "--precision", "fp16", "--pack", f"{PACK}={pack}"]) == 0
+    clip = np.load(workplace / "clip.npy")
+    assert clip.tobytes() == _frames(whole.path, precision="fp32")
+    capsys.readouterr()
+    assert main(["inspect", str(whole.path), "--verify", "--pack", f"{PACK}={pack}"]) == 0
+    assert "not installed" not in capsys.readouterr().out
+    twice = ("--pack", f"{PACK}={pack}", "--pack", f"{PACK}={pack}")
+    assert "--pack names a pack twice" in refusal(capsys, *made, "--overwrite", *twice)
+    assert "'half' is not NAME=FOLDER" in refusal(capsys, *made, "--pack", PACK)
+    assert "packs has 'other'" in refusal(capsys, *made, "--overwrite", "--pack", f"other={pack}")
 
 
 def test_the_folder_that_is_given_goes_before_the_base(whole: Bundle, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Tiny bundles that take a clip: an editor that paints by a prompt, and one that enlarges."""
+"""Tiny bundles that take a clip or a picture: editors that paint by a prompt, and an enlarger."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tiny_bundles import LENGTH, TOKENS, WIDTH, VariantFiles, build_graph, random_weights
-from tiny_programs import Arrays, Document, Graph, build, number, run
+from tiny_programs import Arrays, Document, Graph, build, linear, number, run, take
 
 from mvsdk.bundle import Bundle
 
@@ -75,6 +75,30 @@ def editing(name: str = "default") -> Document:
             run("painter", {"frames": "frames"}, clip="clip", hidden="hidden", strength="strength"),
         ],
         "output": "frames",
+    }
+
+
+def animating(name: str = "default") -> Document:
+    """Return a program that repeats a picture and edits that by a prompt."""
+    document = editing(name)
+    tokenize, encode, paint = document["operations"]
+    paint["inputs"]["strength"] = "amount"
+    picture = {"kind": "picture", "height": HEIGHT, "width": WIDE}
+    strength = document["inputs"]["strength"]
+    motion = number(0, 255, 3, whole=True)
+    return {
+        **document,
+        "task": "image_to_video",
+        "inputs": {
+            **{"motion": motion, "picture": picture},
+            **{"prompt": {"kind": "prompt"}, "strength": strength},
+        },
+        "operations": [
+            *(tokenize, encode),
+            take("picture", "clip", 0, size=FRAMES, stride=0),
+            linear("amount", ("strength", 1.0), ("motion", 0.0)),
+            paint,
+        ],
     }
 
 
