@@ -12,22 +12,32 @@ import contextlib
 import hashlib
 import os
 import shutil
-import stat
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Self
 
 from mvsdk._arguments import check_flag, check_kind, check_path, check_text, shown
+from mvsdk._bundle_files import (
+    bundle_folder,
+    check_hash,
+    check_size,
+    find_owners,
+    find_packs,
+    label,
+    locate,
+    naming,
+    read_manifest,
+    sha256_file,
+)
 from mvsdk._json import is_safe_path
 from mvsdk._references import can_be_ignored, files_below, find_reference
 from mvsdk._staging import NO_SPACE, StagingFolder, replacing, writing
-from mvsdk._text import encoding_fault, quoted, reason_of
-from mvsdk.errors import BundleError, BundleNotFoundError, InputError
+from mvsdk._text import encoding_fault, quoted
+from mvsdk.errors import BundleError
 from mvsdk.manifest import (
     MANIFEST_NAME,
-    MAX_MANIFEST_BYTES,
     FileRef,
     Manifest,
     Variant,
@@ -41,19 +51,6 @@ SUFFIX = ".mvbundle"
 _OPEN = "open one with Bundle.open"
 _OF_MANIFEST = "take one of the manifest's"
 _MADE = "take a bundle's, or make one with dataclasses.replace"
-
-
-def sha256_file(path: Path) -> str:
-    """Hash a file in constant memory.
-
-    Returns:
-        64 lower-case hexadecimal digits.
-
-    Raises:
-        OSError: If the file cannot be read.
-    """
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,22 +97,22 @@ class Bundle:
         check_flag("verify", verify)
         packs = {} if packs is None else packs
         check_kind("packs", packs, Mapping, how="pass a dict: name to folder")
-        root = _bundle_folder(check_path("path", path, example=f"sticker{SUFFIX}"))
-        with _named(root):
-            payload = _read_manifest(root)
+        root = bundle_folder(check_path("path", path, example=f"sticker{SUFFIX}"))
+        with naming(root):
+            payload = read_manifest(root)
             manifest = Manifest.from_json(payload)
             bundle = cls(
                 path=root,
                 manifest=manifest,
                 manifest_sha256=hashlib.sha256(payload).hexdigest(),
-                packs=_find_packs(root, manifest, packs),
+                packs=find_packs(root, manifest, packs),
                 _files={ref.path: ref for ref in manifest.files()},
-                _owners=_find_owners(manifest),
+                _owners=find_owners(manifest),
             )
             for ref in bundle._files.values():
                 folder = bundle._folder(ref.path)
                 if folder is not None:
-                    _check_size(_locate(folder, ref.path), ref)
+                    check_size(locate(folder, ref.path), ref)
         if verify:
             bundle.verify()
         return bundle
@@ -136,7 +133,7 @@ class Bundle:
             BundleError: If the file is not part of the bundle, or changed since it was written.
         """
         check_kind("ref", ref, FileRef, how=_OF_MANIFEST)
-        with _named(self.path):
+        with naming(self.path):
             if self._files.get(ref.path) != ref:
                 raise BundleError(f"{ref.path} is not a file of this bundle")
             folder = self._folder(ref.path)
@@ -147,11 +144,11 @@ class Bundle:
                     "with packs=",
                     rule="F10",
                 )
-            path = _locate(folder, ref.path)
-            status = _check_size(path, ref)
+            path = locate(folder, ref.path)
+            status = check_size(path, ref)
             identity = (status.st_ino, status.st_size, status.st_mtime_ns)
             if self._seen.get(ref.path) != identity:
-                _check_hash(path, ref)
+                check_hash(path, ref)
                 self._seen[ref.path] = identity
             return path
 
@@ -200,7 +197,7 @@ class Bundle:
         package = FORMATS[variant.format].is_package
         root = self.path if variant.pack is None else self.packs[variant.pack]
         model = root / variant.model if package else paths[variant.model]
-        with _named(self.path):
+        with naming(self.path):
             if package and model.is_symlink():
                 raise BundleError(
                     f"the package {variant.model} is a link; copy the bundle with its links "
@@ -241,7 +238,7 @@ class Bundle:
         listed = {MANIFEST_NAME, *self._files}
         folders = {parent.as_posix() for path in listed for parent in PurePosixPath(path).parents}
         found: list[str] = []
-        with _named(self.path):
+        with naming(self.path):
             todo = [self.path]
             while todo:
                 for path in todo.pop().iterdir():
@@ -268,7 +265,7 @@ class Bundle:
         """
         check_kind("manifest", manifest, Manifest, how=_MADE)
         if {ref.path: ref for ref in manifest.files()} != self._files:
-            raise BundleError(f"bundle {_label(self.path)}: the new manifest lists other files")
+            raise BundleError(f"bundle {label(self.path)}: the new manifest lists other files")
         payload = manifest.to_json()
         path = self.path / MANIFEST_NAME
         with writing(path), replacing(path) as temporary:
@@ -377,8 +374,8 @@ class BundleWriter:
                 target = self.directory / relative
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source, target)
-        with _named(self._staging.out):
-            path = _locate(self.directory.resolve(), relative)
+        with naming(self._staging.out):
+            path = locate(self.directory.resolve(), relative)
             ref = FileRef(path=relative, bytes=path.stat().st_size, sha256=sha256_file(path))
         self._added[relative] = ref
         return ref
@@ -433,161 +430,3 @@ class BundleWriter:
             )
         if linked:
             raise BundleError(f"the bundle holds a link: {linked[0].name}; copy the file instead")
-
-
-@contextlib.contextmanager
-def _named(root: Path) -> Generator[None]:
-    """Put the bundle's name before every message, and turn what the system refuses into one."""
-    try:
-        yield
-    except BundleError as exc:
-        raise exc.named(f"bundle {_label(root)}") from exc
-    except OSError as exc:
-        raise BundleError(
-            f"bundle {_label(root)}: {_reason(exc)}; check its permissions", rule="F5"
-        ) from exc
-
-
-def _find_owners(manifest: Manifest) -> dict[str, str]:
-    """Return the pack of every file that is not in the base."""
-    return {
-        ref.path: variant.pack
-        for component in manifest.components.values()
-        for variant in component.variants
-        for ref in variant.files
-        if variant.pack is not None
-    }
-
-
-def _find_packs(
-    root: Path, manifest: Manifest, given: Mapping[str, str | os.PathLike[str]]
-) -> dict[str, Path]:
-    """Return the folder of each pack that is installed."""
-    for name in given:
-        if name not in manifest.packs:
-            known = ", ".join(manifest.packs) or "none"
-            raise InputError(f"packs has {shown(name)}; the packs of this bundle: {known}")
-    first: dict[str, str] = {}
-    for component in manifest.components.values():
-        for variant in component.variants:
-            if variant.pack is not None:
-                first.setdefault(variant.pack, variant.files[0].path)
-    folders: dict[str, Path] = {}
-    for name in manifest.packs:
-        if name in given:
-            folders[name] = _pack_folder(name, given[name])
-        elif name in first and os.path.lexists(root / first[name]):
-            folders[name] = root
-    return folders
-
-
-def _pack_folder(name: str, given: str | os.PathLike[str]) -> Path:
-    path = check_path(f"packs[{name!r}]", given, example=name)
-    with contextlib.suppress(OSError, RuntimeError, ValueError):  # a loop of links, a null byte
-        folder = path.resolve(strict=True)
-        if folder.is_dir():
-            return folder
-    raise BundleNotFoundError(
-        f"no folder of the pack {name} at {quoted(path)}; give the one that was installed",
-        str(path),
-        rule="F10",
-    )
-
-
-def _label(root: Path) -> str:
-    """Return the name of a bundle, in quotes unless it is plain."""
-    return root.name if is_safe_path(root.name) else quoted(root.name or root)
-
-
-def _reason(exc: OSError) -> str:
-    return f"{reason_of(exc)}: {quoted(exc.filename)}" if exc.filename else reason_of(exc)
-
-
-def _bundle_folder(path: Path) -> Path:
-    missing = f"no bundle at {quoted(path)}; give the path of a folder that holds {MANIFEST_NAME}"
-    try:
-        root = path.resolve(strict=True)
-    except (FileNotFoundError, NotADirectoryError) as exc:
-        raise BundleNotFoundError(missing, str(path), rule="F1") from exc
-    except (OSError, RuntimeError, ValueError) as exc:  # a loop of links, a null byte
-        raise BundleError(missing, rule="F1") from exc
-    if not root.is_dir():
-        raise BundleError(
-            f"{quoted(path)} is not a folder; a bundle is a folder that holds {MANIFEST_NAME}",
-            rule="F1",
-        )
-    return root
-
-
-def _read_manifest(root: Path) -> bytes:
-    try:
-        (root / MANIFEST_NAME).lstat()
-    except FileNotFoundError as exc:
-        raise BundleNotFoundError(
-            f"{MANIFEST_NAME} is missing; download or export the bundle again",
-            str(root / MANIFEST_NAME),
-            rule="F1",
-        ) from exc
-    path = _locate(root, MANIFEST_NAME)
-    size = path.stat().st_size
-    if size <= MAX_MANIFEST_BYTES:
-        with path.open("rb") as file:
-            # One byte more than allowed, in case the file grew since its size was read.
-            return file.read(MAX_MANIFEST_BYTES + 1)
-    raise BundleError(
-        f"{MANIFEST_NAME} has {size} bytes, at most {MAX_MANIFEST_BYTES} are allowed; "
-        "download or export the bundle again",
-        rule="D1",
-    )
-
-
-def _locate(root: Path, relative: str) -> Path:
-    """Find a regular file inside the bundle; symbolic links may not lead out of it.
-
-    Raises:
-        BundleError: If it is missing, outside, or a folder, pipe, socket or device.
-    """
-    path = root / relative
-    try:
-        real = path.resolve(strict=True)
-        mode = real.stat().st_mode
-    except (FileNotFoundError, NotADirectoryError) as exc:
-        raise BundleError(
-            f"{relative} is missing; download or export the bundle again", rule="F5"
-        ) from exc
-    except RuntimeError as exc:  # Python 3.11 and 3.12 raise this for a loop of links
-        raise BundleError(
-            f"{relative} is a loop of links; download the bundle again", rule="F5"
-        ) from exc
-    if not real.is_relative_to(root):
-        raise BundleError(
-            f"{relative} is a link out of the bundle; copy the bundle with its links resolved",
-            rule="F5",
-        )
-    if not stat.S_ISREG(mode):
-        raise BundleError(
-            f"{relative} is not a regular file; download or export the bundle again",
-            rule="F5",
-        )
-    return path
-
-
-def _check_size(path: Path, ref: FileRef) -> os.stat_result:
-    status = path.stat()
-    if status.st_size != ref.bytes:
-        raise BundleError(
-            f"{ref.path} has {status.st_size} bytes, the manifest says {ref.bytes}; "
-            "download or export the bundle again",
-            rule="F5",
-        )
-    return status
-
-
-def _check_hash(path: Path, ref: FileRef) -> None:
-    digest = sha256_file(path)
-    if digest != ref.sha256:
-        raise BundleError(
-            f"{ref.path} has the hash {digest[:12]}..., the manifest says {ref.sha256[:12]}...; "
-            "download or export the bundle again",
-            rule="F6",
-        )

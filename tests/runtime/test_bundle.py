@@ -127,7 +127,7 @@ def test_file_is_hashed_once_but_again_after_a_change(
         hashed.append(path.name)
         return sha256_file(path)
 
-    monkeypatch.setattr("mvsdk.bundle.sha256_file", counted)
+    monkeypatch.setattr("mvsdk._bundle_files.sha256_file", counted)
     bundle = Bundle.open(folder)
     assert hashed == []
     ref = bundle.manifest.component("unet").variants[0].files[0]
@@ -271,7 +271,7 @@ def test_unreadable_file_is_refused_in_one_line(
     def denied(path: Path) -> str:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("mvsdk.bundle.sha256_file", denied)
+    monkeypatch.setattr("mvsdk._bundle_files.sha256_file", denied)
     message = refused(lambda: Bundle.open(folder, verify=True))
     assert "bundle sticker.mvbundle: permission denied" in message
 
