@@ -39,6 +39,7 @@ from mvsdk_export.request import ExportRequest, needs_calls
 from mvsdk_export.room import check_room, estimate_calibration_bytes
 from mvsdk_export.schedule import make_sampler
 from mvsdk_export.stages import Run, Stage, StageRunner, seconds_of
+from mvsdk_export.targets.coreml.tools import check_tensor_names
 from mvsdk_export.verify import check_parity
 
 
@@ -154,11 +155,13 @@ def _check_recipe(request: ExportRequest) -> None:
     """Refuse what the recipe, which may be another package's, cannot be made in.
 
     Raises:
-        ExportError: If it has no floors for a precision.
+        ExportError: If it has no floors for a precision, or names that a format does not take.
     """
     recipe = request.folder.recipe
     for part in recipe.components:
         for plan in request.plans_of(part.name):
+            if "coreml" in (plan.format, plan.delegate):
+                check_tensor_names(part.name, [item.name for item in (*part.inputs, *part.outputs)])
             floors = recipe.floors_db.get(plan.precision, {})
             if not {part.name, END_TO_END} <= floors.keys():
                 known = ", ".join(name for name, x in recipe.floors_db.items() if part.name in x)

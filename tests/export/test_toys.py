@@ -13,6 +13,8 @@ import pytest
 
 pytest.importorskip("torch")
 
+from core_ai import MARKS as CORE_AI
+from executorch_programs import MARKS as EXECUTORCH
 from exporting import Toolchain, make_toolchain
 from onnx import helper
 from part_models import make_model, run_model
@@ -187,7 +189,7 @@ def test_a_decoder_that_remembers_becomes_a_bundle(
     ]
     loop, take = manifest.program.operations[-2:]
     assert isinstance(loop, Loop)
-    assert loop.carried == {"state": Carried(start="no_state", next="next_state")}
+    assert loop.carried == {"last_state": Carried(start="no_state", next="next_state")}
     assert isinstance(take, Take)
     assert (take.start.start, take.size) == (1, 7)
     frames = make_clip(chain, "generate", PROMPT, "--bundle", out, out=tmp_path / "1.npy")
@@ -285,6 +287,28 @@ def test_the_emulator_runs_toys(
             given["clip"] = np.stack(paint_plainly(None, [""] * 5, 16, 16))
         video = pipeline.run(given)
     assert video.frames.shape[0] == TOYS[name].num_frames
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("in_process")
+@pytest.mark.parametrize(
+    "choice",
+    [
+        pytest.param("iphone --precision fp16", marks=pytest.mark.apple),
+        pytest.param("iphone --format coreai --precision fp16", marks=CORE_AI),
+        pytest.param("executorch --precision fp32", marks=EXECUTORCH),
+    ],
+)
+def test_phones_take_a_decoder_that_remembers(
+    chain: Toolchain, toys: Callable[[str], Path], tmp_path: Path, choice: str
+) -> None:
+    out = tmp_path / "toy.mvbundle"
+    manifest = export(chain, toys("states"), out, "--target", *choice.split())
+    check_verified(manifest)
+    assert parts_of(manifest)["vae_decoder"] == ("vae_decoder", 2)
+    with mvsdk.load(out) as pipeline:
+        video = pipeline.generate(PROMPT)
+    assert video.frames.shape == (7, 16, 16, 3)
 
 
 def test_names_of_recipes_are_listed_without_importing_them(
@@ -386,3 +410,20 @@ def test_a_precision_without_floors_is_refused_before_any_work(
     done = chain("export", *choice, "--checkpoint", toys("states"), "--out", out)
     assert done.status == 2
     assert "no floors of text_encoder for fp16" in done.err
+
+
+def test_a_tensor_that_core_ml_would_rename_is_refused_before_any_work(
+    chain: Toolchain,
+    toys: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    *others, decoder = STATES.components
+    latent, memory = decoder.inputs
+    decoder = replace(decoder, inputs=(latent, replace(memory, name="state")))
+    renamed = replace(STATES, components=(*others, decoder))
+    monkeypatch.setattr("toy_models.recipes.STATES", renamed)
+    out = tmp_path / "x.mvbundle"
+    done = chain("export", "--target", "iphone", "--checkpoint", toys("states"), "--out", out)
+    assert done.status == 2
+    assert "Core ML has no tensor 'state', as vae_decoder has" in done.err

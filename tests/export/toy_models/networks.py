@@ -220,9 +220,9 @@ class CausalDecoder(nn.Module):
         gives = 3 * config.stride * config.factor**2
         self.conv_out = nn.Conv2d(config.width, gives, 3, padding=1)
 
-    def forward(self, latent: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, latent: Tensor, last_state: Tensor) -> tuple[Tensor, Tensor]:
         """Map `(1, C, h, w)` and `(1, M, h, w)` to frames `(R, H, W, 3)` and the next state."""
-        next_state = torch.tanh(self.conv_in(latent) + self.memory(state))
+        next_state = torch.tanh(self.conv_in(latent) + self.memory(last_state))
         frames = F.pixel_shuffle(self.conv_out(next_state), self.config.factor)
         height, width = frames.shape[2:]
         frames = frames.reshape(self.config.stride, 3, height, width)

@@ -141,7 +141,7 @@ def states(recipe: Recipe, sampler: Sampler, sizes: Sizes) -> Pipeline:
     )
     decode = Run(
         component="vae_decoder",
-        inputs={"latent": "latent", "state": "state"},
+        inputs={"latent": "latent", "last_state": "last_state"},
         outputs={"frames": "latent_frames", "next_state": "next_state"},
     )
     shape = (sizes["T"], sizes["C"], sizes["h"], sizes["w"])
@@ -152,7 +152,7 @@ def states(recipe: Recipe, sampler: Sampler, sizes: Sizes) -> Pipeline:
         Loop(
             count=sizes["T"],
             index="place",
-            carried={"state": Carried(start="no_state", next="next_state")},
+            carried={"last_state": Carried(start="no_state", next="next_state")},
             operations=(_take("all_latents", 0, {"place": 1}, 1, "latent"), decode),
             collected={"latent_frames": Collected(output="all_frames", axis=0)},
         ),

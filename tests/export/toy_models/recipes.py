@@ -184,7 +184,7 @@ STATES = _recipe(
             "vae_decoder",
             "CausalDecoder",
             "CausalDecoderConfig",
-            (_tensor("latent", 1, "C", "h", "w"), _tensor("state", *_STATE)),
+            (_tensor("latent", 1, "C", "h", "w"), _tensor("last_state", *_STATE)),
             (_pixels("frames", "R", "H", "W", 3), _tensor("next_state", *_STATE)),
         ),
     ),

@@ -6,18 +6,49 @@ import importlib
 import importlib.metadata
 import importlib.util
 import logging
+import re
 import sys
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import mvsdk
 from mvsdk._installed import pip_install, toolchain_install
-from mvsdk_export.errors import TargetUnavailableError
+from mvsdk._text import quoted
+from mvsdk_export.errors import ExportError, TargetUnavailableError
 
 DEPLOYMENT_TARGETS = ("iOS17", "iOS18", "iOS26")
 """Systems that Core ML packages are made for."""
 DEFAULT_DEPLOYMENT_TARGET = "iOS18"
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+_RESERVED = frozenset(
+    [
+        *("any", "bool", "program", "func", "tensor", "list", "dict", "tuple", "true", "false"),
+        *("string", "bf16", "fp16", "fp32", "fp64", "int8", "int16", "int32", "int64"),
+        *("uint8", "uint16", "uint32", "uint64", "state"),
+    ]
+)
+"""Words of ML programs: coremltools renames a tensor that is called so, without a word."""
+
+
+def check_tensor_names(component: str, names: Iterable[str]) -> None:
+    """Check that tensors keep their names in a Core ML package.
+
+    Args:
+        component: Whose inputs and outputs they are.
+        names: The names.
+
+    Raises:
+        ExportError: If one is a word of ML programs, or not made of letters, digits and `_`.
+    """
+    for name in names:
+        if name in _RESERVED or not _NAME.fullmatch(name):
+            raise ExportError(
+                f"Core ML has no tensor {quoted(name)}, as {component} has: the name is a word "
+                "of ML programs, or has more than letters, digits and '_'; call it otherwise in "
+                "the recipe, or choose another target"
+            )
 
 
 def load_protocol() -> tuple[Any, Any]:
