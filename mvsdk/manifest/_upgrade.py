@@ -310,7 +310,7 @@ def _model(
             where = f"components.{denoiser}.inputs"
             fail(where, f"with {quote(name)}", f"some of {listed(fed)}", "P11")
     for name in constants:
-        if name not in inputs or name in ("sample", "timestep", *_encoded(task)):
+        if name not in inputs or name in _NO_CONSTANTS:
             where = f"sampler.conditioning.{shorten(name)}"
             fail(where, "for no free input", f"constants of {denoiser}", "P11")
     return UsualModel(
@@ -323,6 +323,10 @@ def _model(
         constants=constants,
         added_time_ids=cast("tuple[float, float, float] | None", tuple(ids) if ids else None),
     )
+
+
+_NO_CONSTANTS = ("sample", "timestep", "encoder_hidden_states", "image_latents")
+"""Inputs of denoisers that are arrays of a program, in these versions."""
 
 
 def _encoded(task: str) -> tuple[str, ...]:

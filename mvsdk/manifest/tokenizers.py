@@ -5,6 +5,7 @@ docs/bundle_format.md, section 7, and docs/tokenizers.md. Import these names fro
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -16,6 +17,8 @@ TooLong = Literal["refuse", "cut"]
 
 TOKENIZER_KINDS: tuple[TokenizerKind, ...] = get_args(TokenizerKind)
 TOO_LONG: tuple[TooLong, ...] = get_args(TooLong)
+LEAST_LENGTHS: Mapping[TokenizerKind, int] = {"wordpiece": 1, "clip_bpe": 3, "t5_unigram": 2}
+"""One more than the tokens that stand around every text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,9 +36,13 @@ class TokenizerSpec:
     def parse(cls, node: Node) -> TokenizerSpec:
         """Read the tokenizer."""
         f = node.fields(*cls.__dataclass_fields__)
+        kind = f["kind"].choice(TOKENIZER_KINDS)
+        max_length = f["max_length"].integer(1, 65536)
+        if max_length < LEAST_LENGTHS[kind]:
+            f["max_length"].fail(f"at least {LEAST_LENGTHS[kind]} for {kind}", "T6")
         return cls(
-            kind=f["kind"].choice(TOKENIZER_KINDS),
+            kind=kind,
             file=FileRef.parse(f["file"]),
-            max_length=f["max_length"].integer(1, 65536),
+            max_length=max_length,
             too_long=f["too_long"].choice(TOO_LONG),
         )

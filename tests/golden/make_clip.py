@@ -16,9 +16,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from clip_cases import LENGTH, VOCABULARY, Clip, Model, clips, levels
+from clip_cases.clips import Clip, clips
+from clip_cases.graphs import Border, Graph
+from clip_cases.models import LENGTH, VOCABULARY, WORDS, Model, levels
 from numpy.typing import NDArray
-from tiny_graphs import Border, Graph
 
 from mvsdk.backends._graph import GraphSession
 from mvsdk.inputs import prepare
@@ -250,6 +251,4 @@ def _session(name: str, variant: Variant, graph: Graph) -> GraphSession:
 
 
 def _tokenizer() -> WordPiece:
-    from clip_cases import WORDS
-
     return WordPiece(WORDS, LENGTH)

@@ -18,7 +18,6 @@ from typing import Any
 
 import make_choosing
 import make_clip
-import make_corpus
 import make_folders
 import make_manifests
 import make_picture
@@ -27,6 +26,8 @@ import make_sampling
 import make_signature
 import make_tokens
 import numpy as np
+from corpus.accepted import accepted
+from corpus.malformed import malformed
 from numpy.typing import NDArray
 
 from mvsdk import noise, schedules
@@ -226,8 +227,8 @@ BUILDERS: dict[str, Callable[[], str]] = {
     "errors.json": causes,
     "tokens.json": make_tokens.tokens,
     "unicode_13.json": make_tokens.unicode_13,
-    "malformed.json": make_corpus.malformed,
-    "accepted.json": make_corpus.accepted,
+    "malformed.json": malformed,
+    "accepted.json": accepted,
     **{
         f"manifests/{name}.json": partial(make_manifests.build, name)
         for name in make_manifests.BUILDERS

@@ -15,13 +15,7 @@ from prompts import CAPTIONS, REFUSED, SCRIPTS, TRAPS
 
 from mvsdk import noise
 from mvsdk.errors import InputError
-from mvsdk.tokenizers import (
-    MAX_PROMPT,
-    ClipBpe,
-    T5Unigram,
-    Tokenizer,
-    WordPiece,
-)
+from mvsdk.tokenizers import MAX_PROMPT, ClipBpe, T5Unigram, Tokenizer, WordPiece
 from mvsdk.tokenizers._unicode import assigned_ranges, category
 from mvsdk.tokenizers.clip_bpe import BYTE_LETTERS, END_OF_WORD
 from mvsdk.tokenizers.t5_unigram import SPACE

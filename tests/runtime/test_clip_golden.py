@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from clip_cases import Clip, clips, levels
+from clip_cases.clips import Clip, clips
+from clip_cases.graphs import IR, OPSET
+from clip_cases.models import levels
 from make_clip import make
 from numpy.typing import NDArray
-from tiny_graphs import IR, OPSET
 
 import mvsdk
 from mvsdk.generation import Step

@@ -8,7 +8,7 @@ from dataclasses import fields
 from typing import Any
 
 import pytest
-from corpus import payload_of
+from corpus.cases import payload_of
 from manifests import NAMES, ROOT, SCHEMA, document
 
 from mvsdk import _json, targets

@@ -1,79 +1,33 @@
-"""Samplers: closed-form identities first, then golden trajectories, then refusals."""
+"""Samplers against closed forms: identities, published formulas, orders of convergence."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from sampler_trajectories import (
+    ALPHAS,
+    DATA,
+    EDM,
+    EPS,
+    FLOW,
+    KINDS,
+    LCM_TIMESTEPS,
+    LINSPACE,
+    SHAPE,
+    fresh_noise,
+    identity,
+    schedule_of,
+    start,
+)
 
 from mvsdk import noise, sampling, schedules
-from mvsdk.errors import InputError, MvsdkError, ScheduleError
 
-GOLDEN = json.loads(
-    (Path(__file__).resolve().parents[1] / "golden/sampling.json").read_text(encoding="utf-8")
-)
-SHAPE = (2, 4, 3, 5)
-DATA = np.linspace(-2.0, 2.0, math.prod(SHAPE), dtype=np.float32).reshape(SHAPE)
-EPS = noise.initial_latents(7, SHAPE)
-FLOW = schedules.flow_sigmas(4, shift=3.0)
-LCM_TIMESTEPS = schedules.lcm_timesteps(4)
-LCM = schedules.alphas_cumprod_sigmas(schedules.alphas_cumprod(), LCM_TIMESTEPS)
-EDM = schedules.karras_sigmas(4, 0.002, 700.0)
-ALPHAS = schedules.alphas_cumprod()
-LINSPACE_TIMESTEPS = schedules.linspace_timesteps(4)
-LINSPACE = schedules.alphas_cumprod_sigmas(ALPHAS, LINSPACE_TIMESTEPS)
 LEADING_TIMESTEPS = schedules.leading_timesteps(8, steps_offset=1)
 DDIM = schedules.alphas_cumprod_sigmas(ALPHAS, LEADING_TIMESTEPS, final_alpha=float(ALPHAS[0]))
-
-
-def fresh_noise(index: int) -> sampling.Latents:
-    return noise.initial_latents(7, SHAPE, stream=index)
-
-
-def schedule_of(kind: str) -> tuple[schedules.Sigmas, list[float]]:
-    return {
-        "flow_euler": (FLOW, [1.0] * 4),
-        "flow_consistency": (FLOW, [1.0] * 4),
-        "lcm": (LCM, LCM_TIMESTEPS.tolist()),
-        "edm_euler": (EDM, [1.0] * 4),
-        "euler_ancestral": (LINSPACE, LINSPACE_TIMESTEPS.tolist()),
-    }[kind]
-
-
-def start(
-    kind: str,
-    denoise: sampling.Denoiser,
-    prediction_type: Any = "sample",
-    *,
-    sigmas: list[float] | None = None,
-    fresh: sampling.Noise = fresh_noise,
-) -> Iterator[sampling.Latents]:
-    own_sigmas, timesteps = schedule_of(kind)
-    return sampling.sample(
-        kind,
-        denoise,
-        EPS,
-        own_sigmas if sigmas is None else np.array(sigmas, np.float32),
-        prediction_type=prediction_type,
-        timesteps=timesteps if sigmas is None else [1.0] * (len(sigmas) - 1),
-        noise=fresh,
-    )
-
-
-KINDS = tuple(sampling.SAMPLERS)
-TO_ZERO = tuple(kind for kind in KINDS if sampling.SAMPLERS[kind].last_zero)
-ABOVE_ZERO = tuple(kind for kind in KINDS if not sampling.SAMPLERS[kind].last_zero)
-
-
-def identity(model_input: sampling.Latents, index: int) -> sampling.Latents:
-    return model_input
 
 
 @pytest.mark.parametrize("sigma", [700.0, 70.54, 2.2691, 1.0, 0.1, 0.002])
@@ -406,142 +360,3 @@ def test_samplers_keep_float32_and_leave_their_arguments_alone(kind: str) -> Non
         assert {state.shape for state in states} == {SHAPE}
     np.testing.assert_array_equal(EPS, before)
     np.testing.assert_array_equal(schedule_of(kind)[0], sigmas_before)
-
-
-TRAJECTORIES = [*GOLDEN["trajectories"], *GOLDEN["scaled"], *GOLDEN["last_above_zero"]]
-
-
-@pytest.mark.parametrize("case", TRAJECTORIES, ids=lambda c: f"{c['kind']}-{c['prediction_type']}")
-def test_golden_trajectories(case: dict[str, Any]) -> None:
-    gain, bias = np.float32(case["gain"]), np.array(case["bias"], np.float32)
-    fresh = {int(k): np.array(values, np.float32) for k, values in case["noise"].items()}
-    states = sampling.sample(
-        case["kind"],
-        lambda x, index: x * gain + bias[index],
-        np.array(case["latents"], np.float32),
-        np.array(case["sigmas"], np.float32),
-        prediction_type=case["prediction_type"],
-        timesteps=case["timesteps"],
-        noise=fresh.__getitem__,
-    )
-    assert [state.tolist() for state in states] == case["trajectory"]
-
-
-@pytest.mark.parametrize("case", [*GOLDEN["scaled"], *GOLDEN["last_above_zero"]])
-def test_golden_starts_are_unit_noise_times_its_scale(case: dict[str, Any]) -> None:
-    scale = np.float32(case["init_noise_sigma"])
-    assert scale != 1.0
-    assert (np.array(case["start"], np.float32) * scale).tolist() == case["latents"]
-
-
-def test_golden_ddim_is_the_last_step_in_unit_variance() -> None:
-    (case,) = (case for case in GOLDEN["last_above_zero"] if "unit_variance" in case)
-    scale = np.float32(1.0 / math.sqrt(case["sigmas"][-1] ** 2 + 1.0))
-    last = np.array(case["trajectory"][-1], np.float32) * scale
-    assert last.tolist() == case["unit_variance"]
-
-
-@pytest.mark.parametrize("case", GOLDEN["thousand_steps"], ids=lambda c: c["kind"])
-def test_golden_digests_of_a_thousand_steps(case: dict[str, Any]) -> None:
-    steps, gain, bias = case["steps"], np.float32(case["gain"]), np.float32(case["bias"])
-    sigmas = np.array([(steps - i) / steps for i in range(steps + 1)], np.float32)
-    assert hashlib.sha256(sigmas.astype("<f4").tobytes()).hexdigest() == case["sigmas_sha256"]
-    seed, digest, state = int(case["seed"]), hashlib.sha256(), None
-    for state in sampling.sample(
-        case["kind"],
-        lambda x, index: x * gain + bias,
-        noise.initial_latents(seed, case["shape"]),
-        sigmas,
-        prediction_type=case["prediction_type"],
-        timesteps=[steps - i for i in range(steps)],
-        noise=lambda index: noise.initial_latents(seed, case["shape"], stream=index),
-    ):
-        digest.update(state.astype("<f4").tobytes())
-    assert state is not None
-    assert hashlib.sha256(state.astype("<f4").tobytes()).hexdigest() == case["last_sha256"]
-    assert digest.hexdigest() == case["trajectory_sha256"]
-
-
-def test_golden_trajectories_cover_every_sampler_and_prediction_type() -> None:
-    assert {(case["kind"], case["prediction_type"]) for case in GOLDEN["trajectories"]} == {
-        (kind, item) for kind, row in sampling.SAMPLERS.items() for item in row.prediction_types
-    }
-    assert {case["kind"] for case in GOLDEN["thousand_steps"]} == set(sampling.SAMPLERS)
-
-
-def test_golden_trajectories_have_levels_that_are_neighbours_in_float32() -> None:
-    kinds = {
-        case["kind"]
-        for case in GOLDEN["trajectories"]
-        for a, b in pairwise(case["sigmas"])
-        if np.nextafter(np.float32(a), np.float32(0.0)) == np.float32(b)
-    }
-    assert kinds == set(sampling.SAMPLERS)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_networks_that_change_the_shape_are_refused(kind: str) -> None:
-    with pytest.raises(InputError, match=r"model_output has shape \(1,\), latents have") as caught:
-        next(start(kind, lambda x, index: np.zeros(1, np.float32)))
-    assert isinstance(caught.value, MvsdkError)
-
-
-@pytest.mark.parametrize("kind", ["flow_consistency", "lcm", "euler_ancestral"])
-def test_noise_of_another_shape_is_refused(kind: str) -> None:
-    states = start(kind, identity, fresh=lambda index: np.zeros((5,), np.float32))
-    with pytest.raises(InputError, match=r"noise has shape \(5,\), latents have"):
-        next(states)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_predictions_of_another_family_are_refused(kind: str) -> None:
-    foreign = "epsilon" if kind.startswith("flow") else "velocity"
-    with pytest.raises(InputError, match=f"prediction_type of sampler {kind} is '{foreign}'"):
-        start(kind, identity, foreign)
-
-
-@pytest.mark.parametrize("kind", TO_ZERO)
-def test_schedules_that_end_above_zero_are_refused(kind: str) -> None:
-    with pytest.raises(ScheduleError, match=r"end in 0.5; allowed: 0;"):
-        next(start(kind, identity, sigmas=[1.0, 0.5]))
-
-
-def test_samplers_of_the_variance_exploding_path_may_end_above_zero() -> None:
-    assert ABOVE_ZERO == ("edm_euler", "euler_ancestral")
-    for kind in ABOVE_ZERO:
-        assert len(list(start(kind, identity, sigmas=[1.0, 0.5]))) == 1
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("sigmas", [[0.5, 1.0, 0.0], [1.0, -0.5], [1.0, math.nan, 0.0]])
-def test_schedules_that_do_not_fall_to_zero_are_refused(kind: str, sigmas: list[float]) -> None:
-    with pytest.raises(ScheduleError, match="allowed: "):
-        next(start(kind, identity, sigmas=sigmas))
-
-
-@pytest.mark.parametrize("kind", ["flow_euler", "flow_consistency"])
-def test_flow_levels_above_one_are_refused(kind: str) -> None:
-    with pytest.raises(ScheduleError, match=r"sigmas start at 2.0; allowed: at most 1.0"):
-        next(start(kind, identity, sigmas=[2.0, 0.0]))
-
-
-def test_lcm_refuses_timesteps_of_another_length() -> None:
-    states = sampling.sample_lcm(
-        identity,
-        EPS,
-        LCM,
-        prediction_type="epsilon",
-        timesteps=[999, 499],
-        noise=fresh_noise,
-    )
-    with pytest.raises(ScheduleError, match="2 timesteps for 5 sigmas"):
-        next(states)
-
-
-def test_unknown_names_are_refused_with_the_known_ones() -> None:
-    with pytest.raises(InputError, match="unknown sampler 'heun'; known: flow_euler, "):
-        sampling.sample(
-            "heun", identity, EPS, FLOW, prediction_type="sample", timesteps=[], noise=fresh_noise
-        )
-    with pytest.raises(InputError, match="unknown prediction_type 'noise'; known: velocity, "):
-        sampling.to_denoised(EPS, EPS, 1.0, prediction_type="noise")  # type: ignore[arg-type]
