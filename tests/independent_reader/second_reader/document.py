@@ -3,8 +3,10 @@
 import json
 import re
 from collections.abc import Iterator
+from functools import reduce
 from itertools import accumulate
 from math import isfinite, isnan, nan
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +120,11 @@ def one_kind(validator: Any, kinds: Any, value: Any, schema: Parts) -> Iterator[
     yield from [first] if first else []
 
 
+def referred(validator: Any, ref: str, value: Any, _: Parts) -> Iterator[ValidationError]:
+    """The keyword `$ref`, whose place is always in the schema itself."""
+    return validator.descend(value, reduce(getitem, ref.split("/")[1:], SCHEMA))
+
+
 def closed(validator: Any, more: Any, value: Any, schema: Parts) -> Iterator[ValidationError]:
     """The keyword `additionalProperties`, which brings keys in canonical order."""
     if isinstance(value, dict):
@@ -132,7 +139,7 @@ def closed(validator: Any, more: Any, value: Any, schema: Parts) -> Iterator[Val
 
 CLOSED = Draft202012Validator.VALIDATORS["additionalProperties"]
 TYPES = Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, x: type(x) is int)
-HOOKS = {"pattern": matches, "oneOf": one_kind, "additionalProperties": closed}
+HOOKS = {"$ref": referred, "pattern": matches, "oneOf": one_kind, "additionalProperties": closed}
 VALIDATOR = extend(Draft202012Validator, HOOKS, type_checker=TYPES)(SCHEMA)
 
 

@@ -10,8 +10,8 @@ from corpus.malformed.operations import add_operations
 from corpus.malformed.programs import add_programs
 from corpus.malformed.records import add_records
 from corpus.malformed.samplers import add_samplers
-from corpus.malformed.tokenizers import add_tokenizers
 from corpus.malformed.syntax import add_canonical, add_syntax
+from corpus.malformed.tokenizers import add_tokenizers
 from corpus.malformed.values import add_values
 
 
