@@ -44,9 +44,10 @@ if TYPE_CHECKING:
         ScheduleError,
     )
     from mvsdk.generation import GenerateOptions, Step, Timings
+    from mvsdk.loading import load
     from mvsdk.manifest import Manifest
     from mvsdk.noise import initial_latents
-    from mvsdk.pipeline import Pipeline, load
+    from mvsdk.pipeline import Pipeline
     from mvsdk.slimming import slim_bundle
     from mvsdk.video import Video
 
@@ -99,7 +100,7 @@ __all__ = [  # noqa: RUF022 - grouped by use
 ]
 
 _HOMES = {
-    "load": "mvsdk.pipeline",
+    "load": "mvsdk.loading",
     "Pipeline": "mvsdk.pipeline",
     "GenerateOptions": "mvsdk.generation",
     "Step": "mvsdk.generation",

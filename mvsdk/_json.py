@@ -15,7 +15,7 @@ import struct
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import reduce
-from itertools import islice
+from itertools import accumulate, islice
 from typing import NoReturn, TypeAlias, TypeVar, cast
 
 from mvsdk._text import quoted
@@ -55,6 +55,13 @@ _NEXT_VALUE = re.compile(
     re.DOTALL,
 )
 """Matches on and on from the start to the end of any bytes, so that each is looked at once."""
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+"""Bracket -> 1 or -1 as a signed byte: what the level changes by."""
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[{]}"))
+_NO_OUTLINE = bytes(set(range(256)) - set(b'[{]}"'))
+_HUGE = 10**4000
+"""The first integer of more digits than any reader has to make a number of."""
 
 
 def to_float32(value: float) -> float:
@@ -117,6 +124,18 @@ def has_more_values(payload: bytes, most: int) -> bool:
     return next(islice(further, most - 1, None), None) is not None
 
 
+def depth_of(payload: bytes) -> int:
+    """Return how many levels a JSON text has, before a parser makes any value.
+
+    Args:
+        payload: Any bytes; of those that are not JSON the answer means nothing.
+    """
+    if b"\\" not in payload:  # then each quote ends or begins a string, and few bytes matter
+        payload = payload.translate(None, _NO_OUTLINE)
+    steps = _STRING.sub(b"", payload).translate(_STEPS, _NO_BRACKETS)
+    return max(accumulate(memoryview(steps).cast("b")), default=0)
+
+
 def fail(
     path: str, got: str, want: str, rule: str = "D10", *, place: str | None = None
 ) -> NoReturn:
@@ -149,23 +168,18 @@ def load_json(payload: bytes) -> JsonValue:
             integer beyond 2^53 - 1 or half a surrogate pair.
     """
     check_size(payload)
+    if depth_of(payload) > MAX_DEPTH:
+        fail("", "nested too deeply", f"at most {MAX_DEPTH} levels", "D5")
     if payload.startswith(codecs.BOM_UTF8):
         fail("", "UTF-8 with a byte order mark", "none", "D1")
     try:
-        value = parse_strictly(payload)
+        value = _parse_any_integer(payload)
     except StrictJsonError as exc:
         fail(*exc.args, place="")
     except UnicodeDecodeError as exc:
         raise BundleError(
             f"manifest.json is not UTF-8 at byte {exc.start}; export it again",
             rule="D1",
-            where="",
-        ) from exc
-    except RecursionError as exc:
-        raise BundleError(
-            f"manifest.json is nested too deeply, at most {MAX_DEPTH} levels are allowed; "
-            "export the bundle again",
-            rule="D5",
             where="",
         ) from exc
     except json.JSONDecodeError as exc:
@@ -175,24 +189,38 @@ def load_json(payload: bytes) -> JsonValue:
             rule="D2",
             where="",
         ) from exc
-    except ValueError as exc:  # Python refuses to read integers of more than 4300 digits
-        raise BundleError(
-            "manifest.json holds an oversized number; export it again",
-            rule="D7",
-            where="",
-        ) from exc
     return check_json(value)
+
+
+def _parse_any_integer(payload: bytes) -> object:
+    """Parse JSON, also where Python refuses an integer for its digits.
+
+    It does so as soon as it meets one, and the rest may break a rule that goes before.
+    """
+    try:
+        return parse_strictly(payload)
+    except (StrictJsonError, UnicodeDecodeError, json.JSONDecodeError):
+        raise
+    except ValueError:
+        return parse_strictly(payload, _integer)
+
+
+def _integer(digits: str) -> int:
+    """Return an integer, or one of as many digits that is refused likewise, at most `_HUGE`."""
+    count = len(digits.lstrip("-"))
+    return int(digits) if count < 640 else 10 ** min(count - 1, 4000)  # Python reads 640 anywhere
 
 
 class StrictJsonError(ValueError):
     """JSON that readers take in different ways: what, what was met, what is allowed, the rule."""
 
 
-def parse_strictly(payload: bytes) -> object:
+def parse_strictly(payload: bytes, parse_int: Callable[[str], int] | None = None) -> object:
     """Parse JSON in which every key of an object is given once, and every number is one.
 
     Args:
         payload: UTF-8 without a byte order mark.
+        parse_int: What makes integers; None for `int`.
 
     Raises:
         StrictJsonError: If a key is given twice, or a number is NaN or an infinity by name.
@@ -200,7 +228,10 @@ def parse_strictly(payload: bytes) -> object:
         RecursionError: If the nesting is too deep for Python.
     """
     return json.loads(
-        payload.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant
+        payload.decode("utf-8"),
+        object_pairs_hook=_unique,
+        parse_constant=_refuse_constant,
+        parse_int=parse_int,
     )
 
 
@@ -258,7 +289,9 @@ def _check_below(item: object, labels: tuple[str | int, ...]) -> None:
         if type(child) in (dict, list):
             _check_below(child, (*labels, label))
         elif fault := _leaf_fault(child):
-            fail(_path((*labels, label)), describe(child), *fault)
+            path = _path((*labels, label))
+            place = "" if type(child) is int and abs(child) >= _HUGE else path
+            fail(path, describe(child), *fault, place=place)
 
 
 def _children(item: object, labels: tuple[str | int, ...]) -> Iterable[tuple[str | int, object]]:

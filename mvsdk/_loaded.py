@@ -56,8 +56,6 @@ class Loaded:
         """Return a tokenizer; see `mvsdk.Pipeline.tokenizer`."""
         manifest = self._bundle.manifest
         if name is None:
-            name = next(iter(manifest.program.tokenizers()), None)
-        if name is None:
             raise InputError(f"bundle {manifest.name} has no tokenizer: it takes no prompt")
         check_choice("name", name, manifest.tokenizers)
         if name not in self._tokenizers:

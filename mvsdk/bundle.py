@@ -157,6 +157,10 @@ class Bundle:
         check_kind("variant", variant, Variant, how=_OF_MANIFEST)
         return variant.pack is None or variant.pack in self.packs
 
+    def missing_files(self) -> tuple[FileRef, ...]:
+        """Return the files of packs that are not installed."""
+        return tuple(ref for ref in self._files.values() if self._folder(ref.path) is None)
+
     def _folder(self, path: str) -> Path | None:
         """Return the folder that a file of the bundle lies in; None if its pack is missing."""
         pack = self._owners.get(path)

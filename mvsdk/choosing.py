@@ -284,6 +284,11 @@ class _Wanted:
         )
         return all(wanted is None or wanted in has for wanted, has in pairs)
 
+    def fits_any(self, denoisers: Sequence[Variant]) -> bool:
+        """Return whether a set with these denoisers is wanted; with none only if all are."""
+        is_any = (self.target, self.format, self.precision, self.chip) == (None,) * 4
+        return is_any or any(map(self.fits, denoisers))
+
 
 def _program(manifest: Manifest, name: str | None) -> Program:
     if name is None:
@@ -330,7 +335,7 @@ def _refusals(
     """Yield what speaks against a set, the rules C1 to C3 in their order."""
     denoisers = _denoisers(manifest, program, variants)
     named = wanted.set is None or wanted.set == identifier
-    if not named or not any(map(wanted.fits, denoisers)):
+    if not named or not wanted.fits_any(denoisers):
         yield Refusal(kind="filter", text="not what was asked for")
     missing = [name for name in program.components() if name not in variants]
     if missing:

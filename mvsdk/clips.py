@@ -26,7 +26,7 @@ from mvsdk._shots import Shot, check_size, exact_rate, take
 from mvsdk._text import quoted, reason_of
 from mvsdk.errors import InputError, PictureNotFoundError
 from mvsdk.image import MAX_FILE_BYTES, as_input_errors, fit_image, load_image
-from mvsdk.manifest import MAX_FPS, MIN_FPS
+from mvsdk.manifest.programs import MAX_FPS, MAX_FRAMES, MAX_SIDE, MIN_FPS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -44,7 +44,6 @@ MAX_CLIP_BYTES = 1 << 32
 MAX_RESULT_PIXELS = 1 << 29
 """Pixels of all frames of the result together, 1.5 GiB."""
 
-_MAX_FRAMES, _MAX_SIDE = 4096, 8192  # of a bundle's clip
 _KNOWN = "MP4, MOV, WebM, Matroska, AVI, GIF or WebP"
 
 
@@ -97,9 +96,9 @@ def load_clip(
 
 def _check_shape(frames: int, height: int, width: int) -> tuple[int, int, int]:
     shape = (
-        check_whole_number("frames", frames, low=1, high=_MAX_FRAMES),
-        check_whole_number("height", height, low=1, high=_MAX_SIDE),
-        check_whole_number("width", width, low=1, high=_MAX_SIDE),
+        check_whole_number("frames", frames, low=1, high=MAX_FRAMES),
+        check_whole_number("height", height, low=1, high=MAX_SIDE),
+        check_whole_number("width", width, low=1, high=MAX_SIDE),
     )
     if math.prod(shape) > MAX_RESULT_PIXELS:
         raise InputError(

@@ -206,8 +206,12 @@ class Work:
         denoise_s = [_sum(step, roles, _DENOISERS) for step in self._inside_s]
         decode_s = sum(_sum(step, roles, ("vae_decoder",)) for step in self._inside_s)
         inside_s = sum(sum(step.values()) for step in self._inside_s)
-        # What a denoiser does behind the last step is a step too, of a model without a sampler.
-        steps_s = denoise_s if denoise_s[-1] else denoise_s[:-1]
+        # What a denoiser does behind the last step belongs to that; without a sampler it is one.
+        *steps_s, rest_s = denoise_s
+        if steps_s:
+            steps_s[-1] += rest_s
+        elif rest_s:
+            steps_s = [rest_s]
         return Timings(
             backend=describe(),
             load_s=self._load_s,

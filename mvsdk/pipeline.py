@@ -18,11 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from mvsdk._arguments import check_choice, check_kind, shown
 from mvsdk._loaded import Loaded
-from mvsdk.backends import Selection, find_backend, select
-from mvsdk.backends._speed import SOME_CLIPS
-from mvsdk.backends.isolated import Isolation, isolate
+from mvsdk.backends import Selection
 from mvsdk.bundle import Bundle
-from mvsdk.errors import InputError
 from mvsdk.generation import (
     GenerateOptions,
     Step,
@@ -37,16 +34,15 @@ from mvsdk.inputs import join_numbers, name_inputs, prepare
 from mvsdk.manifest import TASKS as TASK_NAMES
 from mvsdk.manifest import NumberInput
 from mvsdk.runner import Resources, Runner
-from mvsdk.tasks import find_program
+from mvsdk.tasks import find_program, named_program
 from mvsdk.video import Video
 
 if TYPE_CHECKING:
-    import os
     from types import TracebackType
 
     from numpy.typing import NDArray
 
-    from mvsdk.backends import Backend, Session
+    from mvsdk.backends import Session
     from mvsdk.clips import ClipSource
     from mvsdk.image import ImageSource
     from mvsdk.manifest import InputKind, Manifest, Program, Task
@@ -56,84 +52,28 @@ Memory = Literal["fast", "low"]
 MEMORIES: tuple[Memory, ...] = get_args(Memory)
 
 
-def load(
-    path: str | os.PathLike[str],
-    *,
-    backend: Backend | str | None = None,
-    target: str | None = None,
-    chip: str | None = None,
-    precision: str | None = None,
-    format: str | None = None,
-    packs: Mapping[str, str | os.PathLike[str]] | None = None,
-    clips: int = SOME_CLIPS,
-    memory: Memory = "fast",
-    isolated: bool | Isolation = False,
-) -> Pipeline:
-    """Open a bundle and choose what runs it; graphs are loaded when they are first needed.
-
-    Args:
-        path: The `NAME.mvbundle` folder.
-        backend: Runs the graphs, or its name, such as "executorch"; None takes what the choice
-            below needs.
-        target: "onnx", "snapdragon", "executorch" or "iphone"; None takes what is fastest here.
-        chip: Chip that the graphs were compiled for, by slug, marketing name, or a phone that
-            carries it (`find_chipset`); None takes any.
-        precision: Such as "fp32" or "w8a16"; None takes what is fastest here
-            (`mvsdk.backends.select` has the order).
-        format: Such as "coreml" or "coreai" on iphone, the delegate on executorch; None takes any.
-        packs: Folder of each part of the bundle that lies elsewhere, by name.
-        clips: How many clips will be made, about: a runtime that is slow to start is chosen where
-            that many are done sooner with it.
-        memory: "fast" keeps graphs loaded for the next clip. "low" lets each go before the next is
-            loaded: the peak is that of the largest, and every clip pays for loading again.
-        isolated: True runs the graphs in a process of their own, with time limits: a damaged graph
-            that would end this process, or never come back, is a `BackendError` then. `Isolation`
-            sets the limits. See docs/isolation.md for what it costs.
-
-    Raises:
-        BundleNotFoundError: If there is no bundle; this is a FileNotFoundError too.
-        BundleError: If the bundle is damaged or unsafe.
-        InputError: If the bundle holds no such variant, `memory` or the backend's name is unknown,
-            `isolated` is not for this backend, or an argument is of a wrong type.
-        BackendError: If nothing here can run the variants that are left.
-    """
-    check_choice("memory", memory, MEMORIES)
-    if not isinstance(isolated, bool | Isolation):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise InputError(
-            f"isolated is {shown(isolated)}; allowed: True, False, mvsdk.Isolation(...)"
-        )
-    by_name = backend is None or isinstance(backend, str)
-    bundle = Bundle.open(path, packs=packs)
-    if isinstance(backend, str):
-        backend = find_backend(backend)
-    choice = select(
-        bundle,
-        backend=backend,
-        target=target,
-        chip=chip,
-        precision=precision,
-        format=format,
-        clips=clips,
-    )
-    if isolated is not False:
-        limits = Isolation() if isolated is True else isolated
-        choice = isolate(choice, limits, found_by_name=by_name)
-    return Pipeline(bundle, choice, memory=memory)
-
-
 class Pipeline:
     """A model that is ready to make clips. One thread at a time; make one per thread instead."""
 
-    def __init__(self, bundle: Bundle, selection: Selection, *, memory: Memory = "fast") -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        selection: Selection,
+        *,
+        program: str | None = None,
+        memory: Memory = "fast",
+    ) -> None:
         """Use `mvsdk.load`, which opens the bundle and makes the selection.
 
         Raises:
-            InputError: If an argument is of a wrong type.
+            InputError: If an argument is of a wrong type, or the bundle has no such program.
         """
         check_kind("bundle", bundle, Bundle, how="open one with Bundle.open, or use mvsdk.load")
         check_kind("selection", selection, Selection, how="use mvsdk.load, which makes it")
         self.bundle = bundle
         self.selection = selection
+        self.program = named_program(bundle.manifest, program)
+        """What a clip is made by, if its task is the one that is asked for."""
         self.memory: Memory = check_choice("memory", memory, MEMORIES)
         self._loaded = Loaded(bundle, selection, one_at_a_time=memory == "low")
 
@@ -141,7 +81,7 @@ class Pipeline:
         """Return what runs on what in one line; asks no runtime anything."""
         loaded = ", ".join(self._loaded.components) or "nothing"
         return (
-            f"Pipeline({shown(self.bundle.path.name)}, {self.manifest.program.task}, "
+            f"Pipeline({shown(self.bundle.path.name)}, {self.program.task}, "
             f"{self.selection.label} on {self.selection.backend_names}, loaded: {loaded})"
         )
 
@@ -171,13 +111,13 @@ class Pipeline:
         """Return a tokenizer of the bundle, read when it is first asked for.
 
         Args:
-            name: As the manifest says it; None takes the first that the default program uses.
+            name: As the manifest says it; None takes the first that reads the program's prompt.
 
         Raises:
             InputError: If the bundle has none, or none of that name.
             BundleError: If its file is damaged.
         """
-        return self._loaded.tokenizer(name)
+        return self._loaded.tokenizer(self.program.prompt_tokenizer if name is None else name)
 
     def session(self, component: str) -> Session:
         """Return the loaded graph of a component; load it, and let others go in low memory.
@@ -191,8 +131,8 @@ class Pipeline:
 
     @property
     def number_inputs(self) -> Mapping[str, NumberInput]:
-        """Numbers of the default program that a caller may choose for a clip, such as `motion`."""
-        inputs = self.manifest.program.inputs
+        """Numbers of the program that a caller may choose for a clip, such as `motion`."""
+        inputs = self.program.inputs
         return {name: item for name, item in inputs.items() if isinstance(item, NumberInput)}
 
     def check_task(self, task: Task) -> None:
@@ -201,7 +141,7 @@ class Pipeline:
         Raises:
             InputError: If it is for another task; the message says how to ask for that.
         """
-        find_program(self.manifest, check_choice("task", task, TASK_NAMES))
+        self._program_for(check_choice("task", task, TASK_NAMES))
 
     def generate(
         self,
@@ -416,7 +356,7 @@ class Pipeline:
 
         Args:
             given: By the name of an input: text, picture, clip or number.
-            program: Its name; None takes the default.
+            program: Its name; None takes that of the pipeline.
             num_inference_steps: Steps, one of those in the bundle; None takes its default.
             seed: Chooses the noise, 0 to 2**64 - 1.
 
@@ -426,10 +366,7 @@ class Pipeline:
             BackendError: If a graph cannot be loaded or run.
         """
         check_kind("given", given, Mapping, how="pass a dict: name of an input to its value")
-        names = {item.name: item for item in self.manifest.programs}
-        chosen = self.manifest.program
-        if program is not None:
-            chosen = names[check_choice("program", program, names)]
+        chosen = self.program if program is None else named_program(self.manifest, program)
         steps = self._stream(chosen, given, num_inference_steps, seed)
         return run_to_the_end(steps, None)
 
@@ -442,7 +379,7 @@ class Pipeline:
         seed: int,
     ) -> Generator[Step, None, None]:
         """Find the program for a task; give it what a caller gave, by the names that it has."""
-        program = find_program(self.manifest, task)
+        program = self._program_for(task)
         values = name_inputs(program, given, numbers)
         return self._stream(program, values, num_inference_steps, seed)
 
@@ -456,7 +393,7 @@ class Pipeline:
         """Check everything; return what makes the clip."""
         watch = Stopwatch()
         options = GenerateOptions(num_inference_steps=num_inference_steps, seed=seed)
-        self._check_set(program)
+        self.selection.check_program(program)
         prepared = prepare(program, given, tokenize=self._tokenize)
         work = Work(self.session, watch)
         runner = Runner(
@@ -489,13 +426,9 @@ class Pipeline:
         watch.pause()
         return make_steps(runner, work, video, self._loaded.end_clip)
 
-    def _check_set(self, program: Program) -> None:
-        missing = [name for name in program.components() if name not in self.selection.variants]
-        if missing:
-            raise InputError(
-                f"program {program.name} needs {missing[0]}, which the set {self.selection.id} of "
-                "variants does not have; choose another set with target, format, chip or precision"
-            )
+    def _program_for(self, task: Task) -> Program:
+        """Return the pipeline's program, or the first of another task."""
+        return self.program if self.program.task == task else find_program(self.manifest, task)
 
     def _tokenize(self, name: str, text: str) -> Tokens:
         return self._loaded.tokenizer(name).encode(text)

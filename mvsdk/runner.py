@@ -215,6 +215,7 @@ class Runner:
         if operation.mask is not None:
             known[operation.mask] = tokens.mask
 
+    @np.errstate(over="ignore")
     def _numbers(self, operation: Numbers) -> NDArray[np.float32]:
         values = [
             float(self._values[value.input]) * value.scale + value.offset

@@ -9,7 +9,7 @@ stay tokenizers, tables, licences, costs, and what verification said of them.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -21,11 +21,12 @@ from mvsdk.bundle import SUFFIX, Bundle, BundleWriter
 from mvsdk.errors import InputError
 from mvsdk.manifest import END_TO_END
 from mvsdk.targets import FORMATS
+from mvsdk.tasks import named_program
 
 if TYPE_CHECKING:
     import os
 
-    from mvsdk.manifest import FileRef, Manifest, Variant, VariantSet, Verification
+    from mvsdk.manifest import FileRef, Manifest, Program, Variant, VariantSet, Verification
 
 
 def slim_bundle(
@@ -36,6 +37,7 @@ def slim_bundle(
     chip: str | None = None,
     precision: str | None = None,
     format: str | None = None,
+    program: str | None = None,
     packs: Mapping[str, str | os.PathLike[str]] | None = None,
     overwrite: bool = False,
 ) -> Bundle:
@@ -49,6 +51,7 @@ def slim_bundle(
             carries it (`find_chipset`); None keeps all.
         precision: Only this precision; None keeps all.
         format: Only this format, or this delegate of ExecuTorch; None keeps all.
+        program: Only this program, by name; None keeps all that the rest can carry out.
         packs: Folder of each part of the bundle that lies elsewhere, by name. The new bundle has
             no parts.
         overwrite: Replace a bundle at `out`.
@@ -63,12 +66,16 @@ def slim_bundle(
         OutputError: If `out` exists and may not be replaced, or cannot be written; nothing is left.
     """
     bundle = Bundle.open(path, packs=packs)
-    if all(choice is None for choice in (target, chip, precision, format)):
+    if all(choice is None for choice in (target, chip, precision, format, program)):
         raise InputError(
-            f"nothing is chosen of {bundle.path.name}; give a target, chip, precision or format"
+            f"nothing is chosen of {bundle.path.name}; give a target, chip, precision, format or "
+            "program"
         )
-    sets = fitting_sets(bundle, target=target, chip=chip, precision=precision, format=format)
-    manifest = slim_manifest(bundle.manifest, {item.id for item in sets})
+    wanted = bundle.manifest.programs
+    if program is not None:
+        wanted = (named_program(bundle.manifest, program),)
+    filters = {"target": target, "chip": chip, "precision": precision, "format": format}
+    manifest = slim_manifest(bundle.manifest, _fitting(bundle, wanted, filters), wanted)
     writer = BundleWriter(out, overwrite=overwrite)
     folder = check_path("out", out, example=f"phone{SUFFIX}").absolute()
     _check_apart(bundle, folder)
@@ -78,19 +85,42 @@ def slim_bundle(
         return writer.commit(manifest)
 
 
-def slim_manifest(manifest: Manifest, ids: Collection[str]) -> Manifest:
+def _fitting(
+    bundle: Bundle, programs: Sequence[Program], filters: Mapping[str, str | None]
+) -> set[str]:
+    """Return the ids of the sets that fit for some program.
+
+    Raises:
+        InputError: If there are none.
+    """
+    ids: set[str] = set()
+    refusals: list[InputError] = []
+    for program in programs:
+        try:
+            ids |= {item.id for item in fitting_sets(bundle, program, **filters)}
+        except InputError as exc:
+            refusals.append(exc)
+    if not ids:
+        raise refusals[0]
+    return ids
+
+
+def slim_manifest(
+    manifest: Manifest, ids: Collection[str], programs: Sequence[Program]
+) -> Manifest:
     """Return the manifest of the same bundle with some sets of variants alone.
 
     Programs that none of these can carry out go too, and so does the division into packs.
 
     Args:
         manifest: What the bundle holds.
-        ids: Of sets, of which one at least carries out the default program.
+        ids: Of sets, of which one at least carries out one of the programs.
+        programs: Those that may stay.
     """
     sets = tuple(item for item in manifest.sets if item.id in ids)
     programs = tuple(
         program
-        for program in manifest.programs
+        for program in programs
         if any(set(program.components()) <= set(item.variants) for item in sets)
     )
     names = {name for program in programs for name in program.components()}

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from mvsdk._arguments import check_text
+from mvsdk._text import quoted
 from mvsdk.errors import InputError
 from mvsdk.manifest import Manifest, Program, Task
 
@@ -47,6 +49,22 @@ TASKS: Mapping[Task, TaskSpec] = {
 }
 
 
+def named_program(manifest: Manifest, name: str | None) -> Program:
+    """Return the program of a bundle that has a name; the default one for None.
+
+    Raises:
+        InputError: If it has none of that name.
+    """
+    if name is None:
+        return manifest.program
+    check_text("program", name)
+    programs = {program.name: program for program in manifest.programs}
+    if name not in programs:
+        known = ", ".join(programs)
+        raise InputError(f"bundle {manifest.name} has no program {quoted(name)}; it has: {known}")
+    return programs[name]
+
+
 def find_program(manifest: Manifest, task: Task, name: str | None = None) -> Program:
     """Return the program of a bundle for a task: that of a name, or the first.
 
@@ -64,7 +82,7 @@ def find_program(manifest: Manifest, task: Task, name: str | None = None) -> Pro
         return next(iter(fitting.values()))
     if name not in fitting:
         raise InputError(
-            f"bundle {manifest.name} has no program {name[:64]} for {task}; "
+            f"bundle {manifest.name} has no program {quoted(name)} for {task}; "
             f"it has: {', '.join(fitting)}; choose one"
         )
     return fitting[name]

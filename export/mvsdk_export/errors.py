@@ -19,6 +19,11 @@ def first_line(exc: BaseException) -> str:
     return (str(exc).strip().splitlines() or [type(exc).__name__])[0][:500]
 
 
+def one_line(exc: BaseException, most: int = 200) -> str:
+    """Return type and text of an exception of somebody else's, for messages of one line."""
+    return " ".join(f"{type(exc).__name__}: {exc}".split())[:most]
+
+
 class ExportError(MvsdkError):
     """An export, a verification or a plan cannot go on."""
 

@@ -22,6 +22,7 @@ from mvsdk_export.errors import ExportError
 from mvsdk_export.history import History
 from mvsdk_export.lowering import Lowering, Source, lower_graphs, lower_networks, trace_graphs
 from mvsdk_export.pictures import check_pictures
+from mvsdk_export.pipelines import check_pipeline, make_pipeline, sizes_of
 from mvsdk_export.preflight import check_findings, count_parts, preflight_costs
 from mvsdk_export.progress import OnProgress, Tracker
 from mvsdk_export.recording import (
@@ -37,10 +38,9 @@ from mvsdk_export.recording import (
 )
 from mvsdk_export.request import ExportRequest, needs_calls
 from mvsdk_export.room import check_room, estimate_calibration_bytes
-from mvsdk_export.schedule import make_sampler
 from mvsdk_export.stages import Run, Stage, StageRunner, seconds_of
 from mvsdk_export.targets.coreml.tools import check_tensor_names
-from mvsdk_export.verify import check_parity
+from mvsdk_export.verify import check_parity, find_backends
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,14 +128,15 @@ def check_request(request: ExportRequest) -> tuple[ComponentCosts, ...]:
         CheckpointError: If configuration, weights and vocabulary do not fit.
         InputError: If there are too few pictures in a folder of them, or one cannot be read.
         ScheduleError: If the scheduler has no noise levels for a wanted number of steps.
-        ExportError: If a graph is too large for the target.
+        ExportError: If a graph is too large for the target, or no bundle can hold what the recipe
+            makes.
     """
     BundleWriter(request.out, overwrite=request.overwrite)
     _check_recipe(request)
     request = with_decode_frames(request)
     folder = request.folder
     folder.check(num_frames=request.num_frames)
-    make_sampler(folder.scheduler, request.steps, request.default_steps)
+    pipeline = make_pipeline(folder, request.clip)
     if request.pictures is not None:
         check_pictures(request.pictures)
     costs = _measure(request)
@@ -148,6 +149,7 @@ def check_request(request: ExportRequest) -> tuple[ComponentCosts, ...]:
                 part_bytes=request.part_bytes,
             )
         )
+    check_pipeline(folder.recipe, pipeline, sizes_of(folder, request.clip))
     return costs
 
 
@@ -348,11 +350,13 @@ def verify_bundle(
 
     Raises:
         InputError: If a picture cannot be read; before any work.
-        ExportError: If a stage fails.
+        ExportError: If nothing here runs a variant of a set; before any work. If a stage fails.
     """
     if pictures is not None:
         check_pictures(pictures)
     manifest = bundle.manifest
+    for item in manifest.sets:
+        find_backends(manifest.variants_of(item))
     recording = verification_of(manifest, folder, pictures)
     tracker = Tracker(
         _plan_verification(folder, pictures, [item.id for item in manifest.sets]),

@@ -7,14 +7,18 @@ decoder names a function of its own (`Recipe.pipeline`); the others are made by 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from numpy.typing import NDArray
 
+from mvsdk._text import quoted
+from mvsdk.errors import BundleError
 from mvsdk.manifest import (
     Component,
+    DType,
     FileRef,
     Manifest,
     Program,
@@ -22,20 +26,29 @@ from mvsdk.manifest import (
     Source,
     Table,
     Tensor,
+    TensorSpec,
     TokenizerKind,
     TokenizerSpec,
     TooLong,
     ValueType,
+    Variant,
+    VariantSet,
     VideoSpec,
 )
 from mvsdk.manifest.usual import ADDED_TIME_IDS, SAMPLER, TOKENIZER, UsualModel, usual_program
 from mvsdk_export.checkpoints import ModelFolder
+from mvsdk_export.errors import ExportError, one_line
 from mvsdk_export.recipes.spec import ComponentRecipe, Recipe, TensorRecipe
 from mvsdk_export.schedule import make_sampler
 from mvsdk_export.shapes import graph_sizes, tensor_shapes
 
+_logger = logging.getLogger(__name__)
+
 TYPES: Mapping[str, ValueType] = {"uint8": "pixels", "int32": "integer", "float32": "real"}
 """Type of a tensor in a recipe -> what a manifest calls it."""
+_STORED: Mapping[ValueType, DType] = {"pixels": "uint8", "integer": "int32", "real": "float32"}
+_NOTHING = FileRef(path="none", bytes=0, sha256="0" * 64)
+_PLANNED = "planned"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +90,7 @@ def make_pipeline(folder: ModelFolder, clip: Clip) -> Pipeline:
 
     Raises:
         ScheduleError: If there are no noise levels for a wanted number of steps.
-        ExportError: If a denoiser of one step shall take more.
+        ExportError: If a denoiser of one step shall take more, or the recipe's own function fails.
     """
     recipe, scheduler = folder.recipe, folder.scheduler
     sampler = make_sampler(scheduler, clip.steps, clip.default_steps)
@@ -85,10 +98,89 @@ def make_pipeline(folder: ModelFolder, clip: Clip) -> Pipeline:
         sampler = replace(sampler, guidance_scale=max(clip.guidance))
     sizes = sizes_of(folder, clip)
     if recipe.pipeline is not None:
-        from mvsdk_export.checkpoints.building import resolve
-
-        return resolve(recipe.pipeline)(recipe, sampler, sizes)
+        return _call(recipe.pipeline, recipe, sampler, sizes)
     return usual_pipeline(recipe, sampler, sizes)
+
+
+def _call(place: str, recipe: Recipe, sampler: Sampler, sizes: Mapping[str, int]) -> Pipeline:
+    """Return what the function of a recipe makes, which may be another package's."""
+    from mvsdk_export.checkpoints.building import resolve
+
+    about = f"the recipe {quoted(recipe.name)} makes no pipeline: {place}"
+    try:
+        made: object = resolve(place)(recipe, sampler, sizes)
+    except ExportError:  # a refusal in the function's own words
+        raise
+    except Exception as exc:  # whatever a package of somebody else's raises
+        _logger.debug("%s fails", place, exc_info=exc)
+        raise ExportError(f"{about} fails ({one_line(exc)}); correct its package") from exc
+    if not isinstance(made, Pipeline):
+        raise ExportError(
+            f"{about} returns a {type(made).__name__}, want a Pipeline; correct its package"
+        )
+    return made
+
+
+def check_pipeline(recipe: Recipe, pipeline: Pipeline, sizes: Mapping[str, int]) -> None:
+    """Check what a recipe makes by the rules of a manifest, before there is any file of it.
+
+    Raises:
+        ExportError: If a bundle of it would be refused, or takes a vocabulary that model folders
+            of the recipe do not have.
+    """
+    place = recipe.pipeline or "the recipe"
+    if pipeline.tokenizers and not recipe.takes_text:
+        raise ExportError(
+            f"the recipe {quoted(recipe.name)} has the tokenizer {next(iter(pipeline.tokenizers))} "
+            "and no text encoder, without which a model folder has no vocabulary; give the "
+            "component that takes its numbers the role text_encoder"
+        )
+    about = f"the recipe {quoted(recipe.name)} makes a pipeline that no bundle can hold"
+    try:
+        _with_placeholders(outline(recipe, pipeline, sizes)).to_json()
+    except BundleError as exc:
+        said = str(exc).removeprefix("manifest.json: ").rpartition("; ")[0]
+        rule = f" (rule {exc.rule})" if exc.rule else ""
+        raise ExportError(f"{about}: {said}{rule}; correct {place}") from exc
+    except Exception as exc:  # values of a package of somebody else's, of whatever types
+        if recipe.pipeline is None:
+            raise
+        raise ExportError(f"{about} ({one_line(exc)}); correct {place}") from exc
+
+
+def _with_placeholders(manifest: Manifest) -> Manifest:
+    """Return the outline of a manifest with a variant of each component, as a whole one has."""
+    return replace(
+        manifest,
+        components={
+            name: replace(part, variants=(_placeholder(part),))
+            for name, part in manifest.components.items()
+        },
+        sets=(VariantSet(id=_PLANNED, variants=dict.fromkeys(manifest.components, _PLANNED)),),
+    )
+
+
+def _placeholder(part: Component) -> Variant:
+    inputs, outputs = (
+        tuple(
+            TensorSpec(name=x.name, shape=x.shape, dtype=_STORED[x.type], type=x.type)
+            for x in tensors
+        )
+        for tensors in (part.inputs, part.outputs)
+    )
+    return Variant(
+        id=_PLANNED,
+        target="onnx",
+        precision="fp32",
+        chip=None,
+        format="onnx",
+        model=_NOTHING.path,
+        files=(_NOTHING,),
+        inputs=inputs,
+        outputs=outputs,
+        compute_unit="CPU",
+        tools={},
+    )
 
 
 def sizes_of(folder: ModelFolder, clip: Clip) -> dict[str, int]:
@@ -134,8 +226,7 @@ def tensors_of(tensors: tuple[TensorRecipe, ...], sizes: Mapping[str, int]) -> t
 
 
 def outline(recipe: Recipe, pipeline: Pipeline, sizes: Mapping[str, int]) -> Manifest:
-    """Return a manifest without files and variants: enough for a runner."""
-    nothing = FileRef(path="none", bytes=0, sha256="0" * 64)
+    """Return a manifest without variants, whose files say but their sizes: enough for a runner."""
     return Manifest(
         name=recipe.name,
         programs=pipeline.programs,
@@ -144,16 +235,20 @@ def outline(recipe: Recipe, pipeline: Pipeline, sizes: Mapping[str, int]) -> Man
         samplers=pipeline.samplers,
         tokenizers={
             name: TokenizerSpec(
-                kind=item.kind, file=nothing, max_length=item.max_length, too_long=item.too_long
+                kind=item.kind, file=_NOTHING, max_length=item.max_length, too_long=item.too_long
             )
             for name, item in pipeline.tokenizers.items()
         },
         tables={
-            name: Table(file=nothing, dtype=str(array.dtype), shape=array.shape)  # type: ignore[arg-type]
+            name: Table(file=_table_file(name, array), dtype=str(array.dtype), shape=array.shape)  # type: ignore[arg-type]
             for name, array in pipeline.tables.items()
         },
         source=Source(model=recipe.name, recipe=recipe.name),
     )
+
+
+def _table_file(name: str, array: NDArray[Any]) -> FileRef:
+    return replace(_NOTHING, path=f"tables/{name}.bin", bytes=array.nbytes)
 
 
 def _outline_component(part: ComponentRecipe, sizes: Mapping[str, int]) -> Component:

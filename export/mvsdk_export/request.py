@@ -1,4 +1,4 @@
-"""What an export is asked for, and the sets of variants that this means."""
+"""What an export is asked for, and the variants and sets of them that this means."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VariantPlan:
-    """One set of variants: the same id in every component."""
+    """What graphs are made in: a variant of every component that is made so, by the same id."""
 
     id: str
     target: Target
@@ -41,7 +41,7 @@ def plan_variants(
     delegate: Delegate = "xnnpack",
     deployment_target: str = DEFAULT_DEPLOYMENT_TARGET,
 ) -> tuple[VariantPlan, ...]:
-    """Return the sets of variants of one target, in order.
+    """Return what graphs are made in for one target, in order.
 
     Args:
         target: The target.

@@ -26,8 +26,9 @@ from mvsdk.backends._registry import built_in_backends
 from mvsdk.backends.qnn import is_emulated
 from mvsdk.bundle import Bundle
 from mvsdk.manifest import END_TO_END, Manifest, Variant, Verification
+from mvsdk.targets import FORMATS
 from mvsdk_export.checker.backend import CoreMLChecker
-from mvsdk_export.errors import ParityError
+from mvsdk_export.errors import ExportError, ParityError
 from mvsdk_export.progress import counted, counting
 from mvsdk_export.recipes import Recipe
 from mvsdk_export.reference import Case, Evaluation, given_inputs, unique
@@ -72,22 +73,48 @@ def open_set(path: Path, chosen: str) -> mvsdk.Pipeline:
 
     The checker of Core ML packages runs them on a Mac too: records of one bundle are then the same
     wherever it is verified.
+
+    Raises:
+        ExportError: If nothing here runs a variant of it.
     """
     bundle = Bundle.open(path)
     item = next(item for item in bundle.manifest.sets if item.id == chosen)
     variants = bundle.manifest.variants_of(item)
-    checker = CoreMLChecker()
-    backends: dict[str, Backend] = {}
-    for name, variant in variants.items():
-        if "coreml" in (variant.format, variant.delegate):
-            backends[name] = checker
-        else:
-            able = (x for x in built_in_backends() if x.unsupported_reason(variant) is None)
-            backends[name] = next(able)
-    keys = {name: variant.key for name, variant in variants.items()}
-    first = next(iter(bundle.manifest.names_with_role("denoiser")), next(iter(keys)))
-    selection = Selection(id=chosen, variants=variants, backends=backends, key=keys[first])
+    denoisers = (x for x in bundle.manifest.names_with_role("denoiser") if x in variants)
+    first = next(denoisers, next(iter(variants)))  # a set need not have all components
+    selection = Selection(
+        id=chosen,
+        variants=variants,
+        backends=find_backends(variants),
+        key=variants[first].key,
+    )
     return mvsdk.Pipeline(bundle, selection, memory="low")
+
+
+def find_backends(variants: Mapping[str, Variant]) -> dict[str, Backend]:
+    """Return what each variant of a set is verified on.
+
+    Args:
+        variants: By component.
+
+    Raises:
+        ExportError: If nothing here runs one of them.
+    """
+    return {name: _find_backend(name, variant) for name, variant in variants.items()}
+
+
+def _find_backend(component: str, variant: Variant) -> Backend:
+    is_coreml = "coreml" in (variant.format, variant.delegate)
+    backends: Sequence[Backend] = [CoreMLChecker()] if is_coreml else built_in_backends()
+    reasons: dict[str, str] = {}
+    for backend in backends:
+        reason = backend.unsupported_reason(variant)
+        if reason is None:
+            return backend
+        reasons[backend.name] = reason
+    # What the backend says that is meant for it; the others only say that they are not.
+    said = reasons.get(FORMATS[variant.format].backend) or next(iter(reasons.values()))
+    raise ExportError(f"{component} cannot be verified in {variant.id}: {said}")
 
 
 def _component_records(

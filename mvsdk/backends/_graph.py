@@ -7,9 +7,10 @@ that a refusal names; values of all are in tests/golden/signature.json:
          range like any other, and clipped.
     G15  a float16 input is rounded to nearest, halves to even; a magnitude that would round beyond
          65504 is refused.
-    G16  whole numbers that are given back fit int32.
-    G17  frames that are not finite are refused; others are rounded, halves to even, and clipped to
-         0 to 255.
+    G16  whole numbers that go in are whole and fit the graph's type; those that are given back fit
+         int32.
+    G17  pixels that go in are whole, 0 to 255. Frames that are not finite are refused; others are
+         rounded, halves to even, and clipped to 0 to 255.
 """
 
 from __future__ import annotations
@@ -218,9 +219,14 @@ def encode(spec: TensorSpec, value: NDArray[Any], *, label: str = "graph") -> ND
         C-contiguous array of `spec.dtype`.
 
     Raises:
-        InputError: By the rules G13 and G15.
+        InputError: By the rules G13 and G15 to G17.
     """
     is_whole = spec.type == "real" and spec.dtype not in _FLOATS
+    if spec.type == "integer":
+        bounds = np.iinfo(spec.dtype)
+        _check_whole(spec, value, bounds.min, bounds.max, "G16", label)
+    elif spec.type == "pixels":
+        _check_whole(spec, value, 0, 255, "G17", label)
     if spec.scale is not None or is_whole:
         value = _to_steps(spec, _to_float32(value), np.float32(spec.scale or 1.0), label)
     elif spec.dtype == "float16":
@@ -260,6 +266,29 @@ def decoded_dtype(spec: TensorSpec) -> np.dtype[Any]:
     if spec.type == "pixels":
         return np.dtype(np.uint8)
     return np.dtype(np.int32 if spec.type == "integer" else np.float32)
+
+
+def _check_whole(
+    spec: TensorSpec, value: NDArray[Any], low: int, high: int, rule: str, label: str
+) -> None:
+    """Check numbers whose type could hold others than whole ones within two bounds."""
+    is_float = value.dtype.kind == "f"
+    if not value.size or value.dtype.kind == "b":
+        return
+    if not is_float and low <= np.iinfo(value.dtype).min and np.iinfo(value.dtype).max <= high:
+        return
+    least, most = value.min().item(), value.max().item()  # Python compares these exactly
+    if not (low <= least and most <= high):  # which nan is not
+        met = most if low <= least else least
+    elif is_float and (value != np.rint(value)).any():
+        met = value[value != np.rint(value)][0]
+    else:
+        return
+    raise InputError(
+        f"{label}/{spec.name} is {met} somewhere; allowed for {spec.type}: whole numbers from "
+        f"{low} to {high}; round and clip them first",
+        rule=rule,
+    )
 
 
 def _to_int32(spec: TensorSpec, value: NDArray[Any]) -> NDArray[np.int32]:

@@ -14,10 +14,11 @@ from mvsdk.bundle import Bundle
 from mvsdk.devices import find_chipset
 from mvsdk.errors import BackendError, InputError
 from mvsdk.targets import DELEGATES, FORMATS, TARGETS
+from mvsdk.tasks import named_program
 
 if TYPE_CHECKING:
     from mvsdk.backends import Backend
-    from mvsdk.manifest import Manifest, Variant, VariantKey, VariantSet
+    from mvsdk.manifest import Manifest, Program, Variant, VariantKey
 
 _MOST_CLIPS = 1 << 62
 _CHECKER = "coreml-checker"
@@ -26,12 +27,12 @@ _CHECKER = "coreml-checker"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """What will run: a set of variants, one for every component, and the backend of each."""
+    """What will run: a set of variants, and the backend of each."""
 
     id: str
     """Of the set."""
     variants: Mapping[str, Variant]
-    """By component."""
+    """By component: all that the program runs, and others of the set that can run here too."""
     backends: Mapping[str, Backend]
     """By component."""
     key: VariantKey
@@ -61,6 +62,19 @@ class Selection:
         """Return one line for people: what runs the graphs, and what its times stand for."""
         return "; ".join(dict.fromkeys(item.describe() for item in self.backends.values()))
 
+    def check_program(self, program: Program) -> None:
+        """Check that all that a program runs was chosen.
+
+        Raises:
+            InputError: If it was not.
+        """
+        missing = [name for name in program.components() if name not in self.variants]
+        if missing:
+            raise InputError(
+                f"program {program.name} needs {missing[0]}, which the set {self.id} lacks, or "
+                f"nothing here runs; load the bundle with program={program.name!r}"
+            )
+
     @property
     def place(self) -> Place:
         """What runs them here; the worst of them, should they differ."""
@@ -75,10 +89,13 @@ class Candidate:
     id: str
     variants: Mapping[str, Variant]
     key: VariantKey
+    needed: tuple[str, ...]
+    """Components that the program runs."""
 
     def __str__(self) -> str:
         """Return what the variants have in common, or what they are."""
-        keys = dict.fromkeys(str(variant.key) for variant in self.variants.values())
+        needed = (self.variants[name] for name in sorted(self.needed))
+        keys = dict.fromkeys(str(variant.key) for variant in needed)
         return str(self.key) if len(keys) == 1 else f"{self.id} ({' + '.join(keys)})"
 
 
@@ -90,6 +107,7 @@ def select(
     chip: str | None = None,
     precision: str | None = None,
     format: str | None = None,
+    program: str | None = None,
     clips: int = SOME_CLIPS,
 ) -> Selection:
     """Choose one set of variants, and the backend to run each of them.
@@ -116,6 +134,7 @@ def select(
             carries it; None allows all.
         precision: Only this precision; None allows all.
         format: Only this format, or this delegate of ExecuTorch; None allows all.
+        program: Name of the program that is to run; None takes the default.
         clips: How many clips will be made.
 
     Raises:
@@ -125,10 +144,13 @@ def select(
     check_kind("bundle", bundle, Bundle, how="open one with Bundle.open")
     _check_backend(backend)
     check_whole_number("clips", clips, low=1, high=_MOST_CLIPS, allowed="1 and above")
-    left = fitting_sets(bundle, target=target, chip=chip, precision=precision, format=format)
+    chosen = named_program(bundle.manifest, program)
+    left = fitting_sets(
+        bundle, chosen, target=target, chip=chip, precision=precision, format=format
+    )
     runs, refusals = _try_all(bundle, left, backend)
     if runs:
-        return min(runs, key=lambda run: _cost(run, bundle.manifest, clips))
+        return min(runs, key=lambda run: _cost(run, bundle.manifest, chosen, clips))
     raise BackendError(
         f"{bundle.path.name} holds {_listed(left)}, none runs here: "
         f"{'; '.join(dict.fromkeys(refusals))}"
@@ -137,13 +159,14 @@ def select(
 
 def fitting_sets(
     bundle: Bundle,
+    program: Program,
     *,
     target: str | None = None,
     chip: str | None = None,
     precision: str | None = None,
     format: str | None = None,
 ) -> Sequence[Candidate]:
-    """Return the sets for the default program that the filters of `select` let through.
+    """Return the sets for a program that the filters of `select` let through.
 
     Returns:
         In the order of what they were made for.
@@ -155,7 +178,7 @@ def fitting_sets(
     for name, value in wanted.items():
         if value is not None:
             check_text(name, value)
-    candidates = _candidates(bundle.manifest)
+    candidates = _candidates(bundle.manifest, program)
     if chip is not None and all(item.key.chip != chip for item in candidates):
         wanted["chip"] = find_chipset(chip).slug
     left = sorted((item for item in candidates if _fits(item.key, wanted)), key=_rank)
@@ -174,25 +197,27 @@ def fitting_sets(
 
 def find_sets(manifest: Manifest) -> list[Candidate]:
     """Return the sets that can carry out the default program, in the order of preference."""
-    return sorted(_candidates(manifest), key=_rank)
+    return sorted(_candidates(manifest, manifest.program), key=_rank)
 
 
-def _candidates(manifest: Manifest) -> list[Candidate]:
-    """Return the sets that can carry out the default program, in the order of the manifest."""
-    needed = set(manifest.program.components())
-    return [_candidate(manifest, item) for item in manifest.sets if needed <= set(item.variants)]
-
-
-def _candidate(manifest: Manifest, item: VariantSet) -> Candidate:
-    names = manifest.program.components()
-    variants = manifest.variants_of(item)
-    denoisers = [name for name in names if manifest.components[name].role == "denoiser"]
-    first = (denoisers or list(names))[0]
-    return Candidate(
-        id=item.id,
-        variants={name: variants[name] for name in sorted(variants)},
-        key=variants[first].key,
-    )
+def _candidates(manifest: Manifest, program: Program) -> list[Candidate]:
+    """Return the sets that can carry out a program, in the order of the manifest."""
+    needed = program.components()
+    denoisers = [name for name in needed if manifest.components[name].role == "denoiser"]
+    first = (denoisers or list(needed))[0]
+    candidates: list[Candidate] = []
+    for item in manifest.sets:
+        if set(needed) <= set(item.variants):
+            variants = manifest.variants_of(item)
+            candidates.append(
+                Candidate(
+                    id=item.id,
+                    variants={name: variants[name] for name in sorted(variants)},
+                    key=variants[first].key,
+                    needed=needed,
+                )
+            )
+    return candidates
 
 
 def _check_backend(backend: object) -> None:
@@ -231,28 +256,46 @@ def _try_all(
 def _assign(bundle: Bundle, item: Candidate, backends: Sequence[Backend]) -> list[Selection]:
     """Give each variant of a set a backend, in every way that prefers another one.
 
+    What the program does not run is left out where nothing runs it.
+
     Raises:
-        BackendError: If nothing runs one of them.
+        BackendError: If nothing runs a variant that the program needs.
     """
-    for variant in item.variants.values():
-        if not bundle.is_installed(variant):
-            raise BackendError(f"the pack {variant.pack} is not installed; give its folder (packs)")
     able: dict[str, list[Backend]] = {}
     for name, variant in item.variants.items():
-        reasons = [(backend, backend.unsupported_reason(variant)) for backend in backends]
-        able[name] = [backend for backend, reason in reasons if reason is None]
-        if not able[name]:
-            raise BackendError(_reason(variant, {x.name: reason or "" for x, reason in reasons}))
+        try:
+            able[name] = _able(bundle, variant, backends)
+        except BackendError:
+            if name in item.needed:
+                raise
     return [
         Selection(
             id=item.id,
-            variants=item.variants,
+            variants={name: item.variants[name] for name in able},
             backends={n: first if first in found else found[0] for n, found in able.items()},
             key=item.key,
         )
         for first in backends
         if any(first in found for found in able.values())
     ]
+
+
+def _able(bundle: Bundle, variant: Variant, backends: Sequence[Backend]) -> list[Backend]:
+    """Return the backends that run a variant.
+
+    Raises:
+        BackendError: If there is none, or its pack is missing.
+    """
+    if not bundle.is_installed(variant):
+        raise BackendError(
+            f"the pack {variant.pack} is not installed; give its folder "
+            f"(packs={{...}}, --pack {variant.pack}=FOLDER)"
+        )
+    reasons = [(backend, backend.unsupported_reason(variant)) for backend in backends]
+    able = [backend for backend, reason in reasons if reason is None]
+    if not able:
+        raise BackendError(_reason(variant, {x.name: reason or "" for x, reason in reasons}))
+    return able
 
 
 def _groups(backend: Backend | None) -> Iterator[Sequence[Backend]]:
@@ -264,10 +307,11 @@ def _groups(backend: Backend | None) -> Iterator[Sequence[Backend]]:
     yield default_backends()
 
 
-def _cost(run: Selection, manifest: Manifest, clips: int) -> tuple[int, float]:
+def _cost(run: Selection, manifest: Manifest, program: Program, clips: int) -> tuple[int, float]:
     """Return what makes one selection better than another: less is better."""
     on_cpu = run.place == "cpu"
-    return PLACES.index(run.place), expected_s(run.key, manifest, clips) if on_cpu else 0.0
+    cpu_s = expected_s(run.key, manifest, program, clips) if on_cpu else 0.0
+    return PLACES.index(run.place), cpu_s
 
 
 def _reason(variant: Variant, reasons: Mapping[str, str]) -> str:

@@ -10,7 +10,7 @@ from mvsdk.manifest import Loop, Run, Sample
 
 if TYPE_CHECKING:
     from mvsdk.backends import Backend
-    from mvsdk.manifest import Format, Manifest, Operation, Precision, Variant, VariantKey
+    from mvsdk.manifest import Format, Manifest, Operation, Precision, Program, Variant, VariantKey
 
 Place = Literal["accelerator", "cpu", "unsure", "emulator"]
 """What runs a graph: hardware made for it, the CPU, hardware that may not take it, or software in
@@ -76,23 +76,24 @@ def is_slow(key: VariantKey, place: Place) -> bool:
     return place == "emulator" or (place == "cpu" and pace is not None and pace.relative > _SLOW)
 
 
-def expected_s(key: VariantKey, manifest: Manifest, clips: int) -> float:
+def expected_s(key: VariantKey, manifest: Manifest, program: Program, clips: int) -> float:
     """Return how many seconds a set is expected to take on a CPU, to compare it with others.
 
     Args:
         key: What the denoiser is.
-        manifest: Says how much work a clip is, unless it is silent on that.
+        manifest: Says how much work the graphs are, unless it is silent on that.
+        program: Says how often each is called.
         clips: Clips to be made, for all of which the runtime is started once.
     """
     pace = _PACES.get((key.format, key.precision))
     if pace is None or key.delegate not in (None, "xnnpack"):
         return _UNKNOWN_S
-    return pace.start_s + clips * pace.relative * clip_flops(manifest) / _FLOPS_PER_S
+    return pace.start_s + clips * pace.relative * clip_flops(manifest, program) / _FLOPS_PER_S
 
 
-def clip_flops(manifest: Manifest) -> float:
+def clip_flops(manifest: Manifest, program: Program) -> float:
     """Return the floating-point operations of a clip of the default steps; 0 if not said."""
-    calls = count_calls(manifest, manifest.program.operations)
+    calls = count_calls(manifest, program.operations)
     return sum(
         costs.get("flops", 0.0) * calls.get(name, 0) for name, costs in manifest.costs.items()
     )

@@ -30,7 +30,6 @@ def _run(options: argparse.Namespace) -> int:
             options.image,
             options.prompt,
             motion=options.motion,
-            fps=options.fps,
             noise_aug_strength=options.noise_aug,
         ),
         origin={"image": str(options.image), "prompt": options.prompt},

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from mvsdk.choosing import Device, Examined
     from mvsdk.manifest import Manifest
 
-_IOS = re.compile(r"(?:ios|ipados|iphone|ipad) ?([0-9]{1,3}(?:\.[0-9]{1,3}){0,2})?", re.IGNORECASE)
+_IOS = re.compile(r"iphone|ipad|(?:ios|ipados) ?([0-9]{1,3}(?:\.[0-9]{1,3}){0,2})?", re.IGNORECASE)
+_APPLE_PHONE = re.compile("(?:iphone|ipad)(?!os).+", re.IGNORECASE)
 _PART_NUMBER = re.compile("(?:sm|qcs|qcm|sa)[0-9]{4}[a-z0-9_-]*", re.IGNORECASE)
 _ON_ANDROID = ("executorch", "onnxruntime", "qairt")
 _ON_IOS = ("coreai", "executorch", "onnxruntime")
@@ -37,6 +38,11 @@ def device_of(name: str, manifest: Manifest, runtimes: Sequence[str]) -> Device:
     from mvsdk.choosing import Device
     from mvsdk.devices import find_chipset
 
+    if _APPLE_PHONE.fullmatch(name.strip()):
+        raise InputError(
+            f"--device is {quoted(name)}; a phone of Apple's goes by its system: say iOS 18.2, or "
+            "iPhone for the newest that the bundle asks for"
+        )
     if found := _IOS.fullmatch(name.strip()):
         return Device(
             platform="ios",
@@ -147,4 +153,4 @@ def _reason(item: Examined, device: Device) -> str:
 
 def _shown(device: Device) -> str:
     """Return the device without versions that stand for any."""
-    return device.describe().replace(f" {_ANY_VERSION},", ",")
+    return re.sub(rf" {_ANY_VERSION}(?=,|$)", "", device.describe())

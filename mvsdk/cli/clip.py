@@ -15,6 +15,7 @@ from mvsdk._staging import writing
 from mvsdk._text import quoted
 from mvsdk.cli.command import (
     add_pack_argument,
+    add_program_argument,
     add_variant_arguments,
     named_path,
     packs_of,
@@ -24,7 +25,7 @@ from mvsdk.cli.command import (
 )
 from mvsdk.cli.output import Progress, format_seconds, say, show, show_json
 from mvsdk.errors import BundleError, InputError, OutputError
-from mvsdk.tasks import TASKS
+from mvsdk.tasks import TASKS, find_program
 
 if TYPE_CHECKING:
     from mvsdk.backends.isolated import Isolation
@@ -47,6 +48,7 @@ def add_clip_arguments(parser: argparse.ArgumentParser) -> None:
     bundle = "default: $MVSDK_BUNDLE, or the one here; --pack N=DIR"
     add("--bundle", metavar="DIR", help=bundle)
     add_pack_argument(parser, help=argparse.SUPPRESS)
+    add_program_argument(parser, help=argparse.SUPPRESS)
     add_variant_arguments(parser, default="the fastest that runs")
     add("--backend", metavar="B", help="what runs it (mvsdk doctor); --time-limit S per graph")
     add("--time-limit", type=seconds, metavar="S", help=argparse.SUPPRESS)
@@ -64,10 +66,11 @@ def add_clip_arguments(parser: argparse.ArgumentParser) -> None:
     add("--json", action="store_true", help=argparse.SUPPRESS)
 
 
-def _number(text: str) -> tuple[str, float]:
+def _number(text: str) -> tuple[str, int | float]:
     name, _, value = text.partition("=")
     try:
-        return name, float(value)
+        # A number that is to be whole is given as one.
+        return name, int(value) if value.strip().lstrip("+-").isdecimal() else float(value)
     except ValueError as exc:
         raise argparse.ArgumentTypeError(f"{quoted(text, 40)} is not NAME=NUMBER") from exc
 
@@ -93,6 +96,7 @@ def make_clip(
         Exit status.
     """
     import mvsdk
+    from mvsdk.bundle import Bundle
     from mvsdk.video import check_fps, check_scale
 
     if options.fps is not None:
@@ -103,6 +107,8 @@ def make_clip(
     if options.scale is not None:
         check_scale(options.scale)
     say_chip_notes(options.chip)
+    packs = packs_of(options.pack)
+    program = find_program(Bundle.open(bundle, packs=packs).manifest, task, options.program)
     with mvsdk.load(
         bundle,
         backend=options.backend,
@@ -110,16 +116,17 @@ def make_clip(
         chip=options.chip,
         precision=options.precision,
         format=options.format,
-        packs=packs_of(options.pack),
+        program=program.name,
+        packs=packs,
         clips=1,  # a person waits for the whole command
         memory=options.memory,
         isolated=_isolation(options.time_limit),
     ) as pipeline:
-        pipeline.check_task(task)
         _say_if_slow(options, pipeline)
         if options.prompt is not None:
             _check_words(pipeline.tokenizer(), options.prompt)
-        video = _make_with_progress(options, method(pipeline))
+        numbers = _numbers(options, pipeline)
+        video = _make_with_progress(options, method(pipeline), numbers)
         metadata = not options.no_metadata
         video.save(path, fps=options.fps, scale=options.scale, metadata=metadata)
         for note in video.notes:
@@ -228,7 +235,19 @@ def _check_words(tokenizer: Tokenizer, prompt: str) -> None:
         say(f"note: not in this model's vocabulary: {shown}{more}")
 
 
-def _make_with_progress(options: argparse.Namespace, make: Callable[..., Video]) -> Video:
+def _numbers(options: argparse.Namespace, pipeline: Pipeline) -> dict[str, float]:
+    """Return the numbers that are given, the frames per second too if the clip is made for them."""
+    numbers: dict[str, float] = dict(options.number or ())
+    if options.fps is not None and "fps" in pipeline.number_inputs:
+        if "fps" in numbers:
+            raise InputError("fps is given by --set and by --fps; leave one out")
+        numbers["fps"] = options.fps
+    return numbers
+
+
+def _make_with_progress(
+    options: argparse.Namespace, make: Callable[..., Video], numbers: Mapping[str, float]
+) -> Video:
     progress = Progress()
 
     def on_step(step: Step) -> None:
@@ -239,7 +258,7 @@ def _make_with_progress(options: argparse.Namespace, make: Callable[..., Video])
     progress.update("loading")
     try:
         return make(
-            numbers=dict(options.number or ()),
+            numbers=numbers,
             num_inference_steps=options.steps,
             seed=options.seed,
             on_step=on_step,

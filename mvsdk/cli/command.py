@@ -45,6 +45,13 @@ def add_variant_arguments(parser: argparse.ArgumentParser, default: str) -> None
     add("--precision", metavar="P", help=f"such as fp32 or w8a16; default: {default}")
 
 
+def add_program_argument(
+    parser: argparse.ArgumentParser, help: str = "of a bundle of several, such as sizes"
+) -> None:
+    """Add the option that names a program of a bundle."""
+    parser.add_argument("--program", metavar="NAME", help=help)
+
+
 def add_pack_argument(
     parser: argparse.ArgumentParser, help: str = "where a part of the bundle lies, if elsewhere"
 ) -> None:

@@ -58,8 +58,12 @@ def _run(options: argparse.Namespace) -> int:
         raise InputError("--runtime is for --device; name a chip or phone with it too")
     if options.json:
         document = json.loads(bundle.manifest.to_json())
-        told = {"x-files-ignored": list(ignored)} if options.verify else {}
-        show_json({**document, "x-files-verified": options.verify, **told})
+        told: dict[str, object] = {}
+        if options.verify:
+            missing = [ref.path for ref in bundle.missing_files()]
+            told = {"x-files-ignored": list(ignored), "x-files-missing": missing}
+        whole = options.verify and not bundle.missing_files()
+        show_json({**document, "x-files-verified": whole, **told})
     else:
         show(_summary(bundle, verified=options.verify))
         if ignored:
@@ -98,7 +102,7 @@ def _summary(bundle: Bundle, *, verified: bool) -> str:
     manifest = bundle.manifest
     files = manifest.files()
     size = format_bytes(sum(ref.bytes for ref in files))
-    checked = "all hashes right" if verified else "hashes not checked, --verify does"
+    checked = _checked(bundle) if verified else "hashes not checked, --verify does"
     licences = "; ".join(f"{item.name} ({item.applies_to})" for item in manifest.licences)
     lines = [
         *[_program(manifest, program) for program in manifest.programs],
@@ -118,6 +122,11 @@ def _summary(bundle: Bundle, *, verified: bool) -> str:
     ]
     lines += _end_to_end(manifest)
     return "\n".join(lines)
+
+
+def _checked(bundle: Bundle) -> str:
+    missing = len(bundle.missing_files())
+    return "all hashes right" + (f", but {missing} files are not installed" if missing else "")
 
 
 def _program(manifest: Manifest, program: Program) -> str:

@@ -5,7 +5,15 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from mvsdk.cli.command import Command, add_variant_arguments, named_path, say_chip_notes
+from mvsdk.cli.command import (
+    Command,
+    add_pack_argument,
+    add_program_argument,
+    add_variant_arguments,
+    named_path,
+    packs_of,
+    say_chip_notes,
+)
 from mvsdk.cli.output import format_bytes, show, show_json
 
 if TYPE_CHECKING:
@@ -16,6 +24,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("bundle", metavar="BUNDLE", type=named_path, help="a *.mvbundle folder")
     add_variant_arguments(parser, default="all that are left")
+    add_program_argument(parser)
+    add_pack_argument(parser)
     add("--out", metavar="DIR", type=named_path, required=True, help="bundle to write")
     add("--overwrite", action="store_true", help="replace a bundle at --out")
     add("--json", action="store_true", help="print the result as JSON")
@@ -26,7 +36,8 @@ def _run(options: argparse.Namespace) -> int:
     from mvsdk.slimming import slim_bundle
 
     say_chip_notes(options.chip)
-    before = _bytes(Bundle.open(options.bundle))
+    packs = packs_of(options.pack)
+    before = _bytes(Bundle.open(options.bundle, packs=packs))
     slim = slim_bundle(
         options.bundle,
         options.out,
@@ -34,6 +45,8 @@ def _run(options: argparse.Namespace) -> int:
         chip=options.chip,
         precision=options.precision,
         format=options.format,
+        program=options.program,
+        packs=packs,
         overwrite=options.overwrite,
     )
     after = _bytes(slim)

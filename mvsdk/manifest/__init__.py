@@ -35,7 +35,8 @@ from mvsdk._json import (
     quote,
     shorten,
 )
-from mvsdk.errors import BundleError
+from mvsdk._prompts import TokenizerKind, TooLong
+from mvsdk.errors import BundleError, InputError
 from mvsdk.manifest._canonical import encode, encode_compactly, to_plain
 from mvsdk.manifest._consistency import check_consistency
 from mvsdk.manifest._upgrade import upgrade
@@ -98,7 +99,7 @@ from mvsdk.manifest.programs import (
 )
 from mvsdk.manifest.records import END_TO_END, Licence, Source, Verification
 from mvsdk.manifest.samplers import Sampler, Schedule
-from mvsdk.manifest.tokenizers import TokenizerKind, TokenizerSpec, TooLong
+from mvsdk.manifest.tokenizers import TokenizerSpec
 from mvsdk.samplers import PREDICTION_TYPES, SAMPLER_KINDS, PredictionType, SamplerKind
 from mvsdk.targets import DELEGATES, PRECISIONS, Delegate, Format, Precision, Target
 
@@ -285,12 +286,24 @@ class Manifest:
         return self.components[name]
 
     def variants_of(self, chosen: VariantSet) -> dict[str, Variant]:
-        """Return the variants of a set, by component."""
-        check_kind("chosen", chosen, VariantSet, how="take one of the manifest's sets")
-        return {
-            name: self.components[name].variant(identifier)
-            for name, identifier in chosen.variants.items()
-        }
+        """Return the variants of a set, by component.
+
+        Raises:
+            InputError: If it names a component or a variant that the bundle does not have.
+        """
+        how = "take one of the manifest's sets"
+        check_kind("chosen", chosen, VariantSet, how=how)
+        found: dict[str, Variant] = {}
+        for name, identifier in chosen.variants.items():
+            try:
+                found[name] = self.components[name].variant(identifier)
+            except KeyError as exc:
+                raise InputError(
+                    f"chosen is the set {quote(chosen.id)} with {quote(identifier)} of "
+                    f"{quote(name)}, which bundle {shorten(self.name)} does not have; allowed: "
+                    f"{listed(item.id for item in self.sets)}; {how}"
+                ) from exc
+        return found
 
     def names_with_role(self, role: Role) -> tuple[str, ...]:
         """Return the components of a role."""

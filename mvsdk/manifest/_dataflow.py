@@ -12,6 +12,7 @@ from math import prod
 from typing import TYPE_CHECKING, Literal, NoReturn
 
 from mvsdk._json import fail, listed, shorten
+from mvsdk._prompts import MAX_PROMPT, is_blank
 from mvsdk.manifest.operations import (
     MAX_STREAM,
     Carried,
@@ -43,9 +44,9 @@ from mvsdk.manifest.programs import (
 )
 
 if TYPE_CHECKING:
+    from mvsdk._prompts import TokenizerKind
     from mvsdk.manifest import Manifest
     from mvsdk.manifest.components import ValueType
-    from mvsdk.manifest.tokenizers import TokenizerKind
 
 MAX_ELEMENTS = 2**30
 """Elements of the largest array; ten seconds of 768p are 7e8."""
@@ -268,10 +269,13 @@ class _Checker:
         spec = self.manifest.tokenizers.get(operation.tokenizer)
         if spec is None:
             self._unknown(f"{where}.tokenizer", operation.tokenizer, "P9")
-        blank = name is None and not operation.before and not operation.after
-        if blank and spec.kind not in TAKES_NOTHING:
-            words = f"an input, or text before or after, for {spec.kind}"
-            fail(f"{where}.input", "null, with no text at all", words, "P9")
+        own = operation.before + operation.after
+        if name is None and spec.kind not in TAKES_NOTHING and is_blank(own):
+            words = f"an input, or words before or after, for {spec.kind}"
+            fail(f"{where}.input", "null, with no words at all", words, "P9")
+        if len(own) > MAX_PROMPT:  # else every prompt would be refused, as if it were too long
+            got = f"with after a text of {len(own)} characters"
+            fail(f"{where}.before", got, f"at most {MAX_PROMPT}", "P9")
         tokens = Array("int32", (1, spec.max_length))
         self._define(operation.output, tokens, where)
         if operation.mask is not None:
@@ -321,16 +325,17 @@ class _Checker:
         axis = operation.shared_axis
         if axis is not None and axis >= len(x.shape):
             fail(f"{where}.shared_axis", str(axis), f"an axis of {x}, or null", "P13")
+        starts = self._starts(operation, where)
         self.made.append(set())
         self._define(operation.model_input, x, where)
         self._define(operation.timestep, Array("float32", (1,)), where)
         self.unneeded.add(operation.timestep)
-        made = self._repeat(operation, where, times * steps, steps, depth)
+        made = self._repeat(operation, where, starts, times * steps, steps, depth)
         place = f"{where}.model_output"
         self._check_made(operation.model_output, made, place, "P13")
         self._needs(operation.model_output, place, ("float32",), x.shape, "P13")
         self._forget(self.made.pop())
-        self._carry_out(operation.carried, where)
+        self._carry_out(operation.carried, starts, where)
         self._define(operation.output, x, where)
 
     def _loop(self, operation: Loop, where: str, times: int, depth: int) -> None:
@@ -338,8 +343,9 @@ class _Checker:
         outputs = [carried.output for carried in operation.carried.values()]
         if not operation.collected and not any(outputs):
             fail(where, "a loop without a result", "something collected or carried out", "P15")
+        starts, count = self._starts(operation, where), operation.count
         self.made.append(set())
-        made = self._repeat(operation, where, times * operation.count, operation.count, depth)
+        made = self._repeat(operation, where, starts, times * count, count, depth)
         joined = [
             (
                 f"{where}.collected.{name}",
@@ -349,7 +355,7 @@ class _Checker:
             for name, collected in operation.collected.items()
         ]
         self._forget(self.made.pop())
-        self._carry_out(operation.carried, where)
+        self._carry_out(operation.carried, starts, where)
         for place, output, array in joined:
             self._define(output, array, place)
 
@@ -359,15 +365,27 @@ class _Checker:
         array = self._use(name, place)
         return _collect(operation.collected[name], array, operation.count, place)
 
+    def _starts(self, operation: Sample | Loop, where: str) -> dict[str, Array]:
+        """Return what carried arrays are the first time: arrays from before all that is in it."""
+        return {
+            name: self._use(carried.start, f"{where}.carried.{name}")
+            for name, carried in operation.carried.items()
+        }
+
     def _repeat(
-        self, operation: Sample | Loop, where: str, times: int, count: int, depth: int
+        self,
+        operation: Sample | Loop,
+        where: str,
+        starts: Mapping[str, Array],
+        times: int,
+        count: int,
+        depth: int,
     ) -> set[str]:
         """Check what is carried out several times; return the names of what it makes."""
         self._take_name(operation.index, f"{where}.index")
         self.unneeded.add(operation.index)
-        for name, carried in operation.carried.items():
-            place = f"{where}.carried.{name}"
-            self._define(name, self._use(carried.start, place), place)
+        for name, start in starts.items():
+            self._define(name, start, f"{where}.carried.{name}")
         outer = self.counters
         self.counters = {**outer, operation.index: (0, count - 1)}
         self.made.append(set())
@@ -378,7 +396,7 @@ class _Checker:
         for name, carried in operation.carried.items():
             place = f"{where}.carried.{name}"
             self._check_made(carried.next, made, place, "P14")
-            start = self.known[name]
+            start = starts[name]
             self._needs(carried.next, place, (start.dtype,), start.shape, "P14")
         return made
 
@@ -386,10 +404,12 @@ class _Checker:
         for name in names:
             del self.known[name]
 
-    def _carry_out(self, carried: Mapping[str, Carried], where: str) -> None:
-        for item in carried.values():
+    def _carry_out(
+        self, carried: Mapping[str, Carried], starts: Mapping[str, Array], where: str
+    ) -> None:
+        for name, item in carried.items():
             if item.output is not None:
-                self._define(item.output, self.known[item.start], where)
+                self._define(item.output, starts[name], where)
 
     def _check_made(self, name: str, made: set[str], where: str, rule: str) -> None:
         if name not in made:

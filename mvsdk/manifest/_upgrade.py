@@ -206,7 +206,8 @@ def _storage(component: str, variant: Document) -> Document:
         for tensor in variant[side]:
             stored = {key: value for key, value in tensor.items() if key != "shape"}
             is_real = _type_of(component, tensor["name"]) == "real"
-            if is_real and stored["scale"] is None and stored["dtype"] in _UNSCALED:
+            is_plain = stored["scale"] is None and stored["zero_point"] is None
+            if is_real and is_plain and stored["dtype"] in _UNSCALED:
                 stored |= {"scale": 1, "zero_point": 0}
             sides[side].append(stored)
     return variant | sides
@@ -400,9 +401,8 @@ def _records(
     known: Iterable[str],
     sets: Sequence[Document],
 ) -> list[object]:
-    """Say of what was measured end to end which set it was."""
+    """Say of what was measured end to end which set it was; leave out what no set was."""
     dropped = set(known) - set(components)
-    ids = [variant["id"] for part in components.values() for variant in part["variants"]]
     records: list[object] = []
     for item in node.items(most=10_000):
         value = item.value
@@ -414,8 +414,8 @@ def _records(
             continue
         if component == END_TO_END and variant is not None:
             chosen = [x["id"] for x in sets if variant in x["variants"].values()]
-            if not chosen and variant in ids:
+            if not chosen:
                 continue
-            record = record | {"variant": chosen[0] if chosen else variant}
+            record = record | {"variant": chosen[0]}
         records.append(record)
     return records

@@ -35,6 +35,10 @@ TASKS: tuple[Task, ...] = get_args(Task)
 INPUT_KINDS: tuple[InputKind, ...] = get_args(InputKind)
 TABLE_DTYPES: tuple[TableDType, ...] = get_args(TableDType)
 
+MAX_FRAMES = 4096
+"""Frames of the longest clip, that goes in or comes out."""
+MAX_SIDE = 8192
+"""Rows or columns of the largest."""
 MIN_FPS = 0.1
 """Clips of fewer frames per second are beyond what the containers can time."""
 MAX_FPS = 240.0
@@ -54,9 +58,9 @@ class VideoSpec:
         """Read the size of the clip."""
         f = node.fields("frames", "height", "width", "fps")
         return cls(
-            frames=f["frames"].integer(1, 4096),
-            height=f["height"].integer(1, 8192),
-            width=f["width"].integer(1, 8192),
+            frames=f["frames"].integer(1, MAX_FRAMES),
+            height=f["height"].integer(1, MAX_SIDE),
+            width=f["width"].integer(1, MAX_SIDE),
             fps=f["fps"].number(MIN_FPS, MAX_FPS),
         )
 
@@ -112,14 +116,15 @@ def parse_input(node: Node) -> Input:
         case "picture":
             f = node.fields("kind", "height", "width")
             return PictureInput(
-                height=f["height"].integer(1, 8192), width=f["width"].integer(1, 8192)
+                height=f["height"].integer(1, MAX_SIDE),
+                width=f["width"].integer(1, MAX_SIDE),
             )
         case "clip":
             f = node.fields("kind", "frames", "height", "width", "fps")
             return ClipInput(
-                frames=f["frames"].integer(1, 4096),
-                height=f["height"].integer(1, 8192),
-                width=f["width"].integer(1, 8192),
+                frames=f["frames"].integer(1, MAX_FRAMES),
+                height=f["height"].integer(1, MAX_SIDE),
+                width=f["width"].integer(1, MAX_SIDE),
                 fps=f["fps"].number(MIN_FPS, MAX_FPS),
             )
         case "number":
@@ -217,6 +222,12 @@ class Program:
         """Return the names of the tokenizers, each once, in order."""
         uses = (operation for operation in self.walk() if isinstance(operation, Tokenize))
         return tuple(dict.fromkeys(use.tokenizer for use in uses))
+
+    @property
+    def prompt_tokenizer(self) -> str | None:
+        """Name of the first tokenizer that reads what a caller gives; None if none does."""
+        uses = (operation for operation in self.walk() if isinstance(operation, Tokenize))
+        return next((use.tokenizer for use in uses if use.input is not None), None)
 
     def names_used(self) -> set[str]:
         """Return the names of all arrays that operations take, tables among them."""

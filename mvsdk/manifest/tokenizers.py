@@ -7,16 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 from mvsdk._json import Node
+from mvsdk._prompts import MAX_LENGTH, TOKENIZER_KINDS, TOO_LONG, TokenizerKind, TooLong
 from mvsdk.manifest.components import FileRef
 
-TokenizerKind = Literal["wordpiece", "clip_bpe", "t5_unigram"]
-TooLong = Literal["refuse", "cut"]
-
-TOKENIZER_KINDS: tuple[TokenizerKind, ...] = get_args(TokenizerKind)
-TOO_LONG: tuple[TooLong, ...] = get_args(TooLong)
 LEAST_LENGTHS: Mapping[TokenizerKind, int] = {"wordpiece": 1, "clip_bpe": 3, "t5_unigram": 2}
 """One more than the tokens that stand around every text."""
 
@@ -36,8 +31,8 @@ class TokenizerSpec:
     def parse(cls, node: Node) -> TokenizerSpec:
         """Read the tokenizer."""
         f = node.fields(*cls.__dataclass_fields__)
-        kind = f["kind"].choice(TOKENIZER_KINDS)
-        max_length = f["max_length"].integer(1, 65536)
+        kind: TokenizerKind = f["kind"].choice(TOKENIZER_KINDS)
+        max_length = f["max_length"].integer(1, MAX_LENGTH)
         if max_length < LEAST_LENGTHS[kind]:
             f["max_length"].fail(f"at least {LEAST_LENGTHS[kind]} for {kind}", "T6")
         return cls(

@@ -31,12 +31,11 @@ from mvsdk.manifest.programs import (
     Task,
     VideoSpec,
 )
+from mvsdk.noise import PICTURE_STREAM
 
 SAMPLER = TOKENIZER = "main"
 """Name of the only sampler and of the only tokenizer."""
 PROGRAM = "default"
-PICTURE_STREAM = 65536
-"""Stream of the noise on the first picture."""
 MIN_CLIP_FPS, MAX_CLIP_FPS = 1.0, 60.0
 MAX_MOTION = 255.0
 MAX_PICTURE_NOISE = 1.0

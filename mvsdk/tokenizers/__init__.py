@@ -7,17 +7,10 @@ kinds of vocabularies are known, each by a class of its own: `wordpiece`, `clip_
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 from mvsdk._arguments import check_choice
-from mvsdk.tokenizers._tokens import (
-    MAX_LENGTH,
-    MAX_PROMPT,
-    Tokenizer,
-    Tokens,
-    TooLong,
-    check_prompt,
-)
+from mvsdk._prompts import MAX_LENGTH, MAX_PROMPT, TokenizerKind, TooLong
+from mvsdk.tokenizers._tokens import Tokenizer, Tokens, check_prompt
 from mvsdk.tokenizers._vocabulary import (
     MAX_MARK,
     MAX_TOKEN,
@@ -52,8 +45,6 @@ __all__ = [  # noqa: RUF022 - grouped by use
     "MAX_VOCABULARY_BYTES",
     "MAX_WORD",
 ]
-
-TokenizerKind = Literal["wordpiece", "clip_bpe", "t5_unigram"]
 
 KINDS: dict[TokenizerKind, type[WordPiece] | type[ClipBpe] | type[T5Unigram]] = {
     "wordpiece": WordPiece,

@@ -4,30 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from mvsdk._arguments import check_choice, check_text
+from mvsdk._prompts import MAX_LENGTH, MAX_PROMPT, TOO_LONG, TooLong, is_blank
 from mvsdk.errors import BundleError, InputError
 from mvsdk.tokenizers._unicode import category
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-TooLong = Literal["refuse", "cut"]
-TOO_LONG: tuple[TooLong, ...] = ("refuse", "cut")
-
-MAX_PROMPT = 4096
-"""Code points allowed in a prompt: far above any text length, far below what would cost time."""
-MAX_LENGTH = 65536
-"""Largest `max_length`."""
-
-WHITE_SPACE = frozenset(
-    "\t\n\r \xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
-    "\u2028\u2029\u202f\u205f\u3000"
-)
-"""Unicode's White_Space, without the control characters that no prompt may hold."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,7 +92,7 @@ def check_prompt(text: str, *, may_be_blank: bool = False) -> None:
                 "allowed: printable text; remove it",
                 rule="T3",
             )
-    if not may_be_blank and WHITE_SPACE.issuperset(text):
+    if not may_be_blank and is_blank(text):
         raise InputError("prompt is empty; describe the clip in a few words", rule="T4")
 
 

@@ -17,8 +17,9 @@ from heapq import heapify, heappop, heappush
 from pathlib import Path
 
 from mvsdk._json import describe, quote
+from mvsdk._prompts import WHITE_SPACE, TooLong
 from mvsdk.errors import BundleError
-from mvsdk.tokenizers._tokens import WHITE_SPACE, Row, Tokens, TooLong, check_prompt
+from mvsdk.tokenizers._tokens import Row, Tokens, check_prompt
 from mvsdk.tokenizers._unicode import category, lower, normalize
 from mvsdk.tokenizers._vocabulary import (
     MAX_TOKENS,

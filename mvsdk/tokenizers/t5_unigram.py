@@ -7,13 +7,15 @@ Reference:
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
 from mvsdk._json import describe, to_float32
+from mvsdk._prompts import TooLong
 from mvsdk.errors import BundleError
-from mvsdk.tokenizers._tokens import Row, Tokens, TooLong, check_prompt
+from mvsdk.tokenizers._tokens import Row, Tokens, check_prompt
 from mvsdk.tokenizers._unicode import category, normalize
 from mvsdk.tokenizers._vocabulary import check_roles, number_tokens, read_vocabulary
 
@@ -74,9 +76,9 @@ class T5Unigram:
         }
         lowest = min((score for _, score in self._pieces.values()), default=0.0)
         self._unknown_score = to_float32(lowest - UNKNOWN_PENALTY)
-        self._longest: dict[str, int] = {}
-        for token in self._pieces:
-            self._longest[token[0]] = max(len(token), self._longest.get(token[0], 0))
+        self._sorted = sorted(self._pieces)
+        self._longest = max(map(len, self._sorted), default=0)
+        self._shorter = _prefixes(self._sorted)
 
     @classmethod
     def from_file(cls, path: Path, max_length: int, *, too_long: TooLong = "refuse") -> T5Unigram:
@@ -154,15 +156,15 @@ class T5Unigram:
         the one whose last piece is the longest.
         """
         best: list[tuple[float, int, int] | None] = [(0.0, 0, 0), *[None] * len(text)]
-        for first, char in enumerate(text):
+        for first in range(len(text)):
             here = cast("tuple[float, int, int]", best[first])[0]
-            ends = range(first + 1, min(first + self._longest.get(char, 0), len(text)) + 1)
-            found = [(past, self._pieces.get(text[first:past])) for past in ends]
-            if not found or found[0][1] is None:
+            length = 0
+            for piece in self._pieces_at(text, first):
+                number, score = self._pieces[piece]
+                length = len(piece)
+                _keep_better(best, first + length, here + score, first, number)
+            if length != 1:  # no piece of one letter, which would have come last
                 _keep_better(best, first + 1, here + self._unknown_score, first, self._unk_id)
-            for past, piece in found:
-                if piece is not None:
-                    _keep_better(best, past, here + piece[1], first, piece[0])
         path: list[tuple[int, int, int]] = []
         past = len(text)
         while past > 0:
@@ -170,6 +172,35 @@ class T5Unigram:
             path.append((first, past, number))
             past = first
         return path[::-1]
+
+    def _pieces_at(self, text: str, first: int) -> Iterator[str]:
+        """Give the pieces that stand at a place, the longest first.
+
+        All are beginnings of the last piece that is not above the rest of the text in sorted order,
+        as what lies between a beginning and the text begins so too. So the time is that of one
+        search and of what matches, however long other pieces are.
+        """
+        rest = text[first : first + self._longest]
+        place = bisect_right(self._sorted, rest) - 1
+        while place >= 0:
+            if rest.startswith(self._sorted[place]):
+                yield self._sorted[place]
+            place = self._shorter[place]
+
+
+def _prefixes(pieces: Sequence[str]) -> list[int]:
+    """Return where the longest other piece stands that each begins with, -1 if there is none.
+
+    Args:
+        pieces: Sorted.
+    """
+    found: list[int] = []
+    for place, piece in enumerate(pieces):
+        shorter = place - 1
+        while shorter >= 0 and not piece.startswith(pieces[shorter]):
+            shorter = found[shorter]
+        found.append(shorter)
+    return found
 
 
 def _keep_better(

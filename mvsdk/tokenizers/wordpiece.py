@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from mvsdk._prompts import TooLong
 from mvsdk.errors import InputError
-from mvsdk.tokenizers._tokens import Row, Tokens, TooLong, check_prompt
+from mvsdk.tokenizers._tokens import Row, Tokens, check_prompt
 from mvsdk.tokenizers._unicode import category, lower, normalize, replace_unassigned
 from mvsdk.tokenizers._vocabulary import (
     MAX_MARK,

@@ -158,7 +158,6 @@ def copy(stack: Path, tmp_path: Path) -> Path:
 
 def test_package_says_what_it_takes_gives_and_does(stack: Path) -> None:
     package = open_package(stack)
-    assert package.specification_version == 9
     assert list(package.functions) == ["main"]
     assert [(x.name, x.shape, x.dtype) for x in package.functions["main"].inputs] == [
         ("x", (2, 3, 8, 8), "float16"),

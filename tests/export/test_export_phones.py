@@ -60,6 +60,23 @@ SMALL = ("--steps", "1", "--height", "32", "--width", "32")
             ["--target", "iphone", "--out", "new.mvbundle", "--resources", "./new.mvbundle"],
             "--resources is './new.mvbundle', where the bundle goes; name another folder",
         ),
+        (
+            ["--target", "iphone", "--component", "vae_decoder=onnx/fp32", "--resources", "./new"],
+            "--resources takes every component as a Core ML package, vae_decoder is made as "
+            "onnx-fp32; leave out --component vae_decoder=onnx/fp32, or --resources",
+        ),
+        (
+            ["--target", "onnx", "--component", "vae_decoder=iphone/w8", "--resources", "./new"],
+            "text_encoder is made as onnx-fp32, onnx-fp16, onnx-w8a16; leave out --resources",
+        ),
+        (
+            ["--target", "iphone", "--component", "vae_decoder=onnx/fp32", "--delegate", "coreml"],
+            "--delegate goes with --target executorch, not iphone, onnx; leave it out",
+        ),
+        (
+            ["--target", "onnx", "--component", "vae_decoder=iphone/fp16", "--palette-group", "8"],
+            "--palette-group goes with --precision w8, w6 or w4, not fp16; leave it out",
+        ),
         (["--target", "iphone", "--chip", "sm8650"], "--chip goes with --target snapdragon, not"),
         (["--target", "onnx", "--deployment-target", "iOS18"], "--deployment-target goes with"),
         (["--target", "iphone", "--attention", "flash"], "--attention is 'flash', allowed: fused"),
@@ -81,6 +98,28 @@ def test_options_that_do_not_go_together_are_refused(
     done = toolchain("export", *arguments, "--dry-run")
     assert done.status == 2
     assert message in done.err
+
+
+@pytest.mark.parametrize(
+    ("made", "options"),
+    [
+        ("executorch/fp16", ["--delegate", "coreml", "--deployment-target", "iOS17"]),
+        ("executorch/fp32", ["--external-weights"]),
+        ("iphone/w8", ["--palette-group", "8", "--compute-units", "ALL", "--format", "coreml"]),
+        ("iphone/fp16", ["--deployment-target", "iOS27"]),
+    ],
+)
+def test_options_of_a_target_go_with_a_component_that_is_made_for_it(
+    toolchain: Toolchain, made: str, options: list[str]
+) -> None:
+    for package in ("coremltools", "executorch", "coreai_torch"):
+        pytest.importorskip(package)
+    done = toolchain(
+        *("export", "--target", "onnx", "--component", f"vae_decoder={made}", *options),
+        *("--dry-run", "--json"),
+    )
+    assert done.status == 0, done.err
+    assert json.loads(done.out)["overrides"] == {"vae_decoder": made}
 
 
 def test_missing_extra_is_named(toolchain: Toolchain, monkeypatch: pytest.MonkeyPatch) -> None:

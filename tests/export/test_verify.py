@@ -16,13 +16,15 @@ from exporting import Outcome, Toolchain
 from tiny_models import write_tiny_model_folder
 
 from mvsdk.bundle import Bundle
-from mvsdk.manifest import END_TO_END, Verification
-from mvsdk_export.errors import ParityError
+from mvsdk.devices import find_chipset
+from mvsdk.manifest import END_TO_END, Run, Sample, VariantSet, Verification
+from mvsdk_export.errors import ExportError, ParityError
 from mvsdk_export.recipes import find_recipe
 from mvsdk_export.reference import Evaluation, load_calls, save_calls, unique
 from mvsdk_export.verify import (
     check_parity,
     compare,
+    open_set,
     parse_case,
     psnr_db,
     sqnr_db,
@@ -256,6 +258,73 @@ def test_verify_takes_no_pictures_for_a_model_of_prompts(
         toolchain("verify", onnx_bundle, "--checkpoint", tiny_model_folder, "--pictures", tmp_path)
     )
     assert "--pictures goes with image-to-video models, sticker takes prompts" in message
+
+
+@pytest.fixture
+def copy(onnx_bundle: Path, tmp_path: Path) -> Bundle:
+    """Return a copy of `onnx_bundle` that a test may change."""
+    return Bundle.open(shutil.copytree(onnx_bundle, tmp_path / "copy.mvbundle"))
+
+
+def test_a_set_that_nothing_runs_is_refused_before_any_work(
+    copy: Bundle, toolchain: Toolchain, tiny_model_folder: Path
+) -> None:
+    manifest = copy.manifest
+    part = manifest.components["transformer"]
+    compiled = replace(
+        part.variants[0],
+        id="executorch-qnn-sm8650-fp32",
+        target="executorch",
+        format="executorch",
+        delegate="qnn",
+        chip=find_chipset("sm8650").chip,
+    )
+    (first, *others) = manifest.sets
+    chosen = VariantSet(id="qnn", variants={**first.variants, "transformer": compiled.id})
+    part = replace(part, variants=(*part.variants, compiled))
+    manifest = replace(
+        manifest,
+        components={**manifest.components, "transformer": part},
+        sets=(first, *others, chosen),
+    )
+    copy.replace_manifest(manifest)
+    reason = (
+        "transformer cannot be verified in executorch-qnn-sm8650-fp32: the delegate qnn runs on a "
+        "phone with a Snapdragon chip"
+    )
+    with pytest.raises(ExportError, match=reason):
+        open_set(copy.path, "qnn")
+    message = refused(toolchain("verify", copy.path, "--checkpoint", tiny_model_folder))
+    assert message.startswith(f"error: {reason}")
+
+
+def test_a_set_need_not_have_the_first_denoiser(copy: Bundle) -> None:
+    manifest = copy.manifest
+    program = manifest.program
+    others = tuple(
+        replace(
+            x,
+            operations=tuple(
+                replace(y, component="another") if isinstance(y, Run) else y for y in x.operations
+            ),
+        )
+        if isinstance(x, Sample)
+        else x
+        for x in program.operations
+    )
+    (first, *_) = manifest.sets
+    variants = dict(first.variants)
+    manifest = replace(
+        manifest,
+        programs=(program, replace(program, name="other", operations=others)),
+        components={**manifest.components, "another": manifest.components["transformer"]},
+        sets=(*manifest.sets, VariantSet(id="2", variants={**variants, "another": "onnx-fp32"})),
+    )
+    copy.replace_manifest(manifest)
+    with open_set(copy.path, first.id) as pipeline:
+        assert pipeline.manifest.names_with_role("denoiser")[0] == "another"
+        assert list(pipeline.selection.variants) == list(first.variants)
+        assert str(pipeline.selection.key) == "onnx/fp32"
 
 
 def flip(path: Path) -> None:

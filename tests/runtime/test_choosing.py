@@ -251,6 +251,8 @@ def test_inspect_says_no_where_nothing_runs(capsys: CapSys, bundle: str) -> None
     ("argv", "told"),
     [
         (["--device", "exynos 2400"], "unknown chip"),
+        (["--device", "iphone 15"], "a phone of Apple's goes by its system: say iOS 18.2"),
+        (["--device", "iPhone 15 Pro"], "a phone of Apple's goes by its system: say iOS 18.2"),
         (["--device", "sm8650", "--runtime", "qairt"], "NAME=VERSION"),
         (["--device", "sm8650", "--runtime", "cuda=12"], "NAME one of qairt"),
         (["--runtime", "qairt=2.50"], "--runtime is for --device"),

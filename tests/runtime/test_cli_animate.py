@@ -70,6 +70,20 @@ def test_animate_names_the_clip_after_the_picture(workplace: Path, bundle: Path)
     assert _clips(workplace) == ["my-photo-seed3-2.mp4", "my-photo-seed3.mp4"]
 
 
+def test_numbers_are_set_by_name_and_whole_ones_too(
+    capsys: CapSys, workplace: Path, bundle: Path
+) -> None:
+    argv = ["animate", PHOTO, "-o", "clip.npy", "--json", "--overwrite"]
+    assert main([*argv, "--set", "motion=31", "--set", "noise_aug_strength=0.25"]) == 0
+    numbers = json.loads(capsys.readouterr().out)["numbers"]
+    assert (numbers["motion"], numbers["noise_aug_strength"]) == (31, 0.25)
+    assert "motion is 1.5; allowed: whole" in refusal(capsys, *argv, "--set", "motion=1.5")
+    twice = (*argv, "--motion", "3", "--set", "motion=3")
+    assert "motion is given twice" in refusal(capsys, *twice)
+    twice = (*argv, "--fps", "9", "--set", "fps=9")
+    assert "fps is given by --set and by --fps" in refusal(capsys, *twice)
+
+
 def test_rate_is_that_of_the_file(workplace: Path, bundle: Path) -> None:
     assert main(["animate", PHOTO, "--fps", "20", "-o", "clip.gif"]) == 0
     with Image.open(workplace / "clip.gif") as clip:

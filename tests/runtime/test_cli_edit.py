@@ -99,6 +99,19 @@ def test_upscale_makes_a_larger_clip(
     assert np.load(workplace / "clip.npy").shape == (FRAMES, 2 * HEIGHT, 2 * WIDE, 3)
 
 
+def test_words_are_those_of_the_program_that_runs(
+    capsys: CapSys, workplace: Path, clip: Path
+) -> None:
+    graphs = {**EDITOR, **UPSCALER}
+    programs = [enlarging("larger"), editing("changed")]
+    options = {"variants": [ONNX], "tokenizers": {"main": {}}}
+    build(workplace / "both.mvbundle", programs, graphs, **options)
+    assert main(["edit", CLIP, f"{PROMPT} xylophone", "-o", "clip.npy"]) == 0
+    assert "not in this model's vocabulary: xylophone" in capsys.readouterr().err
+    named = ("edit", CLIP, PROMPT, "--program", "larger", "-o", "clip.npy", "--overwrite")
+    assert "has no program 'larger' for video_to_video; it has: changed" in refusal(capsys, *named)
+
+
 def test_a_prompt_that_is_cut_is_told_once(capsys: CapSys, clip: Path, editor: Path) -> None:
     assert main(["edit", CLIP, "a cat " * 4, "-o", "clip.npy"]) == 0
     note = "note: the prompt is too long for this model: its last 2 tokens are left out\n"

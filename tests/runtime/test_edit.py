@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from tiny_animators import build_animator, fake_animator
+from tiny_bundles import VariantFiles
 from tiny_editors import (
     CLIP,
     EDITOR,
@@ -25,7 +26,7 @@ from tiny_editors import (
 from tiny_programs import build, fake
 
 import mvsdk
-from mvsdk import Fake, InputError, Pipeline
+from mvsdk import BackendError, Fake, InputError, Pipeline
 from mvsdk.bundle import Bundle
 from mvsdk.tasks import TASKS, find_program
 
@@ -248,7 +249,7 @@ def test_programs_are_found_by_task_and_name(tmp_path: Path) -> None:
     assert find_program(manifest, "video_to_video", "other").name == "other"
     assert find_program(manifest, "upscale").name == "large"
     with pytest.raises(
-        InputError, match="has no program large for video_to_video; it has: small, other; choose"
+        InputError, match="has no program 'large' for video_to_video; it has: small, other; choose"
     ):
         find_program(manifest, "video_to_video", "large")
     assert set(TASKS) == {"text_to_video", "image_to_video", "video_to_video", "upscale"}
@@ -264,9 +265,52 @@ def test_a_program_whose_graphs_are_not_in_the_set_is_refused_at_once(tmp_path: 
     backend = fake({**EDITOR, **UPSCALER})
     pipeline = mvsdk.load(bundle.path, backend=backend)
     assert pipeline.selection.id == "edit"
-    with pytest.raises(InputError, match="program large needs upscaler, which the set edit of var"):
+    with pytest.raises(InputError, match="program large needs upscaler, which the set edit lacks"):
         pipeline.upscale(GIVEN)
     assert backend.events == []
+
+
+def test_each_program_may_have_a_set_of_its_own(tmp_path: Path, upscaler: Pipeline) -> None:
+    ids = {"text_encoder": "onnx-fp32", "painter": "onnx-fp32"}
+    sets = {"edit": ids, "enlarge": {"upscaler": "onnx-fp32"}}
+    bundle = _both(tmp_path / "both.mvbundle", sets=sets)
+    backend = fake({**EDITOR, **UPSCALER})
+    pipeline = mvsdk.load(bundle.path, backend=backend, program="large")
+    assert (pipeline.selection.id, pipeline.program.name) == ("enlarge", "large")
+    assert pipeline.number_inputs == {}
+    assert pipeline.upscale(GIVEN).frames.tobytes() == upscaler.upscale(GIVEN).frames.tobytes()
+    assert pipeline.run({"clip": GIVEN}).frames.shape == LARGE
+    with pytest.raises(InputError, match="has no tokenizer: it takes no prompt"):
+        pipeline.tokenizer()
+    with pytest.raises(InputError, match="has no program 'x'; it has: small, other, large"):
+        mvsdk.load(bundle.path, backend=backend, program="x")
+    other = mvsdk.load(bundle.path, backend=backend, program="other")
+    assert other.edit(GIVEN, PROMPT).frames.shape == CLIP
+    assert (other.selection.id, other.program.name) == ("edit", "other")
+
+
+def test_a_slim_bundle_may_hold_one_program_alone(tmp_path: Path) -> None:
+    bundle = _both(tmp_path / "both.mvbundle")
+    slim = mvsdk.slim_bundle(bundle.path, tmp_path / "large.mvbundle", program="large")
+    assert [program.name for program in slim.manifest.programs] == ["large"]
+    assert set(slim.manifest.components) == {"upscaler"}
+    assert not slim.manifest.tokenizers
+    every = mvsdk.slim_bundle(bundle.path, tmp_path / "all.mvbundle", target="onnx")
+    assert every.manifest.programs == bundle.manifest.programs
+
+
+def test_a_pack_that_the_program_does_not_need_may_be_missing(tmp_path: Path) -> None:
+    parts = {"upscaler": [VariantFiles(pack="large")]}
+    bundle = _both(tmp_path / "both.mvbundle", components=parts, packs=("large",))
+    (ref,) = bundle.manifest.components["upscaler"].variants[0].files
+    (bundle.path / ref.path).unlink()
+    backend = fake({**EDITOR, **UPSCALER})
+    pipeline = mvsdk.load(bundle.path, backend=backend)
+    assert pipeline.edit(GIVEN, PROMPT).frames.shape == CLIP
+    with pytest.raises(InputError, match=r"needs upscaler, which the set .* lacks, or nothing"):
+        pipeline.upscale(GIVEN)
+    with pytest.raises(BackendError, match=r"pack large is not installed; .*--pack large=FOLDER"):
+        mvsdk.load(bundle.path, backend=backend, program="large")
 
 
 def test_a_clip_plays_at_the_rate_that_it_was_made_for(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -191,6 +192,15 @@ def test_a_bundle_for_one_phone_has_no_packs(whole: Bundle, pack: Path, tmp_path
     }
 
 
+def test_the_command_line_cuts_a_bundle_whose_pack_lies_elsewhere(
+    capsys: CapSys, whole: Bundle, pack: Path, workplace: Path
+) -> None:
+    argv = ("slim", str(whole.path), "--precision", "fp16", "--out", "slim.mvbundle")
+    assert "give its folder" in refusal(capsys, *argv)
+    assert main([*argv, "--pack", f"{PACK}={pack}"]) == 0
+    assert _frames(workplace / "slim.mvbundle") == _frames(whole.path)
+
+
 def test_graphs_of_a_pack_run_in_a_process_of_their_own(whole: Bundle, pack: Path) -> None:
     given = {"packs": {PACK: pack}, "precision": "fp16"}
     assert _frames(whole.path, isolated=True, **given) == _frames(whole.path, **given)
@@ -204,7 +214,13 @@ def test_the_command_line_says_which_packs_are_there(
     for component in whole.manifest.components.values():
         shutil.rmtree((whole.path / component.variants[1].model).parent)
     assert main(["inspect", str(whole.path), "--verify"]) == 0
-    assert "packs     half (not installed)\n" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "packs     half (not installed)\n" in out
+    assert "all hashes right, but 3 files are not installed" in out
+    assert main(["inspect", str(whole.path), "--verify", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert not document["x-files-verified"]
+    assert len(document["x-files-missing"]) == 3
     argv = ["generate", PROMPT, "--bundle", str(whole.path), "-o", "clip.npy"]
     assert "the pack half is not installed" in refusal(capsys, *argv, "--precision", "fp16")
     assert main(argv) == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,7 @@ from tiny_programs import (
 
 import mvsdk
 from mvsdk import BackendError, Step
+from mvsdk.generation import Stopwatch, Work
 
 
 def _brighter(offset: float) -> Document:
@@ -144,6 +146,18 @@ def test_steps_inside_of_steps_are_not_counted(tmp_path: Path) -> None:
     assert [(step.index, step.count) for step in steps] == [(1, 2), (2, 2)]
     assert video.timings is not None
     assert len(video.timings.denoise_s) == 2
+
+
+def test_what_enlarges_behind_a_sampler_is_no_step_of_its_own() -> None:
+    roles = {"unet": "denoiser", "up": "upscaler"}
+    parts = {name: SimpleNamespace(role=role) for name, role in roles.items()}
+    work = Work(lambda _: SimpleNamespace(run_s=0.0, run=lambda _: {}), Stopwatch())
+    for seconds in (1.0, 2.0):
+        work._inside_s[-1] = {"unet": seconds}
+        work.end_step()
+    work._inside_s[-1] = {"up": 4.0}
+    manifest = SimpleNamespace(components=parts)
+    assert work.timings(str, manifest).denoise_s == (1.0, 6.0)
 
 
 def test_a_program_without_a_sampler_is_one_step(tmp_path: Path) -> None:

@@ -159,7 +159,7 @@ def test_sets_that_are_not_complete_go(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("chosen", "message"),
     [
-        ({}, "nothing is chosen of many.mvbundle; give a target, chip, precision or format"),
+        ({}, "nothing is chosen of many.mvbundle; give a target, chip, precision, format or pro"),
         ({"chip": "sm8550"}, "no variant with chip=sm8550 in many.mvbundle; it holds onnx/fp32, "),
         ({"chip": "iphone 15"}, "an iPhone has no Snapdragon"),
         ({"target": "qnm"}, "no variant with target=qnm"),

@@ -91,11 +91,6 @@ class Package:
             self._programs = [self._program(model)]
 
     @property
-    def specification_version(self) -> int:
-        """Version of the format: 8 came with iOS 17, 9 with iOS 18."""
-        return self._model.specificationVersion
-
-    @property
     def metadata(self) -> Mapping[str, str]:
         """What its maker notes: keys and texts of the package's own."""
         return dict(self._model.description.metadata.userDefined)

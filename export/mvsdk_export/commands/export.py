@@ -84,7 +84,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace) -> int:
     request = _read_request(options)
     say_chip_notes(options.chip)
-    resources = read_resources(options.resources, request.out)
+    resources = read_resources(options.resources, request)
     if options.dry_run:
         from mvsdk_export.export import check_request
 

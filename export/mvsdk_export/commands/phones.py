@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mvsdk_export.request import (
         AppleOptions,
         ExecuTorchOptions,
+        ExportRequest,
         VariantOverride,
         VariantPlan,
     )
@@ -167,7 +168,8 @@ def read_variants(options: argparse.Namespace) -> tuple[VariantPlan, ...]:
         ExportError: If a package is missing, with the pip command.
     """
     targets = read_targets(options.target)
-    _check_options(options, targets)
+    others = [_split_override(text) for text in options.component or ()]
+    _check_options(options, targets, [target for _, target, _ in others])
     format_, deployment_target = _read_apple_format(options)
     for name in ("resources", "attention", "chunk_bytes"):
         if getattr(options, name) is not None and format_ != "coreml":
@@ -182,7 +184,8 @@ def read_variants(options: argparse.Namespace) -> tuple[VariantPlan, ...]:
     require_tools(names.values(), "export", "onnxscript", "tqdm")
     precisions = _read_precisions(options.precision, names)
     if options.palette_group is not None:
-        _check_palettes(precisions["iphone"], format_, deployment_target)
+        made = [precision for _, target, precision in others if target == "iphone"]
+        _check_palettes([*precisions.get("iphone", ()), *made], format_, deployment_target)
     from mvsdk_export.request import plan_variants
 
     return tuple(
@@ -219,31 +222,36 @@ def read_overrides(
     format_, deployment_target = _read_apple_format(options)
     delegate = _read_delegate(options.delegate)
     for text in options.component or ():
-        name, _, kind = text.partition("=")
-        target, _, precision = kind.partition("/")
-        if not precision:
-            raise InputError(
-                f"--component {quoted(text, 40)} is not NAME=TARGET/PRECISION, such as "
-                "vae_decoder=snapdragon/fp16"
-            )
+        name, target, precision = _split_override(text)
         _read_choice("--component", name, components)
-        (chosen,) = read_targets(_read_choice("--component", target, tuple(TARGETS)))
-        kind_name = _kind_name(chosen, format_, delegate)
+        kind_name = _kind_name(target, format_, delegate)
         _read_choice(f"--component {name}={target}", precision, KINDS[kind_name].precisions)
-        if chosen == "snapdragon" and any(plan.chipset is None for plan in variants):
+        if target == "snapdragon" and any(plan.chipset is None for plan in variants):
             raise InputError(
-                f"--component {name}={kind} is compiled for the chip that the others are for; "
-                "use it with --target snapdragon"
+                f"--component {name}={target}/{precision} is compiled for the chip that the others "
+                "are for; use it with --target snapdragon"
             )
         require_tools([kind_name], "export")
         overrides[name] = VariantOverride(
-            target=chosen,
+            target=target,
             precision=cast("Precision", precision),
-            format=format_ if chosen == "iphone" else None,
+            format=format_ if target == "iphone" else None,
             delegate=cast("Delegate", delegate),
             deployment_target=deployment_target,
         )
     return overrides
+
+
+def _split_override(text: str) -> tuple[str, Target, str]:
+    """Return component, target and precision of a --component; only the target is checked."""
+    name, _, kind = text.partition("=")
+    target, _, precision = kind.partition("/")
+    if not precision:
+        raise InputError(
+            f"--component {quoted(text, 40)} is not NAME=TARGET/PRECISION, such as "
+            "vae_decoder=snapdragon/fp16"
+        )
+    return name, cast("Target", _read_choice("--component", target, tuple(TARGETS))), precision
 
 
 def require_tools(names: Iterable[str], command: str, *modules: str) -> None:
@@ -293,15 +301,16 @@ def read_executorch(options: argparse.Namespace) -> ExecuTorchOptions:
     return ExecuTorchOptions(external_weights=options.external_weights, etrecord=options.etrecord)
 
 
-def read_resources(text: str | None, out: Path) -> Path | None:
+def read_resources(text: str | None, request: ExportRequest) -> Path | None:
     """Return the folder of --resources, which must not exist yet.
 
     Args:
         text: What the option says; None if it is not given.
-        out: The bundle that will be written.
+        request: What is exported.
 
     Raises:
-        InputError: If it does, its parent is no folder, or it is the bundle.
+        InputError: If it does, its parent is no folder, or it is the bundle; or if a component is
+            no Core ML package.
         OutputError: If its name cannot be given to a folder.
     """
     if text is None:
@@ -310,10 +319,20 @@ def read_resources(text: str | None, out: Path) -> Path | None:
     check_name(path)
     if os.path.lexists(path) or not os.path.isdir(path.absolute().parent):
         raise InputError(f"--resources is {quoted(text)}, want a new folder in an existing one")
-    if path.resolve() == out.resolve():
+    if path.resolve() == request.out.resolve():
         raise InputError(
             f"--resources is {quoted(text)}, where the bundle goes; name another folder"
         )
+    for part in request.folder.recipe.components:
+        plans = request.plans_of(part.name)
+        if all(plan.format != "coreml" for plan in plans):
+            made = ", ".join(plan.id for plan in plans)
+            other = request.overrides.get(part.name)
+            which = f"--component {part.name}={other.target}/{other.precision}, or " * bool(other)
+            raise InputError(
+                f"--resources takes every component as a Core ML package, {part.name} is made as "
+                f"{made}; leave out {which}--resources"
+            )
     return path
 
 
@@ -330,14 +349,23 @@ _BELONGS: Mapping[str, Target] = {
 }
 
 
-def _check_options(options: argparse.Namespace, targets: Sequence[Target]) -> None:
+def _check_options(
+    options: argparse.Namespace, targets: Sequence[Target], others: Sequence[Target]
+) -> None:
+    """Refuse an option of a target that nothing is made for.
+
+    Args:
+        options: The options.
+        targets: Of --target.
+        others: Of --component.
+    """
+    made = tuple(dict.fromkeys([*targets, *others]))
     for name, target in _BELONGS.items():
-        if getattr(options, name) not in (None, False) and target not in targets:
+        if getattr(options, name) not in (None, False) and target not in made:
             raise InputError(
-                f"{_option(name)} goes with --target {target}, not {', '.join(targets)}; "
-                "leave it out"
+                f"{_option(name)} goes with --target {target}, not {', '.join(made)}; leave it out"
             )
-    apple = "iphone" in targets or options.delegate == "coreml"
+    apple = "iphone" in made or options.delegate == "coreml"
     if options.deployment_target is not None and not apple:
         raise InputError(
             "--deployment-target goes with --target iphone, or executorch with --delegate coreml; "
@@ -353,7 +381,7 @@ def _option(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def _check_palettes(precisions: Sequence[Precision], format_: str, system: str) -> None:
+def _check_palettes(precisions: Sequence[str], format_: str, system: str) -> None:
     """Refuse --palette-group where no weight has a palette for some of its channels."""
     if not set(precisions) & {"w8", "w6", "w4"}:
         raise InputError(

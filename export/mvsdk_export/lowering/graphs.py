@@ -11,6 +11,7 @@ from typing import Any
 
 from mvsdk_export.lowering.spec import Lowering
 from mvsdk_export.recipes import ComponentRecipe
+from mvsdk_export.recipes.spec import DENOISERS
 from mvsdk_export.request import GraphSource, VariantPlan, graph_source
 from mvsdk_export.stages import Run, Stage
 
@@ -210,7 +211,7 @@ def _for_chip(plan: VariantPlan) -> str:
 
 def _splits_last(component: ComponentRecipe) -> bool:
     """Return whether what a graph gives is integrated, so that its errors add up over the steps."""
-    return component.role in ("denoiser", "interpolator", "upscaler")
+    return component.role in DENOISERS
 
 
 def _bytes(component: ComponentRecipe) -> Mapping[str, Any]:

@@ -17,7 +17,7 @@ import logging
 from importlib.metadata import EntryPoint, entry_points
 
 from mvsdk._text import quoted
-from mvsdk_export.errors import ExportError
+from mvsdk_export.errors import ExportError, one_line
 from mvsdk_export.recipes.animator import ANIMATOR
 from mvsdk_export.recipes.mobilevd import MOBILEVD
 from mvsdk_export.recipes.spec import (
@@ -73,9 +73,8 @@ def _load(point: EntryPoint) -> Recipe:
         recipe: object = point.load()
     except Exception as exc:  # whatever a package of somebody else's raises
         _logger.debug("%s does not load", point.value, exc_info=exc)
-        reason = " ".join(f"{type(exc).__name__}: {exc}".split())[:200]
         raise ExportError(
-            f"the recipe {quoted(point.name)} does not load from {point.value} ({reason}); "
+            f"the recipe {quoted(point.name)} does not load from {point.value} ({one_line(exc)}); "
             "correct its package, or install it again"
         ) from exc
     if not isinstance(recipe, Recipe) or recipe.name != point.name:

@@ -13,6 +13,9 @@ Shape = tuple[int, ...]
 DECODER = "vae_decoder"
 """Component that makes frames: it may take a clip in parts, and then runs once for each."""
 
+DENOISERS: tuple[Role, ...] = ("denoiser", "upscaler", "interpolator")
+"""Roles of graphs whose outputs a sampler adds up, the first that a model is known by first."""
+
 _EVEN_FLOORS_DB: Mapping[str, tuple[float, float]] = {
     "w8": (38.0, 40.0),
     "w6": (33.0, 36.0),
@@ -149,15 +152,16 @@ class Recipe:
     @property
     def denoiser(self) -> str:
         """Name of the first component that is a denoiser, or whatever does the work of one."""
-        working = ("denoiser", "upscaler", "interpolator")
         named = {part.role: part.name for part in reversed(self.components)}
-        found = (named[role] for role in working if role in named)
+        found = (named[role] for role in DENOISERS if role in named)
         return next(found, self.components[0].name)
 
     @property
     def takes_text(self) -> bool:
         """Whether clips are made from a prompt; a model folder holds a tokenizer then."""
-        return any(tensor.name == "input_ids" for part in self.components for tensor in part.inputs)
+        named = (tensor.name for part in self.components for tensor in part.inputs)
+        is_encoded = any(part.role == "text_encoder" for part in self.components)
+        return is_encoded or "input_ids" in named
 
     @property
     def takes_guidance(self) -> bool:

@@ -7,6 +7,9 @@ from typing import Any
 from choosing_cases.cases import Case, refused, runs
 from choosing_cases.devices import CPU_PHONE, EXECUTORCH, ONNX, SM8550, SM8650, device
 
+_NO_DENOISER = [{"at": ["sets", 3, "variants"], "set": {"vae": "onnx"}}]
+"""Edits of the base `stages`: the set `short` has the decoder alone."""
+
 
 def program_cases() -> list[Case]:
     """Return cases of programs that run other components."""
@@ -27,6 +30,29 @@ def program_cases() -> list[Case]:
             CPU_PHONE,
             {"short": ["component"]},
             set="short",
+        ),
+        refused(
+            "a set that lacks every denoiser",
+            "stages",
+            CPU_PHONE,
+            {"short": ["component"]},
+            edits=_NO_DENOISER,
+            set="short",
+        ),
+        refused(
+            "a set that lacks every denoiser, by target",
+            "stages",
+            CPU_PHONE,
+            edits=_NO_DENOISER,
+            set="short",
+            target="onnx",
+        ),
+        refused(
+            "one of the sets lacks every denoiser, and nothing is asked for",
+            "stages",
+            device(runtimes=EXECUTORCH),
+            {**no_second, "first-xnnpack": ["format"], "short": ["component", "format"]},
+            edits=_NO_DENOISER,
         ),
         runs(
             "what the program does not run may not run here",

@@ -42,11 +42,11 @@ COREML = {
 PTE = {"target": "executorch", "format": "executorch", "precision": "w8a8", "delegate": "xnnpack"}
 
 
-def npu(slug: str) -> Kind:
+def npu(slug: str, name: str = "") -> Kind:
     """Return what a context binary for a chip is; its files are a pack."""
     arch, soc_model = CHIPS[slug]
     chip = {"slug": slug, "htp_arch": arch, "soc_model": soc_model}
-    files = [f"npu/{slug}_ctx.onnx", f"npu/{slug}.bin"]
+    files = [f"npu/{name}{slug}_ctx.onnx", f"npu/{name}{slug}.bin"]
     return variant_of({**NPU, "chip": chip}, files[0], files, pack=slug)
 
 
@@ -82,8 +82,20 @@ def bundle_of(unet: Mapping[str, Kind], vae: Mapping[str, Kind], packs: Sequence
     return {"manifest": base, "files": {path: text_of(path) for path in sorted({*paths, MIT})}}
 
 
+def _shared() -> Any:
+    """Return a bundle of a pack that two components share, in whose folder the base has a model."""
+    unet = {"onnx": variant_of(ONNX, "npu/base.onnx"), "sm8650": npu("sm8650")}
+    vae = {"onnx": VAE["onnx"], "sm8650": npu("sm8650", "vae_")}
+    base = bundle_of(unet, vae, ["sm8650"])
+    components = base["manifest"]["components"]
+    base["manifest"]["components"] = {name: components[name] for name in ("vae", "unet")}
+    return base
+
+
 BASES = {
     "tiny": bundle_of(UNET, VAE, sorted(CHIPS)),
     # a model in the bundle's own folder: so all of the bundle lies beside it
     "root": bundle_of(ROOT, {"onnx": VAE["onnx"]}, ()),
+    # components in another order than that of their names
+    "shared": _shared(),
 }

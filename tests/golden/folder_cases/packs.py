@@ -21,6 +21,10 @@ def pack_cases() -> list[Case]:
     gone = [remove(f"{B}/npu")]
     given: Case = {"packs": {"sm8550": "p1", "sm8650": "p2"}}
     one: Case = {"packs": {"sm8650": "p2"}}
+    shared: Case = {"base": "shared"}
+    first, later = "npu/sm8650_ctx.onnx", "npu/vae_sm8650_ctx.onnx"
+    names = (first, "npu/sm8650.bin", later, "npu/vae_sm8650.bin")
+    elsewhere = [make(f"p2/{name}", text_of(name)) for name in names]
     bin_ = "npu/sm8650.bin"
     context = "npu/sm8650_ctx.onnx"
     return [
@@ -52,6 +56,48 @@ def pack_cases() -> list[Case]:
             ],
             "sm8650",
             **one,
+        ),
+        load("a model of a pack beside those of another, both in the base", None, variant="sm8650"),
+        load(
+            "a model of a pack beside files of another that is given",
+            "F7",
+            [make(f"p2/{name}", text_of(name)) for name in (context, bin_)],
+            "sm8550",
+            **one,
+        ),
+        load("a model of the base beside files of a pack that is in the base", None, **shared),
+        load(
+            "a model of the base beside files of a pack that is given",
+            "F7",
+            elsewhere,
+            **shared,
+            **one,
+        ),
+        load(
+            "a model of the base in a folder that a pack has too",
+            None,
+            [*elsewhere, *(remove(f"{B}/{name}") for name in names)],
+            **shared,
+            **one,
+        ),
+        load(
+            "a model of the base beside files of a pack that is not installed",
+            "F7",
+            [remove(f"{B}/{first}")],
+            **shared,
+        ),
+        case(
+            "a pack of two components, without the first file of the first by name",
+            None,
+            [remove(f"{B}/{first}")],
+            "verify",
+            **shared,
+        ),
+        case(
+            "a pack of two components, without the first file of the second by name",
+            "F5",
+            [remove(f"{B}/{later}")],
+            **shared,
         ),
         case("no folder of a pack", "F10", gone, **one),
         case("a file for a folder of a pack", "F10", [*gone, make("p2")], **one),

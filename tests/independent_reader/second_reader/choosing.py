@@ -68,7 +68,8 @@ def choose(manifest: Parts, device: Parts, **options: Any) -> tuple[str, bool]:
         variants = {n: v for n in chosen for v in components[n]["variants"] if v["id"] == chosen[n]}
         heads = [variants[name] for name in denoisers if name in variants]
         wanted = options.get("set") in (None, value["id"])
-        if wanted and any(fits(variant, options) for variant in heads):
+        narrow = any(options.get(name) for name in ("target", "format", "precision", "chip"))
+        if wanted and (not narrow or any(fits(variant, options) for variant in heads)):
             asked[value["id"]] = list(variants.values()), heads
     need(asked, "C5", "")
     reasons: dict[str, set[str]] = {}

@@ -35,7 +35,7 @@ def upgrade(old: Parts) -> Parts:
         "tables": {},
         "packs": [],
         "costs": without(old["costs"], *dropped),
-        "verification": take_records(old["verification"], components, sets, dropped),
+        "verification": take_records(old["verification"], sets, dropped),
     }
 
 
@@ -80,7 +80,8 @@ def take_variant(component: str, variant: Parts, at: str) -> Parts:
         new[side] = [without(tensor, "shape") for tensor in variant[side]]
         for tensor in new[side]:
             real = type_of(component, tensor["name"]) == "real"
-            if real and tensor["scale"] is None and tensor["dtype"] not in UNSCALED:
+            plain = tensor["scale"] is None and tensor["zero_point"] is None
+            if real and plain and tensor["dtype"] not in UNSCALED:
                 tensor |= {"scale": 1, "zero_point": 0}
     return new
 
@@ -101,16 +102,15 @@ def make_sets(components: Parts) -> list[Parts]:
     return [{"id": variants[lead], "variants": variants} for variants in chosen]
 
 
-def take_records(records: list[Parts], components: Parts, sets: Any, dropped: Any) -> list[Parts]:
+def take_records(records: list[Parts], sets: list[Parts], dropped: Any) -> list[Parts]:
     """The records, but for those of what is dropped, and of no set (R2)."""
-    ids = [v["id"] for component in components.values() for v in component["variants"]]
     kept: list[Parts] = []
     for record in records:
         name, variant = record["component"], record.get("variant")
         holders = [s["id"] for s in sets if variant in s["variants"].values()]
         if name == "end_to_end" and holders:
             kept.append(record | {"variant": holders[0]})
-        elif name not in dropped and (name != "end_to_end" or variant not in ids):
+        elif name not in {*dropped, "end_to_end"}:
             kept.append(record)
     return kept
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from .document import Parts, every, need
 
 TYPES = {"real": "float32", "integer": "int32", "pixels": "uint8"}
+BLANKS = "\t\n\r \u00a0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(8192, 8203)))
 INPUTS = {"image_to_video": ["picture"], "video_to_video": ["clip"], "upscale": ["clip"]}
 
 
@@ -100,7 +101,8 @@ class Program:
         if op["input"] is not None:
             self.get(scope, op["input"], "P9", f"{at}.input", "prompt")
         elif tokenizer["kind"] == "wordpiece":
-            need(op["before"] + op["after"], "P9", f"{at}.input")
+            need((op["before"] + op["after"]).strip(BLANKS), "P9", f"{at}.input")
+        need(len(op["before"] + op["after"]) <= 4096, "P9", f"{at}.before")
         tokens = Known("int32", (1, tokenizer["max_length"]))
         self.define(scope, op["output"], tokens, at)
         if op["mask"] is not None:

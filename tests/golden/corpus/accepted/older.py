@@ -77,6 +77,14 @@ def add_older(corpus: Accepted) -> None:
                 drop("sets[0]"),
             ),
         )
+        for identifier in ("spare", "nobody"):
+            corpus.upgraded(
+                base,
+                f"{base} with a clip of a set that is not there, {identifier}",
+                put("components.safety_checker", {"variants": [{"id": "spare"}]}),
+                put("verification[1].variant", identifier),
+                changes=(drop("verification[1]"),),
+            )
         corpus.upgraded(
             base,
             f"{base} with a variant that one component has alone",

@@ -10,6 +10,12 @@ def add_texts(corpus: Accepted) -> None:
     """Add cases of texts, names and paths."""
     corpus.right("sticker", "4096 emoji", repeat("source.recipe", "🚀", 4096))
     corpus.right("sticker", "4096 marks on one letter", repeat("source.recipe", "\u0301", 4096))
+    corpus.right(
+        "sticker",
+        "4096 code points before and after a prompt",
+        repeat(f"{OPERATIONS}[0].before", "🚀", 4095),
+        put(f"{OPERATIONS}[0].after", " "),
+    )
     corpus.right("sticker", "a name of 128", repeat("name", "Z", 128))
     corpus.right("sticker", "a licence of 256", repeat("licences[0].name", "é", 256))
     corpus.right("sticker", "a tool of 128", repeat(f"{PHONE}.tools.torch", "🚀", 128))

@@ -292,9 +292,26 @@ def _values(corpus: Malformed) -> None:
             "R2",
             base,
             f"{base} that verified no variant",
-            "verification[1].variant",
-            put("verification[1].variant", "other"),
+            "verification[0].variant",
+            put("verification[0].variant", "other"),
         )
+        corpus.wrong(
+            "D10",
+            base,
+            f"{base} with a clip of no text as id",
+            "verification[1].variant",
+            put("verification[1].variant", 1),
+        )
+        timestep = f"{UNET}[0].inputs[1]"
+        for key, value in (("scale", 1), ("zero_point", 5), ("zero_point", 0)):
+            corpus.wrong(
+                "G4",
+                base,
+                f"{base} with a real as uint8 and a {key} of {value} alone",
+                timestep,
+                put(f"{timestep}.dtype", "uint8"),
+                put(f"{timestep}.{key}", value),
+            )
         corpus.wrong(
             "R2",
             base,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from corpus.cases import Malformed, copied, drop, fill, put, rename
-from corpus.operations import numbers
+from corpus.cases import Malformed, copied, drop, fill, put, rename, repeat
+from corpus.operations import carried, looped, numbers
 from corpus.places import LOOP, OPERATIONS, SAMPLE, UNITS
 
 
@@ -26,6 +26,25 @@ def _words(corpus: Malformed) -> None:
     corpus.values("P9", "sticker", f"{tokenize}.tokenizer", "other", "Main")
     corpus.values("P9", "sticker", f"{tokenize}.input", None)
     corpus.values("P9", "video_to_video", f"{tokenize}.input", "clip", "noise_level")
+    for before, after in ((" ", ""), ("", "\u3000"), ("\u00a0 ", "\u2003")):
+        corpus.wrong(
+            "P9",
+            "sticker",
+            f"white space alone, {before!a} and {after!a}",
+            f"{tokenize}.input",
+            put(f"{tokenize}.input", None),
+            put(f"{tokenize}.before", before),
+            put(f"{tokenize}.after", after),
+        )
+    for base in ("sticker", "video_to_video"):
+        corpus.wrong(
+            "P9",
+            base,
+            "4097 code points before and after",
+            f"{tokenize}.before",
+            repeat(f"{tokenize}.before", "\U0001f680", 4096),
+            put(f"{tokenize}.after", "."),
+        )
     values = f"{OPERATIONS}[4].values"
     corpus.wrong("P10", "animator", "no numbers", values, put(values, []))
     corpus.wrong("P10", "animator", "65537 numbers", values, fill(values, 0, 65537))
@@ -192,6 +211,43 @@ def _carried(corpus: Malformed) -> None:
             "set": {"op": "concat", "arrays": ["older", "second_0"], "axis": 0, "output": "grown"},
         },
     )
+
+    _starts(corpus)
+
+
+def _starts(corpus: Malformed) -> None:
+    """Add starts that are made by the sample or the loop itself."""
+    state = f"{SAMPLE}.carried.state"
+    both = {"a": carried("start", "model_output"), "b": carried("a", "model_output")}
+    for name, place, value in (
+        ("its model input", state, {"state": carried("model_input", "model_output")}),
+        ("its timestep", state, {"state": carried("timestep", "model_output")}),
+        ("its index", state, {"state": carried("step", "model_output")}),
+        ("itself", state, {"state": carried("state", "model_output")}),
+        ("another of it", f"{SAMPLE}.carried.b", both),
+        ("its output", state, {"state": carried("latents", "model_output")}),
+    ):
+        for output in (None, "last"):
+            shown = {key: item | {"output": output} for key, item in value.items()}
+            title = f"a sample carries what starts as {name}{', and out' if output else ''}"
+            corpus.wrong("P5", "sticker", title, place, put(f"{SAMPLE}.carried", shown))
+    loop = looped("turn", [numbers("made")], "made", "all")
+    for name, key, value in (
+        ("another of it", "b", {"a": carried("start", "made"), "b": carried("a", "made")}),
+        ("another of it that comes later", "a", {"a": carried("b", "made"), "b": both["a"]}),
+        ("its index", "a", {"a": carried("turn", "made")}),
+        ("what it makes", "a", {"a": carried("made", "made")}),
+    ):
+        for output in (None, "last"):
+            shown = {item: kept | {"output": output} for item, kept in value.items()}
+            title = f"a loop carries what starts as {name}{', and out' if output else ''}"
+            corpus.wrong(
+                "P5",
+                "sticker",
+                title,
+                f"{SAMPLE}.carried.{key}",
+                put(SAMPLE, loop | {"carried": shown}),
+            )
 
 
 def _collected(corpus: Malformed) -> None:

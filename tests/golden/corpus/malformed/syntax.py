@@ -113,6 +113,21 @@ def _depth_and_size(corpus: Malformed) -> None:
     corpus.made("D5", "100000 lists", ("[", 100_000), ("]", 100_000))
     corpus.made("D5", "100000 objects", ('{"a":', 100_000), ("1", 1), ("}", 100_000))
     corpus.wrong("D5", "upscale", "32 lists below x-", "", nest("x-a", 32))
+    lists = (("[", 34), ("]", 33))
+    for name, *end in (
+        ("cut off",),
+        ("a comma at the end", (",]", 1)),
+        ("a second document", ("]{}", 1)),
+        ("a key twice", (',{"a": 1, "a": 2}]', 1)),
+        ("half a surrogate pair", (',"\\ud800"]', 1)),
+        ("NaN", (",NaN]", 1)),
+        ("2^53", (f",{2**53}]", 1)),
+        ("5000 digits", (",9", 1), ("9", 4999), ("]", 1)),
+    ):
+        corpus.made("D5", f"34 lists and {name}", *lists, *end)
+    corpus.made(
+        "D5", "33 lists behind brackets in a text", ('["]]]\\"]]]",', 1), ("[", 32), ("]", 33)
+    )
     corpus.wrong("D6", "upscale", "262145 values below x-", "", fill("x-a", 0, 262_144))
     corpus.wrong("D6", "upscale", "empty lists", "", fill("x-a", [], 262_144))
     corpus.wrong("D6", "upscale", "objects of one value", "", fill("x-a", {"a": 0}, 131_072))
@@ -138,7 +153,19 @@ def _numbers(corpus: Malformed) -> None:
             "D7", "sticker", f"{number} below x-", below, f'"x-b": {number}, {below}', "x-b"
         )
     corpus.text("D7", "sticker", "fps of 1e400", fps, '"fps": 1e400\n', "programs[0].video.fps")
-    corpus.made("D7", "5000 digits", ('{"x-a": ', 1), ("9", 5000), ("}", 1))
+    for count in (4001, 4300, 4301, 5000):
+        corpus.made("D7", f"{count} digits", ('{"x-a": ', 1), ("9", count), ("}", 1))
+        corpus.made(
+            "D7", f"-1 and {count - 1} zeros", ('{"x-a": -1', 1), ("0", count - 1), ("}", 1)
+        )
+        corpus.made(
+            "D2", f"{count} digits, and cut off", ('{"x-a": ', 1), ("9", count), (',"a"', 1)
+        )
+        corpus.made(
+            "D3", f"{count} digits, and a key twice", ('{"a":0,"a":', 1), ("9", count), ("}", 1)
+        )
+    digits = "9" * 4000
+    corpus.text("D7", "sticker", "4000 digits", below, f'"x-b": {digits}, {below}', "x-b")
     corpus.values("D7", "sticker", "samplers.main.guidance_scale", 1e39, -1e39)
     corpus.values("D7", "sticker", "costs.unet.flops", 3.5e38)
     corpus.values("D7", "sticker", "samplers.main.schedules.4.sigmas[0]", 3.41e38)
