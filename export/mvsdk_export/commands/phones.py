@@ -328,7 +328,9 @@ def read_resources(text: str | None, request: ExportRequest) -> Path | None:
         if all(plan.format != "coreml" for plan in plans):
             made = ", ".join(plan.id for plan in plans)
             other = request.overrides.get(part.name)
-            which = f"--component {part.name}={other.target}/{other.precision}, or " * bool(other)
+            which = (
+                f"--component {part.name}={other.target}/{other.precision}, or " if other else ""
+            )
             raise InputError(
                 f"--resources takes every component as a Core ML package, {part.name} is made as "
                 f"{made}; leave out {which}--resources"
