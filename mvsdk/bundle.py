@@ -141,7 +141,7 @@ class Bundle:
                 pack = self._owners[ref.path]
                 raise BundleError(
                     f"{ref.path} is in the pack {pack}, which is not installed; give its folder "
-                    "with packs=",
+                    f"(packs={{...}}, --pack {pack}=FOLDER)",
                     rule="F10",
                 )
             path = locate(folder, ref.path)

@@ -13,9 +13,9 @@ entry has
 
 The first entry that matches counts: a cause stands before what its callers report of it. A number
 is given by the runtime, or stands in the message where `number`, a regular expression that ignores
-case, finds it: decimal, also with leading zeros, or hexadecimal with 0x, of no more digits than 63
-bits hold, as longer ones are no code of anything. Regular expressions mean the same in Python, Java
-and Swift (ICU).
+case, finds it: decimal, also with leading zeros, or hexadecimal with 0x, of so few digits that 63
+bits hold it, as longer ones are no code. Regular expressions mean the same in Python, Java and
+Swift (ICU).
 
 Reference:
     QNN's error headers (QnnCommon.h, QnnContext.h, QnnDevice.h); ExecuTorch, runtime/core/error.h;

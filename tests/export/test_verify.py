@@ -349,3 +349,18 @@ def test_verify_refuses_a_damaged_bundle(
     damage(bundle / Bundle.open(bundle).manifest.components["transformer"].variants[0].model)
     message = refused(toolchain("verify", bundle, "--checkpoint", tiny_model_folder))
     assert "components/transformer/" in message
+
+
+def test_verify_refuses_a_bundle_whose_packs_lie_elsewhere(
+    copy: Bundle, toolchain: Toolchain, tiny_model_folder: Path
+) -> None:
+    part = copy.manifest.components["transformer"]
+    first, *others = (replace(item, pack="elsewhere") for item in part.variants)
+    part = replace(part, variants=(first, *others))
+    parts = {**copy.manifest.components, "transformer": part}
+    copy.replace_manifest(replace(copy.manifest, components=parts, packs=("elsewhere",)))
+    for item in part.variants:
+        for ref in item.files:
+            (copy.path / ref.path).unlink()
+    message = refused(toolchain("verify", copy.path, "--checkpoint", tiny_model_folder))
+    assert "of a pack, and every variant is verified; put the files of its packs into" in message

@@ -101,6 +101,23 @@ def test_what_is_not_known_has_none(format: Format, message: str) -> None:
     assert find_cause(format, message) is None
 
 
+@pytest.mark.parametrize(
+    "digits", ["9" * 5000, "0" * 5000, "5005" * 1250, "0x" + "f" * 5000, "5005" + "0" * 18]
+)
+def test_numbers_of_endless_digits_are_none(digits: str) -> None:
+    assert find_cause("qnn_context", f"Error code: {digits}") is None
+    found = find_cause("qnn_context", f"Error code: {digits}, error 5005")
+    assert found is not None
+    assert found[0].startswith("error 5005, ")
+
+
+@pytest.mark.parametrize("digits", ["5005", "0" * 14 + "5005", "0x000000000000138d", "0X138D"])
+def test_numbers_may_have_leading_zeros(digits: str) -> None:
+    found = find_cause("qnn_context", f"error: {digits}.")
+    assert found is not None
+    assert found[0].startswith("error 5005, ")
+
+
 def test_each_reason_of_a_choice_has_a_next_step() -> None:
     reasons = {m["reason"]: item["id"] for item in CAUSES for m in item["match"] if "reason" in m}
     assert reasons == {kind: f"choosing_{kind}" for kind in get_args(RefusalKind)}

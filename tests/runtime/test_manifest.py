@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from manifests import NEWEST, document, golden, image_to_video, refused, text_to_video
 
-from mvsdk.errors import BundleError
+from mvsdk.errors import BundleError, InputError
 from mvsdk.manifest import (
     FORMAT_VERSIONS,
     Component,
@@ -22,6 +22,7 @@ from mvsdk.manifest import (
     Sample,
     Schedule,
     Tensor,
+    VariantSet,
     VideoSpec,
 )
 
@@ -77,6 +78,17 @@ def test_files_lists_every_shipped_file_once_and_no_source_file() -> None:
 def test_unknown_component_names_the_known_ones() -> None:
     with pytest.raises(BundleError, match=r"no component 'transformer'; it has .*unet"):
         text_to_video().component("transformer")
+
+
+def test_a_set_of_another_bundle_is_refused() -> None:
+    manifest = text_to_video()
+    (first, *_) = manifest.sets
+    assert set(manifest.variants_of(first)) == set(first.variants)
+    for name, identifier in (("unet", "onnx-fp64"), ("other", "onnx-fp32")):
+        foreign = VariantSet(id="foreign", variants={**first.variants, name: identifier})
+        words = rf"^chosen is the set 'foreign' with '{identifier}' of '{name}', which bundle .* "
+        with pytest.raises(InputError, match=rf"{words}does not have; allowed: .*{first.id}.*; "):
+            manifest.variants_of(foreign)
 
 
 def test_newer_format_version_says_what_is_known_and_how_to_upgrade() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from manifests import Document, document, encode, golden, refused
 
-from mvsdk._json import describe, has_more_values
+from mvsdk._json import depth_of, describe, has_more_values
 from mvsdk.manifest import MAX_MANIFEST_BYTES, Manifest
 
 MIB = 1 << 20
@@ -59,12 +59,28 @@ def test_values_are_counted_as_a_parser_makes_them() -> None:
         assert _count(tree) == 1 or has_more_values(payload, _count(tree) - 1)
 
 
+def _depth(value: Any) -> int:
+    """Count the levels of a tree."""
+    children = value.values() if isinstance(value, dict) else value
+    deeper = max(map(_depth, children), default=0) if isinstance(value, dict | list) else -1
+    return 1 + deeper
+
+
+def test_levels_are_counted_as_a_parser_makes_them() -> None:
+    chance = random.Random(1)
+    for _ in range(2000):
+        tree = _tree(chance, 6)
+        payload = json.dumps(tree, indent=chance.choice([None, 0, 2])).encode()
+        assert depth_of(payload) == _depth(tree)
+
+
 @pytest.mark.parametrize("unit", [b'"', b'""', b'"\\', b'\\"', b"[", b"[ ", b",", b'a"b', b" "])
 def test_counting_looks_at_every_byte_once(unit: bytes) -> None:
     """A pattern that tries again from every byte would take hours for these."""
     start = time.process_time()
     for ending in (b"", b'"', b"\\"):
         has_more_values(unit * (MIB // len(unit)) + ending, MAX_MANIFEST_BYTES)
+        depth_of(unit * (MIB // len(unit)) + ending)
     assert time.process_time() - start < 5.0
 
 

@@ -100,7 +100,7 @@ def test_what_a_missing_pack_has_does_not_run_and_the_rest_does(whole: Bundle, p
     base, half = bundle.manifest.components["unet"].variants
     assert (bundle.is_installed(base), bundle.is_installed(half)) == (True, False)
     words = refused(lambda: bundle.file(half.files[0]), "F10")
-    assert "is in the pack half, which is not installed; give its folder with packs=" in words
+    assert "is in the pack half, which is not installed; give its folder (packs=" in words
     refused(lambda: bundle.model(half), "F10")
     assert mvsdk.load(whole.path).selection.label == "onnx/fp32"
     assert _frames(whole.path)

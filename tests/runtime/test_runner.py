@@ -68,6 +68,19 @@ def test_numbers_are_computed_in_float64_and_rounded_once(tmp_path: Path) -> Non
     assert_same(found, np.array([1.5, 12.7 * 0.1 + -1 / 3, 7.5]).astype(f32))
 
 
+@pytest.mark.filterwarnings("error")
+def test_numbers_beyond_float32_are_infinite_without_a_warning(tmp_path: Path) -> None:
+    most = 3.4028234663852886e38
+    values = [{"input": "fps", "scale": sign * most, "offset": 0} for sign in (1, -1)]
+    found = result_of(
+        tmp_path,
+        [{"op": "numbers", "values": values, "output": "result"}],
+        (2,),
+        inputs={"fps": number(1, 60, 24)},
+    )
+    assert found.tolist() == [np.inf, -np.inf]
+
+
 def _value(name: str) -> Document:
     return {"input": name, "scale": 1, "offset": 0}
 

@@ -97,6 +97,69 @@ def test_golden_values_cover_all_that_each_type_is_stored_as() -> None:
     assert {case["dtype"] for case in GOLDEN["frames"]} == {"uint8", "float16", "float32", "int32"}
 
 
+def _integers(kind: Any, dtype: Any, given: NDArray[Any]) -> NDArray[Any]:
+    spec = TensorSpec(name="x", shape=given.shape, dtype=dtype, type=kind)
+    stored = encode(spec, given, label="unet")
+    assert stored.dtype == dtype
+    return stored
+
+
+@pytest.mark.parametrize(
+    ("dtype", "given"),
+    [
+        ("int32", np.int64([0, 2**40 + 5])),
+        ("int32", np.int64([-(2**31) - 1])),
+        ("int32", np.uint32([2**31])),
+        ("int32", np.float32([2.0**31])),
+        ("int32", np.float64([1.0, 1.7])),
+        ("int32", np.float16([np.nan])),
+        ("int32", np.float32([-np.inf])),
+        ("int64", np.uint64([2**63])),
+        ("int64", np.float64([2.0**63])),
+        ("int64", np.float32([0.5])),
+    ],
+    ids=str,
+)
+def test_integers_that_do_not_fit_are_refused(dtype: str, given: NDArray[Any]) -> None:
+    with pytest.raises(
+        InputError, match=r"^unet/x is \S+ somewhere; allowed for integer: .*\[G16\]$"
+    ):
+        _integers("integer", dtype, given)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "float16", "float32"])
+@pytest.mark.parametrize(
+    "given",
+    [
+        np.int32([300, -1]),
+        np.int8([-1]),
+        np.float32([255.5]),
+        np.float32([127.25]),
+        np.float64([np.nan]),
+        np.float16([np.inf]),
+        np.uint16([256]),
+    ],
+    ids=str,
+)
+def test_pixels_that_are_no_bytes_are_refused(dtype: str, given: NDArray[Any]) -> None:
+    with pytest.raises(
+        InputError, match=r"^unet/x is \S+ somewhere; allowed for pixels: .*\[G17\]$"
+    ):
+        _integers("pixels", dtype, given)
+
+
+def test_whole_numbers_that_fit_are_taken_in_any_type() -> None:
+    for kind in (np.int16, np.int64, np.uint64, np.float16, np.float64):
+        assert _integers("integer", "int32", kind([0, 1, 77])).tolist() == [0, 1, 77]
+        assert _integers("pixels", "uint8", kind([0, 1, 77])).tolist() == [0, 1, 77]
+    assert _integers("integer", "int64", np.bool_([True])).tolist() == [1]
+    assert _integers("pixels", "float16", np.bool_([True])).tolist() == [1]
+    ends = [-(2**31), 2**31 - 1]
+    assert _integers("integer", "int32", np.int64(ends)).tolist() == ends
+    assert _integers("integer", "int64", np.float64([-(2.0**63)])).tolist() == [-(2**63)]
+    assert _integers("pixels", "uint8", np.zeros((0, 3))).shape == (0, 3)
+
+
 def test_half_precision_keeps_nan() -> None:
     spec = TensorSpec(name="x", shape=(1,), dtype="float16")
     assert np.isnan(encode(spec, np.float32([np.nan]))).all()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import pickle
+import random
 import re
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -213,6 +215,30 @@ def test_the_longest_prompts_take_no_long_time(readers: dict[str, Tokenizer]) ->
         readers["clip"].encode(char * MAX_PROMPT)
         readers["t5"].encode(char * MAX_PROMPT)
     assert time.process_time() - start < 10
+
+
+def test_long_pieces_that_stand_nowhere_take_no_long_time() -> None:
+    import time
+
+    letters = [*sorted(set(normalize("NFKC", "\ufdfa"))), "\u2581"]
+    tokens = ["<pad>", "</s>", "<unk>", *letters, *(char + "x" * 255 for char in letters)]
+    tokenizer = T5Unigram(tokens, [-1.0] * len(tokens), 65536, too_long="cut")
+    start = time.process_time()
+    tokenizer.encode("\ufdfa" * MAX_PROMPT)
+    assert time.process_time() - start < 3
+
+
+def test_pieces_are_found_as_if_each_was_tried() -> None:
+    chance = random.Random(0)
+    for _ in range(60):
+        pieces = {"".join(chance.choices("ab\u2581", k=chance.randint(1, 6))) for _ in range(25)}
+        tokens = ["<pad>", "</s>", "<unk>", *sorted(pieces, key=lambda _: chance.random())]
+        tokenizer = T5Unigram(tokens, [0.0] * len(tokens), 8)
+        text = "".join(chance.choices("abc\u2581", k=40))
+        for first in range(len(text)):
+            found = list(tokenizer._pieces_at(text, first))
+            tried = [piece for piece in pieces if text.startswith(piece, first)]
+            assert found == sorted(tried, key=len, reverse=True)
 
 
 # The rules

@@ -47,6 +47,12 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace) -> int:
     bundle = Bundle.open(options.bundle, verify=True)
     bundle.check_path()
+    missing = bundle.missing_files()
+    if missing:
+        raise InputError(
+            f"{quoted(bundle.path.name)} lacks {missing[0].path} of a pack, and every variant is "
+            "verified; put the files of its packs into the bundle's folder first"
+        )
     recipe = _find_recipe(bundle)
     pictures = read_picture_folder(options.pictures, recipe)
     if not os.access(bundle.path, os.W_OK):

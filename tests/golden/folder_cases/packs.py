@@ -90,7 +90,6 @@ def pack_cases() -> list[Case]:
             "a pack of two components, without the first file of the first by name",
             None,
             [remove(f"{B}/{first}")],
-            "verify",
             **shared,
         ),
         case(

@@ -110,7 +110,7 @@ def take_records(records: list[Parts], sets: list[Parts], dropped: Any) -> list[
         holders = [s["id"] for s in sets if variant in s["variants"].values()]
         if name == "end_to_end" and holders:
             kept.append(record | {"variant": holders[0]})
-        elif name not in {*dropped, "end_to_end"}:
+        elif name not in dropped and (name != "end_to_end" or not isinstance(variant, str)):
             kept.append(record)
     return kept
 
