@@ -26,7 +26,8 @@ demo: $(LIGHT) ## compile the model for Snapdragon, verify it, make demo.mp4 and
 	$(BIN)/mvsdk generate "$(PROMPT)" --bundle sticker.mvbundle -o demo.png --overwrite
 
 test: $(FULL) ## run the tests; PYTEST_ARGS='-m "not slow"' runs fewer
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadscope $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder \
+		$(PYTEST_ARGS)
 
 check: $(FULL) ## format, lint and types, as CI wants them
 	$(BIN)/ruff format --check .

@@ -37,6 +37,7 @@ def end(*_):
 
 signal.signal(signal.SIGTERM, end)
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has it ignored
 print("begins", flush=True)
 try:
     StageRunner(Path(sys.argv[1])).run("try it", "crowd", {})

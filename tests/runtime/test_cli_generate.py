@@ -271,8 +271,9 @@ def test_signal_stops_with_its_status_and_leaves_nothing(
         pytest.skip(f"no {name} on this system")
     script = (
         "import signal, sys; from mvsdk.cli import main\n"
-        # a shell that starts a job in the background has it ignore the signal
+        # a shell that starts a job in the background, and nohup, have it ignore the signal
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "if hasattr(signal, 'SIGHUP'): signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
         "from mvsdk.pipeline import Pipeline\n"
         "def stuck(self, *args, **options):\n"
         "    print('busy', flush=True)\n"
