@@ -18,12 +18,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NoReturn, cast
 
 from mvsdk._arguments import check_kind, check_text, check_whole_number, shown
-from mvsdk._text import quoted
 from mvsdk.backends._causes import next_step
 from mvsdk.devices import htp_arch_of, slug_of_soc
 from mvsdk.errors import BackendError, InputError
 from mvsdk.manifest import Manifest
 from mvsdk.targets import DELEGATES, FORMATS, TARGETS, Delegate
+from mvsdk.tasks import named_program
 
 if TYPE_CHECKING:
     from mvsdk.manifest import Program, Variant, VariantSet
@@ -247,7 +247,7 @@ def examine(
     packs = manifest.packs
     if installed_packs is not None:
         packs = _names("installed_packs", installed_packs)
-    task = _program(manifest, program)
+    task = named_program(manifest, program)
     examined = [
         _examine(manifest, task, item, device, packs=packs, wanted=wanted) for item in manifest.sets
     ]
@@ -288,17 +288,6 @@ class _Wanted:
         """Return whether a set with these denoisers is wanted; with none only if all are."""
         is_any = (self.target, self.format, self.precision, self.chip) == (None,) * 4
         return is_any or any(map(self.fits, denoisers))
-
-
-def _program(manifest: Manifest, name: str | None) -> Program:
-    if name is None:
-        return manifest.program
-    check_text("program", name)
-    for program in manifest.programs:
-        if program.name == name:
-            return program
-    known = ", ".join(program.name for program in manifest.programs)
-    raise InputError(f"bundle {manifest.name} has no program {quoted(name)}; it has: {known}")
 
 
 def _examine(
@@ -353,10 +342,9 @@ def _refusals(
 def _denoisers(
     manifest: Manifest, program: Program, variants: Mapping[str, Variant]
 ) -> list[Variant]:
-    """Return what a set is chosen by: its denoisers, or else what the program runs first."""
-    names = program.components()
-    found = [name for name in names if manifest.components[name].role == "denoiser"]
-    return [variants[name] for name in found or names[:1] if name in variants]
+    """Return the variants that a set is chosen by, of those that it has."""
+    names = manifest.deciding_components(program)
+    return [variants[name] for name in names if name in variants]
 
 
 def _format_refusal(variant: Variant, device: Device) -> Refusal | None:

@@ -8,8 +8,8 @@ import os
 import warnings
 
 # Before anything loads PyTorch. Tests run side by side, one for each core, and threads that are
-# more than the cores wait for each other: of two trainings at once each took 276 s with two threads,
-# and 13 s with one.
+# more than the cores wait for each other: of two trainings at once each took 276 s with two
+# threads, and 13 s with one.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 

@@ -203,8 +203,7 @@ def find_sets(manifest: Manifest) -> list[Candidate]:
 def _candidates(manifest: Manifest, program: Program) -> list[Candidate]:
     """Return the sets that can carry out a program, in the order of the manifest."""
     needed = program.components()
-    denoisers = [name for name in needed if manifest.components[name].role == "denoiser"]
-    first = (denoisers or list(needed))[0]
+    first = manifest.deciding_components(program)[0]
     candidates: list[Candidate] = []
     for item in manifest.sets:
         if set(needed) <= set(item.variants):
