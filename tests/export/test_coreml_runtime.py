@@ -23,12 +23,12 @@ from core_ml import examples, run_package, write_stack
 from mvsdk import BackendError, CoreML
 from mvsdk.backends.coreml import TESTED_VERSION
 from mvsdk.bundle import Bundle
-from mvsdk.manifest import Component, Manifest, Source, TensorSpec, Variant, VariantSet
+from mvsdk.manifest import TensorSpec, Variant
 from mvsdk_export.checker import load_program
 from mvsdk_export.targets.coreml.chunks import make_pipeline
 from mvsdk_export.targets.coreml.functions import join_functions
 from mvsdk_export.targets.coreml.tools import import_coremltools
-from mvsdk_export.verify import open_set
+from mvsdk_export.verify import find_backends
 
 pytestmark = [
     pytest.mark.torch,
@@ -190,21 +190,9 @@ def test_damage_is_an_error_of_the_backend(stack: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("delegate", [None, "coreml"])
-def test_a_mac_verifies_with_the_checker_as_other_systems_do(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, delegate: Any
-) -> None:
+def test_a_mac_verifies_with_the_checker_as_other_systems_do(delegate: Any) -> None:
     """The record says that the checker ran, and bundles verified elsewhere are held to the same."""
     variant = _variant(target="executorch", format="executorch") if delegate else _variant()
     variant = replace(variant, delegate=delegate)
-    manifest = Manifest(
-        name="tiny",
-        programs=(),
-        components={"unet": Component.of("denoiser", [variant])},
-        sets=(VariantSet(id="phone", variants={"unet": variant.id}),),
-        samplers={},
-        source=Source(model="tiny", recipe="tiny"),
-    )
-    bundle = Bundle(path=tmp_path, manifest=manifest, manifest_sha256="", _files={})
-    monkeypatch.setattr(Bundle, "open", lambda path: bundle)
-    selection = open_set(tmp_path, "phone").selection
-    assert selection.backends["unet"].name == "coreml-checker"
+    backends = find_backends({"unet": variant})
+    assert backends["unet"].name == "coreml-checker"

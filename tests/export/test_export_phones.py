@@ -110,13 +110,13 @@ def test_options_that_do_not_go_together_are_refused(
     ],
 )
 def test_options_of_a_target_go_with_a_component_that_is_made_for_it(
-    toolchain: Toolchain, made: str, options: list[str]
+    toolchain: Toolchain, tmp_path: Path, made: str, options: list[str]
 ) -> None:
     for package in ("coremltools", "executorch", "coreai_torch"):
         pytest.importorskip(package)
     done = toolchain(
         *("export", "--target", "onnx", "--component", f"vae_decoder={made}", *options),
-        *("--dry-run", "--json"),
+        *("--dry-run", "--json", "--out", tmp_path / "x.mvbundle"),
     )
     assert done.status == 0, done.err
     assert json.loads(done.out)["overrides"] == {"vae_decoder": made}
