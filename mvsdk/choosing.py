@@ -23,7 +23,7 @@ from mvsdk.devices import htp_arch_of, slug_of_soc
 from mvsdk.errors import BackendError, InputError
 from mvsdk.manifest import Manifest
 from mvsdk.targets import DELEGATES, FORMATS, TARGETS, Delegate
-from mvsdk.tasks import named_program
+from mvsdk.tasks import deciding_components, named_program
 
 if TYPE_CHECKING:
     from mvsdk.manifest import Program, Variant, VariantSet
@@ -343,7 +343,7 @@ def _denoisers(
     manifest: Manifest, program: Program, variants: Mapping[str, Variant]
 ) -> list[Variant]:
     """Return the variants that a set is chosen by, of those that it has."""
-    names = manifest.deciding_components(program)
+    names = deciding_components(manifest, program)
     return [variants[name] for name in names if name in variants]
 
 

@@ -65,6 +65,13 @@ def named_program(manifest: Manifest, name: str | None) -> Program:
     return programs[name]
 
 
+def deciding_components(manifest: Manifest, program: Program) -> tuple[str, ...]:
+    """Return what a set is chosen by: the denoisers, else what the program runs first (C1)."""
+    names = program.components()
+    denoisers = tuple(name for name in names if manifest.components[name].role == "denoiser")
+    return denoisers or names[:1]
+
+
 def find_program(manifest: Manifest, task: Task, name: str | None = None) -> Program:
     """Return the program of a bundle for a task: that of a name, or the first.
 

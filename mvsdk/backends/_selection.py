@@ -14,7 +14,7 @@ from mvsdk.bundle import Bundle
 from mvsdk.devices import find_chipset
 from mvsdk.errors import BackendError, InputError
 from mvsdk.targets import DELEGATES, FORMATS, TARGETS
-from mvsdk.tasks import named_program
+from mvsdk.tasks import deciding_components, named_program
 
 if TYPE_CHECKING:
     from mvsdk.backends import Backend
@@ -203,7 +203,7 @@ def find_sets(manifest: Manifest) -> list[Candidate]:
 def _candidates(manifest: Manifest, program: Program) -> list[Candidate]:
     """Return the sets that can carry out a program, in the order of the manifest."""
     needed = program.components()
-    first = manifest.deciding_components(program)[0]
+    first = deciding_components(manifest, program)[0]
     candidates: list[Candidate] = []
     for item in manifest.sets:
         if set(needed) <= set(item.variants):

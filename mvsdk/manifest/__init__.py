@@ -305,12 +305,6 @@ class Manifest:
                 ) from exc
         return found
 
-    def deciding_components(self, program: Program) -> tuple[str, ...]:
-        """Return what a set is chosen by: the denoisers, else what the program runs first (C1)."""
-        names = program.components()
-        denoisers = tuple(name for name in names if self.components[name].role == "denoiser")
-        return denoisers or names[:1]
-
     def names_with_role(self, role: Role) -> tuple[str, ...]:
         """Return the components of a role."""
         check_choice("role", role, ROLES)
