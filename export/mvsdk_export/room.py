@@ -17,7 +17,7 @@ import numpy as np
 
 from mvsdk._text import quoted
 from mvsdk.cli.output import format_bytes
-from mvsdk.manifest import Loop, Operation, Run, Sample
+from mvsdk.manifest.programs import count_calls
 from mvsdk_export.checkpoints.building import GraphOptions, with_frames
 from mvsdk_export.costs import ComponentCosts, estimate_crossing_bytes
 from mvsdk_export.errors import ExportError
@@ -51,7 +51,11 @@ def estimate_calibration_bytes(
     options = GraphOptions(
         height=request.height, width=request.width, guidance=request.folded_guidance, sigma=1.0
     )
-    runs = _runs_of_clips(request)
+    pipeline = make_pipeline(request.folder, request.clip)
+    operations = pipeline.programs[0].operations
+    runs: Counter[str] = Counter()
+    for steps in request.steps:
+        runs += count_calls(operations, pipeline.samplers, steps)
     total = 0
     for item, lowering in zip(costs, lowerings, strict=True):
         component = lowering.component
@@ -65,27 +69,6 @@ def estimate_calibration_bytes(
             one += estimate_crossing_bytes(component, config, sizes, options, lowering.parts)
         total += one * clips * runs[item.component]
     return total
-
-
-def _runs_of_clips(request: ExportRequest) -> Counter[str]:
-    """Return how often each component runs in clips of every number of steps, one of each."""
-    pipeline = make_pipeline(request.folder, request.clip)
-    runs: Counter[str] = Counter()
-
-    def count(operations: Sequence[Operation], times: int, steps: int) -> None:
-        for operation in operations:
-            if isinstance(operation, Run):
-                runs[operation.component] += times
-            elif isinstance(operation, Loop):
-                count(operation.operations, times * operation.count, steps)
-            elif isinstance(operation, Sample):
-                sampler = pipeline.samplers[operation.sampler]
-                own = steps if sampler.adjustable else sampler.default_steps
-                count(operation.operations, times * own, steps)
-
-    for steps in request.steps:
-        count(pipeline.programs[0].operations, 1, steps)
-    return runs
 
 
 def check_room(needed_bytes: int, cache: Path) -> None:

@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 import mvsdk
 from mvsdk.backends import Backend, Selection
 from mvsdk.backends._registry import built_in_backends
+from mvsdk.backends._selection import refusal_of
 from mvsdk.backends.qnn import is_emulated
 from mvsdk.bundle import Bundle
 from mvsdk.manifest import END_TO_END, Manifest, Variant, Verification
-from mvsdk.targets import FORMATS
 from mvsdk_export.checker.backend import CoreMLChecker
 from mvsdk_export.errors import ExportError, ParityError
 from mvsdk_export.progress import counted, counting
@@ -112,9 +112,8 @@ def _find_backend(component: str, variant: Variant) -> Backend:
         if reason is None:
             return backend
         reasons[backend.name] = reason
-    # What the backend says that is meant for it; the others only say that they are not.
-    said = reasons.get(FORMATS[variant.format].backend) or next(iter(reasons.values()))
-    raise ExportError(f"{component} cannot be verified in {variant.id}: {said}")
+    reason = refusal_of(variant, reasons)
+    raise ExportError(f"{component} cannot be verified in {variant.id}: {reason}")
 
 
 def _component_records(

@@ -293,7 +293,7 @@ def _able(bundle: Bundle, variant: Variant, backends: Sequence[Backend]) -> list
     reasons = [(backend, backend.unsupported_reason(variant)) for backend in backends]
     able = [backend for backend, reason in reasons if reason is None]
     if not able:
-        raise BackendError(_reason(variant, {x.name: reason or "" for x, reason in reasons}))
+        raise BackendError(refusal_of(variant, {x.name: why or "" for x, why in reasons}))
     return able
 
 
@@ -313,7 +313,7 @@ def _cost(run: Selection, manifest: Manifest, program: Program, clips: int) -> t
     return PLACES.index(run.place), cpu_s
 
 
-def _reason(variant: Variant, reasons: Mapping[str, str]) -> str:
+def refusal_of(variant: Variant, reasons: Mapping[str, str]) -> str:
     """Return why a variant does not run here: what the backend says that is meant for it."""
     meant = FORMATS[variant.format].backend
     if variant.format == "coreml" and platform.system() != "Darwin" and _CHECKER in reasons:

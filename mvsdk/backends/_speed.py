@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, get_args, runtime_checkable
 
-from mvsdk.manifest import Loop, Run, Sample
+from mvsdk.manifest.programs import count_calls
 
 if TYPE_CHECKING:
     from mvsdk.backends import Backend
-    from mvsdk.manifest import Format, Manifest, Operation, Precision, Program, Variant, VariantKey
+    from mvsdk.manifest import Format, Manifest, Precision, Program, Variant, VariantKey
 
 Place = Literal["accelerator", "cpu", "unsure", "emulator"]
 """What runs a graph: hardware made for it, the CPU, hardware that may not take it, or software in
@@ -93,27 +93,5 @@ def expected_s(key: VariantKey, manifest: Manifest, program: Program, clips: int
 
 def clip_flops(manifest: Manifest, program: Program) -> float:
     """Return the floating-point operations of a clip of the default steps; 0 if not said."""
-    calls = count_calls(manifest, program.operations)
-    return sum(
-        costs.get("flops", 0.0) * calls.get(name, 0) for name, costs in manifest.costs.items()
-    )
-
-
-def count_calls(manifest: Manifest, operations: Sequence[Operation]) -> dict[str, int]:
-    """Return how often each component is called, with the default steps."""
-    calls: dict[str, int] = {}
-    for operation in operations:
-        match operation:
-            case Run():
-                calls[operation.component] = calls.get(operation.component, 0) + 1
-            case Sample() | Loop():
-                times = (
-                    operation.count
-                    if isinstance(operation, Loop)
-                    else manifest.samplers[operation.sampler].default_steps
-                )
-                for name, count in count_calls(manifest, operation.operations).items():
-                    calls[name] = calls.get(name, 0) + times * count
-            case _:
-                pass
-    return calls
+    calls = count_calls(program.operations, manifest.samplers)
+    return sum(costs.get("flops", 0.0) * calls[name] for name, costs in manifest.costs.items())

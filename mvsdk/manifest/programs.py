@@ -6,9 +6,10 @@ module of their own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from mvsdk._arguments import shown
 from mvsdk._json import Node, fail
@@ -26,6 +27,9 @@ from mvsdk.manifest.operations import (
     parse_operations,
     word_of,
 )
+
+if TYPE_CHECKING:
+    from mvsdk.manifest.samplers import Sampler
 
 Task = Literal["text_to_video", "image_to_video", "video_to_video", "upscale"]
 InputKind = Literal["prompt", "picture", "clip", "number"]
@@ -239,3 +243,32 @@ class Program:
     def input_of(self, kind: InputKind) -> str | None:
         """Return the name of the first input of a kind; None if there is none."""
         return next((name for name, given in self.inputs.items() if given.kind == kind), None)
+
+
+def count_calls(
+    operations: Sequence[Operation],
+    samplers: Mapping[str, Sampler],
+    num_inference_steps: int | None = None,
+) -> Counter[str]:
+    """Return how often each component is called.
+
+    Args:
+        operations: Of a program.
+        samplers: By name.
+        num_inference_steps: Of samplers that are adjustable; None for the default of each.
+    """
+    calls: Counter[str] = Counter()
+    for operation in operations:
+        if isinstance(operation, Run):
+            calls[operation.component] += 1
+        elif isinstance(operation, Sample | Loop):
+            if isinstance(operation, Loop):
+                times = operation.count
+            else:
+                sampler = samplers[operation.sampler]
+                chosen = num_inference_steps if sampler.adjustable else None
+                times = sampler.default_steps if chosen is None else chosen
+            inner = count_calls(operation.operations, samplers, num_inference_steps)
+            for name, count in inner.items():
+                calls[name] += times * count
+    return calls
