@@ -23,6 +23,7 @@ import make_manifests
 import make_picture
 import make_quantize_models
 import make_sampling
+import make_sha256
 import make_signature
 import make_tokens
 import numpy as np
@@ -224,6 +225,7 @@ BUILDERS: dict[str, Callable[[], str]] = {
     "choosing.json": lambda: to_text(make_choosing.build_choosing()),
     "folders.json": lambda: to_text(make_folders.build_folders()),
     "clip.json": lambda: to_text(make_clip.build_clip()),
+    "sha256.json": make_sha256.sha256,
     "errors.json": causes,
     "tokens.json": make_tokens.tokens,
     "unicode_13.json": make_tokens.unicode_13,

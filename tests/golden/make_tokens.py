@@ -25,7 +25,7 @@ STICKER = Path(__file__).parents[2] / "export/mvsdk_export/models/sticker/tokeni
 MERGES = 300
 PIECES = 500
 START, END = "<|startoftext|>", "<|endoftext|>"
-RANDOM_PROMPTS = 260
+RANDOM_PROMPTS = 261
 ABOUT = (
     "Prompts and their tokens by the rules of docs/tokenizers.md. A prompt is `text`, `times` "
     "times over if that is given. Under the name of each reader is its row of numbers without the "
