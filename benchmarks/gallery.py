@@ -20,8 +20,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 import mvsdk
-from mvsdk_export.distill.captions import held_out_background, held_out_motion
-from mvsdk_export.distill.sprites import load_subjects
+from mvsdk_export.training.data.captions import held_out_background, held_out_motion
+from mvsdk_export.training.data.sprites import load_subjects
 
 PROMPTS = (
     ("a rocket flying left", 7),

@@ -5,8 +5,8 @@
 All sides make the same clip: same weights, noise, schedule and number of threads. Each runs in a
 process of its own, as threads that spin after their work slow whatever else runs in the process,
 and the processes take turns, so that a machine whose speed drifts slows all; the figures to quote
-are the ratios of the medians. Eager PyTorch runs twice: the network as it was exported (the forms
-of `set_forms_`, so the same operators on both sides) and in the forms that suit PyTorch best.
+are the ratios of the medians. Eager PyTorch runs twice: the network as it was exported
+(`select_implementations_`, so the same operators on both sides) and as it suits PyTorch best.
 Host overhead is what a generation spends outside the graphs (tokens, noise, sampler arithmetic).
 """
 
@@ -148,11 +148,11 @@ def _eager(side: str, bundle: Path, options: argparse.Namespace) -> Callable[[],
     import torch
 
     from mvsdk_export.checkpoints import default_model_folder, open_model
-    from mvsdk_export.networks.blocks import set_forms_
-    from mvsdk_export.pipelines import Clip
-    from mvsdk_export.recipes import find_recipe
-    from mvsdk_export.recording import decode_frames_of
-    from mvsdk_export.reference import Case, Reference
+    from mvsdk_export.families import find_recipe
+    from mvsdk_export.families.pipeline import Clip
+    from mvsdk_export.layers.selection import select_implementations_
+    from mvsdk_export.parity.recording import decode_frames_of
+    from mvsdk_export.parity.reference import Case, Reference
 
     torch.set_num_threads(options.threads)
     recipe = find_recipe(options.model)
@@ -160,7 +160,8 @@ def _eager(side: str, bundle: Path, options: argparse.Namespace) -> Callable[[],
     manifest = mvsdk.Bundle.open(bundle).manifest
     networks = {part.name: folder.load_graph(part.name) for part in recipe.components}
     if side == EXPORTED:
-        networks = {name: set_forms_(network) for name, network in networks.items()}
+        for network in networks.values():
+            select_implementations_(network, "htp")
     video = manifest.program.video
     clip = Clip(
         num_frames=video.frames,
@@ -178,7 +179,7 @@ def _eager(side: str, bundle: Path, options: argparse.Namespace) -> Callable[[],
 def _record(
     side: str, times: list[float], options: argparse.Namespace, share: float | None
 ) -> Record:
-    from mvsdk_export.stages import tool_versions
+    from mvsdk_export.jobs.runner import tool_versions
 
     return Record(
         side=side,

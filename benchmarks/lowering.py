@@ -31,7 +31,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mvsdk_export.stages import peak_bytes
+from mvsdk_export.jobs.runner import peak_bytes
 
 MEGABYTES = 192
 WIDTH = 1024
@@ -79,7 +79,7 @@ def _lower_coreml(network: nn.Module, inputs: Mapping[str, Tensor], folder: Path
 
 def _lower_coreai(precision: Any) -> Callable[[nn.Module, Mapping[str, Tensor], Path], None]:
     def lower(network: nn.Module, inputs: Mapping[str, Tensor], folder: Path) -> None:
-        from mvsdk_export.targets.coreai import lower_coreai
+        from mvsdk_export.targets.coreai.lowering import lower_coreai
 
         lower_coreai(network, inputs, ["y"], folder / "n.aimodel", precision=precision)
 
@@ -87,13 +87,13 @@ def _lower_coreai(precision: Any) -> Callable[[nn.Module, Mapping[str, Tensor], 
 
 
 def _lower_xnnpack(network: nn.Module, inputs: Mapping[str, Tensor], folder: Path) -> None:
-    from mvsdk_export.targets.executorch import lower_xnnpack
+    from mvsdk_export.targets.executorch.lowering import lower_xnnpack
 
     lower_xnnpack(network, inputs, folder / "n.pte")
 
 
 def _lower_delegate(network: nn.Module, inputs: Mapping[str, Tensor], folder: Path) -> None:
-    from mvsdk_export.targets.executorch_coreml import lower_coreml_delegate
+    from mvsdk_export.targets.executorch.coreml import lower_coreml_delegate
 
     lower_coreml_delegate(network, inputs, folder / "n.pte", deployment_target="iOS18")
 

@@ -28,8 +28,8 @@ def trace_block(*, folder: str, block: str, level: int, form: str) -> dict[str, 
     import torch
     from torch import Tensor, nn
 
-    from mvsdk_export.networks.blocks import set_forms_
-    from mvsdk_export.targets.onnx import export_onnx
+    from mvsdk_export.graphs.onnx import export_onnx
+    from mvsdk_export.layers.selection import select_implementations_
 
     torch.manual_seed(0)
     channels, heads, height, width = LEVELS[level]
@@ -46,7 +46,7 @@ def trace_block(*, folder: str, block: str, level: int, form: str) -> dict[str, 
 
     network = Block().eval()
     if form != "diffusers":
-        set_forms_(network)
+        select_implementations_(network, "htp")
     condition = (1, EMBEDDING) if block == "resnet" else (1, 1, CONTEXT)
     feeds = [
         {"x": torch.randn(FRAMES, channels, height, width), "condition": torch.randn(condition)}
@@ -60,8 +60,8 @@ def trace_block(*, folder: str, block: str, level: int, form: str) -> dict[str, 
 
 
 def _own_block(block: str, channels: int, heads: int) -> tuple[Any, Callable[..., Any]]:
-    from mvsdk_export.networks.svd.blocks import SpatioTemporalResBlock, TimeMixer
-    from mvsdk_export.networks.svd.transformer import TransformerSpatioTemporal
+    from mvsdk_export.families.svd.blocks import SpatioTemporalResBlock, TimeMixer
+    from mvsdk_export.families.svd.transformer import TransformerSpatioTemporal
 
     if block == "resnet":
         network = SpatioTemporalResBlock(
@@ -117,15 +117,15 @@ def trace_unet(*, folder: str, compressed: bool) -> dict[str, Any]:
     import numpy as np
     import torch
 
-    from mvsdk_export.networks.blocks import set_forms_
-    from mvsdk_export.networks.svd.graphs import OneStepGraph
-    from mvsdk_export.networks.svd.unet import SVDUNet, SVDUNetConfig
-    from mvsdk_export.targets.onnx import export_onnx
+    from mvsdk_export.families.svd.graphs import OneStepGraph
+    from mvsdk_export.families.svd.unet import SVDUNet, SVDUNetConfig
+    from mvsdk_export.graphs.onnx import export_onnx
+    from mvsdk_export.layers.selection import select_implementations_
 
     torch.manual_seed(0)
     config = _compressed_config() if compressed else SVDUNetConfig()
     network = OneStepGraph(SVDUNet(config)).eval()
-    set_forms_(network)
+    select_implementations_(network, "htp")
     _, _, height, width = LEVELS[0]
     latents = config.out_channels, height, width
     feeds = [
@@ -148,7 +148,7 @@ def trace_unet(*, folder: str, compressed: bool) -> dict[str, Any]:
 def _compressed_config() -> Any:
     from mvsdk_export.compress.pruning import report_pruning
     from mvsdk_export.compress.recipe import MOBILEVD
-    from mvsdk_export.networks.svd.unet import SVDUNetConfig
+    from mvsdk_export.families.svd.unet import SVDUNetConfig
 
     config = SVDUNetConfig(
         folded_cross_attention=True,
@@ -165,8 +165,8 @@ def _compressed_config() -> Any:
 
 def split(*, folder: str, parts: int | None) -> dict[str, Any]:
     """Cut the traced denoiser; what the parts are goes to a file."""
-    from mvsdk_export.preflight import PART_BYTES
-    from mvsdk_export.targets.split import split_model
+    from mvsdk_export.graphs.split import split_model
+    from mvsdk_export.planning.preflight import PART_BYTES
 
     found = split_model(
         Path(folder) / "model.onnx", Path(folder), parts=parts, most_bytes=PART_BYTES
@@ -203,9 +203,9 @@ def quantise(*, folder: str, part: int) -> dict[str, Any]:
     import numpy as np
     import onnx
 
+    from mvsdk_export.graphs.onnx import quantize_borders, save_model
+    from mvsdk_export.graphs.split import agree_quantized
     from mvsdk_export.quantize.qdq import quantize_w8a16
-    from mvsdk_export.targets.onnx import quantize_borders, save_model
-    from mvsdk_export.targets.split import agree_quantized
 
     source, target = Path(folder) / f"part_{part}.onnx", Path(folder) / f"w8a16_{part}.onnx"
     names = [value.name for value in onnx.load(source, load_external_data=False).graph.input]
@@ -230,8 +230,8 @@ def halve(*, folder: str, part: int) -> dict[str, Any]:
     """Convert a part to float16, and what crosses between parts."""
     import onnx
 
-    from mvsdk_export.targets.onnx import convert_float16, save_model
-    from mvsdk_export.targets.split import agree_float16
+    from mvsdk_export.graphs.onnx import convert_float16, save_model
+    from mvsdk_export.graphs.split import agree_float16
 
     model = convert_float16(onnx.load(Path(folder) / f"part_{part}.onnx"))
     agree_float16(model, _crossing(Path(folder)))
@@ -244,7 +244,7 @@ def compile_part(*, folder: str, part: int, precision: str, chip: str) -> dict[s
     import onnx
 
     from mvsdk.devices import find_chipset
-    from mvsdk_export.targets.snapdragon import compile_context
+    from mvsdk_export.targets.snapdragon.compiler import compile_context
 
     source = Path(folder) / f"{precision}_{part}.onnx"
     target = Path(folder) / f"{precision}_{part}_ctx.onnx"
@@ -264,7 +264,7 @@ def compile_part(*, folder: str, part: int, precision: str, chip: str) -> dict[s
 
 def stitch(*, folder: str, precision: str, parts: int) -> dict[str, Any]:
     """Join the compiled parts."""
-    from mvsdk_export.targets.snapdragon import stitch_contexts
+    from mvsdk_export.targets.snapdragon.compiler import stitch_contexts
 
     contexts = [Path(folder) / f"{precision}_{part}_ctx.onnx" for part in range(parts)]
     target = Path(folder) / precision / "model_ctx.onnx"

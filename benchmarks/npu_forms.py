@@ -42,7 +42,7 @@ from benchmarks.npu_forms_table import (
 from mvsdk.backends.native_output import captured_native_output
 from mvsdk.backends.qnn import find_device, provider_options, register
 from mvsdk.devices import find_chipset
-from mvsdk_export.targets.snapdragon import compile_context
+from mvsdk_export.targets.snapdragon.compiler import compile_context
 
 if TYPE_CHECKING:
     from benchmarks.npu_subjects import Subject
@@ -52,7 +52,7 @@ SIZES = ("8x128x4x4", "8x320x2x2", "8x128x16x16")
 PRECISIONS = ("w8a16", "fp16")
 LIMIT_S = 120.0
 PATIENCE_S = 3600.0
-_PRELOAD = ["mvsdk_export.targets.snapdragon", "onnxruntime"]
+_PRELOAD = ["mvsdk_export.targets.snapdragon.compiler", "onnxruntime"]
 _ERRORS_ONLY = 3
 _RUNS = 3
 
@@ -308,7 +308,7 @@ def _tell(record: Record) -> None:
 def _export(subject: Subject, path: Path) -> None:
     import torch
 
-    from mvsdk_export.targets.onnx import OPSET_VERSION, export_onnx
+    from mvsdk_export.graphs.onnx import OPSET_VERSION, export_onnx
 
     if subject.fold_constants:
         export_onnx(subject.network, subject.inputs[0], ["out"], path)

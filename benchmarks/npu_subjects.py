@@ -17,15 +17,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mvsdk_export.networks import blocks
-from mvsdk_export.networks.forms import (
-    ACTIVATION_FORMS,
-    CROSS_ATTENTION_FORMS,
-    GROUP_NORM_FORMS,
-    SPATIAL_ATTENTION_FORMS,
-    TEMPORAL_ATTENTION_FORMS,
-    TEMPORAL_CONV_FORMS,
+from mvsdk_export.layers import blocks
+from mvsdk_export.layers.implementations import (
+    CROSS_ATTENTION_FUNCTIONS,
+    GROUP_NORM_FUNCTIONS,
+    SILU_FUNCTIONS,
+    SPATIAL_ATTENTION_FUNCTIONS,
+    TEMPORAL_ATTENTION_FUNCTIONS,
+    TEMPORAL_CONV_FUNCTIONS,
 )
+from mvsdk_export.layers.selection import implementation_of
 
 GROUPS = 16
 CONTEXT_LENGTH, CONTEXT_DIM = 16, 192
@@ -151,7 +152,7 @@ def _conv(in_channels: int, out_channels: int, kernel: int = 1) -> nn.Conv2d:
 
 
 def _activation(form: str, size: Size) -> nn.Module:
-    return _Call(ACTIVATION_FORMS[form])
+    return _Call(SILU_FUNCTIONS[form])
 
 
 def _activation_behind_norm(form: str, size: Size) -> nn.Module:
@@ -165,27 +166,27 @@ def _activation_behind_convolution(form: str, size: Size) -> nn.Module:
 def _group_norm(form: str, size: Size) -> nn.Module:
     weight = 1 + 0.2 * torch.randn(size.channels)
     bias = 0.2 * torch.randn(size.channels)
-    return _Call(GROUP_NORM_FORMS[form], GROUPS, weight, bias, 1e-5)
+    return _Call(GROUP_NORM_FUNCTIONS[form], GROUPS, weight, bias, 1e-5)
 
 
 def _spatial_attention(form: str, size: Size) -> nn.Module:
-    attend = SPATIAL_ATTENTION_FORMS[form]
+    attend = SPATIAL_ATTENTION_FUNCTIONS[form]
     return _SelfAttention(lambda q, k, v: attend(q, k, v, size.heads), size.channels)
 
 
 def _cross_attention(form: str, size: Size) -> nn.Module:
-    attend = CROSS_ATTENTION_FORMS[form]
+    attend = CROSS_ATTENTION_FUNCTIONS[form]
     return _CrossAttention(lambda q, k, v: attend(q, k, v, size.heads), size.channels)
 
 
 def _temporal_conv(form: str, size: Size) -> nn.Module:
     weight = torch.randn(size.channels, size.channels, 3, 1, 1) * (3 * size.channels) ** -0.5
     bias = 0.1 * torch.randn(size.channels)
-    return _Call(TEMPORAL_CONV_FORMS[form], weight, bias, size.frames)
+    return _Call(TEMPORAL_CONV_FUNCTIONS[form], weight, bias, size.frames)
 
 
 def _temporal_attention(form: str, size: Size) -> nn.Module:
-    attend = TEMPORAL_ATTENTION_FORMS[form]
+    attend = TEMPORAL_ATTENTION_FUNCTIONS[form]
     return _SelfAttention(lambda q, k, v: attend(q, k, v, size.frames, size.heads), size.channels)
 
 
@@ -211,40 +212,51 @@ class Layer:
     """The form that networks take on an NPU; None where there is nothing to choose."""
 
 
+def _chosen(layer: type[nn.Module]) -> str:
+    """Return what networks take on the HTP at w8a16."""
+    name = implementation_of(layer, "htp")
+    assert name is not None
+    return name
+
+
 LAYERS: dict[str, Layer] = {
     "activation": Layer(
-        forms=tuple(ACTIVATION_FORMS), build=_activation, chosen=blocks.SiLU.NPU_FORM
+        forms=tuple(SILU_FUNCTIONS), build=_activation, chosen=_chosen(blocks.SiLU)
     ),
     "activation_behind_norm": Layer(
-        forms=tuple(ACTIVATION_FORMS), build=_activation_behind_norm, chosen=blocks.SiLU.NPU_FORM
+        forms=tuple(SILU_FUNCTIONS),
+        build=_activation_behind_norm,
+        chosen=_chosen(blocks.SiLU),
     ),
     "activation_behind_convolution": Layer(
-        forms=tuple(ACTIVATION_FORMS),
+        forms=tuple(SILU_FUNCTIONS),
         build=_activation_behind_convolution,
-        chosen=blocks.SiLU.NPU_FORM,
+        chosen=_chosen(blocks.SiLU),
     ),
     "group_norm": Layer(
-        forms=tuple(GROUP_NORM_FORMS), build=_group_norm, chosen=blocks.GroupNorm.NPU_FORM
+        forms=tuple(GROUP_NORM_FUNCTIONS),
+        build=_group_norm,
+        chosen=_chosen(blocks.GroupNorm),
     ),
     "spatial_attention": Layer(
-        forms=tuple(SPATIAL_ATTENTION_FORMS),
+        forms=tuple(SPATIAL_ATTENTION_FUNCTIONS),
         build=_spatial_attention,
-        chosen=blocks.SpatialAttention.NPU_FORM,
+        chosen=_chosen(blocks.SpatialAttention),
     ),
     "cross_attention": Layer(
-        forms=tuple(CROSS_ATTENTION_FORMS),
+        forms=tuple(CROSS_ATTENTION_FUNCTIONS),
         build=_cross_attention,
-        chosen=blocks.CrossAttention.NPU_FORM,
+        chosen=_chosen(blocks.CrossAttention),
     ),
     "temporal_conv": Layer(
-        forms=tuple(TEMPORAL_CONV_FORMS),
+        forms=tuple(TEMPORAL_CONV_FUNCTIONS),
         build=_temporal_conv,
-        chosen=blocks.TemporalConv.NPU_FORM,
+        chosen=_chosen(blocks.TemporalConv),
     ),
     "temporal_attention": Layer(
-        forms=tuple(TEMPORAL_ATTENTION_FORMS),
+        forms=tuple(TEMPORAL_ATTENTION_FUNCTIONS),
         build=_temporal_attention,
-        chosen=blocks.TemporalAttention.NPU_FORM,
+        chosen=_chosen(blocks.TemporalAttention),
     ),
     "matrix_product": Layer(forms=("probabilities first", "values first"), build=_matrix_product),
     "convolution": Layer(forms=("1x1", "3x3"), build=_convolution),

@@ -25,15 +25,15 @@ from numpy.typing import NDArray
 import mvsdk
 from mvsdk.manifest import Precision
 from mvsdk_export.checkpoints import default_model_folder, open_model
-from mvsdk_export.distill.sticker.course import StickerCourse
-from mvsdk_export.distill.sticker.measures import Generate
-from mvsdk_export.distill.sticker.packaging import latent_shape_of, read_quality, rewrite_card
-from mvsdk_export.distill.sticker.quality import Measuring, QualityRow
-from mvsdk_export.distill.sticker.recipe import STICKER_TRAINING
-from mvsdk_export.recipes import find_recipe
+from mvsdk_export.families import find_recipe
+from mvsdk_export.training.sticker.measures import Generate
+from mvsdk_export.training.sticker.packaging import latent_shape_of, read_quality, rewrite_card
+from mvsdk_export.training.sticker.plan import StickerCourse
+from mvsdk_export.training.sticker.quality import Measuring, QualityRow
+from mvsdk_export.training.sticker.recipe import STICKER_TRAINING
 
 if TYPE_CHECKING:
-    from mvsdk_export.networks.vae import Autoencoder
+    from mvsdk_export.families.autoencoder import Autoencoder
 
 STEPS = (4, 1)
 """Steps that are measured at every precision."""

@@ -27,14 +27,14 @@ from mvsdk.manifest import (
     VariantSet,
 )
 from mvsdk_export.checkpoints import ModelFolder
-from mvsdk_export.costs import ComponentCosts
-from mvsdk_export.lowering.spec import GRAPH_FORMATS
-from mvsdk_export.pipelines import TYPES, Pipeline, make_pipeline, sizes_of, tensors_of
-from mvsdk_export.progress import counted
-from mvsdk_export.recipes import ComponentRecipe, TensorRecipe
-from mvsdk_export.request import ExportRequest, VariantPlan
-from mvsdk_export.stages import LOG, RESULT, SCRATCH, Stage, tool_versions
-from mvsdk_export.work.common import CONTEXT, MODEL
+from mvsdk_export.families import ComponentRecipe, TensorRecipe
+from mvsdk_export.families.pipeline import TYPES, Pipeline, make_pipeline, sizes_of, tensors_of
+from mvsdk_export.jobs.progress import counted
+from mvsdk_export.jobs.runner import LOG, RESULT, SCRATCH, Stage, tool_versions
+from mvsdk_export.planning.costs import ComponentCosts
+from mvsdk_export.planning.lowering import GRAPH_FORMATS
+from mvsdk_export.planning.request import ExportRequest, VariantPlan
+from mvsdk_export.targets.subject import CONTEXT, MODEL
 
 VOCABULARY = "tokenizer/vocab.json"
 GUIDANCE = "x-guidance"
@@ -193,7 +193,7 @@ def _compute_unit(request: ExportRequest, plan: VariantPlan) -> ComputeUnit:
     """Return where a variant is meant to run."""
     if plan.target == "iphone":
         return request.apple.compute_unit
-    # The delegate's package is compiled for the Neural Engine (targets/executorch_coreml.py).
+    # The delegate's package is compiled for the Neural Engine (targets/executorch/coreml.py).
     return "NPU" if plan.chipset or plan.delegate == "coreml" else "CPU"
 
 

@@ -16,16 +16,13 @@ from mvsdk.bundle import Bundle, BundleWriter
 from mvsdk.manifest import END_TO_END, Verification
 from mvsdk_export.assemble import Key, add_files
 from mvsdk_export.checkpoints import ModelFolder
-from mvsdk_export.costs import ComponentCosts, measure_recipe
-from mvsdk_export.decoding import with_decode_frames
 from mvsdk_export.errors import ExportError
-from mvsdk_export.history import History
-from mvsdk_export.lowering import Lowering, Source, lower_graphs, lower_networks, trace_graphs
-from mvsdk_export.pictures import check_pictures
-from mvsdk_export.pipelines import check_pipeline, make_pipeline, sizes_of
-from mvsdk_export.preflight import check_findings, count_parts, preflight_costs
-from mvsdk_export.progress import OnProgress, Tracker
-from mvsdk_export.recording import (
+from mvsdk_export.families.pipeline import check_pipeline, make_pipeline, sizes_of
+from mvsdk_export.jobs.history import History
+from mvsdk_export.jobs.progress import OnProgress, Tracker
+from mvsdk_export.jobs.runner import Run, Stage, StageRunner, seconds_of
+from mvsdk_export.parity.pictures import check_pictures
+from mvsdk_export.parity.recording import (
     Recording,
     calibration_of,
     digest_of,
@@ -36,11 +33,20 @@ from mvsdk_export.recording import (
     record,
     verification_of,
 )
-from mvsdk_export.request import ExportRequest, needs_calls
-from mvsdk_export.room import check_room, estimate_calibration_bytes
-from mvsdk_export.stages import Run, Stage, StageRunner, seconds_of
+from mvsdk_export.parity.verify import check_parity, find_backends
+from mvsdk_export.planning.costs import ComponentCosts, measure_recipe
+from mvsdk_export.planning.decoding import with_decode_frames
+from mvsdk_export.planning.disk_space import check_room, estimate_calibration_bytes
+from mvsdk_export.planning.preflight import check_findings, count_parts, preflight_costs
+from mvsdk_export.planning.request import ExportRequest, needs_calls
 from mvsdk_export.targets.coreml.tools import check_tensor_names
-from mvsdk_export.verify import check_parity, find_backends
+from mvsdk_export.targets.lowering import (
+    Lowering,
+    Source,
+    lower_graphs,
+    lower_networks,
+    trace_graphs,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,7 +25,7 @@ SOME_MAY_IMPORT = {
 is called by coremltools; shtab writes scripts for shells, and is asked for where it is missing."""
 RUNTIME_MAY_LOAD = {"mvsdk", "numpy"}
 LIGHT_MAY_LOAD = {"mvsdk", "mvsdk_export", "numpy"}
-LIGHT = ("mvsdk_export.cli", "mvsdk_export.errors", "mvsdk_export.recipes")
+LIGHT = ("mvsdk_export.cli", "mvsdk_export.errors", "mvsdk_export.families")
 """What `mvsdk --help`, a plan and a list of models load, also without the extra export."""
 
 

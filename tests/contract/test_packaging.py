@@ -124,7 +124,7 @@ def test_who_made_the_weights_is_named_where_they_are(runtime: Built, toolchain:
     assert any(name.endswith(".safetensors") for name in toolchain.sizes())
     assert not any(name.endswith((".safetensors", "NOTICE")) for name in runtime.sizes())
     assert "mvsdk/py.typed" in runtime.sizes()
-    assert "mvsdk_export/distill/subjects.json" in toolchain.sizes()
+    assert "mvsdk_export/training/data/subjects.json" in toolchain.sizes()
 
 
 def test_both_have_one_licence() -> None:
@@ -188,7 +188,7 @@ def test_the_command_and_the_toolchain_are_entry_points(runtime: Built, toolchai
     assert lines(runtime) == ["[console_scripts]", "mvsdk = mvsdk.cli:main"]
     assert lines(toolchain) == [
         "[mvsdk.backends]",
-        "coreml-checker = mvsdk_export.checker.backend:CoreMLChecker",
+        "coreml-checker = mvsdk_export.targets.coreml.checker.backend:CoreMLChecker",
         "[mvsdk.commands]",
         "toolchain = mvsdk_export.cli:COMMANDS",
     ]
@@ -202,8 +202,8 @@ def test_the_packages_work_from_the_wheels_alone(
             archive.extractall(tmp_path / "site")
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "import json, mvsdk, mvsdk.cli, mvsdk_export.recipes\n"
-        "print(json.dumps([mvsdk.__file__, mvsdk_export.recipes.__file__,"
+        "import json, mvsdk, mvsdk.cli, mvsdk_export.families\n"
+        "print(json.dumps([mvsdk.__file__, mvsdk_export.families.__file__,"
         " sorted({'torch', 'onnx', 'onnxruntime'} & set(sys.modules))]))\n"
     )
     done = subprocess.run(

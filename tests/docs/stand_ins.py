@@ -44,7 +44,7 @@ def _photos(path: Path) -> None:
 
 def _importance(path: Path) -> None:
     from mvsdk_export.checkpoints.building import build_on_meta, resolve
-    from mvsdk_export.recipes import find_recipe
+    from mvsdk_export.families import find_recipe
 
     unet = find_recipe("mobilevd").component("unet")
     network: Any = build_on_meta(unet, resolve(unet.config)())
@@ -64,7 +64,7 @@ def _clips(path: Path) -> None:
     path.write_text(
         "import numpy as np\n"
         "from torch import Generator, Tensor\n\n"
-        "from mvsdk_export.distill.one_step import Conditions\n\n\n"
+        "from mvsdk_export.training.methods.one_step import Conditions\n\n\n"
         "def draw(rng: np.random.Generator, noise: Generator) -> tuple[Tensor, Conditions]:\n"
         "    raise NotImplementedError\n",
         encoding="utf-8",

@@ -17,8 +17,8 @@ from mvsdk_export.compress.folding import fold_cross_attention
 from mvsdk_export.compress.frames import halve_frames
 from mvsdk_export.compress.funnels import add_funnels, merge_funnels
 from mvsdk_export.compress.pruning import prune_temporal
-from mvsdk_export.networks.svd.transformer import SelfAttention, SingleTokenCrossAttention
-from mvsdk_export.networks.svd.unet import SVDUNet
+from mvsdk_export.families.svd.transformer import SelfAttention, SingleTokenCrossAttention
+from mvsdk_export.families.svd.unet import SVDUNet
 
 # The feature has another width than any layer: what is folded has another shape then.
 SMALL = replace(TINY_UNET, cross_attention_dim=12)
@@ -54,7 +54,7 @@ def run_flops(network: SVDUNet) -> int:
     network = copy.deepcopy(network)
     for module in network.modules():
         if isinstance(module, SelfAttention | SingleTokenCrossAttention):
-            module.form = "batched"  # the fused kernel of CPUs is not counted
+            module.implementation = "batched"  # the fused kernel of CPUs is not counted
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(*make_inputs(clips=1))
     return counter.get_total_flops()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from exporting import Toolchain
     from part_models import Arrays, Borders
 
-    from mvsdk_export.networks.svd.unet import SVDUNet
+    from mvsdk_export.families.svd.unet import SVDUNet
 
 
 @pytest.fixture(scope="session")
@@ -89,7 +89,7 @@ def hourglass_w8a16(
     """Return three parts of `hourglass`, quantised one by one, and the borders of the whole."""
     from part_models import quantize_parts
 
-    from mvsdk_export.targets.split import split_model
+    from mvsdk_export.graphs.split import split_model
 
     folder = tmp_path_factory.mktemp("parts")
     parts = split_model(hourglass, folder, parts=3, most_bytes=1 << 30)
@@ -138,11 +138,11 @@ def _export(toolchain: Toolchain, out: Path, folder: Path, *arguments: str) -> P
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Run stages in this process: every child would import torch first."""
-    from mvsdk_export.stages import timed
-    from mvsdk_export.work import find_function
+    from mvsdk_export.jobs.functions import find_function
+    from mvsdk_export.jobs.runner import timed
 
     def run_child(name: str, job: Mapping[str, Any], folder: Path, *_: Any) -> None:
         del name
         timed(find_function(job["function"]), job["arguments"], folder)
 
-    monkeypatch.setattr("mvsdk_export.stages._run_child", run_child)
+    monkeypatch.setattr("mvsdk_export.jobs.runner._run_child", run_child)

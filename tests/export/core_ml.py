@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mvsdk_export.checker import load_program
+from mvsdk_export.targets.coreml.checker import load_program
 from mvsdk_export.targets.coreml.convert import convert
 
 WIDTH = 48

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from mvsdk_export import checker
 from mvsdk_export.quiet import quiet
+from mvsdk_export.targets.coreml import checker
 from mvsdk_export.targets.coreml.tools import import_coremltools, load_protocol
 
 Arrays = dict[str, NDArray[Any]]

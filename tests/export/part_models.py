@@ -14,22 +14,22 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from mvsdk_export.networks.blocks import (
-    GroupNorm,
-    ResidualBlock,
-    SpatialAttention,
-    TemporalAttention,
-    set_forms_,
-)
-from mvsdk_export.quantize.qdq import quantize_w8a16
-from mvsdk_export.targets.onnx import (
+from mvsdk_export.graphs.onnx import (
     OPSET_VERSION,
     convert_float16,
     export_onnx,
     quantize_borders,
     save_model,
 )
-from mvsdk_export.targets.split import Part, agree_float16, agree_quantized, crossing_values
+from mvsdk_export.graphs.split import Part, agree_float16, agree_quantized, crossing_values
+from mvsdk_export.layers.blocks import (
+    GroupNorm,
+    ResidualBlock,
+    SpatialAttention,
+    TemporalAttention,
+)
+from mvsdk_export.layers.selection import select_implementations_
+from mvsdk_export.quantize.qdq import quantize_w8a16
 
 FRAMES, CHANNELS, SIZE = 2, 32, 8
 INPUTS = {"sample": (FRAMES, 4, SIZE, SIZE), "embedding": (1, 16)}
@@ -72,7 +72,7 @@ def write_hourglass(path: Path) -> Path:
     """Write the small denoiser as a model with the output `model_output`."""
     torch.manual_seed(0)
     inputs = {name: torch.zeros(shape) for name, shape in INPUTS.items()}
-    export_onnx(set_forms_(Hourglass()), inputs, ["model_output"], path)
+    export_onnx(select_implementations_(Hourglass(), "htp"), inputs, ["model_output"], path)
     return path
 
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from mvsdk.backends.native_output import captured_native_output
 from mvsdk_export.errors import CheckpointError, UnsupportedOpError
-from mvsdk_export.progress import counted
+from mvsdk_export.jobs.progress import counted
 
 BLOCK = bytes(1 << 16)
 NAMES = (
@@ -36,10 +36,10 @@ NAMES = (
 
 _SITE = f"""
 import sys
-import mvsdk_export.work
+import mvsdk_export.jobs.functions
 import probe_stages
-sys.modules["mvsdk_export.work.probe_stages"] = probe_stages
-mvsdk_export.work.MODULES = {{"probe_stages": {NAMES!r}}}
+sys.modules["mvsdk_export.jobs.functions.probe_stages"] = probe_stages
+mvsdk_export.jobs.functions.MODULES = {{"probe_stages": {NAMES!r}}}
 """
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mvsdk_export.distill.sprites import Sprites, load_subjects
+from mvsdk_export.training.data.sprites import Sprites, load_subjects
 
 SHEET = Path(__file__).with_name("ten_subjects.webp")
 """A row each: 8 frames of 64 x 64, premultiplied RGBA. Fluent emoji, (c) Microsoft, MIT."""

@@ -9,7 +9,7 @@ from comparing import lively
 from tiny_svd import UNET_FIELDS
 from torch import Tensor
 
-from mvsdk_export.networks.svd.unet import SVDUNet, SVDUNetConfig
+from mvsdk_export.families.svd.unet import SVDUNet, SVDUNetConfig
 
 FRAMES = 5
 SMALL = UNET_FIELDS | {"num_attention_heads": (2, 1, 4, 2), "num_frames": FRAMES}

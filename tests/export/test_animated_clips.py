@@ -12,17 +12,17 @@ pytest.importorskip("torch", reason="needs the extra export")
 
 from tiny_animator_training import arrows, start
 
-from mvsdk_export.distill.animator.clips import (
+from mvsdk_export.training.animator.clips import (
     TRAVEL,
     AnimatedClips,
     held_out_subjects,
     is_never_mirrored,
     move_of,
 )
-from mvsdk_export.distill.animator.measures import measure_ways
-from mvsdk_export.distill.captions import held_out_background
-from mvsdk_export.distill.measures import direction_of, way_of
-from mvsdk_export.distill.sprites import Sprites, Subject, load_subjects
+from mvsdk_export.training.animator.measures import measure_ways
+from mvsdk_export.training.data.captions import held_out_background
+from mvsdk_export.training.data.sprites import Sprites, Subject, load_subjects
+from mvsdk_export.training.measures import direction_of, way_of
 
 pytestmark = pytest.mark.torch
 

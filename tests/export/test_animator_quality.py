@@ -16,29 +16,29 @@ from tiny_training import SIZE, coarse_features, tiny_sprites
 from torch import Tensor, nn
 
 from mvsdk_export.checkpoints import default_model_folder, open_model
-from mvsdk_export.distill.animator import losses, networks
-from mvsdk_export.distill.animator.bank import ClipBank
-from mvsdk_export.distill.animator.clips import (
+from mvsdk_export.families.animator.recipe import ANIMATOR
+from mvsdk_export.families.svd.unet import SVDUNet
+from mvsdk_export.training.animator import losses, networks
+from mvsdk_export.training.animator.bank import ClipBank
+from mvsdk_export.training.animator.clips import (
     ORDINARY_BUCKET,
     TRAVEL,
     AnimatedClips,
     Start,
     is_never_mirrored,
 )
-from mvsdk_export.distill.animator.measures import drawn_ways, measure_animation, measure_ways
-from mvsdk_export.distill.animator.model_card import AnimatorFacts, write_animator_card
-from mvsdk_export.distill.animator.packaging import read_quality
-from mvsdk_export.distill.animator.quality import AnimatorMeasuring, AnimatorQuality
-from mvsdk_export.distill.animator.recipe import ANIMATOR_TRAINING
-from mvsdk_export.distill.autoencoder import to_network
-from mvsdk_export.distill.captions import held_out_background
-from mvsdk_export.distill.clips import ClipOptions
-from mvsdk_export.distill.measures import Frames, direction_of
-from mvsdk_export.distill.options import TrainingError
-from mvsdk_export.distill.packaging import count_parameters
-from mvsdk_export.distill.sprites import Sprites, load_subjects
-from mvsdk_export.networks.svd.unet import SVDUNet
-from mvsdk_export.recipes.animator import ANIMATOR
+from mvsdk_export.training.animator.measures import drawn_ways, measure_animation, measure_ways
+from mvsdk_export.training.animator.model_card import AnimatorFacts, write_animator_card
+from mvsdk_export.training.animator.packaging import read_quality
+from mvsdk_export.training.animator.quality import AnimatorMeasuring, AnimatorQuality
+from mvsdk_export.training.animator.recipe import ANIMATOR_TRAINING
+from mvsdk_export.training.data.captions import held_out_background
+from mvsdk_export.training.data.clips import ClipOptions
+from mvsdk_export.training.data.sprites import Sprites, load_subjects
+from mvsdk_export.training.measures import Frames, direction_of
+from mvsdk_export.training.methods.autoencoder import to_network
+from mvsdk_export.training.options import TrainingError
+from mvsdk_export.training.packaging import count_parameters
 
 pytestmark = pytest.mark.torch
 
@@ -103,7 +103,7 @@ class Grey(nn.Module):
 def test_ways_of_drawn_clips_are_those_of_their_reconstructions(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from mvsdk_export.distill.animator import measures
+    from mvsdk_export.training.animator import measures
 
     clips = clips_of("arrow")
     monkeypatch.setattr(measures, "reconstruct", lambda _, frames: np.zeros_like(frames))

@@ -25,18 +25,18 @@ from mvsdk.noise import initial_latents
 from mvsdk_export.checkpoints import OneStepScheduler, open_model
 from mvsdk_export.commands.train import TRAIN
 from mvsdk_export.compress.importance import load_importance
-from mvsdk_export.distill import course as courses
-from mvsdk_export.distill import edm, one_step
-from mvsdk_export.distill.animator import losses, packaging, recipe
-from mvsdk_export.distill.animator.course import AnimatorCourse
-from mvsdk_export.distill.animator.measures import Animate, animate_with
-from mvsdk_export.distill.animator.options import ANIMATOR_STAGES, CHAIN
-from mvsdk_export.distill.animator.quality import AnimatorQuality
-from mvsdk_export.distill.animator.recipe import AnimatorTraining
-from mvsdk_export.distill.options import TrainingError, TrainStep
-from mvsdk_export.networks.svd.graphs import FirstFrameGraph, ImageEncoderGraph, OneStepGraph
-from mvsdk_export.networks.vae import FrameDecoder
-from mvsdk_export.recipes import find_recipe
+from mvsdk_export.families import find_recipe
+from mvsdk_export.families.autoencoder import FrameDecoder
+from mvsdk_export.families.svd.graphs import FirstFrameGraph, ImageEncoderGraph, OneStepGraph
+from mvsdk_export.training import plan as courses
+from mvsdk_export.training.animator import losses, packaging, recipe
+from mvsdk_export.training.animator.measures import Animate, animate_with
+from mvsdk_export.training.animator.options import ANIMATOR_STAGES, CHAIN
+from mvsdk_export.training.animator.plan import AnimatorCourse
+from mvsdk_export.training.animator.quality import AnimatorQuality
+from mvsdk_export.training.animator.recipe import AnimatorTraining
+from mvsdk_export.training.methods import edm, one_step
+from mvsdk_export.training.options import TrainingError, TrainStep
 
 pytestmark = pytest.mark.torch
 

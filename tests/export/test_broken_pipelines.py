@@ -22,10 +22,10 @@ from mvsdk.manifest import Run, Sampler
 from mvsdk_export.checkpoints import open_model
 from mvsdk_export.errors import ExportError
 from mvsdk_export.export import check_request, export
-from mvsdk_export.pipelines import Pipeline, TokenizerRecipe
-from mvsdk_export.recipes import RECIPES, Recipe
-from mvsdk_export.request import ExportRequest, plan_variants
-from mvsdk_export.stages import StageRunner
+from mvsdk_export.families import RECIPES, Recipe
+from mvsdk_export.families.pipeline import Pipeline, TokenizerRecipe
+from mvsdk_export.jobs.runner import StageRunner
+from mvsdk_export.planning.request import ExportRequest, plan_variants
 
 pytestmark = pytest.mark.torch
 

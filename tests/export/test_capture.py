@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 from torch import Tensor, nn  # noqa: E402
 
 from mvsdk_export.errors import UnsupportedOpError  # noqa: E402
-from mvsdk_export.targets.capture import PixelBorders, capture  # noqa: E402
+from mvsdk_export.graphs.capture import PixelBorders, capture  # noqa: E402
 
 pytestmark = pytest.mark.torch
 

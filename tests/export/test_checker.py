@@ -19,8 +19,8 @@ from core_ml import feeds, run_package, write_stack  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 from mvsdk.errors import BundleError, InputError  # noqa: E402
-from mvsdk_export.checker import load_program, open_package  # noqa: E402
 from mvsdk_export.errors import UnsupportedOpError  # noqa: E402
+from mvsdk_export.targets.coreml.checker import load_program, open_package  # noqa: E402
 from mvsdk_export.targets.coreml.convert import convert  # noqa: E402
 from mvsdk_export.targets.coreml.package import (  # noqa: E402
     SPECIFICATION,

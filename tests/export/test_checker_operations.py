@@ -33,8 +33,8 @@ from mil_packages import (  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 from mvsdk.errors import BundleError  # noqa: E402
-from mvsdk_export import checker  # noqa: E402
-from mvsdk_export.checker.operations import OPERATIONS  # noqa: E402
+from mvsdk_export.targets.coreml import checker  # noqa: E402
+from mvsdk_export.targets.coreml.checker.operations import OPERATIONS  # noqa: E402
 
 pytestmark = [
     pytest.mark.torch,

@@ -29,11 +29,11 @@ from mvsdk_export.checkpoints import (  # noqa: E402
 from mvsdk_export.checkpoints.building import build_on_meta, with_frames  # noqa: E402
 from mvsdk_export.checkpoints.weights import load_weights_  # noqa: E402
 from mvsdk_export.errors import CheckpointError, ExportError  # noqa: E402
-from mvsdk_export.networks.transformer import (  # noqa: E402
+from mvsdk_export.families import find_recipe  # noqa: E402
+from mvsdk_export.families.sticker.transformer import (  # noqa: E402
     SpatioTemporalTransformer,
     TransformerConfig,
 )
-from mvsdk_export.recipes import find_recipe  # noqa: E402
 
 STICKER = find_recipe("sticker")
 FILES = (
@@ -134,7 +134,7 @@ def test_equal_content_gives_equal_bytes(tmp_path: Path) -> None:
 def test_opening_needs_no_torch(tiny_model_folder: Path) -> None:
     code = (
         "import sys, pathlib; from mvsdk_export.checkpoints import open_model; "
-        "from mvsdk_export.recipes import find_recipe; "
+        "from mvsdk_export.families import find_recipe; "
         f"open_model(pathlib.Path({str(tiny_model_folder)!r}), find_recipe('sticker')); "
         "assert 'torch' not in sys.modules and 'safetensors' not in sys.modules"
     )

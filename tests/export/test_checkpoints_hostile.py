@@ -37,7 +37,7 @@ from damage import (  # noqa: E402 - after the check for torch
 
 from mvsdk_export.checkpoints import open_model  # noqa: E402
 from mvsdk_export.errors import CheckpointError  # noqa: E402
-from mvsdk_export.recipes import find_recipe  # noqa: E402
+from mvsdk_export.families import find_recipe  # noqa: E402
 
 STICKER = find_recipe("sticker")
 CONFIG = "transformer/config.json"

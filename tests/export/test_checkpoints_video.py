@@ -32,9 +32,9 @@ from mvsdk_export.checkpoints import (  # noqa: E402
     weights_output,
 )
 from mvsdk_export.errors import CheckpointError  # noqa: E402
-from mvsdk_export.networks.svd.graphs import DenoiserGraph, OneStepGraph  # noqa: E402
-from mvsdk_export.networks.svd.unet import SVDUNet  # noqa: E402
-from mvsdk_export.recipes import find_recipe  # noqa: E402
+from mvsdk_export.families import find_recipe  # noqa: E402
+from mvsdk_export.families.svd.graphs import DenoiserGraph, OneStepGraph  # noqa: E402
+from mvsdk_export.families.svd.unet import SVDUNet  # noqa: E402
 
 MOBILEVD = find_recipe("mobilevd")
 CARD = "# Random weights\n"
@@ -306,7 +306,7 @@ print(copied - before, memory("VmHWM") - before)
 @pytest.fixture(scope="module")
 def large(tiny_svd_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
     """Return a folder whose image encoder is large, and the bytes of that in float32."""
-    from mvsdk_export.networks.svd.clip_vision import ClipVisionConfig, ClipVisionEncoder
+    from mvsdk_export.families.svd.clip_vision import ClipVisionConfig, ClipVisionEncoder
 
     config = ClipVisionConfig(
         hidden_size=512,

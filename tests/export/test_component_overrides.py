@@ -17,8 +17,8 @@ from mvsdk.bundle import Bundle
 from mvsdk.devices import find_chipset
 from mvsdk.manifest import END_TO_END
 from mvsdk_export.checkpoints import open_model
-from mvsdk_export.recipes import find_recipe
-from mvsdk_export.request import ExportRequest, VariantOverride, plan_variants
+from mvsdk_export.families import find_recipe
+from mvsdk_export.planning.request import ExportRequest, VariantOverride, plan_variants
 
 pytestmark = pytest.mark.torch
 

@@ -37,8 +37,8 @@ from mvsdk_export.compress.recipe import (  # noqa: E402
 )
 from mvsdk_export.compress.reports import measure_costs, measure_temporal_blocks  # noqa: E402
 from mvsdk_export.errors import CompressionError  # noqa: E402
-from mvsdk_export.networks.svd.config import SVDUNetConfig  # noqa: E402
-from mvsdk_export.networks.svd.unet import SVDUNet  # noqa: E402
+from mvsdk_export.families.svd.config import SVDUNetConfig  # noqa: E402
+from mvsdk_export.families.svd.unet import SVDUNet  # noqa: E402
 
 
 @pytest.fixture(params=TRANSFORMS)

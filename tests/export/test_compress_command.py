@@ -23,7 +23,7 @@ from mvsdk_export.checkpoints import ModelFolder, open_model  # noqa: E402
 from mvsdk_export.compress.chain import compress_unet  # noqa: E402
 from mvsdk_export.compress.importance import Importance, load_importance  # noqa: E402
 from mvsdk_export.compress.recipe import MOBILEVD  # noqa: E402
-from mvsdk_export.networks.svd.unet import SVDUNet  # noqa: E402
+from mvsdk_export.families.svd.unet import SVDUNet  # noqa: E402
 
 if TYPE_CHECKING:
     from exporting import Toolchain

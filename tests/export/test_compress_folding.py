@@ -11,7 +11,7 @@ from comparing import relative_error  # noqa: E402
 from compressing import SIZE, fold, halve, run_unet  # noqa: E402
 
 from mvsdk_export.compress.pruning import prune_temporal  # noqa: E402
-from mvsdk_export.networks.svd.unet import SVDUNet  # noqa: E402
+from mvsdk_export.families.svd.unet import SVDUNet  # noqa: E402
 
 
 def test_folding_changes_no_output(unet: SVDUNet) -> None:

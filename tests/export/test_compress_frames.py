@@ -17,8 +17,8 @@ from compressing import FRAMES, SIZE, SMALL, halve, make_inputs, run_unet  # noq
 from mvsdk_export.compress.frames import count_frames, halve_frames, report_frames  # noqa: E402
 from mvsdk_export.compress.pruning import prune_temporal  # noqa: E402
 from mvsdk_export.errors import CompressionError  # noqa: E402
-from mvsdk_export.networks.svd.frames import FRAME_DOWN, FRAME_UP  # noqa: E402
-from mvsdk_export.networks.svd.unet import SVDUNet  # noqa: E402
+from mvsdk_export.families.svd.frames import FRAME_DOWN, FRAME_UP  # noqa: E402
+from mvsdk_export.families.svd.unet import SVDUNet  # noqa: E402
 
 
 @pytest.mark.parametrize("down", FRAME_DOWN)

@@ -26,7 +26,7 @@ from mvsdk_export.compress.importance import (  # noqa: E402
 from mvsdk_export.compress.pruning import prune_temporal  # noqa: E402
 from mvsdk_export.compress.reports import list_temporal_blocks  # noqa: E402
 from mvsdk_export.errors import CompressionError  # noqa: E402
-from mvsdk_export.networks.svd.unet import SVDUNet  # noqa: E402
+from mvsdk_export.families.svd.unet import SVDUNet  # noqa: E402
 
 
 def _importance(keep: int = 5, spread: float = 2.0) -> TemporalImportance:

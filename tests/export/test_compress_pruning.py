@@ -17,7 +17,7 @@ from mvsdk_export.compress.importance import Importance  # noqa: E402
 from mvsdk_export.compress.pruning import prune_temporal, report_pruning  # noqa: E402
 from mvsdk_export.compress.reports import measure_temporal_blocks  # noqa: E402
 from mvsdk_export.errors import CompressionError  # noqa: E402
-from mvsdk_export.networks.svd.unet import SVDUNet  # noqa: E402
+from mvsdk_export.families.svd.unet import SVDUNet  # noqa: E402
 
 
 def test_blocks_that_are_named_stay_and_the_others_go(unet: SVDUNet) -> None:

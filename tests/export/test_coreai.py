@@ -26,18 +26,18 @@ from mvsdk_export.errors import (  # noqa: E402
     CompressionError,
     ExportError,
 )
+from mvsdk_export.graphs.capture import PixelBorders, capture  # noqa: E402
 from mvsdk_export.quantize.weights import compress  # noqa: E402
-from mvsdk_export.targets.capture import PixelBorders, capture  # noqa: E402
-from mvsdk_export.targets.coreai import (  # noqa: E402
+from mvsdk_export.targets.coreai.implementations import (  # noqa: E402
+    write_convolutions_,
+)
+from mvsdk_export.targets.coreai.lowering import (  # noqa: E402
     PIXELS,
     AssetReport,
     lower_coreai,
     lower_coreai_functions,
 )
-from mvsdk_export.targets.coreai_forms import (  # noqa: E402
-    write_convolutions_,
-)
-from mvsdk_export.targets.coreai_weights import find_weights, scheme_of  # noqa: E402
+from mvsdk_export.targets.coreai.weights import find_weights, scheme_of  # noqa: E402
 
 pytestmark = MARKS
 

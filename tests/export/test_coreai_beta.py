@@ -30,9 +30,9 @@ from mvsdk_export.errors import (  # noqa: E402
     UnsupportedOpError,
     first_line,
 )
-from mvsdk_export.targets import coreai_tools  # noqa: E402
-from mvsdk_export.targets.coreai import lower_coreai  # noqa: E402
-from mvsdk_export.targets.coreai_tools import BETA, quiet  # noqa: E402
+from mvsdk_export.targets.coreai import tools  # noqa: E402
+from mvsdk_export.targets.coreai.lowering import lower_coreai  # noqa: E402
+from mvsdk_export.targets.coreai.tools import BETA, quiet  # noqa: E402
 
 pytestmark = MARKS
 
@@ -195,8 +195,8 @@ def test_release_that_broke_is_named_beside_those_that_were_tried(
 def test_releases_that_were_tried_go_without_saying_what_is_here(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(coreai_tools, "installed_releases", lambda: dict(coreai_tools.BETA))
-    assert "here is" not in coreai_tools.describe_releases()
+    monkeypatch.setattr(tools, "installed_releases", lambda: dict(tools.BETA))
+    assert "here is" not in tools.describe_releases()
 
 
 def test_operator_that_core_ai_does_not_have_is_refused(tmp_path: Path) -> None:

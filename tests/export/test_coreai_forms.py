@@ -14,7 +14,9 @@ import torch.nn.functional as F  # noqa: E402
 from core_ai import MARKS, run_asset, run_network, sqnr_db  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
-from mvsdk_export.networks.blocks import (  # noqa: E402
+from mvsdk_export.families.svd.transformer import GatedUnit, SelfAttention  # noqa: E402
+from mvsdk_export.graphs.capture import capture  # noqa: E402
+from mvsdk_export.layers.blocks import (  # noqa: E402
     CrossAttention,
     Projection,
     ResidualBlock,
@@ -22,14 +24,12 @@ from mvsdk_export.networks.blocks import (  # noqa: E402
     TemporalAttention,
     TemporalConv,
 )
-from mvsdk_export.networks.svd.transformer import GatedUnit, SelfAttention  # noqa: E402
-from mvsdk_export.targets.capture import capture  # noqa: E402
-from mvsdk_export.targets.coreai import lower_coreai  # noqa: E402
-from mvsdk_export.targets.coreai_forms import (  # noqa: E402
+from mvsdk_export.layers.selection import select_implementations_  # noqa: E402
+from mvsdk_export.targets.coreai.implementations import (  # noqa: E402
     decompositions,
-    set_coreai_forms_,
     write_convolutions_,
 )
+from mvsdk_export.targets.coreai.lowering import lower_coreai  # noqa: E402
 
 pytestmark = MARKS
 
@@ -121,6 +121,12 @@ def test_attention_with_a_mask_is_left_to_core_ai(tmp_path: Path) -> None:
 
 def test_forms_switch_a_network_in_place() -> None:
     blocks = Blocks()
-    assert set_coreai_forms_(blocks) is blocks
-    assert (blocks.residual.norm1.form, blocks.last.form) == ("native", "matmul")
-    assert (blocks.spatial.form, blocks.temporal.form) == ("heads_split", "unrolled")
+    assert select_implementations_(blocks, "coreai") is blocks
+    assert (blocks.residual.norm1.implementation, blocks.last.implementation) == (
+        "native",
+        "matmul",
+    )
+    assert (blocks.spatial.implementation, blocks.temporal.implementation) == (
+        "heads_split",
+        "unrolled",
+    )

@@ -24,11 +24,11 @@ from mvsdk import BackendError, CoreML
 from mvsdk.backends.coreml import TESTED_VERSION
 from mvsdk.bundle import Bundle
 from mvsdk.manifest import TensorSpec, Variant
-from mvsdk_export.checker import load_program
+from mvsdk_export.parity.verify import find_backends
+from mvsdk_export.targets.coreml.checker import load_program
 from mvsdk_export.targets.coreml.chunks import make_pipeline
 from mvsdk_export.targets.coreml.functions import join_functions
 from mvsdk_export.targets.coreml.tools import import_coremltools
-from mvsdk_export.verify import find_backends
 
 pytestmark = [
     pytest.mark.torch,

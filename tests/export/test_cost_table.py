@@ -25,7 +25,7 @@ from mvsdk_export.compress.cost_table import (  # noqa: E402
 )
 from mvsdk_export.compress.counting import count_unet  # noqa: E402
 from mvsdk_export.compress.reports import measure_costs  # noqa: E402
-from mvsdk_export.networks.svd.unet import SVDUNetConfig  # noqa: E402
+from mvsdk_export.families.svd.unet import SVDUNetConfig  # noqa: E402
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "mobilevd.md"
 LEVELS = "frames halved inside"

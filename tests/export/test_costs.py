@@ -14,16 +14,17 @@ from torch import Tensor, nn  # noqa: E402
 
 from mvsdk_export.checkpoints import load_configs  # noqa: E402
 from mvsdk_export.checkpoints.building import build_on_meta, wrap  # noqa: E402
-from mvsdk_export.costs import (  # noqa: E402
+from mvsdk_export.errors import CheckpointError, ExportError  # noqa: E402
+from mvsdk_export.families import find_recipe  # noqa: E402
+from mvsdk_export.families.sticker.transformer import TransformerConfig  # noqa: E402
+from mvsdk_export.layers.blocks import SpatialAttention  # noqa: E402
+from mvsdk_export.layers.selection import select_implementations_  # noqa: E402
+from mvsdk_export.planning.costs import (  # noqa: E402
     ComponentCosts,
     count_flops,
     measure_graph,
     measure_recipe,
 )
-from mvsdk_export.errors import CheckpointError, ExportError  # noqa: E402
-from mvsdk_export.networks.blocks import SpatialAttention, set_forms_  # noqa: E402
-from mvsdk_export.networks.transformer import TransformerConfig  # noqa: E402
-from mvsdk_export.recipes import find_recipe  # noqa: E402
 
 STICKER = find_recipe("sticker")
 
@@ -157,7 +158,8 @@ def test_forms_that_phones_get_are_measured(tiny_model_folder: Path) -> None:
     part, config = STICKER.component("vae_decoder"), tiny_networks()["vae_decoder"].config
     network = build_on_meta(part, config)
     trained = _measure(wrap(part, network), _meta(8, 8, 4, 4)).activation_peak_bytes
-    lowered = _measure(wrap(part, set_forms_(network)), _meta(8, 8, 4, 4)).activation_peak_bytes
+    graph = wrap(part, select_implementations_(network, "htp"))
+    lowered = _measure(graph, _meta(8, 8, 4, 4)).activation_peak_bytes
     found = _sticker(tiny_model_folder)["vae_decoder"].activation_peak_bytes
     assert found == lowered != trained
 

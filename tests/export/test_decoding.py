@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mvsdk.bundle import Bundle
-from mvsdk_export import decoding, preflight
+from mvsdk_export.planning import decoding, preflight
 
 if TYPE_CHECKING:
     from exporting import Toolchain
@@ -93,7 +93,7 @@ def test_export_says_what_was_chosen_and_the_bundle_decodes_so(
     toolchain: Toolchain, tiny_model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("onnxruntime_qnn")
-    from mvsdk_export.recording import decode_frames_of
+    from mvsdk_export.parity.recording import decode_frames_of
 
     monkeypatch.setattr(decoding, "fits_process", lambda item, precision: item.frames <= 2)
     out = tmp_path / "parts.mvbundle"

@@ -14,8 +14,8 @@ from npm_packages import write_tarball
 from numpy.typing import NDArray
 from PIL import Image
 
-from mvsdk_export.distill import sources, sprites
-from mvsdk_export.distill.captions import (
+from mvsdk_export.training.data import sources, sprites
+from mvsdk_export.training.data.captions import (
     BACKGROUNDS,
     DIRECTIONS,
     HELD_OUT,
@@ -30,10 +30,10 @@ from mvsdk_export.distill.captions import (
     held_out_motion,
     motion_phrases,
 )
-from mvsdk_export.distill.clips import ClipOptions, StickerClips, resampling_matrix
-from mvsdk_export.distill.sources import DataError, Package
-from mvsdk_export.distill.sprites import Facing, Sprites, Subject
-from mvsdk_export.distill.sticker.recipe import STICKER_TRAINING
+from mvsdk_export.training.data.clips import ClipOptions, StickerClips, resampling_matrix
+from mvsdk_export.training.data.sources import DataError, Package
+from mvsdk_export.training.data.sprites import Facing, Sprites, Subject
+from mvsdk_export.training.sticker.recipe import STICKER_TRAINING
 
 SIDE = 32
 LOOP = 6

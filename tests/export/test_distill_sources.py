@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from npm_packages import write_npm, write_tarball
 
-from mvsdk_export.distill import sources
-from mvsdk_export.distill.sources import DataError, Package
+from mvsdk_export.training.data import sources
+from mvsdk_export.training.data.sources import DataError, Package
 
 
 def _last_part(member: str) -> str:

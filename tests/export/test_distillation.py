@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from mvsdk.schedules import flow_sigmas
 from mvsdk_export.checkpoints import FlowScheduler
-from mvsdk_export.distill import adversarial
-from mvsdk_export.distill.adversarial import Heads, judge
-from mvsdk_export.distill.consistency import (
+from mvsdk_export.checkpoints.schedule import make_sampler
+from mvsdk_export.training.methods import adversarial
+from mvsdk_export.training.methods.adversarial import Heads, judge
+from mvsdk_export.training.methods.consistency import (
     Predict,
     consistency_loss,
     euler_step,
@@ -23,8 +24,7 @@ from mvsdk_export.distill.consistency import (
     pseudo_huber,
     walk,
 )
-from mvsdk_export.distill.sticker.student import STUDENT_STEPS, levels_of
-from mvsdk_export.schedule import make_sampler
+from mvsdk_export.training.sticker.student import STUDENT_STEPS, levels_of
 
 pytestmark = pytest.mark.torch
 

@@ -20,9 +20,9 @@ from executorch_programs import MARKS, run_program, uneven_stack  # noqa: E402
 from torch import Tensor, fx, nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
-from mvsdk_export.targets.capture import PixelBorders  # noqa: E402
-from mvsdk_export.targets.executorch import delegates_of, lower_xnnpack  # noqa: E402
-from mvsdk_export.targets.memory import shared_weights  # noqa: E402
+from mvsdk_export.graphs.capture import PixelBorders  # noqa: E402
+from mvsdk_export.graphs.memory import shared_weights  # noqa: E402
+from mvsdk_export.targets.executorch.lowering import delegates_of, lower_xnnpack  # noqa: E402
 
 pytestmark = MARKS
 

@@ -18,8 +18,8 @@ from torch import Tensor, nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 from mvsdk_export.errors import CompressionError  # noqa: E402
-from mvsdk_export.targets.executorch import lower_xnnpack  # noqa: E402
-from mvsdk_export.targets.executorch_8bit import lower_xnnpack_8bit  # noqa: E402
+from mvsdk_export.targets.executorch.lowering import lower_xnnpack  # noqa: E402
+from mvsdk_export.targets.executorch.quantized import lower_xnnpack_8bit  # noqa: E402
 
 pytestmark = MARKS
 

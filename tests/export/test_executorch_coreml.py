@@ -19,11 +19,11 @@ from executorch_programs import MARKS, uneven_stack  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 from mvsdk.errors import BundleError  # noqa: E402
-from mvsdk_export.checker import load_program  # noqa: E402
-from mvsdk_export.checker.delegated import extract_package  # noqa: E402
 from mvsdk_export.errors import ExportError, UnsupportedOpError  # noqa: E402
-from mvsdk_export.targets.executorch import lower_xnnpack  # noqa: E402
-from mvsdk_export.targets.executorch_coreml import lower_coreml_delegate  # noqa: E402
+from mvsdk_export.targets.coreml.checker import load_program  # noqa: E402
+from mvsdk_export.targets.coreml.checker.delegated import extract_package  # noqa: E402
+from mvsdk_export.targets.executorch.coreml import lower_coreml_delegate  # noqa: E402
+from mvsdk_export.targets.executorch.lowering import lower_xnnpack  # noqa: E402
 
 pytestmark = MARKS
 

@@ -19,9 +19,9 @@ import mvsdk
 from mvsdk._installed import toolchain_install
 from mvsdk.bundle import Bundle
 from mvsdk_export.checkpoints import open_model
-from mvsdk_export.pipelines import Clip
-from mvsdk_export.recipes import find_recipe
-from mvsdk_export.reference import Case, Reference
+from mvsdk_export.families import find_recipe
+from mvsdk_export.families.pipeline import Clip
+from mvsdk_export.parity.reference import Case, Reference
 
 pytestmark = pytest.mark.torch
 

@@ -24,11 +24,11 @@ from mvsdk.bundle import Bundle
 from mvsdk.errors import BundleError, InputError
 from mvsdk.manifest import END_TO_END, Manifest
 from mvsdk_export.assemble import read_guidance
-from mvsdk_export.distill.animator.clips import AnimatedClips, Start
-from mvsdk_export.distill.animator.measures import STILL_WAY
-from mvsdk_export.distill.measures import direction_of, way_of
 from mvsdk_export.export import verify_bundle
-from mvsdk_export.pictures import find_pictures
+from mvsdk_export.parity.pictures import find_pictures
+from mvsdk_export.training.animator.clips import AnimatedClips, Start
+from mvsdk_export.training.animator.measures import STILL_WAY
+from mvsdk_export.training.measures import direction_of, way_of
 
 pytestmark = [pytest.mark.torch, pytest.mark.slow]
 

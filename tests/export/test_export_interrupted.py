@@ -27,7 +27,7 @@ from exporting import (
     wait_until,
 )
 
-from mvsdk_export.recipes import find_recipe
+from mvsdk_export.families import find_recipe
 
 pytestmark = [
     pytest.mark.torch,

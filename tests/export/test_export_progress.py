@@ -14,7 +14,7 @@ pytest.importorskip("torch")
 from exporting import SIZE, STEPS, Toolchain, make_toolchain
 
 from mvsdk_export.commands import bar
-from mvsdk_export.history import FILE
+from mvsdk_export.jobs.history import FILE
 
 pytestmark = pytest.mark.torch
 

@@ -15,7 +15,7 @@ from onnx.external_data_helper import (
 
 pytest.importorskip("torch")
 
-from mvsdk_export.targets.external_data import INLINE_BYTES, move_tensors
+from mvsdk_export.graphs.external_data import INLINE_BYTES, move_tensors
 
 PAGE = 4096
 

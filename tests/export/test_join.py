@@ -13,9 +13,9 @@ pytest.importorskip("torch")
 
 from part_models import make_model, run_model
 
-from mvsdk_export.targets.join import join_models
-from mvsdk_export.targets.onnx import OPSET_VERSION
-from mvsdk_export.targets.renaming import rename_values
+from mvsdk_export.graphs.join import join_models
+from mvsdk_export.graphs.onnx import OPSET_VERSION
+from mvsdk_export.graphs.renaming import rename_values
 
 pytestmark = pytest.mark.torch
 

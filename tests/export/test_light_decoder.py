@@ -25,15 +25,15 @@ from mvsdk.bundle import Bundle, sha256_file  # noqa: E402
 from mvsdk.manifest import END_TO_END  # noqa: E402
 from mvsdk_export.checkpoints import load_configs, open_decoder, open_model  # noqa: E402
 from mvsdk_export.errors import CheckpointError  # noqa: E402
-from mvsdk_export.networks.svd.light_decoder import (  # noqa: E402
+from mvsdk_export.families import find_recipe  # noqa: E402
+from mvsdk_export.families.pipeline import Clip  # noqa: E402
+from mvsdk_export.families.svd.light_decoder import (  # noqa: E402
     LightDecoder,
     LightDecoderConfig,
     LightDecoderGraph,
 )
-from mvsdk_export.pipelines import Clip  # noqa: E402
-from mvsdk_export.recipes import find_recipe  # noqa: E402
-from mvsdk_export.recording import decode_frames_of  # noqa: E402
-from mvsdk_export.reference import Case, Reference  # noqa: E402
+from mvsdk_export.parity.recording import decode_frames_of  # noqa: E402
+from mvsdk_export.parity.reference import Case, Reference  # noqa: E402
 
 pytestmark = pytest.mark.torch
 

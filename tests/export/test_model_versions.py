@@ -10,14 +10,14 @@ from onnx import helper
 
 torch = pytest.importorskip("torch")
 
-from mvsdk_export.targets.onnx import (  # noqa: E402
+from mvsdk_export.graphs.onnx import (  # noqa: E402
     IR_VERSION,
     OPSET_VERSION,
     convert_float16,
     export_onnx,
     save_model,
 )
-from mvsdk_export.targets.snapdragon import make_portable  # noqa: E402
+from mvsdk_export.targets.snapdragon.compiler import make_portable  # noqa: E402
 
 
 def test_exported_models_open_in_runtimes_of_phones(tmp_path: Path) -> None:

@@ -15,34 +15,34 @@ pytest.importorskip("onnxscript", reason="needs the extra export")
 import onnx  # noqa: E402
 import torch  # noqa: E402
 from comparing import relative_error  # noqa: E402
+from small_unet import SpatioTemporalUNet, UNetConfig  # noqa: E402
 from tiny_models import tiny_networks  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
-from mvsdk_export.networks import blocks, text_encoder, transformer  # noqa: E402
-from mvsdk_export.networks.blocks import set_forms_  # noqa: E402
-from mvsdk_export.networks.forms import (  # noqa: E402
-    ACTIVATION_FORMS,
-    CROSS_ATTENTION_FORMS,
-    GROUP_NORM_FORMS,
-    LINEAR_FORMS,
-    POINTWISE_FORMS,
-    SPATIAL_ATTENTION_FORMS,
-    TEMPORAL_ATTENTION_FORMS,
-    TEMPORAL_CONV_FORMS,
-)
-from mvsdk_export.networks.target_forms import (  # noqa: E402
-    HTP_FLOAT16_FORMS,
-    set_htp_float16_forms_,
-)
-from mvsdk_export.networks.token_forms import TOKEN_ATTENTION_FORMS  # noqa: E402
-from mvsdk_export.networks.unet import SpatioTemporalUNet, UNetConfig  # noqa: E402
-from mvsdk_export.networks.vae import (  # noqa: E402
+from mvsdk_export.families.autoencoder import (  # noqa: E402
     PATCH,
     Autoencoder,
     AutoencoderConfig,
     FrameDecoder,
 )
-from mvsdk_export.targets.onnx import export_onnx  # noqa: E402
+from mvsdk_export.families.sticker import text_encoder, transformer  # noqa: E402
+from mvsdk_export.graphs.onnx import export_onnx  # noqa: E402
+from mvsdk_export.layers import blocks  # noqa: E402
+from mvsdk_export.layers.implementations import (  # noqa: E402
+    CROSS_ATTENTION_FUNCTIONS,
+    GROUP_NORM_FUNCTIONS,
+    LINEAR_FUNCTIONS,
+    POINTWISE_FUNCTIONS,
+    SILU_FUNCTIONS,
+    SPATIAL_ATTENTION_FUNCTIONS,
+    TEMPORAL_ATTENTION_FUNCTIONS,
+    TEMPORAL_CONV_FUNCTIONS,
+)
+from mvsdk_export.layers.selection import (  # noqa: E402
+    override_implementations_,
+    select_implementations_,
+)
+from mvsdk_export.layers.token_attention import TOKEN_ATTENTION_FUNCTIONS  # noqa: E402
 
 FRAMES, CHANNELS, HEADS, LENGTH = 5, 64, 2, 7
 ONE_CLIP_ONLY = {"shift_concat", "shift_sum", "unrolled", "rotated"}
@@ -86,18 +86,18 @@ def _pointwise_arguments(clips: int) -> tuple[Any, ...]:
 
 
 TABLES: dict[str, tuple[dict[str, Any], Arguments]] = {
-    "activation": (ACTIVATION_FORMS, lambda clips: (_maps(clips),)),
-    "pointwise_conv": (POINTWISE_FORMS, _pointwise_arguments),
-    "linear": (LINEAR_FORMS, _linear_arguments),
-    "group_norm": (GROUP_NORM_FORMS, _group_norm_arguments),
+    "activation": (SILU_FUNCTIONS, lambda clips: (_maps(clips),)),
+    "pointwise_conv": (POINTWISE_FUNCTIONS, _pointwise_arguments),
+    "linear": (LINEAR_FUNCTIONS, _linear_arguments),
+    "group_norm": (GROUP_NORM_FUNCTIONS, _group_norm_arguments),
     "spatial_attention": (
-        SPATIAL_ATTENTION_FORMS,
+        SPATIAL_ATTENTION_FUNCTIONS,
         lambda clips: (_maps(clips), _maps(clips), _maps(clips), HEADS),
     ),
-    "cross_attention": (CROSS_ATTENTION_FORMS, _cross_arguments),
-    "temporal_conv": (TEMPORAL_CONV_FORMS, _conv_arguments),
+    "cross_attention": (CROSS_ATTENTION_FUNCTIONS, _cross_arguments),
+    "temporal_conv": (TEMPORAL_CONV_FUNCTIONS, _conv_arguments),
     "temporal_attention": (
-        TEMPORAL_ATTENTION_FORMS,
+        TEMPORAL_ATTENTION_FUNCTIONS,
         lambda clips: (_maps(clips), _maps(clips), _maps(clips), FRAMES, HEADS),
     ),
 }
@@ -137,11 +137,13 @@ def test_temporal_forms_are_the_conv3d_and_attention_of_the_papers() -> None:
     x, weight, bias, _ = _conv_arguments(1)
     want = nn.functional.conv3d(x.transpose(0, 1)[None], weight, bias, padding=(1, 0, 0))[0]
     assert (
-        relative_error(TEMPORAL_CONV_FORMS["conv2d"](x, weight, bias, FRAMES), want.transpose(0, 1))
+        relative_error(
+            TEMPORAL_CONV_FUNCTIONS["conv2d"](x, weight, bias, FRAMES), want.transpose(0, 1)
+        )
         < 1e-5
     )
     q, k, v = (torch.randn(FRAMES, CHANNELS, 1, 1) for _ in range(3))
-    got = TEMPORAL_ATTENTION_FORMS["unrolled"](q, k, v, FRAMES, HEADS)
+    got = TEMPORAL_ATTENTION_FUNCTIONS["unrolled"](q, k, v, FRAMES, HEADS)
     for head in range(HEADS):
         part = slice(head * CHANNELS // HEADS, (head + 1) * CHANNELS // HEADS)
         one = torch.stack([q, k, v])[:, None, :, part, 0, 0]  # (3, 1, F, d)
@@ -211,9 +213,9 @@ def test_npu_forms_change_neither_weights_nor_results(name: str) -> None:
     network, inputs = NETWORKS[name]()
     weights = {key: value.clone() for key, value in network.state_dict().items()}
     want = network(*inputs.values())
-    assert set_forms_(network) is network
-    layers = [module for module in network.modules() if hasattr(module, "form")]
-    assert all(layer.form == type(layer).NPU_FORM for layer in layers)
+    assert select_implementations_(network, "htp") is network
+    layers = [module for module in network.modules() if hasattr(module, "implementation")]
+    assert all(x.implementation == type(x).IMPLEMENTATIONS["htp"] for x in layers)
     assert relative_error(network(*inputs.values()), want) < 1e-5
     assert weights.keys() == network.state_dict().keys()
     assert all(torch.equal(value, weights[key]) for key, value in network.state_dict().items())
@@ -224,22 +226,23 @@ def test_npu_forms_change_neither_weights_nor_results(name: str) -> None:
 def test_forms_of_the_htp_in_float16_change_no_result(name: str) -> None:
     network, inputs = NETWORKS[name]()
     want = network(*inputs.values())
-    assert set_htp_float16_forms_(network) is network
-    layers = [module for module in network.modules() if hasattr(module, "form")]
+    assert select_implementations_(network, "htp_fp16") is network
+    layers = [module for module in network.modules() if hasattr(module, "implementation")]
     for layer in layers:
-        kind = type(layer)
-        assert layer.form == HTP_FLOAT16_FORMS.get(kind, kind.NPU_FORM)
+        known = type(layer).IMPLEMENTATIONS
+        assert layer.implementation == known.get("htp_fp16", known["htp"])
     assert relative_error(network(*inputs.values()), want) < 1e-5
 
 
 def test_npu_forms_exist_and_every_layer_with_forms_has_one() -> None:
     networks = [make()[0] for make in NETWORKS.values()]
     modules = [module for network in networks for module in network.modules()]
-    types = {type(module) for module in modules if hasattr(module, "form")}
-    layers = {kind for kind in vars(blocks).values() if hasattr(kind, "NPU_FORM")}
+    types = {type(module) for module in modules if hasattr(module, "implementation")}
+    layers = {kind for kind in vars(blocks).values() if hasattr(kind, "IMPLEMENTATIONS")}
     assert types == layers | {text_encoder.Layer, transformer.Layer}
-    tables = [*(forms for forms, _ in TABLES.values()), TOKEN_ATTENTION_FORMS]
-    assert all(any(kind.NPU_FORM in forms for forms in tables) for kind in types)
+    tables = [*(functions for functions, _ in TABLES.values()), TOKEN_ATTENTION_FUNCTIONS]
+    for kind in types:
+        assert any(set(kind.IMPLEMENTATIONS.values()) <= functions.keys() for functions in tables)
 
 
 def _graph(network: nn.Module, inputs: dict[str, Tensor], folder: Path) -> onnx.GraphProto:
@@ -279,14 +282,16 @@ def test_graphs_with_npu_forms_hold_nothing_that_npu_compilers_dislike(
     name: str, tmp_path: Path
 ) -> None:
     network, inputs = NETWORKS[name]()
-    graph = _graph(set_forms_(network), inputs, tmp_path)
+    graph = _graph(select_implementations_(network, "htp"), inputs, tmp_path)
     assert _disliked(graph) == set()
     assert len(graph.node) > 10
 
 
 def test_other_forms_do_hold_what_npu_compilers_dislike(tmp_path: Path) -> None:
     """The check above would find it: group norm, SiLU and 3-D convolution as papers write them."""
-    network = set_forms_(_randomised(blocks.TemporalConv(32)), {blocks.TemporalConv: "conv3d"})
+    network = override_implementations_(
+        _randomised(blocks.TemporalConv(32)), {blocks.TemporalConv: "conv3d"}
+    )
 
     class Clip(nn.Module):
         def __init__(self) -> None:
@@ -334,7 +339,7 @@ def test_unet_takes_other_clip_lengths_and_sizes(frames: int, height: int, width
     out = network(*inputs.values())
     assert out.shape == inputs["sample"].shape
     assert out.isfinite().all()
-    assert relative_error(set_forms_(network)(*inputs.values()), out) < 1e-5
+    assert relative_error(select_implementations_(network, "htp")(*inputs.values()), out) < 1e-5
 
 
 @torch.no_grad()

@@ -28,8 +28,8 @@ from benchmarks.npu_forms_table import (  # noqa: E402
     update_document,
 )
 from benchmarks.npu_subjects import LAYERS, Size, Subject, build_subject  # noqa: E402
-from mvsdk_export.networks.blocks import SiLU  # noqa: E402
-from mvsdk_export.networks.target_forms import HTP_FLOAT16_FORMS  # noqa: E402
+from mvsdk_export.layers.blocks import SiLU  # noqa: E402
+from mvsdk_export.layers.selection import implementation_of  # noqa: E402
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "npu_forms.md"
 FLOORS_DB = {"w8a16": 35.0, "fp16": 45.0}
@@ -81,7 +81,7 @@ def test_float16_has_a_form_of_the_activation_that_stays_precise_behind_a_convol
 ) -> None:
     """The compiler takes sigmoids together with a convolution, and then computes them coarsely."""
     (record,) = measure_form(
-        *("activation_behind_convolution", HTP_FLOAT16_FORMS[SiLU], size, ["fp16"]),
+        *("activation_behind_convolution", implementation_of(SiLU, "htp_fp16"), size, ["fp16"]),
         chip="sm8650",
         limit_s=120,
     )

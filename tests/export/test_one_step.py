@@ -19,11 +19,11 @@ from mvsdk.noise import initial_latents
 from mvsdk.sampling import sample_edm_euler
 from mvsdk.schedules import edm_timesteps, karras_sigmas
 from mvsdk_export.checkpoints import EDMScheduler
-from mvsdk_export.distill import edm, one_step
-from mvsdk_export.distill.loop import train
-from mvsdk_export.distill.options import TrainOptions
-from mvsdk_export.networks.svd.graphs import OneStepGraph
-from mvsdk_export.networks.svd.unet import SVDUNet
+from mvsdk_export.families.svd.graphs import OneStepGraph
+from mvsdk_export.families.svd.unet import SVDUNet
+from mvsdk_export.training.loop import train
+from mvsdk_export.training.methods import edm, one_step
+from mvsdk_export.training.options import TrainOptions
 
 pytestmark = pytest.mark.torch
 

@@ -19,19 +19,19 @@ from executorch_programs import MARKS as EXECUTORCH  # noqa: E402
 from part_models import run_model  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
+from mvsdk_export.families import find_recipe  # noqa: E402
+from mvsdk_export.graphs.capture import PixelBorders  # noqa: E402
+from mvsdk_export.graphs.onnx import export_onnx  # noqa: E402
 from mvsdk_export.quantize.mixed import assign  # noqa: E402
 from mvsdk_export.quantize.qdq import quantize_w8a16  # noqa: E402
 from mvsdk_export.quantize.weights import FLOAT16, WeightScheme  # noqa: E402
-from mvsdk_export.recipes import find_recipe  # noqa: E402
-from mvsdk_export.targets.capture import PixelBorders  # noqa: E402
-from mvsdk_export.targets.coreai import lower_coreai  # noqa: E402
+from mvsdk_export.targets.coreai.lowering import lower_coreai  # noqa: E402
 from mvsdk_export.targets.coreml.compress import compress_package  # noqa: E402
 from mvsdk_export.targets.coreml.convert import convert  # noqa: E402
-from mvsdk_export.targets.executorch import lower_xnnpack  # noqa: E402
-from mvsdk_export.targets.executorch_8bit import lower_xnnpack_8bit  # noqa: E402
-from mvsdk_export.targets.onnx import export_onnx  # noqa: E402
-from mvsdk_export.work.common import Subject  # noqa: E402
-from mvsdk_export.work.executorch import _borders  # noqa: E402
+from mvsdk_export.targets.executorch.jobs import _borders  # noqa: E402
+from mvsdk_export.targets.executorch.lowering import lower_xnnpack  # noqa: E402
+from mvsdk_export.targets.executorch.quantized import lower_xnnpack_8bit  # noqa: E402
+from mvsdk_export.targets.subject import Subject  # noqa: E402
 
 pytestmark = pytest.mark.torch
 

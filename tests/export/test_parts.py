@@ -22,17 +22,17 @@ from mvsdk.devices import find_chipset
 from mvsdk.manifest import Precision, Target
 from mvsdk_export.errors import ExportError
 from mvsdk_export.export import check_request, export, plan_lowerings, plan_stages
-from mvsdk_export.lowering import Lowering, lower_graphs
-from mvsdk_export.progress import Progress
-from mvsdk_export.quantize.part_feeds import PartFeeds, evaluate_parts
-from mvsdk_export.recipes import ComponentRecipe
-from mvsdk_export.recipes.spec import TensorRecipe
-from mvsdk_export.reference import Evaluation, save_calls
-from mvsdk_export.request import ExportRequest, VariantPlan, plan_variants
-from mvsdk_export.stages import Stage, StageRunner
-from mvsdk_export.targets.join import join_models
-from mvsdk_export.targets.split import Part, split_model
-from mvsdk_export.work import common
+from mvsdk_export.families import ComponentRecipe
+from mvsdk_export.families.recipe import TensorRecipe
+from mvsdk_export.graphs.join import join_models
+from mvsdk_export.graphs.split import Part, split_model
+from mvsdk_export.jobs.progress import Progress
+from mvsdk_export.jobs.runner import Stage, StageRunner
+from mvsdk_export.parity.reference import Evaluation, save_calls
+from mvsdk_export.planning.request import ExportRequest, VariantPlan, plan_variants
+from mvsdk_export.quantize.part_inputs import PartFeeds, evaluate_parts
+from mvsdk_export.targets import subject
+from mvsdk_export.targets.lowering import Lowering, lower_graphs
 
 pytestmark = pytest.mark.torch
 
@@ -141,12 +141,12 @@ class Lowered:
         self.traced, self.recorded = folder / "traced", folder / "recorded"
         for path in (self.traced, self.recorded):
             path.mkdir()
-        write_network(self.traced / common.MODEL)
+        write_network(self.traced / subject.MODEL)
         calls = [
             Evaluation(component="net", case="", step=None, inputs=x, outputs={})
             for x in make_calls()
         ]
-        save_calls(calls, self.recorded / common.CALLS)
+        save_calls(calls, self.recorded / subject.CALLS)
         self.runner = StageRunner(folder / "cache")
 
     def __call__(self, wanted: tuple[VariantPlan, ...], parts: int) -> dict[str, Stage]:
@@ -289,7 +289,9 @@ def test_model_that_was_quantised_in_parts_has_the_borders_and_results_of_the_wh
     for call in make_calls(3):
         steps = np.rint(call["x"] / np.float32(scale)) + zero_point
         values = {**call, "x": np.clip(steps, 0, 65535).astype(np.uint16)}
-        found, wanted = (run_model(x.folder / common.MODEL, values)["frames"] for x in (cut, whole))
+        found, wanted = (
+            run_model(x.folder / subject.MODEL, values)["frames"] for x in (cut, whole)
+        )
         assert found.dtype == np.uint8
         assert np.abs(found.astype(int) - wanted).max() <= 2
 
@@ -301,11 +303,11 @@ def test_float16_parts_hand_over_float16_and_take_and_give_what_the_whole_does(
     cut, whole = lowered((plan,), 3)[plan.id], lowered((plan,), 1)[plan.id]
     assert border_of(cut, "inputs") == border_of(whole, "inputs")
     for call in make_calls(3):
-        found, wanted = (run_model(x.folder / common.MODEL, call)["frames"] for x in (cut, whole))
+        found, wanted = (run_model(x.folder / subject.MODEL, call)["frames"] for x in (cut, whole))
         assert np.abs(found.astype(int) - wanted).max() <= 1
     inner = {
         x.name: x.type.tensor_type.elem_type
-        for x in onnx.load(cut.folder / common.MODEL).graph.value_info
+        for x in onnx.load(cut.folder / subject.MODEL).graph.value_info
         if "/" not in x.name
     }
     assert set(inner.values()) == {TensorProto.FLOAT16}
@@ -321,7 +323,7 @@ def test_compiled_parts_are_stitched(lowered: Lowered, precision: Precision) -> 
     assert (delegation["delegated"], delegation["non_delegated"]) == (2, [])
     files = sorted(x.name for x in made.folder.iterdir() if x.suffix in (".onnx", ".bin"))
     assert files == ["model_ctx.onnx", "model_ctx_0.bin", "model_ctx_1.bin"]
-    graph = onnx.load(made.folder / common.CONTEXT).graph
+    graph = onnx.load(made.folder / subject.CONTEXT).graph
     crossing = {x.type.tensor_type.elem_type for x in graph.value_info}
     wanted = TensorProto.UINT16 if precision == "w8a16" else TensorProto.FLOAT16
     assert crossing == {wanted}
@@ -330,9 +332,9 @@ def test_compiled_parts_are_stitched(lowered: Lowered, precision: Precision) -> 
 
 
 def test_network_that_does_not_use_an_input_cannot_be_cut(lowered: Lowered) -> None:
-    model = onnx.load(lowered.traced / common.MODEL)
+    model = onnx.load(lowered.traced / subject.MODEL)
     model.graph.input.append(helper.make_tensor_value_info("unused", TensorProto.FLOAT, (1,)))
-    onnx.save(model, lowered.traced / common.MODEL)
+    onnx.save(model, lowered.traced / subject.MODEL)
     component = replace(
         NETWORK,
         inputs=(*NETWORK.inputs, TensorRecipe(name="unused", shape=(1,), dtype="float32")),

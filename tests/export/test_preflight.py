@@ -10,13 +10,13 @@ import pytest
 from mvsdk.devices import find_chipset
 from mvsdk.manifest import Precision
 from mvsdk_export.errors import ExportError
-from mvsdk_export.preflight import (
+from mvsdk_export.families import find_recipe
+from mvsdk_export.planning.preflight import (
     Finding,
     check_findings,
     preflight_costs,
     preflight_request,
 )
-from mvsdk_export.recipes import find_recipe
 
 STICKER = find_recipe("sticker")
 LONGER = replace(STICKER, frame_range=(4, 16))

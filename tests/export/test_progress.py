@@ -18,12 +18,11 @@ pytest.importorskip("resource")
 
 from probe_stages import probes_in
 
-from mvsdk_export import child
 from mvsdk_export.commands import bar
 from mvsdk_export.errors import ExportError
-from mvsdk_export.history import MOST_STAGES, History
-from mvsdk_export.progress import Items, Progress, Tracker, counted, counting, listening
-from mvsdk_export.stages import StageRunner
+from mvsdk_export.jobs.history import MOST_STAGES, History
+from mvsdk_export.jobs.progress import Items, Progress, Tracker, counted, counting, listening
+from mvsdk_export.jobs.runner import StageRunner
 
 # --- counting ------------------------------------------------------------------------------------
 
@@ -67,7 +66,7 @@ def test_items_of_a_process_are_told_while_it_runs(tmp_path: Path) -> None:
 def test_process_without_news_is_told_to_be_alive(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(child, "ALIVE_S", 0.02)
+    monkeypatch.setattr(process, "ALIVE_S", 0.02)
     told: list[Items | None] = []
     StageRunner(tmp_path).run("try it", "count", {"clips": 1}, on_items=told.append)
     assert told.count(None) >= 2
@@ -236,7 +235,7 @@ def test_estimates_say_that_they_are(seconds: float, text: str) -> None:
 _SHOW = """
 import time
 from mvsdk_export.commands.bar import shown_progress
-from mvsdk_export.progress import Progress
+from mvsdk_export.jobs.progress import Progress
 
 def tell(stage, index, **others):
     values = dict(state="running", elapsed_s=0.0) | others

@@ -31,7 +31,7 @@ from mvsdk_export.checkpoints import (  # noqa: E402
     save_model_folder,
 )
 from mvsdk_export.checkpoints.public import PUBLIC_CONFIGS  # noqa: E402
-from mvsdk_export.recipes import find_recipe  # noqa: E402
+from mvsdk_export.families import find_recipe  # noqa: E402
 
 MOBILEVD = find_recipe("mobilevd")
 CLIP = "image_encoder/model.safetensors"

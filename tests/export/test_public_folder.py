@@ -32,10 +32,10 @@ from mvsdk_export.checkpoints import (  # noqa: E402
     open_model,
 )
 from mvsdk_export.errors import CheckpointError  # noqa: E402
-from mvsdk_export.networks.svd.clip_vision import ClipVisionConfig  # noqa: E402
-from mvsdk_export.networks.svd.unet import SVDUNetConfig  # noqa: E402
-from mvsdk_export.networks.svd.vae import TemporalAutoencoderConfig  # noqa: E402
-from mvsdk_export.recipes import find_recipe  # noqa: E402
+from mvsdk_export.families import find_recipe  # noqa: E402
+from mvsdk_export.families.svd.clip_vision import ClipVisionConfig  # noqa: E402
+from mvsdk_export.families.svd.unet import SVDUNetConfig  # noqa: E402
+from mvsdk_export.families.svd.vae import TemporalAutoencoderConfig  # noqa: E402
 
 MOBILEVD = find_recipe("mobilevd")
 

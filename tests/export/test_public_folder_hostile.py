@@ -29,7 +29,7 @@ from mvsdk_export.checkpoints import ModelFolder, load_configs, open_model  # no
 from mvsdk_export.checkpoints.headers import read_header  # noqa: E402
 from mvsdk_export.checkpoints.weights import read_tensors  # noqa: E402
 from mvsdk_export.errors import CheckpointError  # noqa: E402
-from mvsdk_export.recipes import find_recipe  # noqa: E402
+from mvsdk_export.families import find_recipe  # noqa: E402
 
 MOBILEVD = find_recipe("mobilevd")
 BIAS = "conv_in.bias"

@@ -15,7 +15,7 @@ pytest.importorskip("torch", reason="needs the extra export")
 from numpy.typing import NDArray
 from tiny_training import SUBJECTS, TINY, coarse_features, tiny_sprites
 
-from mvsdk_export.distill.captions import (
+from mvsdk_export.training.data.captions import (
     BACKGROUNDS,
     Caption,
     CaptionSampler,
@@ -23,18 +23,18 @@ from mvsdk_export.distill.captions import (
     held_out_background,
     held_out_motion,
 )
-from mvsdk_export.distill.clips import StickerClips
-from mvsdk_export.distill.features import (
+from mvsdk_export.training.data.clips import StickerClips
+from mvsdk_export.training.features import (
     SubjectProbe,
     clip_features,
     fit_probe,
     kernel_distance,
     spread_of,
 )
-from mvsdk_export.distill.measures import Frames, change_psnr_db_of, zoom_of
-from mvsdk_export.distill.options import TrainingError
-from mvsdk_export.distill.sticker.measures import backgrounds_of
-from mvsdk_export.distill.sticker.quality import Combinations, Measuring, ModelQuality, QualityRow
+from mvsdk_export.training.measures import Frames, change_psnr_db_of, zoom_of
+from mvsdk_export.training.options import TrainingError
+from mvsdk_export.training.sticker.measures import backgrounds_of
+from mvsdk_export.training.sticker.quality import Combinations, Measuring, ModelQuality, QualityRow
 
 pytestmark = pytest.mark.torch
 

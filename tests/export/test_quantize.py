@@ -15,9 +15,9 @@ from onnx import TensorProto, helper, numpy_helper
 pytest.importorskip("torch")
 
 from mvsdk_export.errors import ExportError
+from mvsdk_export.graphs.onnx import quantize_borders
+from mvsdk_export.parity.verify import sqnr_db
 from mvsdk_export.quantize.qdq import last_convolutions, quantize_w8a16
-from mvsdk_export.targets.onnx import quantize_borders
-from mvsdk_export.verify import sqnr_db
 
 pytestmark = pytest.mark.torch
 

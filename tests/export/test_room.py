@@ -12,12 +12,12 @@ pytest.importorskip("torch")
 
 from tiny_mobilevd import write_tiny_animator_folder
 
-from mvsdk_export import room
 from mvsdk_export.errors import ExportError
 from mvsdk_export.export import check_request, export, plan_lowerings
-from mvsdk_export.request import ExportRequest, plan_variants
-from mvsdk_export.room import check_room, estimate_calibration_bytes
-from mvsdk_export.stages import StageRunner
+from mvsdk_export.jobs.runner import StageRunner
+from mvsdk_export.planning import disk_space
+from mvsdk_export.planning.disk_space import check_room, estimate_calibration_bytes
+from mvsdk_export.planning.request import ExportRequest, plan_variants
 
 pytestmark = pytest.mark.torch
 
@@ -74,7 +74,7 @@ def test_export_without_room_is_refused_before_any_work(
     request_in_parts: ExportRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = tmp_path / "not" / "there"
-    monkeypatch.setattr(room.shutil, "disk_usage", lambda _: SimpleNamespace(free=1 << 20))
+    monkeypatch.setattr(disk_space.shutil, "disk_usage", lambda _: SimpleNamespace(free=1 << 20))
     with StageRunner(cache) as runner, pytest.raises(ExportError) as error:
         export(request_in_parts, runner, lambda name: pytest.fail(name))
     assert "calibration keeps about " in str(error.value)
@@ -85,7 +85,7 @@ def test_export_without_room_is_refused_before_any_work(
 def test_what_an_earlier_run_left_counts_as_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room.shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
+    monkeypatch.setattr(disk_space.shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
     check_room(100, tmp_path)
     with pytest.raises(ExportError, match=r"101 B in .*, where 100 B are free"):
         check_room(101, tmp_path)
@@ -98,7 +98,7 @@ def test_what_cannot_be_looked_at_is_no_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another export may take it away meanwhile, or it may be somebody else's."""
-    monkeypatch.setattr(room.shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
+    monkeypatch.setattr(disk_space.shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
     (tmp_path / "record-0").mkdir()
     (tmp_path / "record-0" / "calls.npz").write_bytes(b"1")
     is_file = Path.is_file

@@ -10,9 +10,9 @@ import pytest
 pytest.importorskip("torch")
 
 from mvsdk.schedules import flow_sigmas
+from mvsdk_export.checkpoints.schedule import make_sampler
 from mvsdk_export.checkpoints.scheduler import EDMScheduler, FlowScheduler, OneStepScheduler
 from mvsdk_export.errors import ExportError
-from mvsdk_export.schedule import make_sampler
 
 
 def test_flow_gets_shifted_levels_and_scaled_times() -> None:

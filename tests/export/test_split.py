@@ -16,7 +16,7 @@ pytest.importorskip("torch")
 from part_models import CHANNELS, FRAMES, INPUTS, SIZE, Arrays, make_model, run_model, run_parts
 
 from mvsdk_export.errors import ExportError
-from mvsdk_export.targets.split import crossing_values, split_model
+from mvsdk_export.graphs.split import crossing_values, split_model
 
 pytestmark = pytest.mark.torch
 

@@ -13,9 +13,9 @@ pytest.importorskip("torch")
 
 from part_models import Arrays, Borders, as_integers, as_numbers, halve_parts, make_model, run_model
 
-from mvsdk_export.targets.onnx import quantize_borders
-from mvsdk_export.targets.split import agree_float16, agree_quantized, crossing_values, split_model
-from mvsdk_export.verify import sqnr_db
+from mvsdk_export.graphs.onnx import quantize_borders
+from mvsdk_export.graphs.split import agree_float16, agree_quantized, crossing_values, split_model
+from mvsdk_export.parity.verify import sqnr_db
 
 pytestmark = pytest.mark.torch
 

@@ -17,9 +17,9 @@ from probe_stages import probes_in
 
 from mvsdk import _staging
 from mvsdk.errors import MvsdkError, OutputError
-from mvsdk_export import failures
 from mvsdk_export.errors import CheckpointError, ExportError, UnsupportedOpError
-from mvsdk_export.stages import StageRunner
+from mvsdk_export.jobs import failures
+from mvsdk_export.jobs.runner import StageRunner
 
 FULL = r"^try it failed: no space left in '{}'; set MVSDK_CACHE to a folder on a larger disk$"
 
@@ -160,7 +160,7 @@ def test_no_process_to_be_had_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_p
     def refuse(*_: object, **__: object) -> None:
         raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
 
-    monkeypatch.setattr("mvsdk_export.child.subprocess.Popen", refuse)
+    monkeypatch.setattr("mvsdk_export.jobs.process.subprocess.Popen", refuse)
     error = failure(tmp_path / "cache", "count", clips=1)
     assert "no process can be started for count: resource temporarily unavailable" in str(error)
 

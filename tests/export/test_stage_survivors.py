@@ -27,7 +27,7 @@ MARK = "MVSDK_TEST_MARK"
 RUN = """
 import signal, sys
 from pathlib import Path
-from mvsdk_export.stages import StageRunner
+from mvsdk_export.jobs.runner import StageRunner
 
 class Asked(BaseException):
     pass

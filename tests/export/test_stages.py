@@ -16,15 +16,16 @@ from damage import BIAS, spoil
 
 from mvsdk.devices import find_chipset
 from mvsdk.errors import BundleError, MvsdkError
-from mvsdk_export import child, export, stages
+from mvsdk_export import export
 from mvsdk_export.checkpoints import open_model
-from mvsdk_export.child import ChildError, Ending
 from mvsdk_export.errors import CheckpointError, ExportError
-from mvsdk_export.failures import failure_of
-from mvsdk_export.recipes import find_recipe
-from mvsdk_export.recording import calibration_of, hash_of, record
-from mvsdk_export.request import ExportRequest, plan_variants
-from mvsdk_export.stages import Stage, StageRunner
+from mvsdk_export.families import find_recipe
+from mvsdk_export.jobs import process, runner
+from mvsdk_export.jobs.failures import failure_of
+from mvsdk_export.jobs.process import ChildError, Ending
+from mvsdk_export.jobs.runner import Stage, StageRunner
+from mvsdk_export.parity.recording import calibration_of, hash_of, record
+from mvsdk_export.planning.request import ExportRequest, plan_variants
 
 pytestmark = pytest.mark.torch
 
@@ -43,9 +44,9 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
             "peak_bytes": 9,
             "base_bytes": 4,
         }
-        (folder / stages.RESULT).write_text(json.dumps(report))
+        (folder / runner.RESULT).write_text(json.dumps(report))
 
-    monkeypatch.setattr(stages, "_run_child", run_child)
+    monkeypatch.setattr(runner, "_run_child", run_child)
     return started
 
 
@@ -91,7 +92,7 @@ def test_stage_is_made_again_by_another_toolchain(
 ) -> None:
     runner = StageRunner(tmp_path)
     runner.run("x", "trace", {})
-    monkeypatch.setattr(stages, name, value)
+    monkeypatch.setattr(runner, name, value)
     assert not runner.run("x", "trace", {}).reused
     assert len(jobs) == 2
 
@@ -105,7 +106,7 @@ def test_stage_that_needs_several_gets_a_list_of_their_folders(
     made = [runner.run("y", "join", {}, needs={"pieces": order}) for order in orders]
     assert jobs[2]["arguments"] == {"pieces": [str(first.folder), str(second.folder)]}
     assert [stage.reused for stage in made] == [False, False, True]
-    assert stages.read_result(made[0].folder) == made[0].result
+    assert runner.read_result(made[0].folder) == made[0].result
 
 
 def test_stage_gets_the_folders_of_those_it_needs_and_changes_with_them(
@@ -133,11 +134,11 @@ def test_stage_that_another_export_finished_meanwhile_is_taken(
         del name, job
         (place,) = {path.name.split(".")[1] for path in tmp_path.iterdir()}
         report = {"result": "ours", "seconds": 1.0, "peak_bytes": 1, "base_bytes": 0}
-        (folder / stages.RESULT).write_text(json.dumps(report))
+        (folder / runner.RESULT).write_text(json.dumps(report))
         (tmp_path / place).mkdir()
-        (tmp_path / place / stages.RESULT).write_text(json.dumps({**report, "result": "theirs"}))
+        (tmp_path / place / runner.RESULT).write_text(json.dumps({**report, "result": "theirs"}))
 
-    monkeypatch.setattr(stages, "_run_child", run_child)
+    monkeypatch.setattr(runner, "_run_child", run_child)
     assert StageRunner(tmp_path).run("x", "trace", {}).result == "theirs"
     assert len(list(tmp_path.iterdir())) == 1
 
@@ -159,7 +160,7 @@ def test_interrupted_stage_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_p
         (folder / "half.bin").write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(stages, "_run_child", run_child)
+    monkeypatch.setattr(runner, "_run_child", run_child)
     with pytest.raises(KeyboardInterrupt):
         StageRunner(tmp_path / "cache").run("x", "trace", {})
     assert not list(tmp_path.rglob("*"))
@@ -308,7 +309,7 @@ def test_real_child_that_crashes_is_one_line_with_the_signal(
     crashes = tmp_path / "interpreter"
     crashes.write_text("#!/bin/sh\nkill -SEGV $$\n")
     crashes.chmod(0o755)
-    monkeypatch.setattr(child.sys, "executable", str(crashes))
+    monkeypatch.setattr(process.sys, "executable", str(crashes))
     with pytest.raises(ExportError, match=r"^try it failed: .* ended by SIGSEGV$"):
         StageRunner(tmp_path / "cache").run("try it", "trace", {})
     assert sorted(tmp_path.rglob("*")) == [crashes]

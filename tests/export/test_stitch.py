@@ -32,11 +32,15 @@ from mvsdk.backends.native_output import captured_native_output
 from mvsdk.backends.qnn import find_device, provider_options, register
 from mvsdk.devices import find_chipset
 from mvsdk_export.errors import ExportError
+from mvsdk_export.graphs.onnx import convert_float16, quantize_borders, save_model
+from mvsdk_export.graphs.split import agree_quantized, split_model
+from mvsdk_export.parity.verify import sqnr_db
 from mvsdk_export.quantize.qdq import quantize_w8a16
-from mvsdk_export.targets.onnx import convert_float16, quantize_borders, save_model
-from mvsdk_export.targets.snapdragon import compile_context, read_delegation, stitch_contexts
-from mvsdk_export.targets.split import agree_quantized, split_model
-from mvsdk_export.verify import sqnr_db
+from mvsdk_export.targets.snapdragon.compiler import (
+    compile_context,
+    read_delegation,
+    stitch_contexts,
+)
 
 pytestmark = pytest.mark.torch
 

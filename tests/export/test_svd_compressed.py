@@ -16,20 +16,20 @@ from small_svd_unets import COMPRESSED, FRAMES, small_inputs, small_unet  # noqa
 from torch import Tensor  # noqa: E402
 
 from mvsdk_export.checkpoints.configs import config_to_document  # noqa: E402
-from mvsdk_export.networks.blocks import set_forms_  # noqa: E402
-from mvsdk_export.networks.svd.frames import FRAME_DOWN, FRAME_UP  # noqa: E402
-from mvsdk_export.networks.svd.transformer import (  # noqa: E402
+from mvsdk_export.families.svd.frames import FRAME_DOWN, FRAME_UP  # noqa: E402
+from mvsdk_export.families.svd.transformer import (  # noqa: E402
     FrameAttention,
     SelfAttention,
     TransformerLayer,
 )
-from mvsdk_export.networks.svd.unet import SVDUNet, SVDUNetConfig  # noqa: E402
+from mvsdk_export.families.svd.unet import SVDUNet, SVDUNetConfig  # noqa: E402
+from mvsdk_export.layers.selection import select_implementations_  # noqa: E402
 
 
 def test_full_size_runs_without_weights() -> None:
     with torch.device("meta"):
         network = SVDUNet(SVDUNetConfig(**COMPRESSED["folded"], frame_levels=1, funnel_factor=0.5))
-        set_forms_(network)
+        select_implementations_(network, "htp")
         out = network(
             torch.empty(14, 8, 32, 64), torch.empty(1), torch.empty(1, 1, 1024), torch.empty(1, 3)
         )

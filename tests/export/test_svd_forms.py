@@ -18,20 +18,19 @@ from tiny_svd import CLIP_FIELDS, VAE_FIELDS  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
-from mvsdk_export.networks.blocks import set_forms_  # noqa: E402
-from mvsdk_export.networks.svd import clip_vision, transformer  # noqa: E402
-from mvsdk_export.networks.svd.clip_vision import ClipVisionConfig, ClipVisionEncoder  # noqa: E402
-from mvsdk_export.networks.svd.forms import (  # noqa: E402
-    FRAME_ATTENTION_FORMS,
-    GEGLU_FORMS,
-    QUICK_GELU_FORMS,
+from mvsdk_export.families.svd import clip_vision, transformer  # noqa: E402
+from mvsdk_export.families.svd.clip_vision import ClipVisionConfig, ClipVisionEncoder  # noqa: E402
+from mvsdk_export.families.svd.implementations import (  # noqa: E402
+    FRAME_ATTENTION_FUNCTIONS,
+    GEGLU_FUNCTIONS,
+    QUICK_GELU_FUNCTIONS,
 )
-from mvsdk_export.networks.svd.vae import (  # noqa: E402
+from mvsdk_export.families.svd.vae import (  # noqa: E402
     TemporalAutoencoder,
     TemporalAutoencoderConfig,
 )
-from mvsdk_export.networks.target_forms import set_htp_float16_forms_  # noqa: E402
-from mvsdk_export.networks.token_forms import TOKEN_ATTENTION_FORMS  # noqa: E402
+from mvsdk_export.layers.selection import select_implementations_  # noqa: E402
+from mvsdk_export.layers.token_attention import TOKEN_ATTENTION_FUNCTIONS  # noqa: E402
 
 
 class _Ranks(TorchDispatchMode):
@@ -53,10 +52,10 @@ def _tokens(frames: int = FRAMES) -> tuple[Tensor, Tensor, Tensor]:
 
 
 FORMS: dict[str, tuple[dict[str, Any], Callable[[], tuple[Any, ...]]]] = {
-    "token_attention": (TOKEN_ATTENTION_FORMS, lambda: (*_tokens(), 4, 0.3)),
-    "frame_attention": (FRAME_ATTENTION_FORMS, lambda: (*_tokens(), FRAMES, 4, 0.3)),
+    "token_attention": (TOKEN_ATTENTION_FUNCTIONS, lambda: (*_tokens(), 4, 0.3)),
+    "frame_attention": (FRAME_ATTENTION_FUNCTIONS, lambda: (*_tokens(), FRAMES, 4, 0.3)),
     "geglu": (
-        GEGLU_FORMS,
+        GEGLU_FUNCTIONS,
         lambda: (
             torch.randn(2, 5, 8),
             torch.randn(12, 8),
@@ -64,7 +63,7 @@ FORMS: dict[str, tuple[dict[str, Any], Callable[[], tuple[Any, ...]]]] = {
             nn.functional.linear,
         ),
     ),
-    "quick_gelu": (QUICK_GELU_FORMS, lambda: (torch.randn(3, 4),)),
+    "quick_gelu": (QUICK_GELU_FUNCTIONS, lambda: (torch.randn(3, 4),)),
 }
 
 
@@ -80,9 +79,9 @@ def test_all_forms_of_a_layer_say_the_same(layer: str, form: str) -> None:
 
 def test_attention_in_bfloat16_says_the_same() -> None:
     q, k, v = _tokens()
-    got = TOKEN_ATTENTION_FORMS["fused"](*(x.bfloat16() for x in (q, k, v)), 4, 0.3)
+    got = TOKEN_ATTENTION_FUNCTIONS["fused"](*(x.bfloat16() for x in (q, k, v)), 4, 0.3)
     assert got.dtype == torch.bfloat16
-    assert relative_error(got.float(), TOKEN_ATTENTION_FORMS["fused"](q, k, v, 4, 0.3)) < 0.03
+    assert relative_error(got.float(), TOKEN_ATTENTION_FUNCTIONS["fused"](q, k, v, 4, 0.3)) < 0.03
 
 
 def test_every_layer_with_forms_has_one_for_npus() -> None:
@@ -107,7 +106,7 @@ def test_every_layer_with_forms_has_one_for_npus() -> None:
     known = {form for table, _ in FORMS.values() for form in table}
     assert all(kind.NPU_FORM in known for kind in defined)
     for network in networks:
-        set_forms_(network)
+        select_implementations_(network, "htp")
         for module in network.modules():
             assert getattr(module, "form", None) == getattr(type(module), "NPU_FORM", None)
 
@@ -123,7 +122,7 @@ def test_no_tensor_has_a_rank_above_four(forms: str) -> None:
     whole = small_unet()
     for network in (vae, unet, encoder, whole):
         if forms == "npu":
-            set_forms_(network)
+            select_implementations_(network, "htp")
     with _Ranks() as ranks:
         vae.decode(vae.encode(torch.randn(2, 3, 16, 16)))
         unet(**small_inputs())
@@ -135,11 +134,13 @@ def test_no_tensor_has_a_rank_above_four(forms: str) -> None:
     assert ranks.highest == 4
 
 
-@pytest.mark.parametrize("set_", [set_forms_, set_htp_float16_forms_])
+@pytest.mark.parametrize("engine", ["htp", "htp_fp16"])
 @pytest.mark.parametrize("name", ["whole", *COMPRESSED])
 @torch.no_grad()
-def test_npu_forms_change_no_result(name: str, set_: Callable[[nn.Module], nn.Module]) -> None:
+def test_implementations_of_npus_change_no_result(name: str, engine: str) -> None:
     network, inputs = small_unet(**COMPRESSED.get(name, {})).double(), small_inputs()
     inputs = {key: value.double() for key, value in inputs.items()}
     want = network(**inputs)
-    assert relative_error(set_(network)(**inputs), want) < 1e-6  # sinusoids are float32
+    assert (
+        relative_error(select_implementations_(network, engine)(**inputs), want) < 1e-6
+    )  # sinusoids are float32

@@ -43,9 +43,9 @@ with warnings.catch_warnings():
     from diffusers.pipelines.stable_video_diffusion import pipeline_stable_video_diffusion
     from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from mvsdk_export.networks.blocks import set_forms_  # noqa: E402
-from mvsdk_export.networks.svd.clip_vision import ClipVisionConfig, ClipVisionEncoder  # noqa: E402
-from mvsdk_export.networks.svd.graphs import (  # noqa: E402
+from mvsdk_export.families.autoencoder import Autoencoder, AutoencoderConfig  # noqa: E402
+from mvsdk_export.families.svd.clip_vision import ClipVisionConfig, ClipVisionEncoder  # noqa: E402
+from mvsdk_export.families.svd.graphs import (  # noqa: E402
     CLIP_MEAN,
     CLIP_STD,
     AntialiasedResize,
@@ -56,18 +56,18 @@ from mvsdk_export.networks.svd.graphs import (  # noqa: E402
     OneStepGraph,
     resize_matrix,
 )
-from mvsdk_export.networks.svd.light_decoder import (  # noqa: E402
+from mvsdk_export.families.svd.light_decoder import (  # noqa: E402
     LightDecoder,
     LightDecoderConfig,
     LightDecoderGraph,
 )
-from mvsdk_export.networks.svd.unet import SVDUNet, SVDUNetConfig  # noqa: E402
-from mvsdk_export.networks.svd.vae import (  # noqa: E402
+from mvsdk_export.families.svd.unet import SVDUNet, SVDUNetConfig  # noqa: E402
+from mvsdk_export.families.svd.vae import (  # noqa: E402
     TemporalAutoencoder,
     TemporalAutoencoderConfig,
 )
-from mvsdk_export.networks.vae import Autoencoder, AutoencoderConfig  # noqa: E402
-from mvsdk_export.targets.onnx import export_onnx  # noqa: E402
+from mvsdk_export.graphs.onnx import export_onnx  # noqa: E402
+from mvsdk_export.layers.selection import select_implementations_  # noqa: E402
 
 FRAMES, HEIGHT, WIDTH = 3, 64, 48
 UNET = UNET_FIELDS | {"num_frames": FRAMES}
@@ -204,7 +204,7 @@ def test_resizing_is_that_of_the_public_pipeline(
     height: int, width: int, size: int, form: str
 ) -> None:
     resize, image = AntialiasedResize(height, width, size), torch.rand(3, height, width)
-    resize.form = form
+    resize.implementation = form
     public = pipeline_stable_video_diffusion._resize_with_antialiasing
     want = (public(image[None] * 2 - 1, (size, size))[0] + 1) / 2
     assert float((resize(image) - want).abs().max()) < 1e-4
@@ -327,7 +327,7 @@ def test_graphs_are_traced_in_the_forms_of_npus(
     graph, inputs = build()
     want = graph.eval()(**inputs)
     path = tmp_path / "model.onnx"
-    export_onnx(set_forms_(graph), inputs, ["out"], path)
+    export_onnx(select_implementations_(graph, "htp"), inputs, ["out"], path)
     model = onnx.shape_inference.infer_shapes(onnx.load(path), strict_mode=True).graph
     assert [value.name for value in model.input] == list(inputs)
     values = [*model.input, *model.value_info, *model.output]

@@ -24,10 +24,10 @@ with warnings.catch_warnings():
     from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from mvsdk_export.networks.svd import clip_vision  # noqa: E402
-from mvsdk_export.networks.svd.clip_vision import ClipVisionConfig, ClipVisionEncoder  # noqa: E402
-from mvsdk_export.networks.svd.unet import SVDUNet, SVDUNetConfig  # noqa: E402
-from mvsdk_export.networks.svd.vae import (  # noqa: E402
+from mvsdk_export.families.svd import clip_vision  # noqa: E402
+from mvsdk_export.families.svd.clip_vision import ClipVisionConfig, ClipVisionEncoder  # noqa: E402
+from mvsdk_export.families.svd.unet import SVDUNet, SVDUNetConfig  # noqa: E402
+from mvsdk_export.families.svd.vae import (  # noqa: E402
     TemporalAutoencoder,
     TemporalAutoencoderConfig,
 )

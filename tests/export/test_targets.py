@@ -21,9 +21,7 @@ from torch import nn
 from mvsdk.devices import find_chipset
 from mvsdk.errors import BackendError
 from mvsdk_export.errors import TargetUnavailableError, UnsupportedOpError
-from mvsdk_export.targets import onnx as onnx_target
-from mvsdk_export.targets import snapdragon
-from mvsdk_export.targets.onnx import (
+from mvsdk_export.graphs.onnx import (
     OPSET_VERSION,
     append_byte_output,
     convert_float16,
@@ -34,7 +32,9 @@ from mvsdk_export.targets.onnx import (
     strip_metadata,
     tensor_specs,
 )
-from mvsdk_export.targets.snapdragon import compile_context, read_delegation
+from mvsdk_export.targets import onnx as onnx_target
+from mvsdk_export.targets import snapdragon
+from mvsdk_export.targets.snapdragon.compiler import compile_context, read_delegation
 
 pytestmark = pytest.mark.torch
 

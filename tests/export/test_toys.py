@@ -25,9 +25,9 @@ import mvsdk
 from mvsdk.bundle import Bundle
 from mvsdk.errors import MvsdkError
 from mvsdk.manifest import END_TO_END, Carried, Loop, Manifest, Sample, Take
-from mvsdk_export.pictures import Picture
-from mvsdk_export.recipes import GROUP, RECIPES, find_recipe, recipe_names
-from mvsdk_export.targets.onnx import quantize_borders
+from mvsdk_export.families import GROUP, RECIPES, find_recipe, recipe_names
+from mvsdk_export.graphs.onnx import quantize_borders
+from mvsdk_export.parity.pictures import Picture
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -79,7 +79,7 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Toolchain:
 @pytest.fixture
 def painted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Paint pictures in no time; the painter has tests of its own."""
-    monkeypatch.setattr("mvsdk_export.work.reference.paint_pictures", paint_plainly)
+    monkeypatch.setattr("mvsdk_export.parity.jobs.paint_pictures", paint_plainly)
 
 
 def export(chain: Toolchain, folder: Path, out: Path, *arguments: str) -> Manifest:
@@ -368,8 +368,8 @@ def test_a_model_offered_twice_is_refused(
 def test_stages_depend_on_the_code_of_another_package(
     toys: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mvsdk_export import recording
     from mvsdk_export.checkpoints import open_model
+    from mvsdk_export.parity import recording
 
     folder = open_model(toys("states"))
     before = recording.hash_of(folder)

@@ -32,7 +32,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     pytest.importorskip("torch", reason="needs the extra export")
     from tiny_training import TINY, write_tiny_data
 
-    from mvsdk_export.distill.sticker import recipe
+    from mvsdk_export.training.sticker import recipe
 
     tiny = replace(TINY, autoencoder_options=replace(TINY.autoencoder_options, steps=6))
     monkeypatch.setattr(recipe, "STICKER_TRAINING", tiny)
@@ -90,8 +90,8 @@ def test_stage_out_of_turn_is_refused_with_the_command_to_type_and_makes_no_fold
 def test_measuring_again_is_asked_for_by_overwriting(
     work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mvsdk_export.distill.course import Course
-    from mvsdk_export.distill.sticker import packaging
+    from mvsdk_export.training.plan import Course
+    from mvsdk_export.training.sticker import packaging
 
     monkeypatch.setattr(packaging, "is_packaged", lambda *_: True)
     packaged: list[Path] = []

@@ -27,27 +27,30 @@ from torch import nn
 
 from mvsdk.errors import OutputError
 from mvsdk_export.checkpoints import open_model
-from mvsdk_export.distill.autoencoder import autoencoder_loss, fit_encoder_
-from mvsdk_export.distill.banks import BANK_BATCH, read_bank, save_bank
-from mvsdk_export.distill.captions import BACKGROUNDS
-from mvsdk_export.distill.clips import CHANCES
-from mvsdk_export.distill.loop import (
+from mvsdk_export.families import find_recipe
+from mvsdk_export.families.autoencoder import Autoencoder
+from mvsdk_export.families.sticker.transformer import SpatioTemporalTransformer
+from mvsdk_export.training.data.banks import BANK_BATCH, read_bank, save_bank
+from mvsdk_export.training.data.captions import BACKGROUNDS
+from mvsdk_export.training.data.clips import CHANCES
+from mvsdk_export.training.loop import (
     LossFunction,
 )
-from mvsdk_export.distill.measures import decode_latents, psnr_db_of
-from mvsdk_export.distill.options import (
+from mvsdk_export.training.measures import decode_latents, psnr_db_of
+from mvsdk_export.training.methods.autoencoder import autoencoder_loss, fit_encoder_
+from mvsdk_export.training.options import (
     TrainingError,
 )
-from mvsdk_export.distill.sticker import text_encoder
-from mvsdk_export.distill.sticker.bank import LatentBank
-from mvsdk_export.distill.sticker.choices import chosen_background, read_choices
-from mvsdk_export.distill.sticker.course import StickerCourse, save_vocabulary
-from mvsdk_export.distill.sticker.denoiser import denoiser_loss, draw_batch
-from mvsdk_export.distill.sticker.measures import generate_with
-from mvsdk_export.distill.sticker.options import STAGES, Stage
-from mvsdk_export.distill.sticker.packaging import is_packaged, package, read_quality
-from mvsdk_export.distill.sticker.recipe import StickerTraining
-from mvsdk_export.distill.sticker.text_encoder import (
+from mvsdk_export.training.sticker import text_encoder
+from mvsdk_export.training.sticker.bank import LatentBank
+from mvsdk_export.training.sticker.choices import chosen_background, read_choices
+from mvsdk_export.training.sticker.denoiser import denoiser_loss, draw_batch
+from mvsdk_export.training.sticker.measures import generate_with
+from mvsdk_export.training.sticker.options import STAGES, Stage
+from mvsdk_export.training.sticker.packaging import is_packaged, package, read_quality
+from mvsdk_export.training.sticker.plan import StickerCourse, save_vocabulary
+from mvsdk_export.training.sticker.recipe import StickerTraining
+from mvsdk_export.training.sticker.text_encoder import (
     Distillation,
     Teacher,
     draw_names,
@@ -55,9 +58,6 @@ from mvsdk_export.distill.sticker.text_encoder import (
     other_words,
     whole_words,
 )
-from mvsdk_export.networks.transformer import SpatioTemporalTransformer
-from mvsdk_export.networks.vae import Autoencoder
-from mvsdk_export.recipes import find_recipe
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from tiny_training import losses_of
 from torch import Tensor, nn
 
-from mvsdk_export.distill.loop import STATE_FILE, load_average_, read_saved_run, train
-from mvsdk_export.distill.options import TrainingError, TrainOptions, TrainStep
+from mvsdk_export.training.loop import STATE_FILE, load_average_, read_saved_run, train
+from mvsdk_export.training.options import TrainingError, TrainOptions, TrainStep
 
 OPTIONS = TrainOptions(steps=12, batch_size=4, learning_rate=0.05, warmup_steps=2, ema_decay=0.8)
 DATA = "five balls"

@@ -12,14 +12,14 @@ pytest.importorskip("torch", reason="needs the extra export")
 
 from tiny_training import SUBJECTS, TINY, tiny_sprites
 
-from mvsdk_export.distill.captions import (
+from mvsdk_export.training.data.captions import (
     BACKGROUNDS,
     DIRECTIONS,
     MOTIONS,
     Scene,
 )
-from mvsdk_export.distill.clips import StickerClips
-from mvsdk_export.distill.measures import background_of, direction_of, psnr_db_of
+from mvsdk_export.training.data.clips import StickerClips
+from mvsdk_export.training.measures import background_of, direction_of, psnr_db_of
 
 CLIPS = StickerClips(sprites=tiny_sprites(), options=replace(TINY.clips, frames=8))
 

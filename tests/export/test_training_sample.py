@@ -19,13 +19,13 @@ from sample_subjects import read_sample
 from tiny_training import losses_of
 
 from mvsdk_export.checkpoints import open_model
-from mvsdk_export.distill.sprites import save_sprites, sprite_cache
-from mvsdk_export.distill.sticker.course import StickerCourse
-from mvsdk_export.distill.sticker.drafts import draw_pictures
-from mvsdk_export.distill.sticker.options import STAGES, Stage
-from mvsdk_export.distill.sticker.packaging import package, read_quality
-from mvsdk_export.distill.sticker.recipe import STICKER_TRAINING, StickerTraining
-from mvsdk_export.recipes import find_recipe
+from mvsdk_export.families import find_recipe
+from mvsdk_export.training.data.sprites import save_sprites, sprite_cache
+from mvsdk_export.training.sticker.drafts import draw_pictures
+from mvsdk_export.training.sticker.options import STAGES, Stage
+from mvsdk_export.training.sticker.packaging import package, read_quality
+from mvsdk_export.training.sticker.plan import StickerCourse
+from mvsdk_export.training.sticker.recipe import STICKER_TRAINING, StickerTraining
 
 pytestmark = [pytest.mark.torch, pytest.mark.slow]
 

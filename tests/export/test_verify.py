@@ -19,9 +19,10 @@ from mvsdk.bundle import Bundle
 from mvsdk.devices import find_chipset
 from mvsdk.manifest import END_TO_END, Run, Sample, VariantSet, Verification
 from mvsdk_export.errors import ExportError, ParityError
-from mvsdk_export.recipes import find_recipe
-from mvsdk_export.reference import Evaluation, load_calls, save_calls, unique
-from mvsdk_export.verify import (
+from mvsdk_export.families import find_recipe
+from mvsdk_export.parity.jobs import record
+from mvsdk_export.parity.reference import Evaluation, load_calls, save_calls, unique
+from mvsdk_export.parity.verify import (
     check_parity,
     compare,
     open_set,
@@ -30,7 +31,6 @@ from mvsdk_export.verify import (
     sqnr_db,
     verify_set,
 )
-from mvsdk_export.work.reference import record
 
 pytestmark = pytest.mark.torch
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 from tiny_svd import INDEX, UNET, quiet  # noqa: E402
 
 from mvsdk_export.checkpoints import open_decoder, open_model  # noqa: E402
-from mvsdk_export.recipes import find_recipe  # noqa: E402
+from mvsdk_export.families import find_recipe  # noqa: E402
 
 STEM = UNET.removesuffix(".safetensors")
 PLAIN_INDEX = f"{UNET}.index.json"

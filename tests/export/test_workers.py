@@ -14,9 +14,9 @@ pytest.importorskip("torch", reason="needs the extra export")
 
 from tiny_training import TINY
 
-from mvsdk_export.distill.options import TrainingError
-from mvsdk_export.distill.sticker.course import StickerCourse
-from mvsdk_export.distill.workers import Workers, joined
+from mvsdk_export.training.options import TrainingError
+from mvsdk_export.training.sticker.plan import StickerCourse
+from mvsdk_export.training.workers import Workers, joined
 
 pytestmark = pytest.mark.torch
 

@@ -10,16 +10,16 @@ import torch
 from tiny_training import LOOP, SIZE, SUBJECTS, tiny_sprites
 from torch import Tensor
 
-from mvsdk_export.distill.animator.clips import AnimatedClips, Start
-from mvsdk_export.distill.animator.course import AnimatorCourse
-from mvsdk_export.distill.animator.recipe import AnimatorTraining
-from mvsdk_export.distill.clips import ClipOptions
-from mvsdk_export.distill.one_step import Conditions, OneStepStudent
-from mvsdk_export.distill.options import TrainOptions
-from mvsdk_export.distill.sprites import save_sprites, sprite_cache
-from mvsdk_export.networks.svd.clip_vision import ClipVisionConfig
-from mvsdk_export.networks.svd.config import SVDUNetConfig
-from mvsdk_export.networks.svd.unet import SVDUNet
+from mvsdk_export.families.svd.clip_vision import ClipVisionConfig
+from mvsdk_export.families.svd.config import SVDUNetConfig
+from mvsdk_export.families.svd.unet import SVDUNet
+from mvsdk_export.training.animator.clips import AnimatedClips, Start
+from mvsdk_export.training.animator.plan import AnimatorCourse
+from mvsdk_export.training.animator.recipe import AnimatorTraining
+from mvsdk_export.training.data.clips import ClipOptions
+from mvsdk_export.training.data.sprites import save_sprites, sprite_cache
+from mvsdk_export.training.methods.one_step import Conditions, OneStepStudent
+from mvsdk_export.training.options import TrainOptions
 
 FRAMES = 4
 _FINETUNED = TrainOptions(steps=3, batch_size=4, learning_rate=1e-3, warmup_steps=1)

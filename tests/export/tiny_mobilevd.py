@@ -10,10 +10,10 @@ from torch import nn
 
 from mvsdk_export.checkpoints import ModelFolder, save_model_folder
 from mvsdk_export.checkpoints.scheduler import EDMScheduler, OneStepScheduler, Scheduler
-from mvsdk_export.networks.svd.clip_vision import ClipVisionConfig, ClipVisionEncoder
-from mvsdk_export.networks.svd.unet import SVDUNet, SVDUNetConfig
-from mvsdk_export.networks.svd.vae import TemporalAutoencoder, TemporalAutoencoderConfig
-from mvsdk_export.recipes import find_recipe
+from mvsdk_export.families import find_recipe
+from mvsdk_export.families.svd.clip_vision import ClipVisionConfig, ClipVisionEncoder
+from mvsdk_export.families.svd.unet import SVDUNet, SVDUNetConfig
+from mvsdk_export.families.svd.vae import TemporalAutoencoder, TemporalAutoencoderConfig
 
 TINY_UNET = SVDUNetConfig(
     block_out_channels=(8, 16, 16, 16),

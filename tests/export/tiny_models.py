@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from mvsdk_export.checkpoints import FlowScheduler, ModelFolder, save_model_folder
-from mvsdk_export.networks.text_encoder import TextEncoder, TextEncoderConfig
-from mvsdk_export.networks.transformer import SpatioTemporalTransformer, TransformerConfig
-from mvsdk_export.networks.vae import Autoencoder, AutoencoderConfig
-from mvsdk_export.recipes import find_recipe
+from mvsdk_export.families import find_recipe
+from mvsdk_export.families.autoencoder import Autoencoder, AutoencoderConfig
+from mvsdk_export.families.sticker.text_encoder import TextEncoder, TextEncoderConfig
+from mvsdk_export.families.sticker.transformer import SpatioTemporalTransformer, TransformerConfig
 
 SCHEDULER = FlowScheduler(kind="flow_euler", prediction_type="sample")
 

@@ -14,19 +14,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mvsdk_export.checkpoints import FlowScheduler
-from mvsdk_export.distill.captions import BACKGROUNDS
-from mvsdk_export.distill.clips import ClipOptions
-from mvsdk_export.distill.course import ALONE
-from mvsdk_export.distill.options import TrainOptions, TrainStep
-from mvsdk_export.distill.sprites import Facing, Sprites, Subject, save_sprites, sprite_cache
-from mvsdk_export.distill.sticker.choices import CHOICES
-from mvsdk_export.distill.sticker.course import StickerCourse
-from mvsdk_export.distill.sticker.recipe import StickerTraining
-from mvsdk_export.distill.sticker.text_encoder import TEACHER_SIZE, Teacher
-from mvsdk_export.distill.workers import Workers
-from mvsdk_export.networks.text_encoder import TextEncoderConfig
-from mvsdk_export.networks.transformer import TransformerConfig
-from mvsdk_export.networks.vae import AutoencoderConfig
+from mvsdk_export.families.autoencoder import AutoencoderConfig
+from mvsdk_export.families.sticker.text_encoder import TextEncoderConfig
+from mvsdk_export.families.sticker.transformer import TransformerConfig
+from mvsdk_export.training.data.captions import BACKGROUNDS
+from mvsdk_export.training.data.clips import ClipOptions
+from mvsdk_export.training.data.sprites import Facing, Sprites, Subject, save_sprites, sprite_cache
+from mvsdk_export.training.options import TrainOptions, TrainStep
+from mvsdk_export.training.plan import ALONE
+from mvsdk_export.training.sticker.choices import CHOICES
+from mvsdk_export.training.sticker.plan import StickerCourse
+from mvsdk_export.training.sticker.recipe import StickerTraining
+from mvsdk_export.training.sticker.text_encoder import TEACHER_SIZE, Teacher
+from mvsdk_export.training.workers import Workers
 
 SIZE = 32
 FRAMES = 4

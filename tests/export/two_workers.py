@@ -18,12 +18,12 @@ from tiny_training import losses_of, run_tiny_stage, write_tiny_data
 from torch import Tensor, nn
 
 from mvsdk_export.checkpoints import EDMScheduler
-from mvsdk_export.distill import course
-from mvsdk_export.distill.loop import train
-from mvsdk_export.distill.one_step import one_step_loss
-from mvsdk_export.distill.options import TrainOptions, TrainStep
-from mvsdk_export.distill.sticker.options import STAGES
-from mvsdk_export.distill.workers import Workers, joined
+from mvsdk_export.training import plan
+from mvsdk_export.training.loop import train
+from mvsdk_export.training.methods.one_step import one_step_loss
+from mvsdk_export.training.options import TrainOptions, TrainStep
+from mvsdk_export.training.sticker.options import STAGES
+from mvsdk_export.training.workers import Workers, joined
 
 
 def main() -> None:
@@ -83,17 +83,17 @@ def finetune(folder: Path, workers: Workers) -> tuple[list[float], nn.Module]:
 def recorded() -> Generator[list[nn.Module]]:
     """Note the networks that stages train, in this process."""
     networks: list[nn.Module] = []
-    real = course.train
+    real = plan.train
 
     def note(network: nn.Module, *arguments: Any, **options: Any) -> Generator[TrainStep]:
         networks.append(network)
         return real(network, *arguments, **options)
 
-    course.train = note
+    plan.train = note
     try:
         yield networks
     finally:
-        course.train = real
+        plan.train = real
 
 
 def digest(network: nn.Module) -> str:

@@ -154,7 +154,7 @@ def test_nothing_is_printed_by_native_code(bundle: Bundle) -> None:
 def _write_delegated(component: str, folder: Path) -> Sequence[Path]:
     from tiny_modules import module_of  # imports PyTorch
 
-    from mvsdk_export.targets.executorch_coreml import lower_coreml_delegate
+    from mvsdk_export.targets.executorch.coreml import lower_coreml_delegate
 
     path = folder / "model.pte"
     network, inputs = module_of(component, frames="float32")
@@ -165,7 +165,7 @@ def _write_delegated(component: str, folder: Path) -> Sequence[Path]:
 @pytest.mark.apple
 def test_what_core_ml_takes_is_checked_on_other_systems(bundle: Bundle, tmp_path: Path) -> None:
     pytest.importorskip("coremltools", reason="needs the extra apple")
-    from mvsdk_export.checker.backend import CoreMLChecker
+    from mvsdk_export.targets.coreml.checker.backend import CoreMLChecker
 
     def real(component: str, spec: TensorSpec) -> TensorSpec:
         return replace(spec, dtype="float32") if spec.name == "frames" else spec

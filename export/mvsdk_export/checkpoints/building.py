@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mvsdk._json import shorten
 from mvsdk_export.errors import CheckpointError
-from mvsdk_export.recipes import ComponentRecipe
+from mvsdk_export.families import ComponentRecipe
 
 if TYPE_CHECKING:
     from torch import nn

@@ -16,7 +16,7 @@ from mvsdk_export.checkpoints.locations import find_folder, locate
 from mvsdk_export.checkpoints.public import VARIANTS, parse_public_config
 from mvsdk_export.checkpoints.weight_files import WeightFiles, find_weights
 from mvsdk_export.errors import CheckpointError
-from mvsdk_export.recipes import DecoderVariant, Recipe
+from mvsdk_export.families import DecoderVariant, Recipe
 
 CONFIG_FILE = "config.json"
 

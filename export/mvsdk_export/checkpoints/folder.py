@@ -19,8 +19,8 @@ from mvsdk_export.checkpoints.scheduler import OneStepScheduler, Scheduler
 from mvsdk_export.checkpoints.vocabulary import check_vocabulary
 from mvsdk_export.checkpoints.weight_files import WeightFiles, find_weights
 from mvsdk_export.errors import CheckpointError, ExportError
-from mvsdk_export.recipes import DECODER, RECIPES, Recipe, find_recipe
-from mvsdk_export.shapes import config_sizes
+from mvsdk_export.families import DECODER, RECIPES, Recipe, find_recipe
+from mvsdk_export.families.shapes import config_sizes
 
 if TYPE_CHECKING:
     from torch import nn

@@ -14,7 +14,7 @@ from mvsdk_export.checkpoints.configs import parse_config
 from mvsdk_export.checkpoints.documents import Document, unsupported
 from mvsdk_export.checkpoints.scheduler import Scheduler, read_public_scheduler, read_scheduler
 from mvsdk_export.errors import CheckpointError
-from mvsdk_export.recipes import Recipe, recipe_names
+from mvsdk_export.families import Recipe, recipe_names
 
 FORMAT_VERSION = 1
 CLASS_NAME = "MvsdkPipeline"

@@ -21,7 +21,7 @@ from mvsdk._text import quoted
 from mvsdk_export.checkpoints.building import resolve, with_frames
 from mvsdk_export.checkpoints.configs import parse_config
 from mvsdk_export.checkpoints.documents import Document, unsupported
-from mvsdk_export.recipes import ComponentRecipe, Recipe
+from mvsdk_export.families import ComponentRecipe, Recipe
 
 CLASS_NAME = "StableVideoDiffusionPipeline"
 RECIPE = "mobilevd"

@@ -18,7 +18,7 @@ from mvsdk_export.checkpoints.headers import (
 )
 from mvsdk_export.checkpoints.locations import locate
 from mvsdk_export.errors import CheckpointError
-from mvsdk_export.recipes import ComponentRecipe
+from mvsdk_export.families import ComponentRecipe
 
 _SHARD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,200}\.safetensors")
 _PICKLED = ("diffusion_pytorch_model", "pytorch_model", "model")

@@ -23,7 +23,7 @@ from mvsdk_export.checkpoints.layouts import CLASS_NAME, FORMAT_VERSION
 from mvsdk_export.checkpoints.locations import INDEX_FILE
 from mvsdk_export.checkpoints.scheduler import Scheduler
 from mvsdk_export.errors import CheckpointError
-from mvsdk_export.recipes import Recipe
+from mvsdk_export.families import Recipe
 
 if TYPE_CHECKING:
     from torch import nn

@@ -14,7 +14,7 @@ from mvsdk.devices import CHIPSETS, DEFAULT_CHIPSETS, find_chipset
 from mvsdk.errors import InputError
 from mvsdk.manifest import Precision
 from mvsdk_export.checkpoints import ModelFolder, default_model_folder, open_model
-from mvsdk_export.recipes import Recipe, find_recipe
+from mvsdk_export.families import Recipe, find_recipe
 
 DEFAULT_MODEL = "sticker"
 MAX_GUIDANCE = 100.0

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 from mvsdk.cache import cache_folder
 from mvsdk.cli.output import say
-from mvsdk_export.history import FILE, History
-from mvsdk_export.progress import Progress
+from mvsdk_export.jobs.history import FILE, History
+from mvsdk_export.jobs.progress import Progress
 
 REDRAW_S = 0.5
 """A bar is drawn this often, whether anything is told or not."""

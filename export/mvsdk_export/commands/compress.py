@@ -31,11 +31,11 @@ from mvsdk_export.errors import CompressionError
 if TYPE_CHECKING:
     from mvsdk_export.compress.importance import Importance
     from mvsdk_export.compress.reports import Costs, Report
-    from mvsdk_export.networks.svd.config import SVDUNetConfig
+    from mvsdk_export.families.svd.config import SVDUNetConfig
 
 COMPRESSION_FILE = "compression.json"
 FORMAT_VERSION = 1
-_NETWORK = "mvsdk_export.networks.svd.unet:SVDUNet"
+_NETWORK = "mvsdk_export.families.svd.unet:SVDUNet"
 _OF_STEP: Mapping[str, Step] = {"keep": "prune", "importance": "prune", "factor": "funnels"}
 """Arguments that are settings of one step."""
 
@@ -199,7 +199,7 @@ def _read_importance(path: Path | None, folder: ModelFolder) -> Importance | Non
 
 
 def _latent_size(folder: ModelFolder, height: int, width: int) -> tuple[int, int]:
-    from mvsdk_export.shapes import graph_sizes
+    from mvsdk_export.families.shapes import graph_sizes
 
     recipe = folder.recipe
     least, most = recipe.size_range
@@ -218,7 +218,7 @@ def _latent_size(folder: ModelFolder, height: int, width: int) -> tuple[int, int
 def _compress(request: _Request, out: Path) -> tuple[Report, ...]:
     """Load, compress, write."""
     from mvsdk_export.compress.chain import compress_unet
-    from mvsdk_export.networks.svd.unet import SVDUNet
+    from mvsdk_export.families.svd.unet import SVDUNet
 
     folder, name = request.folder, request.folder.recipe.denoiser
     folder.check()

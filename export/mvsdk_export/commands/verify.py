@@ -17,8 +17,8 @@ from mvsdk_export.checkpoints import MODEL_CARD, default_model_folder, open_mode
 from mvsdk_export.commands.arguments import read_picture_folder
 from mvsdk_export.commands.bar import read_history, shown_progress
 from mvsdk_export.commands.export import variant_table
-from mvsdk_export.commands.phones import require_tools
-from mvsdk_export.recipes import Recipe, find_recipe
+from mvsdk_export.commands.targets import require_tools
+from mvsdk_export.families import Recipe, find_recipe
 
 if TYPE_CHECKING:
     from mvsdk_export.checkpoints import ModelFolder
@@ -67,9 +67,9 @@ def _run(options: argparse.Namespace) -> int:
     folder = open_model(path, recipe, decoder=options.decoder)
     _check_source(bundle, folder)
     from mvsdk_export.export import verify_bundle
-    from mvsdk_export.interrupts import interrupted_once
-    from mvsdk_export.stages import StageRunner
-    from mvsdk_export.verify import check_parity
+    from mvsdk_export.jobs.interrupts import interrupted_once
+    from mvsdk_export.jobs.runner import StageRunner
+    from mvsdk_export.parity.verify import check_parity
 
     with StageRunner(cache_folder() / "verify") as runner, interrupted_once():
         try:

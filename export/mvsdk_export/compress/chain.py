@@ -11,8 +11,8 @@ from mvsdk_export.compress.importance import Importance
 from mvsdk_export.compress.pruning import Keep, prune_temporal, report_pruning
 from mvsdk_export.compress.recipe import CompressionRecipe, Step
 from mvsdk_export.compress.reports import LATENT_SIZE, Report
-from mvsdk_export.networks.svd.config import SVDUNetConfig
-from mvsdk_export.networks.svd.unet import SVDUNet
+from mvsdk_export.families.svd.config import SVDUNetConfig
+from mvsdk_export.families.svd.unet import SVDUNet
 
 
 def compress_unet(

@@ -19,10 +19,10 @@ from mvsdk_export.compress.counting import count_unet
 from mvsdk_export.compress.pruning import report_pruning
 from mvsdk_export.compress.recipe import MOBILEVD
 from mvsdk_export.compress.reports import Costs
-from mvsdk_export.costs import count_flops
-from mvsdk_export.networks.svd.clip_vision import ClipVisionConfig, ClipVisionEncoder
-from mvsdk_export.networks.svd.unet import SVDUNetConfig
-from mvsdk_export.networks.svd.vae import TemporalAutoencoder, TemporalAutoencoderConfig
+from mvsdk_export.families.svd.clip_vision import ClipVisionConfig, ClipVisionEncoder
+from mvsdk_export.families.svd.unet import SVDUNetConfig
+from mvsdk_export.families.svd.vae import TemporalAutoencoder, TemporalAutoencoderConfig
+from mvsdk_export.planning.costs import count_flops
 
 SVD_EVALUATIONS = 50
 """25 steps with guidance: every step runs the network with its condition and without."""

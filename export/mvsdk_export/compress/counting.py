@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mvsdk_export.compress.rebuilding import build_empty
 from mvsdk_export.compress.reports import meta_inputs
-from mvsdk_export.networks.svd.config import SVDUNetConfig
+from mvsdk_export.families.svd.config import SVDUNetConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,8 +15,8 @@ from dataclasses import replace
 from mvsdk_export.compress.rebuilding import rebuild
 from mvsdk_export.compress.reports import LATENT_SIZE, Report, list_weights
 from mvsdk_export.errors import CompressionError
-from mvsdk_export.networks.svd.config import SVDUNetConfig
-from mvsdk_export.networks.svd.unet import SVDUNet
+from mvsdk_export.families.svd.config import SVDUNetConfig
+from mvsdk_export.families.svd.unet import SVDUNet
 
 _VALUE = ".attn2.to_v.weight"
 

@@ -17,9 +17,9 @@ from mvsdk._text import quoted
 from mvsdk_export.compress.rebuilding import rebuild
 from mvsdk_export.compress.reports import LATENT_SIZE, Report
 from mvsdk_export.errors import CompressionError
-from mvsdk_export.networks.svd.config import LEVELS, SVDUNetConfig
-from mvsdk_export.networks.svd.frames import FRAME_DOWN, FRAME_UP
-from mvsdk_export.networks.svd.unet import SVDUNet
+from mvsdk_export.families.svd.config import LEVELS, SVDUNetConfig
+from mvsdk_export.families.svd.frames import FRAME_DOWN, FRAME_UP
+from mvsdk_export.families.svd.unet import SVDUNet
 
 
 def halve_frames(

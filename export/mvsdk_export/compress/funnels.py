@@ -30,9 +30,9 @@ from mvsdk._text import quoted
 from mvsdk_export.compress.rebuilding import build_empty, rebuild
 from mvsdk_export.compress.reports import LATENT_SIZE, Fidelity, Report
 from mvsdk_export.errors import CompressionError
-from mvsdk_export.networks.svd.config import FUNNEL_LAYERS, LEVELS, SVDUNetConfig
-from mvsdk_export.networks.svd.transformer import FrameAttention, SelfAttention
-from mvsdk_export.networks.svd.unet import SVDUNet
+from mvsdk_export.families.svd.config import FUNNEL_LAYERS, LEVELS, SVDUNetConfig
+from mvsdk_export.families.svd.transformer import FrameAttention, SelfAttention
+from mvsdk_export.families.svd.unet import SVDUNet
 
 Init = Literal["csi", "he"]
 

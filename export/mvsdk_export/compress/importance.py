@@ -32,7 +32,7 @@ from mvsdk_export.checkpoints.documents import REPAIR, Document, read_document
 from mvsdk_export.errors import CheckpointError, CompressionError
 
 if TYPE_CHECKING:
-    from mvsdk_export.networks.svd.unet import SVDUNet
+    from mvsdk_export.families.svd.unet import SVDUNet
 
 FORMAT_VERSION = 1
 MAX_BLOCKS = 1024

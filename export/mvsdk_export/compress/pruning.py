@@ -24,8 +24,8 @@ from mvsdk_export.compress.reports import (
     measure_temporal_blocks,
 )
 from mvsdk_export.errors import CompressionError
-from mvsdk_export.networks.svd.config import SVDUNetConfig
-from mvsdk_export.networks.svd.unet import SVDUNet
+from mvsdk_export.families.svd.config import SVDUNetConfig
+from mvsdk_export.families.svd.unet import SVDUNet
 
 Keep = Importance | Sequence[str] | int
 """What stays: learned scores, names of blocks, or a number of them."""

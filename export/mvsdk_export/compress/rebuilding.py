@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from mvsdk_export.errors import CompressionError
-from mvsdk_export.networks.svd.config import SVDUNetConfig
-from mvsdk_export.networks.svd.unet import SVDUNet
+from mvsdk_export.families.svd.config import SVDUNetConfig
+from mvsdk_export.families.svd.unet import SVDUNet
 
 
 def build_empty(config: SVDUNetConfig) -> SVDUNet:

@@ -6,7 +6,7 @@ configuration alone, so a plan of a compression needs no weights.
 
 This counts a network and, apart, what pruning takes out of each temporal block. `counting.py`
 counts many networks that differ little, by whole blocks and each distinct block once; a test holds
-its sums to these. `mvsdk_export.costs` counts any graph: a component's in the forms of phones.
+its sums to these. `mvsdk_export.planning.costs` counts any graph, as phones get it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mvsdk_export.compress.rebuilding import build_empty
 from mvsdk_export.errors import CompressionError
-from mvsdk_export.networks.svd.config import SVDUNetConfig
+from mvsdk_export.families.svd.config import SVDUNetConfig
 
 if TYPE_CHECKING:
     from mvsdk_export.compress.recipe import Step

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mvsdk_export.errors import CompressionError
-from mvsdk_export.progress import counted, counting
+from mvsdk_export.jobs.progress import counted, counting
 from mvsdk_export.quantize.weights import FLOAT16, Compressed, WeightScheme, compress
 
 PROBES = 2

@@ -22,9 +22,9 @@ from onnxruntime.quantization.execution_providers.qnn import (
 )
 
 from mvsdk_export.errors import ExportError
-from mvsdk_export.progress import counted
+from mvsdk_export.graphs.onnx import save_model
+from mvsdk_export.jobs.progress import counted
 from mvsdk_export.quiet import quiet
-from mvsdk_export.targets.onnx import save_model
 
 Feed = Mapping[str, NDArray[Any]]
 

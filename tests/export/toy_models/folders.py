@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from mvsdk_export.checkpoints import EDMScheduler, FlowScheduler, save_model_folder
-from mvsdk_export.recipes import GROUP, Recipe
+from mvsdk_export.families import GROUP, Recipe
 from toy_models.networks import Text, TextConfig
 from toy_models.recipes import TOYS
 

@@ -32,8 +32,8 @@ from mvsdk.manifest import (
     Tokenize,
     VideoSpec,
 )
-from mvsdk_export.pipelines import Pipeline, TokenizerRecipe
-from mvsdk_export.recipes import Recipe
+from mvsdk_export.families import Recipe
+from mvsdk_export.families.pipeline import Pipeline, TokenizerRecipe
 from toy_models.networks import KEY_LAYERS
 
 Sizes = Mapping[str, int]

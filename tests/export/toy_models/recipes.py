@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from mvsdk.manifest import Role, Task
-from mvsdk_export.recipes import ComponentRecipe, Recipe, TensorRecipe
-from mvsdk_export.recipes.spec import even_floors
+from mvsdk_export.families import ComponentRecipe, Recipe, TensorRecipe
+from mvsdk_export.families.recipe import even_floors
 
 _WEIGHTS = "model.safetensors"
 _LAYERS = 4

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mvsdk_export.errors import CompressionError
+from mvsdk_export.graphs.capture import capture
 from mvsdk_export.quantize.mixed import Assignment, Feed, assign
 from mvsdk_export.quantize.weights import (
     FLOAT16,
@@ -27,7 +28,6 @@ from mvsdk_export.quantize.weights import (
     check_scheme,
     divisor,
 )
-from mvsdk_export.targets.capture import capture
 from mvsdk_export.targets.coreml.package import (
     WeightReader,
     WeightWriter,

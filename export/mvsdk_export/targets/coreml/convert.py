@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from mvsdk_export.errors import ExportError, UnsupportedOpError, first_line
+from mvsdk_export.graphs.capture import capture
 from mvsdk_export.quiet import quiet
-from mvsdk_export.targets.capture import capture
 from mvsdk_export.targets.coreml.package import set_metadata, weight_files, write_package
 from mvsdk_export.targets.coreml.tools import (
     DEPLOYMENT_TARGETS,

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvsdk.manifest import Delegation, DType, TensorSpec
-from mvsdk_export.checker.package import Operation, Tensor, open_package
 from mvsdk_export.errors import ExportError
-from mvsdk_export.preflight import Finding, check_findings
+from mvsdk_export.planning.preflight import Finding, check_findings
 from mvsdk_export.targets.coreml import neural_engine as engine
+from mvsdk_export.targets.coreml.checker.package import Operation, Tensor, open_package
 from mvsdk_export.targets.coreml.chunks import make_pipeline
 from mvsdk_export.targets.coreml.neural_engine import check_limits, predict_delegation
 from mvsdk_export.targets.coreml.package import link_or_copy, weight_files
@@ -82,7 +82,7 @@ def _check_chunks(whole: Path, cut: Path) -> None:
     Raises:
         ExportError: If they differ.
     """
-    from mvsdk_export.checker.program import load_program
+    from mvsdk_export.targets.coreml.checker.program import load_program
 
     program = load_program(whole)
     feed = _noise({item.name: (item.shape, item.dtype) for item in program.inputs})

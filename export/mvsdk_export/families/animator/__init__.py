@@ -1,0 +1,1 @@
+"""animator: a picture put in motion, the SDK's own small model."""

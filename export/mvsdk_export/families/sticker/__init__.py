@@ -1,0 +1,1 @@
+"""sticker: animated stickers from a text prompt."""

@@ -1,5 +1,0 @@
-"""Stable Video Diffusion: the networks of its public checkpoints, with forms for NPUs.
-
-State-dict keys are those of the public checkpoints; what is compressed (mvsdk_export.compress) is
-told by a network's configuration.
-"""

@@ -1,0 +1,262 @@
+"""The float32 PyTorch pipeline: what calibrates a quantisation, and what artefacts are held to.
+
+It is the runtime's own runner over PyTorch networks in place of graphs: the same operations, noise,
+schedules and sampler code. What every network received and gave is kept by case and step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from mvsdk.inputs import prepare
+from mvsdk.manifest import END_TO_END, Manifest, NumberInput
+from mvsdk.runner import Resources, Runner, to_bytes
+from mvsdk.tokenizers import Tokenizer, Tokens, load_tokenizer
+from mvsdk_export.checkpoints import ModelFolder
+from mvsdk_export.families import Recipe
+from mvsdk_export.families.pipeline import Clip, Pipeline, make_pipeline, outline, sizes_of
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """One call of one network; for the component `END_TO_END` what came out as the clip."""
+
+    component: str
+    case: str
+    """Prompt, seed and number of steps."""
+    step: int | None
+    """Step index, None outside of a sampler's steps."""
+    inputs: Mapping[str, NDArray[Any]]
+    outputs: Mapping[str, NDArray[Any]]
+    """By tensor; pixels are not rounded, and 0 to 255."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One clip to make."""
+
+    prompt: str
+    """What the clip shows; where a picture says that, the picture's name."""
+    seed: int
+    num_inference_steps: int
+    picture: NDArray[np.uint8] | None = None
+    """First frame (H, W, 3), RGB; of models that take a clip, what moves in it."""
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    """What is said besides; those left out are as the program says."""
+
+    @property
+    def label(self) -> str:
+        """Text that names the case in records."""
+        return f"{self.prompt}, seed {self.seed}, {self.num_inference_steps} steps"
+
+
+class Reference:
+    """The pipeline in float32 PyTorch."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        pipeline: Pipeline,
+        sizes: Mapping[str, int],
+        networks: Mapping[str, nn.Module],
+        tokenizers: Mapping[str, Tokenizer] | None = None,
+    ) -> None:
+        """Put the pipeline together.
+
+        Args:
+            recipe: The model.
+            pipeline: What is carried out.
+            sizes: Of every symbol in the recipe's shapes.
+            networks: The graphs' networks (evaluation mode, wrappers included) by component name.
+            tokenizers: By name; none for models that take no text.
+        """
+        self._manifest: Manifest = outline(recipe, pipeline, sizes)
+        self._tables = pipeline.tables
+        self._networks = networks
+        self._tokenizers = tokenizers or {}
+
+    @classmethod
+    def of(cls, folder: ModelFolder, clip: Clip, networks: Mapping[str, nn.Module]) -> Reference:
+        """Put the pipeline of a model folder together.
+
+        Args:
+            folder: Model folder.
+            clip: Which clips are made.
+            networks: The graphs' networks, by component name.
+        """
+        pipeline = make_pipeline(folder, clip)
+        vocabulary = folder.tokenizer_file
+        tokenizers = (
+            {}
+            if vocabulary is None
+            else {
+                name: load_tokenizer(
+                    vocabulary, kind=item.kind, max_length=item.max_length, too_long=item.too_long
+                )
+                for name, item in pipeline.tokenizers.items()
+            }
+        )
+        return cls(folder.recipe, pipeline, sizes_of(folder, clip), networks, tokenizers)
+
+    def run(self, case: Case) -> list[Evaluation]:
+        """Make one clip; return every network call in order, and at last the clip.
+
+        Args:
+            case: Prompt or picture, seed and steps.
+        """
+        program = self._manifest.program
+        calls: list[Evaluation] = []
+
+        def call(component: str, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
+            return self._call(calls, case, component, inputs, runner.step)
+
+        is_adjustable = _is_adjustable(self._manifest)
+        runner = Runner(
+            self._manifest,
+            program,
+            Resources(call=call, tokens=self._encode, table=self._tables.__getitem__),
+            values=prepare(
+                program,
+                given_inputs(self._manifest, case),
+                tokenize=self._encode,
+            ).values,
+            seed=case.seed,
+            num_inference_steps=case.num_inference_steps if is_adjustable else None,
+        )
+        for _ in runner.run():
+            pass
+        frames = {"frames": runner.output.astype(np.float32)}
+        calls.append(
+            Evaluation(component=END_TO_END, case=case.label, step=None, inputs={}, outputs=frames)
+        )
+        return calls
+
+    def _encode(self, name: str, text: str) -> Tokens:
+        return self._tokenizers[name].encode(text)
+
+    def _call(
+        self,
+        calls: list[Evaluation],
+        case: Case,
+        component: str,
+        inputs: Mapping[str, NDArray[Any]],
+        step: int | None,
+    ) -> Arrays:
+        part = self._manifest.components[component]
+        pixels = {tensor.name for tensor in part.inputs if tensor.type == "pixels"}
+        taken = {
+            name: to_bytes(value) if name in pixels else value for name, value in inputs.items()
+        }
+        with torch.inference_mode():
+            tensors = {
+                name: torch.from_numpy(np.array(value)) for name, value in as_real(taken).items()
+            }
+            given = self._networks[component](**tensors)
+        results = (given,) if isinstance(given, torch.Tensor) else tuple(given)
+        outputs = {
+            tensor.name: result.numpy() * np.float32(255)
+            if tensor.type == "pixels"
+            else result.numpy()
+            for tensor, result in zip(part.outputs, results, strict=True)
+        }
+        calls.append(
+            Evaluation(
+                component=component, case=case.label, step=step, inputs=taken, outputs=outputs
+            )
+        )
+        return outputs
+
+
+def given_inputs(manifest: Manifest, case: Case) -> dict[str, Any]:
+    """Return what a caller gives for a case, by the names of a program's inputs."""
+    program = manifest.program
+    given: dict[str, Any] = dict(case.numbers)
+    for name, item in program.inputs.items():
+        if isinstance(item, NumberInput):
+            if item.whole and name in given:
+                given[name] = int(given[name])
+        elif item.kind == "prompt":
+            given[name] = case.prompt
+        elif item.kind == "picture":
+            given[name] = case.picture
+        elif item.kind == "clip":
+            assert case.picture is not None
+            given[name] = moving_picture(case.picture, item.frames)
+    return given
+
+
+def moving_picture(picture: NDArray[np.uint8], frames: int) -> NDArray[np.uint8]:
+    """Return a clip in which a picture moves to the right, a pixel a frame. (F, H, W, 3)."""
+    return np.stack([np.roll(picture, index, axis=1) for index in range(frames)])
+
+
+def _is_adjustable(manifest: Manifest) -> bool:
+    names = manifest.program.samplers()
+    return any(manifest.samplers[name].adjustable for name in names)
+
+
+def as_real(inputs: Mapping[str, NDArray[Any]]) -> Arrays:
+    """Return inputs as a traced network takes them: bytes as numbers in [0, 1]."""
+    return {
+        name: value.astype(np.float32) / np.float32(255) if value.dtype == np.uint8 else value
+        for name, value in inputs.items()
+    }
+
+
+def unique(calls: Sequence[Evaluation]) -> list[Evaluation]:
+    """Drop calls whose inputs were seen before: step counts share their first evaluation."""
+    seen: set[tuple[str, bytes]] = set()
+    kept: list[Evaluation] = []
+    for call in calls:
+        key = (call.component, b"".join(value.tobytes() for value in call.inputs.values()))
+        if key not in seen:
+            seen.add(key)
+            kept.append(call)
+    return kept
+
+
+def save_calls(calls: Sequence[Evaluation], path: Path) -> None:
+    """Write calls to an uncompressed .npz without pickles."""
+    arrays: Arrays = {}
+    for index, call in enumerate(calls):
+        head = f"{index}/{call.component}/{'' if call.step is None else call.step}"
+        arrays[f"{head}/case"] = np.frombuffer(call.case.encode(), np.uint8)
+        for side, values in (("input", call.inputs), ("output", call.outputs)):
+            for name, value in values.items():
+                arrays[f"{head}/{side}/{name}"] = value
+    np.savez(path, **arrays)  # pyright: ignore[reportArgumentType]
+
+
+def load_calls(path: Path, component: str | None = None) -> list[Evaluation]:
+    """Read calls, of one component or of all."""
+    found: dict[str, dict[str, Any]] = {}
+    with np.load(path, allow_pickle=False) as file:
+        for key in file.files:
+            head, part, step, *rest = key.split("/", 4)
+            if component in (None, part):
+                empty = {"component": part, "step": step, "input": {}, "output": {}}
+                call = found.setdefault(head, empty)
+                if rest[0] == "case":
+                    call["case"] = file[key]
+                else:
+                    call[rest[0]][rest[1]] = file[key]
+    return [
+        Evaluation(
+            component=call["component"],
+            case=call["case"].tobytes().decode(),
+            step=int(call["step"]) if call["step"] else None,
+            inputs=call["input"],
+            outputs=call["output"],
+        )
+        for _, call in sorted(found.items(), key=lambda item: int(item[0]))
+    ]

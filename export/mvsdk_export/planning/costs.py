@@ -1,0 +1,401 @@
+"""What a graph costs: parameters, floating-point operations, bytes. No weights are needed.
+
+The graph runs once on PyTorch's meta device, in the implementations that phones get, so only
+shapes are computed. FLOPs are twice the multiply-accumulates of convolutions, linear layers and
+matrix products; elementwise work is not counted.
+
+The activation peak is an upper estimate: every operator's result gets a buffer of its own that is
+freed after its last reader, in the order of the program. Compilers fuse, reorder, reuse buffers in
+place and tile, so a phone needs less. Constants that a graph computes are folded, and not counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from mvsdk.manifest import Precision
+from mvsdk_export.checkpoints.building import GraphOptions, build_on_meta, with_frames, wrap
+from mvsdk_export.errors import ExportError
+from mvsdk_export.families import DECODER, ComponentRecipe, Recipe
+from mvsdk_export.families.shapes import graph_sizes, input_shapes
+from mvsdk_export.layers.selection import select_implementations_
+from mvsdk_export.planning.preflight import COUNTED_PRECISIONS
+
+KERNEL_BYTES: Mapping[Precision, int] = {"fp32": 4, "fp16": 2, "w8a16": 1}
+"""Bytes of an element of a kernel or matrix."""
+EMBEDDING_BYTES: Mapping[Precision, int] = {"fp32": 4, "fp16": 2, "w8a16": 2}
+"""Bytes of an element of a table that is looked up: its rows are activations."""
+VECTOR_BYTES: Mapping[Precision, int] = {"fp32": 4, "fp16": 2, "w8a16": 4}
+"""Bytes of an element of a bias or a norm's scale: a quantised graph keeps these in 32 bits."""
+ACTIVATION_BYTES: Mapping[Precision, int] = {"fp32": 4, "fp16": 2, "w8a16": 2}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComponentCosts:
+    """Costs of one graph, for one evaluation."""
+
+    component: str
+    parameters: int
+    """Of the layers that the graph uses: a decoder's graph does not count the encoder."""
+    flops: int
+    weight_bytes: Mapping[Precision, int]
+    activation_peak_bytes: Mapping[Precision, int]
+    """Largest sum of activations alive at once, inputs and outputs included."""
+    working_set_bytes: Mapping[Precision, int]
+    """Activations that the hungriest single operator reads and writes."""
+    hungriest_operator: str
+    frames: int = 1
+    """Frames that one evaluation makes, of a decoder."""
+    parts: int = 1
+    """Evaluations that one pass over a clip takes."""
+    per_step: bool = False
+    """Whether there is a pass for every step."""
+
+    def evaluations(self, steps: int) -> int:
+        """Return how often the graph runs in a clip of `steps` steps."""
+        return self.parts * (steps if self.per_step else 1)
+
+    def to_numbers(self) -> dict[str, float]:
+        """Return the costs as a bundle's manifest keeps them, units in the names."""
+        numbers: dict[str, float] = {"parameters": self.parameters, "flops": self.flops}
+        for precision in COUNTED_PRECISIONS:
+            numbers[f"weight_{precision}_bytes"] = self.weight_bytes[precision]
+            numbers[f"activation_peak_{precision}_bytes"] = self.activation_peak_bytes[precision]
+        return numbers
+
+
+def measure_recipe(
+    recipe: Recipe,
+    configs: Mapping[str, Any],
+    *,
+    num_frames: int,
+    height: int,
+    width: int,
+    guidance: tuple[float, float] | None = None,
+    decode_frames: int | None = None,
+) -> tuple[ComponentCosts, ...]:
+    """Return the costs of every component for clips of a size.
+
+    Args:
+        recipe: The model.
+        configs: Component name -> configuration of its network.
+        num_frames: Frames of a clip.
+        height: Pixels.
+        width: Pixels.
+        guidance: Classifier-free guidance that the denoiser's graph holds, which makes it run the
+            network twice; None for none.
+        decode_frames: Frames that the decoder takes at once, a divisor of `num_frames`; None for
+            all.
+
+    Raises:
+        CheckpointError: If a configuration describes no network that can be built.
+        ExportError: If a graph cannot run at this size.
+    """
+    sizes = graph_sizes(
+        configs, num_frames=num_frames, height=height, width=width, decode_frames=decode_frames
+    )
+    # No cost depends on the noise level, which is a constant of the graph.
+    options = GraphOptions(height=height, width=width, guidance=guidance, sigma=1.0)
+    return tuple(
+        _measure_part(part, with_frames(configs[part.name], num_frames), sizes, options)
+        for part in recipe.components
+    )
+
+
+def measure_decoder(
+    recipe: Recipe,
+    configs: Mapping[str, Any],
+    *,
+    num_frames: int,
+    height: int,
+    width: int,
+    decode_frames: int,
+) -> ComponentCosts:
+    """Return the costs of the decoder alone, as `measure_recipe` does.
+
+    Raises:
+        CheckpointError: As `measure_recipe`; so ExportError.
+    """
+    sizes = graph_sizes(
+        configs, num_frames=num_frames, height=height, width=width, decode_frames=decode_frames
+    )
+    config = with_frames(configs[DECODER], num_frames)
+    options = GraphOptions(height=height, width=width, sigma=1.0)
+    return _measure_part(recipe.component(DECODER), config, sizes, options)
+
+
+def _measure_part(
+    part: ComponentRecipe, config: Any, sizes: Mapping[str, int], options: GraphOptions
+) -> ComponentCosts:
+    item = measure_component(part, config, sizes, options)
+    if part.role == "denoiser":
+        return replace(item, per_step=True)
+    if part.name != DECODER:
+        return item
+    return replace(item, frames=sizes["f"], parts=sizes["F"] // sizes["f"])
+
+
+def estimate_crossing_bytes(
+    component: ComponentRecipe,
+    config: Any,
+    sizes: Mapping[str, int],
+    options: GraphOptions,
+    parts: int,
+) -> int:
+    """Estimate the float32 bytes of what the parts of a cut graph give to later ones, in one call.
+
+    As graphs/split.py cuts, parts have about equal weights and little crosses. Guidance doubles
+    what crosses: both evaluations run through a part before the next one begins.
+
+    Args:
+        component: As `measure_component` takes it; so `config` and `sizes`.
+        config: Configuration of the network.
+        sizes: Sizes that the symbols of shapes have.
+        options: Of the graph; its guidance tells one evaluation from two.
+        parts: Number of parts.
+    """
+    once = replace(options, guidance=None)
+    graph = wrap(component, select_implementations_(build_on_meta(component, config), "htp"), once)
+    inputs = _empty_inputs(component, sizes)
+    trace = _Trace(graph, inputs)
+    with torch.device("meta"), torch.no_grad(), trace:
+        graph(*inputs)
+    return trace.crossing_bytes(parts) * (1 if options.guidance is None else 2)
+
+
+def measure_component(
+    component: ComponentRecipe,
+    config: Any,
+    sizes: Mapping[str, int],
+    options: GraphOptions | None = None,
+) -> ComponentCosts:
+    """Return the costs of one component at the sizes that the symbols of its shapes have."""
+    graph = wrap(
+        component, select_implementations_(build_on_meta(component, config), "htp"), options
+    )
+    return measure_graph(component.name, graph, *_empty_inputs(component, sizes))
+
+
+def _empty_inputs(component: ComponentRecipe, sizes: Mapping[str, int]) -> tuple[Tensor, ...]:
+    shapes = input_shapes(component, sizes)
+    return tuple(
+        torch.empty(shapes[tensor.name], dtype=getattr(torch, tensor.dtype), device="meta")
+        for tensor in component.inputs
+    )
+
+
+def count_flops(run: Callable[..., Any], *inputs: Tensor) -> Mapping[str, int]:
+    """Return the floating-point operations of a network, and of every module inside that runs.
+
+    Args:
+        run: A module, or a method of one, on the meta device.
+        *inputs: Its tensors, on the meta device.
+
+    Returns:
+        Module path -> operations, twice the multiply-accumulates; "" is all of them. Paths begin
+        at the module that runs first. A module without such operations may be missing.
+
+    Raises:
+        ExportError: If it cannot run on them.
+    """
+    counter = FlopCounterMode(display=False)
+    try:
+        with torch.device("meta"), torch.no_grad(), counter:
+            run(*inputs)
+    except (RuntimeError, ValueError, ArithmeticError) as exc:
+        raise ExportError(
+            f"costs cannot be counted for inputs of shape {_shapes(inputs)}: "
+            f"{' '.join(str(exc).split())}; choose another size"
+        ) from exc
+    counts = {"": counter.get_total_flops()}
+    for name, operators in counter.get_flop_counts().items():
+        _, _, path = name.partition(".")
+        if path:
+            counts[path] = sum(operators.values())
+    return counts
+
+
+def measure_graph(name: str, graph: nn.Module, *inputs: Tensor) -> ComponentCosts:
+    """Return the costs of a module on given inputs, all on the meta device.
+
+    Raises:
+        ExportError: If the module cannot run on them.
+    """
+    trace = _Trace(graph, inputs)
+    try:
+        counter = FlopCounterMode(display=False)
+        with torch.device("meta"), torch.no_grad(), counter, trace:
+            outputs = graph(*inputs)
+    except (RuntimeError, ValueError, ArithmeticError) as exc:
+        raise ExportError(
+            f"{name} cannot run on inputs of shape {_shapes(inputs)}: "
+            f"{' '.join(str(exc).split())}; choose another size, or correct its config.json"
+        ) from exc
+    trace.finish(outputs)
+    tables = {_storage(x.weight) for x in graph.modules() if isinstance(x, nn.Embedding)}
+    embeddings = sum(x.numel() for x in trace.used if _storage(x) in tables)
+    kernels = sum(x.numel() for x in trace.used if x.dim() > 1) - embeddings
+    vectors = sum(weight.numel() for weight in trace.used if weight.dim() <= 1)
+    hungriest = max(trace.operators, key=lambda item: trace.working_set(item, "fp32"))
+    return ComponentCosts(
+        component=name,
+        parameters=kernels + embeddings + vectors,
+        flops=counter.get_total_flops(),
+        weight_bytes={
+            p: kernels * KERNEL_BYTES[p]
+            + embeddings * EMBEDDING_BYTES[p]
+            + vectors * VECTOR_BYTES[p]
+            for p in COUNTED_PRECISIONS
+        },
+        activation_peak_bytes={p: trace.peak_bytes(p) for p in COUNTED_PRECISIONS},
+        working_set_bytes={p: trace.working_set(hungriest, p) for p in COUNTED_PRECISIONS},
+        hungriest_operator=hungriest.name,
+    )
+
+
+@dataclass(slots=True, kw_only=True)
+class _Buffer:
+    """Memory of an activation: alive from the operator that makes it to the last that reads it."""
+
+    elements: int
+    element_bytes: int | None
+    """None for floating point, whose width the precision decides."""
+    born: int
+    died: int
+
+    def bytes(self, precision: Precision) -> int:
+        return self.elements * (self.element_bytes or ACTIVATION_BYTES[precision])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Operator:
+    name: str
+    buffers: frozenset[int]
+    """Activations read and written."""
+
+
+class _Trace(TorchDispatchMode):
+    """Record which operator reads and writes which activation.
+
+    Buffers are told apart by their storage, so views cost nothing. Every tensor is kept until the
+    end, as an address may be used again otherwise; on the meta device that takes no memory.
+    """
+
+    def __init__(self, graph: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        super().__init__()
+        self.used: list[Tensor] = []
+        self.operators: list[_Operator] = []
+        self._weights_before: list[int] = []
+        """Elements of the weights that were read up to each operator."""
+        self._weights = {_storage(weight): weight for weight in graph.parameters()}
+        self._buffers: dict[int, _Buffer] = {}
+        self._kept: list[Tensor] = []
+        for tensor in inputs:
+            self._add(tensor, 0)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        del types
+        result = func(*args, **(kwargs or {}))
+        reads = list(_tensors((args, kwargs)))
+        writes = list(_tensors(result))
+        for tensor in reads:
+            if (weight := self._weights.pop(_storage(tensor), None)) is not None:
+                self.used.append(weight)
+        self._record(str(func), reads, writes)
+        return result
+
+    def _record(self, name: str, reads: list[Tensor], writes: list[Tensor]) -> None:
+        now = len(self.operators)
+        read = {_storage(tensor) for tensor in reads} & self._buffers.keys()
+        if not read:  # computed from weights and constants alone: folded by every exporter
+            self._kept += writes
+            return
+        for tensor in writes:
+            self._add(tensor, now)
+        written = {_storage(tensor) for tensor in writes}
+        for storage in read:
+            self._buffers[storage].died = now
+        self._weights_before.append(sum(weight.numel() for weight in self.used))
+        is_view = written <= read
+        self.operators.append(
+            _Operator(name=name, buffers=frozenset() if is_view else frozenset(read | written))
+        )
+
+    def _add(self, tensor: Tensor, now: int) -> None:
+        self._kept.append(tensor)
+        element_bytes = None if tensor.is_floating_point() else tensor.element_size()
+        elements = tensor.untyped_storage().nbytes() // tensor.element_size()
+        buffer = _Buffer(elements=elements, element_bytes=element_bytes, born=now, died=now)
+        self._buffers.setdefault(_storage(tensor), buffer)
+
+    def finish(self, outputs: Any) -> None:
+        """Keep the outputs alive to the end."""
+        for tensor in _tensors(outputs):
+            self._buffers[_storage(tensor)].died = len(self.operators) - 1
+
+    def peak_bytes(self, precision: Precision) -> int:
+        """Return the largest sum of buffers that are alive during one operator."""
+        changes = [0] * (len(self.operators) + 1)
+        for buffer in self._buffers.values():
+            changes[buffer.born] += buffer.bytes(precision)
+            changes[buffer.died + 1] -= buffer.bytes(precision)
+        return max(accumulate(changes))
+
+    def crossing_bytes(self, parts: int) -> int:
+        """Return the float32 bytes that cross any of the cuts into parts of about equal weight.
+
+        Each cut is where least crosses, a tenth of a part before or behind the equal share.
+        """
+        read = self._weights_before
+        alive = [0] * (len(read) + 1)
+        made = [buffer for buffer in self._buffers.values() if buffer.born or buffer.died]
+        for buffer in made:
+            alive[buffer.born] += buffer.bytes("fp32")
+            alive[buffer.died] -= buffer.bytes("fp32")
+        alive = list(accumulate(alive))
+        share = read[-1] / parts
+        cuts = [
+            min(
+                (i for i, x in enumerate(read) if abs(x - share * part) <= share / 10),
+                key=alive.__getitem__,
+                default=min(range(len(read)), key=lambda i: abs(read[i] - share * part)),
+            )
+            for part in range(1, parts)
+        ]
+        return sum(
+            buffer.bytes("fp32")
+            for buffer in made
+            if any(buffer.born <= cut < buffer.died for cut in cuts)
+        )
+
+    def working_set(self, operator: _Operator, precision: Precision) -> int:
+        """Return the bytes of the activations that an operator reads and writes."""
+        return sum(self._buffers[storage].bytes(precision) for storage in operator.buffers)
+
+
+def _shapes(tensors: tuple[Tensor, ...]) -> str:
+    return ", ".join(str(tuple(tensor.shape)) for tensor in tensors)
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata
+
+
+def _tensors(tree: Any) -> Iterator[Tensor]:
+    if isinstance(tree, Tensor):
+        yield tree
+    elif isinstance(tree, dict):
+        yield from _tensors(tuple(tree.values()))
+    elif isinstance(tree, list | tuple):
+        for item in tree:
+            yield from _tensors(item)

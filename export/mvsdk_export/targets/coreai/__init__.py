@@ -1,0 +1,1 @@
+"""Core AI assets for iPhones from iOS 27 on."""

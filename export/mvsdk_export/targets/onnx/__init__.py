@@ -1,0 +1,1 @@
+"""ONNX models: a target of its own, and what a chip's compiler reads."""

@@ -1,0 +1,1 @@
+"""Context binaries for the HTP of Snapdragon chips."""

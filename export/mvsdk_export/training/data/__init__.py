@@ -1,0 +1,1 @@
+"""What training reads: sources, sprites, captions, clips, and banks of them."""

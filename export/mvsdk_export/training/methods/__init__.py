@@ -1,0 +1,1 @@
+"""Training methods: losses and the steps that they drive."""
