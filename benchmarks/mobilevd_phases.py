@@ -166,7 +166,7 @@ def _compressed_config() -> Any:
 def split(*, folder: str, parts: int | None) -> dict[str, Any]:
     """Cut the traced denoiser; what the parts are goes to a file."""
     from mvsdk_export.graphs.split import split_model
-    from mvsdk_export.planning.preflight import PART_BYTES
+    from mvsdk_export.graphs.limits import PART_BYTES
 
     found = split_model(
         Path(folder) / "model.onnx", Path(folder), parts=parts, most_bytes=PART_BYTES
@@ -203,7 +203,7 @@ def quantise(*, folder: str, part: int) -> dict[str, Any]:
     import numpy as np
     import onnx
 
-    from mvsdk_export.graphs.onnx import quantize_borders, save_model
+    from mvsdk_export.graphs.onnx import quantize_signature, save_model
     from mvsdk_export.graphs.split import agree_quantized
     from mvsdk_export.quantize.qdq import quantize_w8a16
 
@@ -220,7 +220,7 @@ def quantise(*, folder: str, part: int) -> dict[str, Any]:
     model = onnx.load(target)
     agree_quantized(model, {name: (scale, zero) for name, (scale, zero) in made.items()})
     requantised = sum(node.name.endswith("/float_made") for node in model.graph.node)
-    made |= quantize_borders(model)
+    made |= quantize_signature(model)
     save_model(model, target)
     known.write_text(json.dumps(made), encoding="utf-8")
     return {"requantised": requantised}

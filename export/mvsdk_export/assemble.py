@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from mvsdk._json import JsonValue
 from mvsdk.bundle import BundleWriter
-from mvsdk.errors import BundleError
 from mvsdk.manifest import (
     Component,
-    ComputeUnit,
-    Delegate,
     Delegation,
-    Format,
     Licence,
     Manifest,
     NonDelegated,
@@ -27,64 +21,43 @@ from mvsdk.manifest import (
     VariantSet,
 )
 from mvsdk_export.checkpoints import ModelFolder
+from mvsdk_export.checkpoints.pipeline import sizes_of
 from mvsdk_export.families import ComponentRecipe, TensorRecipe
-from mvsdk_export.families.pipeline import TYPES, Pipeline, make_pipeline, sizes_of, tensors_of
+from mvsdk_export.families.pipeline import TYPES, Pipeline, tensors_of
+from mvsdk_export.jobs.job import Made, tool_versions
 from mvsdk_export.jobs.progress import counted
-from mvsdk_export.jobs.runner import LOG, RESULT, SCRATCH, Stage, tool_versions
-from mvsdk_export.planning.costs import ComponentCosts
-from mvsdk_export.planning.lowering import GRAPH_FORMATS
-from mvsdk_export.planning.request import ExportRequest, VariantPlan
-from mvsdk_export.targets.subject import CONTEXT, MODEL
+from mvsdk_export.jobs.runner import files_made
+from mvsdk_export.parity.recording import GUIDANCE
+from mvsdk_export.planning.plan import ExportPlan, Key
+from mvsdk_export.planning.request import ExportRequest
+from mvsdk_export.targets import find_spec
+from mvsdk_export.targets.artefact import Artefact
+from mvsdk_export.targets.spec import VariantPlan
 
 VOCABULARY = "tokenizer/vocab.json"
-GUIDANCE = "x-guidance"
-"""Key of a manifest: guidance of the first and the last frame, which the denoiser's graph holds."""
-MAX_GUIDANCE = 1000.0
-"""As `guidance_scale` in docs/bundle_format.md."""
-
-_TOOLS: Mapping[Format, tuple[str, ...]] = {
-    "onnx": ("onnx", "onnxscript", "onnxruntime"),
-    "qnn_context": ("onnx", "onnxscript", "onnxruntime", "onnxruntime-qnn"),
-    "coreml": ("coremltools",),
-    "coreai": ("coreai-core", "coreai-torch", "coreai-opt"),
-    "executorch": ("executorch",),
-}
-"""What makes files of a format, beside PyTorch."""
-_DELEGATE_TOOLS: Mapping[Delegate, tuple[str, ...]] = {
-    "xnnpack": ("torchao",),
-    "coreml": ("coremltools",),
-}
-_MODELS: Mapping[Format, str] = {"onnx": MODEL, "qnn_context": CONTEXT}
-"""Files that are opened, where stages call them alike."""
-
-Key = tuple[str, str]
-"""(component, variant id)"""
 
 
 def add_files(
-    writer: BundleWriter,
-    request: ExportRequest,
-    costs: Sequence[ComponentCosts],
-    artefacts: Mapping[Key, Stage],
+    writer: BundleWriter, plan: ExportPlan, artefacts: Mapping[Key, Made[Artefact]]
 ) -> Manifest:
     """Put the files of a bundle together.
 
     Args:
         writer: Takes the files.
-        request: What was asked for.
-        costs: Of every component.
+        plan: What was asked for, and what it means.
         artefacts: (component, variant id) -> what is shipped.
 
     Returns:
         Its manifest, without verification records.
     """
+    request, pipeline = plan.request, plan.pipeline
     folder = request.folder
     recipe = folder.recipe
-    pipeline, sizes = make_pipeline(folder, request.clip), sizes_of(folder, request.clip)
-    keys = [(part, plan) for part in recipe.components for plan in request.plans_of(part.name)]
+    sizes = sizes_of(folder, request.clip)
+    keys = [(part, item) for part in recipe.components for item in request.plans_of(part.name)]
     variants = [
-        (part.name, _variant(writer, request, part, plan, artefacts[part.name, plan.id]))
-        for part, plan in counted(keys, "artefacts")
+        (part.name, _variant(writer, request, part, item, artefacts[part.name, item.id]))
+        for part, item in counted(keys, "artefacts")
     ]
     components = {
         part.name: Component(
@@ -103,7 +76,7 @@ def add_files(
         programs=pipeline.programs,
         components=components,
         sets=tuple(
-            VariantSet(id=item.id, variants={n: plan.id for n, plan in item.plans.items()})
+            VariantSet(id=item.id, variants={n: variant.id for n, variant in item.plans.items()})
             for item in request.sets
         ),
         samplers=pipeline.samplers,
@@ -113,7 +86,7 @@ def add_files(
         licences=tuple(
             Licence(name=name, applies_to=what) for name, what in recipe.licences.items()
         ),
-        costs={item.component: item.to_numbers() for item in costs},
+        costs={item.component: item.to_numbers() for item in plan.costs},
         extensions=extensions,
     )
 
@@ -148,21 +121,20 @@ def _variant(
     request: ExportRequest,
     component: ComponentRecipe,
     plan: VariantPlan,
-    artefact: Stage,
+    artefact: Made[Artefact],
 ) -> Variant:
+    spec = find_spec(plan.spec)
+    options = request.options_for(component.name, plan.spec)
     root = f"components/{component.name}/{plan.id}"
     files = [
         writer.add_file(f"{root}/{path.relative_to(artefact.folder).as_posix()}", source=path)
-        for path in sorted(artefact.folder.rglob("*"))
-        if path.is_file()
-        and path.relative_to(artefact.folder).parts[0] != SCRATCH
-        and _is_shipped(path, plan)
+        for path in files_made(artefact)
+        if spec.is_shipped(path)
     ]
-    delegation = artefact.result.get("delegation")
-    delegate = _DELEGATE_TOOLS.get(plan.delegate, ()) if plan.delegate else ()
-    wanted = ("torch", "numpy", *_TOOLS[plan.format], *delegate)
-    qairt = artefact.result.get("qairt")
-    tools = {name: version for name, version in tool_versions().items() if name in wanted}
+    result = artefact.result
+    delegation, qairt = result.get("delegation"), result.get("qairt")
+    needed = ("torch", "numpy", *spec.kind(options).tools)
+    tools = {name: version for name, version in tool_versions().items() if name in needed}
     return Variant(
         id=plan.id,
         target=plan.target,
@@ -172,52 +144,14 @@ def _variant(
         delegate=plan.delegate,
         deployment_target=plan.deployment_target,
         requires={"qairt": qairt} if qairt else {},
-        model=f"{root}/{artefact.result.get('model') or _MODELS[plan.format]}",
+        model=f"{root}/{result.get('model')}",
         files=tuple(files),
-        inputs=_specs(artefact.result["inputs"], component.inputs),
-        outputs=_specs(artefact.result["outputs"], component.outputs),
-        compute_unit=_compute_unit(request, plan),
+        inputs=_specs(result["inputs"], component.inputs),
+        outputs=_specs(result["outputs"], component.outputs),
+        compute_unit=spec.compute_unit(plan, options),
         tools=tools,
         delegation=_delegation(delegation) if delegation else None,
     )
-
-
-def _is_shipped(path: Path, plan: VariantPlan) -> bool:
-    """Tell a file of a variant from what a compiler or a stage leaves beside it."""
-    if plan.format in GRAPH_FORMATS:
-        return path.suffix in (".onnx", ".bin", ".data")
-    return path.name not in (RESULT, LOG)
-
-
-def _compute_unit(request: ExportRequest, plan: VariantPlan) -> ComputeUnit:
-    """Return where a variant is meant to run."""
-    if plan.target == "iphone":
-        return request.apple.compute_unit
-    # The delegate's package is compiled for the Neural Engine (targets/executorch/coreml.py).
-    return "NPU" if plan.chipset or plan.delegate == "coreml" else "CPU"
-
-
-def read_guidance(manifest: Manifest) -> tuple[float, float] | None:
-    """Return the guidance that a bundle of ours holds; None for none.
-
-    Raises:
-        BundleError: If the manifest says something else under its key.
-    """
-    if GUIDANCE not in manifest.extensions:
-        return None
-    match manifest.extensions[GUIDANCE]:
-        case [int() | float() as first, int() | float() as last] if _is_scale(first, last):
-            return float(first), float(last)
-        case other:
-            raise BundleError(
-                f"{GUIDANCE} of the manifest is {json.dumps(other)[:64]}; allowed: the guidance of "
-                f"the first and the last frame, 0 to {MAX_GUIDANCE:g} each, such as [1, 3]; export "
-                "the bundle again"
-            )
-
-
-def _is_scale(*values: float) -> bool:
-    return all(not isinstance(x, bool) and 0 <= x <= MAX_GUIDANCE for x in values)
 
 
 def _specs(

@@ -18,7 +18,7 @@ from mvsdk_export.graphs.onnx import (
     OPSET_VERSION,
     convert_float16,
     export_onnx,
-    quantize_borders,
+    quantize_signature,
     save_model,
 )
 from mvsdk_export.graphs.split import Part, agree_float16, agree_quantized, crossing_values
@@ -137,7 +137,7 @@ def quantize_parts(
         quantize_w8a16(part.path, target, needed)
         model = onnx.load(target)
         agree_quantized(model, made)
-        made |= quantize_borders(model)
+        made |= quantize_signature(model)
         save_model(model, target)
         models.append(target)
         feeds = [feed | run_model(part.path, feed) for feed in feeds]

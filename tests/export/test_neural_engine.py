@@ -10,7 +10,7 @@ import pytest
 
 from mvsdk.manifest import Delegation, NonDelegated
 from mvsdk_export.errors import ExportError
-from mvsdk_export.planning.preflight import Finding
+from mvsdk_export.findings import Finding
 from mvsdk_export.targets.coreml.neural_engine import (
     CHUNK_BYTES,
     GENERATIONS,

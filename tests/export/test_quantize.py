@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 pytest.importorskip("torch")
 
 from mvsdk_export.errors import ExportError
-from mvsdk_export.graphs.onnx import quantize_borders
+from mvsdk_export.graphs.onnx import quantize_signature
 from mvsdk_export.parity.verify import sqnr_db
 from mvsdk_export.quantize.qdq import last_convolutions, quantize_w8a16
 
@@ -94,7 +94,7 @@ def test_activations_have_16_bits(models: tuple[Path, Path]) -> None:
     constants = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
     types = {constants[n.input[2]].dtype for n in graph.node if n.op_type == "QuantizeLinear"}
     assert types == {np.dtype(np.uint16)}
-    assert set(quantize_borders(onnx.load(models[1]))) == {"x", "y"}
+    assert set(quantize_signature(onnx.load(models[1]))) == {"x", "y"}
 
 
 def test_scale_of_layer_normalisation_is_unsigned(models: tuple[Path, Path]) -> None:

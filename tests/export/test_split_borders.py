@@ -13,7 +13,7 @@ pytest.importorskip("torch")
 
 from part_models import Arrays, Borders, as_integers, as_numbers, halve_parts, make_model, run_model
 
-from mvsdk_export.graphs.onnx import quantize_borders
+from mvsdk_export.graphs.onnx import quantize_signature
 from mvsdk_export.graphs.split import agree_float16, agree_quantized, crossing_values, split_model
 from mvsdk_export.parity.verify import sqnr_db
 
@@ -70,14 +70,14 @@ def test_reader_with_another_scale_or_zero_point_requantises(
     onnx.checker.check_model(model, full_check=True)
     kinds = [node.op_type for node in model.graph.node]
     assert kinds == ["DequantizeLinear", "QuantizeLinear", "DequantizeLinear"]
-    assert quantize_borders(model).keys() == {"y"}
+    assert quantize_signature(model).keys() == {"y"}
     x = np.arange(7, 15, dtype=np.uint16)[None]
     assert run_model(model, {"x": x})["y"].tolist() == [taken]
 
 
 def test_border_that_an_earlier_part_left_in_floating_point_stays_so() -> None:
     model = make_reader(0.5, 7)
-    assert quantize_borders(model, keep={"x"}) == {"y": (0.5, 7)}
+    assert quantize_signature(model, keep={"x"}) == {"y": (0.5, 7)}
     assert model.graph.input[0].type.tensor_type.elem_type == TensorProto.FLOAT
 
 

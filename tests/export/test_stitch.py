@@ -32,7 +32,7 @@ from mvsdk.backends.native_output import captured_native_output
 from mvsdk.backends.qnn import find_device, provider_options, register
 from mvsdk.devices import find_chipset
 from mvsdk_export.errors import ExportError
-from mvsdk_export.graphs.onnx import convert_float16, quantize_borders, save_model
+from mvsdk_export.graphs.onnx import convert_float16, quantize_signature, save_model
 from mvsdk_export.graphs.split import agree_quantized, split_model
 from mvsdk_export.parity.verify import sqnr_db
 from mvsdk_export.quantize.qdq import quantize_w8a16
@@ -220,7 +220,7 @@ def test_compiler_takes_a_requantisation(tmp_path: Path) -> None:
     model = onnx.load(tmp_path / "q.onnx")
     made = {"x": (0.001, 5000)}
     agree_quantized(model, made)
-    terms = quantize_borders(model)["y"]
+    terms = quantize_signature(model)["y"]
     save_model(model, tmp_path / "q.onnx")
     taken = as_integers(values, made)
     output = compile_and_run([tmp_path / "q.onnx"], tmp_path / "npu", taken, float16=False)["y"]

@@ -27,7 +27,7 @@ from mvsdk_export.graphs.onnx import (
     convert_float16,
     export_onnx,
     prepend_byte_input,
-    quantize_borders,
+    quantize_signature,
     save_model,
     strip_metadata,
     tensor_specs,
@@ -116,7 +116,7 @@ def test_quantised_borders_become_integers_with_the_same_values() -> None:
     x = np.linspace(-8, 8, 8, dtype=np.float32).reshape(SHAPE)
     wanted = run(make_qdq(), x)
     model = make_qdq()
-    borders = quantize_borders(model)
+    borders = quantize_signature(model)
     onnx.checker.check_model(model, full_check=True)
     assert borders == {"x": (0.5, 100), "y": (0.25, 3)}
     found = run(model, np.rint(x / 0.5 + 100).astype(np.uint16))
@@ -131,7 +131,7 @@ def test_quantised_borders_become_integers_with_the_same_values() -> None:
 
 def test_input_that_is_also_read_as_float_stays_float() -> None:
     model = make_qdq(second_reader=True)
-    assert quantize_borders(model) == {"y": (0.25, 3)}
+    assert quantize_signature(model) == {"y": (0.25, 3)}
     assert model.graph.input[0].type.tensor_type.elem_type == TensorProto.FLOAT
     onnx.checker.check_model(model, full_check=True)
 

@@ -26,7 +26,7 @@ from mvsdk.bundle import Bundle
 from mvsdk.errors import MvsdkError
 from mvsdk.manifest import END_TO_END, Carried, Loop, Manifest, Sample, Take
 from mvsdk_export.families import GROUP, RECIPES, find_recipe, recipe_names
-from mvsdk_export.graphs.onnx import quantize_borders
+from mvsdk_export.graphs.onnx import quantize_signature
 from mvsdk_export.parity.pictures import Picture
 
 if TYPE_CHECKING:
@@ -390,7 +390,7 @@ def test_an_output_that_the_graph_reads_itself_crosses_as_integers() -> None:
     model = make_model(nodes, {"scale": scale, "zero": zero}, outputs=outputs)
     x = {"x": np.linspace(-1.5, 4, 8, dtype=np.float32)[None]}
     wanted = run_model(model, x)
-    assert quantize_borders(model) == {"state": (0.5, 3)}
+    assert quantize_signature(model) == {"state": (0.5, 3)}
     given = run_model(model, x)
     assert given["state"].dtype == np.uint16
     np.testing.assert_array_equal((given["state"].astype(np.float32) - 3) * 0.5, wanted["state"])

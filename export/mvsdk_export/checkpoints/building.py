@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, fields, replace
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from mvsdk._json import shorten
 from mvsdk_export.errors import CheckpointError
 from mvsdk_export.families import ComponentRecipe
+from mvsdk_export.families.recipe import resolve
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,12 +29,6 @@ class GraphOptions:
     """Classifier-free guidance of the first and the last frame; None for one evaluation."""
     sigma: float = 700.0
     """Noise level of a denoiser of one step."""
-
-
-def resolve(reference: str) -> Any:
-    """Return what `"module:attribute"` names."""
-    module, _, attribute = reference.partition(":")
-    return getattr(import_module(module), attribute)
 
 
 def with_frames(config: Any, num_frames: int | None) -> Any:

@@ -9,12 +9,12 @@ from typing import Any
 
 from mvsdk._text import quoted
 from mvsdk_export.checkpoints import public
-from mvsdk_export.checkpoints.building import resolve
 from mvsdk_export.checkpoints.configs import parse_config
 from mvsdk_export.checkpoints.documents import Document, unsupported
 from mvsdk_export.checkpoints.scheduler import Scheduler, read_public_scheduler, read_scheduler
 from mvsdk_export.errors import CheckpointError
 from mvsdk_export.families import Recipe, recipe_names
+from mvsdk_export.families.recipe import resolve
 
 FORMAT_VERSION = 1
 CLASS_NAME = "MvsdkPipeline"

@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from typing import Any, cast, get_args, get_origin, get_type_hints
 
 from mvsdk._text import quoted
-from mvsdk_export.checkpoints.building import resolve, with_frames
+from mvsdk_export.checkpoints.building import with_frames
 from mvsdk_export.checkpoints.configs import parse_config
 from mvsdk_export.checkpoints.documents import Document, unsupported
 from mvsdk_export.families import ComponentRecipe, Recipe
+from mvsdk_export.families.recipe import resolve
 
 CLASS_NAME = "StableVideoDiffusionPipeline"
 RECIPE = "mobilevd"

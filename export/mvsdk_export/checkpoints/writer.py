@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from mvsdk._staging import StagingFolder, writing
 from mvsdk._text import quoted
-from mvsdk_export.checkpoints.building import resolve
 from mvsdk_export.checkpoints.configs import config_to_document
 from mvsdk_export.checkpoints.folder import (
     MODEL_CARD,
@@ -24,6 +23,7 @@ from mvsdk_export.checkpoints.locations import INDEX_FILE
 from mvsdk_export.checkpoints.scheduler import Scheduler
 from mvsdk_export.errors import CheckpointError
 from mvsdk_export.families import Recipe
+from mvsdk_export.families.recipe import resolve
 
 if TYPE_CHECKING:
     from torch import nn

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mvsdk._staging import check_place
 from mvsdk._text import quoted, shell_word
@@ -31,19 +31,19 @@ from mvsdk_export.commands.arguments import (
 )
 from mvsdk_export.commands.bar import Display, describe_place, read_history, shown_progress
 from mvsdk_export.commands.targets import (
-    add_phone_arguments,
-    read_apple,
-    read_executorch,
-    read_overrides,
+    ChosenTargets,
+    add_target_options,
     read_resources,
-    read_variants,
 )
-from mvsdk_export.planning.preflight import check_findings, preflight_request
+from mvsdk_export.findings import check_findings
+from mvsdk_export.planning.preflight import preflight_request
 
 if TYPE_CHECKING:
+    from mvsdk_export.commands.targets import ChosenTargets
     from mvsdk_export.export import ExportReport
-    from mvsdk_export.jobs.runner import Stage, StageRunner
-    from mvsdk_export.planning.costs import ComponentCosts
+    from mvsdk_export.jobs.job import Made
+    from mvsdk_export.jobs.runner import JobRunner
+    from mvsdk_export.planning.plan import ExportPlan
     from mvsdk_export.planning.request import ExportRequest
 
 
@@ -63,7 +63,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_size_arguments(parser)
     add_decoder_arguments(parser)
     add_guidance_argument(parser)
-    add_phone_arguments(parser)
+    add_target_options(parser)
     parser.add_argument(
         "--pictures", metavar="DIR", type=named_path, help="pictures that calibrate and verify"
     )
@@ -82,23 +82,27 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    request = _read_request(options)
+    targets = ChosenTargets(options)
+    request = _read_request(options, targets)
     say_chip_notes(options.chip)
     resources = read_resources(options.resources, request)
-    if options.dry_run:
-        from mvsdk_export.export import check_request
+    for name, why in targets.left_out.items():
+        say(f"{name} is left out: {why}")
+    from mvsdk_export.planning.plan import plan_export
 
-        costs = check_request(request)
-        _show_plan(request, costs, chosen=options.decode_frames is None, as_json=options.json)
+    plan = plan_export(request)
+    request = plan.request
+    if options.dry_run:
+        _show_plan(plan, chosen=options.decode_frames is None, as_json=options.json)
         return 0
     from mvsdk_export.jobs.interrupts import interrupted_once
-    from mvsdk_export.jobs.runner import StageRunner
+    from mvsdk_export.jobs.runner import JobRunner
 
     if resources is not None:
         check_place(resources)
-    with StageRunner(cache_folder() / "export") as runner:
+    with JobRunner(cache_folder() / "export") as runner:
         with interrupted_once():
-            report = _export(request, runner)
+            report = _export(plan, runner)
         if options.keep_intermediates:
             say(f"finished stages are kept in {quoted(runner.cache_folder)}")
         else:
@@ -112,14 +116,14 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _export(request: ExportRequest, runner: StageRunner) -> ExportReport:
+def _export(plan: ExportPlan, runner: JobRunner) -> ExportReport:
     """Make the bundle; who interrupts that is told what will be found again."""
     from mvsdk_export.export import export
 
     display: Display | None = None
     try:
         with shown_progress() as display:
-            return export(request, runner, display.show, history=read_history())
+            return export(plan, runner, display.show, history=read_history())
     except Exception:
         raise
     except BaseException:  # Ctrl-C, or asked to end
@@ -129,7 +133,7 @@ def _export(request: ExportRequest, runner: StageRunner) -> ExportReport:
         raise
 
 
-def _kept(runner: StageRunner) -> str:
+def _kept(runner: JobRunner) -> str:
     count = len(runner.finished)
     if not count:
         return "no stage was finished"
@@ -157,11 +161,11 @@ EXPORT = Command(
 )
 
 
-def _read_request(options: argparse.Namespace) -> ExportRequest:
-    variants = read_variants(options)
+def _read_request(options: argparse.Namespace, targets: ChosenTargets) -> ExportRequest:
+    variants = targets.plan_variants()
     folder = open_chosen_model(options.model, options.checkpoint, options.decoder)
     recipe = folder.recipe
-    overrides = read_overrides(options, [part.name for part in recipe.components], variants)
+    overrides = targets.read_overrides([part.name for part in recipe.components], variants)
     steps = recipe.steps if options.steps is None else read_steps(options.steps)
     guidance = read_guidance(options.guidance, recipe)
     pictures = read_picture_folder(options.pictures, recipe)
@@ -175,10 +179,9 @@ def _read_request(options: argparse.Namespace) -> ExportRequest:
     }
     chips = tuple(dict.fromkeys(plan.chipset for plan in variants if plan.chipset is not None))
     check_findings(preflight_request(recipe, **size, steps=steps, chips=chips))
-    from mvsdk_export.planning.decoding import with_decode_frames
     from mvsdk_export.planning.request import ExportRequest
 
-    request = ExportRequest(
+    return ExportRequest(
         folder=folder,
         variants=variants,
         overrides=overrides,
@@ -187,28 +190,24 @@ def _read_request(options: argparse.Namespace) -> ExportRequest:
         guidance=guidance or "none",
         pictures=pictures,
         out=options.out or Path(recipe.name + SUFFIX),
-        apple=read_apple(options),
-        executorch=read_executorch(options),
+        options=targets.options,
         overwrite=options.overwrite,
         verify=not options.no_verify,
     )
-    return with_decode_frames(request)
 
 
-def _show_plan(
-    request: ExportRequest, costs: Sequence[ComponentCosts], *, chosen: bool, as_json: bool
-) -> None:
-    from mvsdk_export.export import plan_stages
+def _show_plan(plan: ExportPlan, *, chosen: bool, as_json: bool) -> None:
     from mvsdk_export.planning.decoding import describe_parts
 
+    request = plan.request
     plans = [
         {
-            "id": plan.id,
-            "target": plan.target,
-            "precision": plan.precision,
-            "chip": plan.chipset.slug if plan.chipset else None,
+            "id": item.id,
+            "target": item.target,
+            "precision": item.precision,
+            "chip": item.chipset.slug if item.chipset else None,
         }
-        for plan in request.variants
+        for item in request.variants
     ]
     components = [part.name for part in request.folder.recipe.components]
     content = {
@@ -223,10 +222,8 @@ def _show_plan(
         "steps": list(request.steps),
         "guidance": request.folded_guidance,
         "variants": plans,
-        "overrides": {
-            name: f"{item.target}/{item.precision}" for name, item in request.overrides.items()
-        },
-        "stages": len(plan_stages(request, costs)),
+        "overrides": {name: item.label for name, item in request.overrides.items()},
+        "stages": len(plan.names),
         "out": str(request.out),
     }
     if as_json:
@@ -244,7 +241,7 @@ def _show_plan(
     show("\n".join(lines) + "\n")
     rows = [[p["id"], p["target"], p["precision"], p["chip"] or "any"] for p in plans]
     show(table(["variant", "target", "precision", "chip"], [[str(x) for x in r] for r in rows]))
-    others = [f"{x} {y.target}/{y.precision}" for x, y in request.overrides.items()]
+    others = [f"{x} {y.label}" for x, y in request.overrides.items()]
     but = f", but {', '.join(others)}" if others else ""
     show(f"each of {', '.join(components)}{but}; nothing was written")
 
@@ -278,7 +275,7 @@ def _to_json(report: ExportReport) -> Mapping[str, object]:
                 "base_bytes": stage.base_bytes,
                 "reused": stage.reused,
             }
-            for stage in report.stages
+            for stage in report.jobs
         ],
     }
 
@@ -288,8 +285,8 @@ def _to_text(report: ExportReport, request: ExportRequest, *, chosen: bool) -> s
     from mvsdk_export.planning.decoding import describe_parts
 
     manifest = report.bundle.manifest
-    spent = sum(stage.seconds for stage in report.stages if not stage.reused)
-    peak = max(stage.peak_bytes for stage in report.stages)
+    spent = sum(stage.seconds for stage in report.jobs if not stage.reused)
+    peak = max(stage.peak_bytes for stage in report.jobs)
     path = request.out
     return "\n".join(
         [
@@ -297,19 +294,19 @@ def _to_text(report: ExportReport, request: ExportRequest, *, chosen: bool) -> s
             "",
             summary_table(manifest, report.seconds),
             "",
-            stage_table(report.stages),
+            stage_table(report.jobs),
             "",
             *_warning_lines(report),
             *describe_parts(request.num_frames, decode_frames_of(manifest), chosen=chosen),
             f"{quoted(path)}: {format_bytes(sum(ref.bytes for ref in manifest.files()))}; "
-            f"{len(report.stages)} stages in {spent:.0f} s, the largest took {format_bytes(peak)}",
-            *_found_lines(report.stages),
+            f"{len(report.jobs)} stages in {spent:.0f} s, the largest took {format_bytes(peak)}",
+            *_found_lines(report.jobs),
             f"next: {_next_command(manifest)} --bundle {shell_word(path)}",
         ]
     )
 
 
-def _found_lines(stages: Sequence[Stage]) -> list[str]:
+def _found_lines(stages: Sequence[Made[Any]]) -> list[str]:
     found = sum(stage.reused for stage in stages)
     return [f"{found} of {len(stages)} stages found finished from an earlier run"] if found else []
 
@@ -389,9 +386,9 @@ def summary_table(manifest: Manifest, seconds: Mapping[str, float]) -> str:
     return table(["target", "size", "end to end", "delegated", "seconds"], rows)
 
 
-def stage_table(stages: Sequence[Stage]) -> str:
+def stage_table(stages: Sequence[Made[Any]]) -> str:
     """Return one row per kind of stage: how many, seconds, memory above that of libraries."""
-    kinds: dict[str, list[Stage]] = {}
+    kinds: dict[str, list[Made[Any]]] = {}
     for stage in stages:
         kinds.setdefault(stage.name.split()[0], []).append(stage)
     rows = [

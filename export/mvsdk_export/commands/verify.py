@@ -17,7 +17,7 @@ from mvsdk_export.checkpoints import MODEL_CARD, default_model_folder, open_mode
 from mvsdk_export.commands.arguments import read_picture_folder
 from mvsdk_export.commands.bar import read_history, shown_progress
 from mvsdk_export.commands.export import variant_table
-from mvsdk_export.commands.targets import require_tools
+from mvsdk_export.commands.targets import kinds_of, require_kinds
 from mvsdk_export.families import Recipe, find_recipe
 
 if TYPE_CHECKING:
@@ -61,17 +61,16 @@ def _run(options: argparse.Namespace) -> int:
             "copy the bundle to a folder that you may write to"
         )
     variants = [v for part in bundle.manifest.components.values() for v in part.variants]
-    kinds = (f"executorch-{v.delegate}" if v.delegate else v.format for v in variants)
-    require_tools(dict.fromkeys(kinds), "verify")
+    require_kinds(kinds_of(variants), "verify")
     path = options.checkpoint or default_model_folder(recipe.name)
     folder = open_model(path, recipe, decoder=options.decoder)
     _check_source(bundle, folder)
     from mvsdk_export.export import verify_bundle
     from mvsdk_export.jobs.interrupts import interrupted_once
-    from mvsdk_export.jobs.runner import StageRunner
+    from mvsdk_export.jobs.runner import JobRunner
     from mvsdk_export.parity.verify import check_parity
 
-    with StageRunner(cache_folder() / "verify") as runner, interrupted_once():
+    with JobRunner(cache_folder() / "verify") as runner, interrupted_once():
         try:
             with shown_progress() as display:
                 records = verify_bundle(

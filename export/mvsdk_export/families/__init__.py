@@ -1,24 +1,24 @@
-"""Recipes: light data that says how one model becomes a bundle. Importing them needs no torch.
+"""Families of models: each is a folder here and a line in `_PLACES`.
 
-A recipe names networks by `"module:attribute"`; whoever builds them resolves the names. A model of
-the SDK's own has a file here and a line in `RECIPES`. Any other package offers recipes of its own
-as entry points of the group `mvsdk.recipes`, each the name of a recipe and where the `Recipe` is:
+What a folder says to all others is its recipe: light data on how a model becomes a bundle, which
+names networks by `"module:attribute"` and imports none. Any other package offers families of its
+own as entry points of the group `mvsdk.families`, each the name of a recipe and where it is:
 
-    [project.entry-points."mvsdk.recipes"]
+    [project.entry-points."mvsdk.families"]
     dancer = "dancer.recipe:DANCER"
 
-Such a recipe is imported when it is first asked for, in the processes that stages run in too.
-docs/families.md shows a whole one.
+A recipe is imported when it is first asked for, in the processes of jobs too.
+docs/adding_a_family.md shows a whole one.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
 
 from mvsdk._text import quoted
 from mvsdk_export.errors import ExportError, one_line
-from mvsdk_export.families.animator.recipe import ANIMATOR
 from mvsdk_export.families.recipe import (
     DECODER,
     ComponentRecipe,
@@ -26,22 +26,54 @@ from mvsdk_export.families.recipe import (
     Recipe,
     SchedulerVariant,
     TensorRecipe,
+    resolve,
 )
-from mvsdk_export.families.sticker.recipe import STICKER
-from mvsdk_export.families.svd.recipe import MOBILEVD
 
 _logger = logging.getLogger(__name__)
 
-GROUP = "mvsdk.recipes"
+GROUP = "mvsdk.families"
 """Entry points of other packages: each names a `Recipe`, and is called as that is."""
 
-RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (ANIMATOR, MOBILEVD, STICKER)}
-"""Those of this package. No other package replaces one of them."""
+_PLACES: Mapping[str, str] = {
+    "animator": "mvsdk_export.families.animator.recipe:ANIMATOR",
+    "mobilevd": "mvsdk_export.families.svd.recipe:MOBILEVD",
+    "sticker": "mvsdk_export.families.sticker.recipe:STICKER",
+}
+"""Name -> where the recipe is. No other package replaces one of them."""
+
+
+class _Recipes(Mapping[str, Recipe]):
+    """Recipes of this package by name, each imported when it is asked for."""
+
+    def __getitem__(self, name: str) -> Recipe:
+        return resolve(_PLACES[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_PLACES)
+
+    def __len__(self) -> int:
+        return len(_PLACES)
+
+    def __contains__(self, name: object) -> bool:
+        return name in _PLACES
+
+
+RECIPES: Mapping[str, Recipe] = _Recipes()
+"""Those of this package."""
 
 
 def recipe_names() -> tuple[str, ...]:
     """Return the names of all recipes, sorted, without importing other packages."""
     return tuple(sorted({*RECIPES, *(point.name for point in _offered())}))
+
+
+def place_of(name: str) -> str:
+    """Return where a recipe is, as `"module:attribute"`.
+
+    Raises:
+        ExportError: No recipe has that name, or two packages offer it.
+    """
+    return _PLACES[name] if name in _PLACES else _find_point(name).value
 
 
 def find_recipe(name: str) -> Recipe:
@@ -50,8 +82,10 @@ def find_recipe(name: str) -> Recipe:
     Raises:
         ExportError: No recipe has that name, or the package that offers it is broken.
     """
-    if name in RECIPES:
-        return RECIPES[name]
+    return RECIPES[name] if name in RECIPES else _load(_find_point(name))
+
+
+def _find_point(name: str) -> EntryPoint:
     found = [point for point in _offered() if point.name == name]
     if not found:
         raise ExportError(f"unknown model {quoted(name)}; known: {', '.join(recipe_names())}")
@@ -61,7 +95,7 @@ def find_recipe(name: str) -> Recipe:
             f"the model {quoted(name)} is offered twice, as {' and '.join(places)}; uninstall one "
             "of the packages"
         )
-    return _load(found[0])
+    return found[0]
 
 
 def _offered() -> list[EntryPoint]:
@@ -84,7 +118,7 @@ def _load(point: EntryPoint) -> Recipe:
             else f"a {type(recipe).__name__}"
         )
         raise ExportError(
-            f"{point.value} is {what}, want a Recipe called {quoted(point.name)}; correct its "
+            f"{point.value} is {what}, expected a Recipe called {quoted(point.name)}; correct its "
             "package"
         )
     return recipe
@@ -100,5 +134,6 @@ __all__ = [
     "SchedulerVariant",
     "TensorRecipe",
     "find_recipe",
+    "place_of",
     "recipe_names",
 ]

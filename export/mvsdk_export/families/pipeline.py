@@ -3,11 +3,11 @@
 The reference runs it with PyTorch networks, to calibrate and to compare; the manifest says it, and
 a runtime runs it with compiled graphs. A recipe whose clips need more than one denoiser and one
 decoder names a function of its own (`Recipe.pipeline`); the others are made by `usual_pipeline`.
+`checkpoints.pipeline.make_pipeline` chooses.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -36,13 +36,9 @@ from mvsdk.manifest import (
     VideoSpec,
 )
 from mvsdk.manifest.usual import ADDED_TIME_IDS, SAMPLER, TOKENIZER, UsualModel, usual_program
-from mvsdk_export.checkpoints import ModelFolder
-from mvsdk_export.checkpoints.schedule import make_sampler
 from mvsdk_export.errors import ExportError, one_line
 from mvsdk_export.families.recipe import ComponentRecipe, Recipe, TensorRecipe
-from mvsdk_export.families.shapes import graph_sizes, tensor_shapes
-
-_logger = logging.getLogger(__name__)
+from mvsdk_export.families.shapes import tensor_shapes
 
 TYPES: Mapping[str, ValueType] = {"uint8": "pixels", "int32": "integer", "float32": "real"}
 """Type of a tensor in a recipe -> what a manifest calls it."""
@@ -83,42 +79,6 @@ class Pipeline:
     tokenizers: Mapping[str, TokenizerRecipe] = field(default_factory=dict)
     tables: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     """Float32, int32 or uint8."""
-
-
-def make_pipeline(folder: ModelFolder, clip: Clip) -> Pipeline:
-    """Return what makes a clip of a model.
-
-    Raises:
-        ScheduleError: If there are no noise levels for a wanted number of steps.
-        ExportError: If a denoiser of one step shall take more, or the recipe's own function fails.
-    """
-    recipe, scheduler = folder.recipe, folder.scheduler
-    sampler = make_sampler(scheduler, clip.steps, clip.default_steps)
-    if clip.guidance is not None:
-        sampler = replace(sampler, guidance_scale=max(clip.guidance))
-    sizes = sizes_of(folder, clip)
-    if recipe.pipeline is not None:
-        return _call(recipe.pipeline, recipe, sampler, sizes)
-    return usual_pipeline(recipe, sampler, sizes)
-
-
-def _call(place: str, recipe: Recipe, sampler: Sampler, sizes: Mapping[str, int]) -> Pipeline:
-    """Return what the function of a recipe makes, which may be another package's."""
-    from mvsdk_export.checkpoints.building import resolve
-
-    about = f"the recipe {quoted(recipe.name)} makes no pipeline: {place}"
-    try:
-        made: object = resolve(place)(recipe, sampler, sizes)
-    except ExportError:  # a refusal in the function's own words
-        raise
-    except Exception as exc:  # whatever a package of somebody else's raises
-        _logger.debug("%s fails", place, exc_info=exc)
-        raise ExportError(f"{about} fails ({one_line(exc)}); correct its package") from exc
-    if not isinstance(made, Pipeline):
-        raise ExportError(
-            f"{about} returns a {type(made).__name__}, want a Pipeline; correct its package"
-        )
-    return made
 
 
 def check_pipeline(recipe: Recipe, pipeline: Pipeline, sizes: Mapping[str, int]) -> None:
@@ -180,17 +140,6 @@ def _placeholder(part: Component) -> Variant:
         outputs=outputs,
         compute_unit="CPU",
         tools={},
-    )
-
-
-def sizes_of(folder: ModelFolder, clip: Clip) -> dict[str, int]:
-    """Return the size of every symbol, as `graph_sizes` does."""
-    return graph_sizes(
-        folder.configs(),
-        num_frames=clip.num_frames,
-        height=clip.height,
-        width=clip.width,
-        decode_frames=clip.decode_frames,
     )
 
 

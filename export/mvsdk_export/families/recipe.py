@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol
+from importlib import import_module
+from typing import Any, Literal, Protocol
 
 from mvsdk.manifest import Role, Task
 
@@ -203,3 +204,9 @@ class Recipe:
 
     def _components_with(self, other: ComponentRecipe) -> tuple[ComponentRecipe, ...]:
         return tuple(other if part.name == other.name else part for part in self.components)
+
+
+def resolve(reference: str) -> Any:
+    """Return what `"module:attribute"` names."""
+    module, _, attribute = reference.partition(":")
+    return getattr(import_module(module), attribute)

@@ -218,7 +218,7 @@ def _put_inside(graph: onnx.GraphProto, name: str) -> tuple[str, list[str]]:
     return inner, list(constants)
 
 
-def quantize_borders(
+def quantize_signature(
     model: onnx.ModelProto, *, keep: Collection[str] = ()
 ) -> dict[str, tuple[float, int]]:
     """Let quantised inputs and outputs cross the border of the graph as integers.

@@ -82,8 +82,8 @@ def agree_quantized(model: onnx.ModelProto, made: Mapping[str, tuple[float, int]
     keeps its own scale behind a requantisation, which the HTP has as one elementwise operator.
 
     Args:
-        model: QDQ model with float borders, before `quantize_borders`; changed in place.
-        made: Name -> (scale, zero point) of what `quantize_borders` changed in earlier parts:
+        model: QDQ model with float borders, before `quantize_signature`; changed in place.
+        made: Name -> (scale, zero point) of what `quantize_signature` changed in earlier parts:
             their outputs, and inputs of the whole that they read too.
     """
     graph = model.graph

@@ -1,9 +1,13 @@
-"""The process that a stage runs in: started, listened to, and ended with all that it started.
+"""The process that a job runs in: started, listened to, and ended with all that it started.
 
-Both sides hold the ends of two pipes. Over its standard input the child gets one job, and sees by
+Both sides hold the ends of two pipes. Over its standard input the process gets its job, and sees by
 the end of it that its parent is gone, however it went. Over what begins as its standard output it
 sends lines of JSON: how many items are done, and the error that ended it. What libraries print goes
 to the log instead; so neither can be taken for the other, and an error needs no room on a disk.
+
+On Linux processes are forked from a warm one (warm.py), which has imported what jobs import: most
+of a short job's time is imports otherwise, and the end of an interpreter. Elsewhere each is started
+anew; forks of macOS have no use of Apple's frameworks, and Windows has no forks.
 """
 
 from __future__ import annotations
@@ -11,29 +15,32 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pickle
 import queue
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import IO, Any, Literal
+from pathlib import Path
+from typing import IO, Any
 
 from mvsdk._installed import import_path
 from mvsdk._text import reason_of
 from mvsdk_export.errors import ExportError
-from mvsdk_export.jobs.interrupts import undisturbed
 from mvsdk_export.jobs.progress import Items
 
-ALIVE_S = 1.0
-"""A listener hears this often that the child is alive."""
+CAN_FORK = sys.platform == "linux"
 _MOST_LINE_BYTES = 1 << 16
+_MOST_MESSAGE_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ChildError:
-    """The error that ended a child, in its own words."""
+class JobError:
+    """The error that ended a process, in its own words."""
 
     kind: str
     """Name of its class."""
@@ -44,141 +51,335 @@ class ChildError:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
-    """How a child ended."""
+    """How a process ended."""
 
     status: int
     """Exit status; negative for the signal that ended it."""
-    error: ChildError | None
+    error: JobError | None
 
 
-OnItems = Callable[[Items | None], None]
-"""Told how many items are done, and None about every second that brings no news."""
+@dataclass(frozen=True, slots=True)
+class News:
+    """What a process told: how many items are done, or that it will tell no more."""
+
+    process: Process
+    items: Items | None
 
 
-def run_child(job: Mapping[str, Any], log: IO[bytes], *, on_items: OnItems | None = None) -> Ending:
-    """Run a job in a child process and wait for its end.
+class Process:
+    """A process that runs a job. What it tells goes to a queue, read in a thread of its own."""
 
-    The child is ended with this call, whatever ends it, and so is whatever the child has started.
+    def __init__(self, pid: int, channel: IO[bytes], lifeline: int) -> None:
+        """Follow a process.
 
-    Args:
-        job: What `worker.py` takes: `function`, `arguments`, and the folders `output` and
-            `scratch`, the last for temporary files of whatever runs in there.
-        log: File for what is printed.
-        on_items: Progress; it may raise, which ends the child.
+        Args:
+            pid: Its id, and that of the group of all that it starts.
+            channel: What it tells; closed at the end.
+            lifeline: File descriptor of the pipe that it reads; closed at the end.
+        """
+        self.pid = pid
+        self.error: JobError | None = None
+        self._channel, self._lifeline = channel, lifeline
+        self._reader: threading.Thread | None = None
 
-    Raises:
-        ExportError: If the system makes no process.
-    """
-    # -P: nothing in the current folder is code of ours.
-    command = [sys.executable, "-P", "-m", "mvsdk_export.jobs.worker"]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(import_path()),
-        **dict.fromkeys(("TMPDIR", "TMP", "TEMP"), job["scratch"]),
-    }
-    try:
-        child = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            start_new_session=True,
-            env=environment,
-        )
-    except OSError as exc:
-        reason = reason_of(exc)
-        raise ExportError(
-            f"no process can be started for {job['function']}: {reason}; end other programs, or "
-            "raise the limits of memory and processes"
-        ) from exc
-    try:
-        reader = _Reader(child)
-    except RuntimeError as exc:  # no more threads
-        _end(child)
-        raise ExportError(f"no process can be followed: {exc}; end other programs") from exc
-    try:
-        _send(child, job)
-        for items in reader.news():
-            if on_items is not None:
-                on_items(items)
-        child.wait()
-    finally:
-        with undisturbed():
-            _end(child)
-            reader.close()
-    return Ending(status=child.returncode, error=reader.error)
+    def send(self, payload: bytes) -> None:
+        """Write the job; the pipe stays open as long as this process wants that one to live."""
+        content = len(payload).to_bytes(8, "big") + payload
+        with contextlib.suppress(BrokenPipeError):  # it died at once: its status says why
+            while content:
+                content = content[os.write(self._lifeline, content) :]
 
+    def listen(self, news: queue.SimpleQueue[News]) -> None:
+        """Begin to put what the process tells into a queue.
 
-class _Reader:
-    """Reads what a child sends, in a thread: Windows cannot wait for a pipe in any other way."""
+        Raises:
+            ExportError: If the system makes no thread.
+        """
+        self._reader = threading.Thread(target=self._read, args=(news,), daemon=True)
+        try:
+            self._reader.start()
+        except RuntimeError as exc:  # no more threads
+            raise ExportError(f"no process can be followed: {exc}; end other programs") from exc
 
-    def __init__(self, child: subprocess.Popen[bytes]) -> None:
-        self.error: ChildError | None = None
-        self._child = child
-        self._messages: queue.SimpleQueue[Items | Literal["end"]] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._read, daemon=True)
-        self._thread.start()
+    def poll(self) -> int | None:
+        """Return its exit status; None if it has not ended."""
+        raise NotImplementedError
 
-    def news(self) -> Iterator[Items | None]:
-        """Yield how many items are done, None where a while brought no news, until the end."""
-        while True:
-            found: Items | Literal["end"] | None = None
-            try:
-                found = self._messages.get(timeout=ALIVE_S)
-            except queue.Empty:
-                # A process that the child has started may hold the pipe open.
-                if self._child.poll() is not None:
-                    return
-            if found == "end":
-                return
-            yield found
+    def wait(self) -> int:
+        """Wait for its end; return its exit status."""
+        raise NotImplementedError
 
-    def close(self) -> None:
-        """Read what is left, once the child and all that it started have ended."""
-        self._thread.join(timeout=5)
+    def end(self) -> Ending:
+        """End it, if it has not ended, and what it has left behind."""
+        status = self.poll()
+        self._kill()
+        # Before its end: if it has no group yet, this is what ends it.
+        with contextlib.suppress(OSError):
+            os.close(self._lifeline)
+        ended = self.wait()
+        if self._reader is not None and self._reader.ident is not None:
+            self._reader.join(timeout=5)
+        return Ending(status=ended if status is None else status, error=self.error)
 
-    def _read(self) -> None:
-        pipe = self._child.stdout
-        assert pipe is not None
-        with contextlib.suppress(OSError, ValueError):
-            while line := pipe.readline(_MOST_LINE_BYTES):
+    def _kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS: zombies are left
+            if hasattr(os, "killpg"):
+                os.killpg(self.pid, signal.SIGKILL)
+            else:
+                os.kill(self.pid, signal.SIGTERM)
+
+    def _read(self, news: queue.SimpleQueue[News]) -> None:
+        with contextlib.suppress(OSError, ValueError), self._channel:
+            while line := self._channel.readline(_MOST_LINE_BYTES):
                 message = _parse(line)
-                if isinstance(message, ChildError):
+                if isinstance(message, JobError):
                     self.error = message
                 elif message is not None:
-                    self._messages.put(message)
-            pipe.close()
-        self._messages.put("end")
+                    news.put(News(self, message))
+        news.put(News(self, None))
 
 
-def _parse(line: bytes) -> Items | ChildError | None:
+class Launcher:
+    """Starts processes for jobs; the warm one, where there is one, is started with the first."""
+
+    def __init__(self, *, warm: bool = CAN_FORK) -> None:
+        """Start nothing yet.
+
+        Args:
+            warm: Fork processes from one that has imported what jobs need.
+        """
+        self._is_warm = warm
+        self._source: _WarmSource | None = None
+
+    def start(
+        self, job: object, *, name: str, preload: Sequence[str], log: IO[bytes], scratch: Path
+    ) -> Process:
+        """Start a process and give it its job.
+
+        Args:
+            job: What `worker.py` takes.
+            name: What people call the job.
+            preload: Modules that it shall find imported.
+            log: File for what is printed.
+            scratch: Folder for temporary files of whatever runs in there.
+
+        Raises:
+            ExportError: If the system makes no process.
+        """
+        try:
+            process = self._fork(preload, log) if self._is_warm else _spawn(log, scratch)
+        except OSError as exc:
+            raise ExportError(
+                f"no process can be started for {name}: {reason_of(exc)}; end other programs, or "
+                "raise the limits of memory and processes"
+            ) from exc
+        # Not pickles of strangers: a pipe of our own, between processes of our own.
+        process.send(pickle.dumps(job))
+        return process
+
+    def close(self) -> None:
+        """End the warm process."""
+        if self._source is not None:
+            self._source.close()
+            self._source = None
+
+    def _fork(self, preload: Sequence[str], log: IO[bytes]) -> Process:
+        if self._source is not None and self._source.ended:
+            self.close()
+        if self._source is None:
+            self._source = _WarmSource()
+        return self._source.fork(preload, log)
+
+
+def _spawn(log: IO[bytes], scratch: Path) -> Process:
+    # -P: nothing in the current folder is code of ours.
+    command = [sys.executable, "-P", "-m", "mvsdk_export.jobs.worker"]
+    child = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        start_new_session=True,
+        env={**_environment(), **dict.fromkeys(("TMPDIR", "TMP", "TEMP"), str(scratch))},
+    )
+    return _Spawned(child)
+
+
+class _Spawned(Process):
+    """A process that was started anew."""
+
+    def __init__(self, child: subprocess.Popen[bytes]) -> None:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        lifeline = os.dup(child.stdin.fileno())
+        child.stdin.close()
+        super().__init__(child.pid, child.stdout, lifeline)
+        self._child = child
+
+    def poll(self) -> int | None:
+        return self._child.poll()
+
+    def wait(self) -> int:
+        return self._child.wait()
+
+
+class _Forked(Process):
+    """A process that was forked from the warm one, which tells how it ends."""
+
+    def __init__(self, pid: int, channel: IO[bytes], lifeline: int) -> None:
+        super().__init__(pid, channel, lifeline)
+        self._status: int | None = None
+        self._ended = threading.Event()
+
+    def poll(self) -> int | None:
+        return self._status
+
+    def wait(self) -> int:
+        self._ended.wait()
+        assert self._status is not None
+        return self._status
+
+    def set_status(self, status: int) -> None:
+        """Note how it ended."""
+        if self._status is None:
+            self._status = status
+        self._ended.set()
+
+
+class _WarmSource:
+    """The warm process, from this side."""
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process
+        command = [sys.executable, "-P", "-m", "mvsdk_export.jobs.warm"]
+        try:
+            with theirs:
+                self._child = subprocess.Popen(
+                    command,
+                    stdin=theirs.fileno(),
+                    stdout=self._log,
+                    stderr=self._log,
+                    start_new_session=True,
+                    env=_environment(),
+                )
+        except OSError:
+            ours.close()
+            self._log.close()
+            raise
+        self.ended = False
+        self._socket = ours
+        self._replies: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._running: dict[int, _Forked] = {}
+        self._statuses: dict[int, int] = {}
+        """Of processes that ended before their ids were known here."""
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+
+    def fork(self, preload: Sequence[str], log: IO[bytes]) -> Process:
+        """Have a process forked.
+
+        Raises:
+            OSError: If the system makes none.
+        """
+        reading, lifeline = os.pipe()
+        try:
+            channel, writing = os.pipe()
+        except OSError:
+            os.close(reading)
+            os.close(lifeline)
+            raise
+        message = json.dumps({"preload": list(preload)}).encode()
+        try:
+            socket.send_fds(self._socket, [message], [reading, writing, log.fileno()])
+            pid = self._replies.get()
+            self._check(pid)
+        except BaseException as exc:
+            os.close(lifeline)
+            os.close(channel)
+            if isinstance(exc, ConnectionError):
+                raise OSError(self._last_words()) from exc
+            raise
+        finally:
+            os.close(reading)
+            os.close(writing)
+        process = _Forked(pid, os.fdopen(channel, "rb"), lifeline)
+        with self._lock:
+            self._running[pid] = process
+            early = self._statuses.pop(pid, None)
+        if early is not None:
+            process.set_status(early)
+        elif self.ended:
+            process.set_status(self._status())
+        return process
+
+    def close(self) -> None:
+        """End it; what it has forked ends by itself, with its lifeline."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(ProcessLookupError):
+            self._child.kill()
+        self._child.wait()
+        self._listener.join(timeout=5)
+        self._socket.close()
+        self._log.close()
+
+    def _check(self, pid: int) -> None:
+        """Refuse the number of an error in place of a process id; 0 for a source that has ended."""
+        if pid < 0:
+            raise OSError(-pid, os.strerror(-pid))
+        if pid == 0:
+            raise OSError(self._last_words())
+
+    def _listen(self) -> None:
+        """Read what the warm process tells, to its end."""
+        with contextlib.suppress(OSError):
+            while content := self._socket.recv(_MOST_MESSAGE_BYTES):
+                message = json.loads(content)
+                if "forked" in message:
+                    self._replies.put(message["forked"])
+                    continue
+                pid, status = message["pid"], message["status"]
+                with self._lock:
+                    process = self._running.pop(pid, None)
+                    if process is None:
+                        self._statuses[pid] = status
+                if process is not None:
+                    process.set_status(status)
+        self.ended = True
+        self._replies.put(0)
+        with self._lock:
+            left = list(self._running.values())
+            self._running.clear()
+        for process in left:
+            process.set_status(self._status())
+
+    def _status(self) -> int:
+        """Return how the warm process ended: what it has forked is ended for the same reason."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self._child.wait(timeout=5) or 1
+        return 1
+
+    def _last_words(self) -> str:
+        status = self._status()
+        self._log.seek(0)
+        lines = self._log.read()[-2000:].decode(errors="replace").split("\n")
+        said = next((line.strip() for line in reversed(lines) if line.strip()), "")
+        how = f"signal {-status}" if status < 0 else f"exit status {status}"
+        return f"the process that starts them ended by {how}{': ' * bool(said)}{said}"
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(import_path())}
+
+
+def _parse(line: bytes) -> Items | JobError | None:
     """Return the message of a line; None if it is none of ours."""
     try:
-        found = json.loads(line)
+        found: Any = json.loads(line)
         if "items" in found:
             return Items(item=found["item"], items=found["items"], unit=found["unit"])
-        return ChildError(kind=found["kind"], text=found["text"], number=found["number"])
+        return JobError(kind=found["kind"], text=found["text"], number=found["number"])
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
-
-
-def _send(child: subprocess.Popen[bytes], job: Mapping[str, Any]) -> None:
-    """Write the job; the pipe stays open as long as this process wants the child to live."""
-    pipe: IO[bytes] | None = child.stdin
-    assert pipe is not None
-    with contextlib.suppress(BrokenPipeError):  # it died at once: its status says why
-        pipe.write(json.dumps(job).encode() + b"\n")
-        pipe.flush()
-
-
-def _end(child: subprocess.Popen[bytes]) -> None:
-    """End a child, if it has not ended, and what it has left behind."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS: only zombies are left
-        if hasattr(os, "killpg"):
-            os.killpg(child.pid, signal.SIGKILL)
-        else:
-            child.kill()
-    child.wait()
-    if child.stdin is not None:
-        with contextlib.suppress(OSError):
-            child.stdin.close()

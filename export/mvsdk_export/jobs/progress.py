@@ -37,7 +37,7 @@ class Progress:
     stage: str
     """Name of the stage, such as "compile transformer w8a16 for sm8650"."""
     index: int
-    """Stages before it, 0 to `count - 1`."""
+    """Stages that have ended, 0 to `count - 1`."""
     count: int
     """Stages in all."""
     state: Literal["running", "finished", "found"]
@@ -50,6 +50,8 @@ class Progress:
     """Of how many."""
     unit: str = ""
     """What they are, such as "clips"."""
+    beside: tuple[str, ...] = ()
+    """Names of other stages that are running."""
     stage_remaining_s: float | None = None
     """About what is left of this stage, by what it took before; None if that is not known."""
     remaining_s: float | None = None
@@ -125,43 +127,86 @@ def _tell_nobody() -> None:
 
 
 class Tracker:
-    """Follows stages whose names and order are known, and tells a listener where they are."""
+    """Follows jobs, and other work, of a plan, and tells a listener where they are.
+
+    Several may run at once. What ends counts, in the order in which it ends.
+    """
 
     def __init__(
-        self, names: Sequence[str], on_progress: OnProgress, history: History, subject: str
+        self,
+        names: Sequence[str],
+        on_progress: OnProgress,
+        history: History | None,
+        subject: str,
+        *,
+        slots: int = 1,
     ) -> None:
-        """Begin before the first stage.
+        """Begin before the first of them.
 
         Args:
-            names: Of all stages, in order.
+            names: Of all that the plan holds, in about the order in which they begin.
             on_progress: Is told.
-            history: What stages took in earlier runs; what these take is added.
+            history: What they took in earlier runs; what these take is added. None knows nothing.
             subject: What tells this model and size from others, for the history.
+            slots: How many may run at once.
         """
-        self._names = names
+        self._names = list(names)
         self._on_progress = on_progress
-        self._history = history
+        self._history = history or History(None)
         self._subject = subject
-        self._index = 0
+        self._slots = slots
+        self._waiting = list(names)
+        self._running: dict[str, _Clock] = {}
+        self._ended = 0
+
+    def begin(self, name: str) -> None:
+        """Follow what begins now."""
+        if name in self._waiting:
+            self._waiting.remove(name)
+        self._running[name] = _Clock(expected_s=self._expected_s(name))
+        self.tell(name)
+
+    def tell(self, name: str, items: Items | None = None) -> None:
+        """Tell that it goes on, and how far it is; None if nothing new is known of that."""
+        clock = self._running[name]
+        clock.items = items or clock.items
+        self._on_progress(self._progress(name, clock, "running", self._remaining_s()))
+
+    def end(self, name: str, *, found: bool = False) -> None:
+        """Tell that it has ended.
+
+        Args:
+            name: What ended.
+            found: An earlier run had finished it.
+        """
+        clock = self._running.pop(name)
+        if not found:
+            self._history.add(self._key(name), clock.elapsed_s)
+        state = "found" if found else "finished"
+        self._on_progress(self._progress(name, clock, state, self._remaining_s()))
+        self._ended += 1
+
+    def note(
+        self,
+        name: str,
+        state: Literal["running", "finished", "found"],
+        items: Items | None = None,
+    ) -> None:
+        """Follow what is told of a job: the first that is told of it is that it begins."""
+        if state != "running":
+            self.end(name, found=state == "found")
+        elif name in self._running:
+            self.tell(name, items)
+        else:
+            self.begin(name)
 
     @contextlib.contextmanager
-    def stage(self, name: str) -> Iterator[StageClock]:
-        """Follow the next stage; it has ended when the block ends without an error."""
-        clock = StageClock(
-            name=name,
-            index=self._index,
-            count=max(len(self._names), self._index + 1),
-            expected_s=self._expected_s(name),
-            later_s=self._later_s(),
-            on_progress=self._on_progress,
-        )
-        clock.tell()
-        with listening(clock.tell):
-            yield clock
-        if not clock.found:
-            self._history.add(self._key(name), clock.elapsed_s)
-        clock.tell_end()
-        self._index += 1
+    def follow(self, name: str) -> Iterator[None]:
+        """Follow what is done in the block; it has ended when the block ends without an error."""
+        self.begin(name)
+        with listening(lambda items: self.tell(name, items)):
+            yield
+        self.end(name)
 
     def _key(self, name: str) -> str:
         return f"{self._subject}: {name}"
@@ -169,64 +214,52 @@ class Tracker:
     def _expected_s(self, name: str) -> float | None:
         return self._history.seconds_of(self._key(name))
 
-    def _later_s(self) -> float | None:
-        """Return what the stages after this one took; None if that is not known of one."""
-        known = [self._expected_s(name) for name in self._names[self._index + 1 :]]
-        found = [seconds for seconds in known if seconds is not None]
-        return sum(found) if len(found) == len(known) else None
+    def _remaining_s(self) -> float | None:
+        """Return about what is left of all; None if that is not known of one."""
+        running = [clock.left_s for clock in self._running.values()]
+        found = [*running, *map(self._expected_s, self._waiting)]
+        known = [seconds for seconds in found if seconds is not None]
+        if len(known) < len(found):
+            return None
+        longest = max((seconds for seconds in running if seconds is not None), default=0.0)
+        return max(longest, sum(known) / self._slots)
 
-
-class StageClock:
-    """The time of one stage, and what was last heard of its work."""
-
-    def __init__(
+    def _progress(
         self,
-        *,
         name: str,
-        index: int,
-        count: int,
-        expected_s: float | None,
-        later_s: float | None,
-        on_progress: OnProgress,
-    ) -> None:
-        self.found = False
-        """Whether an earlier run had finished the stage."""
-        self._name, self._index, self._count = name, index, count
-        self._expected_s, self._later_s = expected_s, later_s
-        self._on_progress = on_progress
+        clock: _Clock,
+        state: Literal["running", "finished", "found"],
+        remaining_s: float | None,
+    ) -> Progress:
+        return Progress(
+            stage=name,
+            index=self._ended,
+            count=max(len(self._names), self._ended + 1),
+            state=state,
+            elapsed_s=clock.elapsed_s,
+            item=clock.items.item if clock.items else None,
+            items=clock.items.items if clock.items else None,
+            unit=clock.items.unit if clock.items else "",
+            beside=tuple(other for other in self._running if other != name),
+            stage_remaining_s=clock.left_s if state == "running" else 0.0,
+            remaining_s=remaining_s,
+        )
+
+
+class _Clock:
+    """The time of what runs, and what was last heard of it."""
+
+    def __init__(self, *, expected_s: float | None) -> None:
+        self.items: Items | None = None
+        self._expected_s = expected_s
         self._begin_s = time.monotonic()
-        self._items: Items | None = None
 
     @property
     def elapsed_s(self) -> float:
-        """Seconds since the stage began."""
+        """Seconds since it began."""
         return time.monotonic() - self._begin_s
 
-    def tell(self, items: Items | None = None) -> None:
-        """Tell that the stage goes on, and how far it is; None if nothing new is known of that."""
-        self._items = items or self._items
-        self._on_progress(self._progress("running"))
-
-    def tell_end(self) -> None:
-        """Tell that the stage has ended."""
-        self._on_progress(self._progress("found" if self.found else "finished"))
-
-    def _progress(self, state: Literal["running", "finished", "found"]) -> Progress:
-        elapsed_s, left_s = self.elapsed_s, None
-        if state != "running":
-            left_s = 0.0
-        elif self._expected_s is not None:
-            left_s = max(0.0, self._expected_s - elapsed_s)
-        later_s = self._later_s
-        return Progress(
-            stage=self._name,
-            index=self._index,
-            count=self._count,
-            state=state,
-            elapsed_s=elapsed_s,
-            item=self._items.item if self._items else None,
-            items=self._items.items if self._items else None,
-            unit=self._items.unit if self._items else "",
-            stage_remaining_s=left_s,
-            remaining_s=None if left_s is None or later_s is None else left_s + later_s,
-        )
+    @property
+    def left_s(self) -> float | None:
+        """About what is left, by what it took before; None if that is not known."""
+        return None if self._expected_s is None else max(0.0, self._expected_s - self.elapsed_s)

@@ -1,100 +1,90 @@
-"""Stages of an export: each runs in a child process, once, and is found again by its content.
+"""Runs jobs: each once, in a process of its own, side by side as far as memory goes.
 
-A stage is a function of `mvsdk_export.jobs.functions`, its arguments, and the stages it reads. Their hash,
-with that of the toolchain's own source and the versions of the tools, names a folder of the cache;
-a stage whose folder exists is finished. So an interrupted export goes on where it stopped, and no
-stage outlives a change of anything that it depends on. A runner holds a shared lock on every stage
-that it uses, so that no other takes one away from under it. A child bounds memory: what a compiler
-takes is returned to the system with the process, and a compiler that crashes takes only the child.
+The key of a job (job.py) names a folder of the cache; a job whose folder exists is finished. So an
+interrupted export goes on where it stopped, and no result outlives a change of anything that it
+depends on. A runner holds a shared lock on every result that it uses, so that no other takes one
+away from under it. A process per job bounds memory: what a compiler takes is returned to the system
+with it, and a compiler that crashes takes but that process.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import importlib.metadata
 import json
 import os
-import platform
+import queue
 import secrets
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Literal, Self, cast
 
-import mvsdk
 from mvsdk._staging import StagingFolder, lock_folder
 from mvsdk.errors import MvsdkError
 from mvsdk_export.jobs.failures import failure_of, keeping
 from mvsdk_export.jobs.interrupts import interrupted_once, undisturbed
-from mvsdk_export.jobs.process import OnItems, run_child
+from mvsdk_export.jobs.job import Job, Keys, Made, R, in_order, needs
+from mvsdk_export.jobs.memory import free_bytes
+from mvsdk_export.jobs.process import Launcher, News, Process
+from mvsdk_export.jobs.progress import Items
+from mvsdk_export.jobs.worker import RESULT
 
-RESULT = "result.json"
 LOG = "log.txt"
 SCRATCH = "scratch"
-"""Folder for temporary files while a stage is made: on the disk that has room for stages, and gone
-with the stage."""
-TOOLS = (
-    "torch",
-    "onnx",
-    "onnx-ir",
-    "onnxscript",
-    "onnxruntime",
-    "onnxruntime-qnn",
-    "numpy",
-    "ml_dtypes",
-    "pillow",
-    "coremltools",
-    "coreai-core",
-    "coreai-torch",
-    "coreai-opt",
-    "executorch",
-    "torchao",
-)
-"""Packages whose versions decide what a stage makes."""
-
+"""Folder for temporary files while a job runs: on the disk that has room for results, and gone with
+the job."""
+ALIVE_S = 1.0
+"""A listener hears this often that a job goes on."""
 _PAUSE_S = 0.1
-_ROOT = Path(__file__).parent
-_NOT_STAGES = ("cli", "commands", "distill", "models")
+_SHARE = 0.75
+"""Of the free memory, for jobs that run side by side; one alone may take what it takes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
-    """One finished stage."""
+class Event:
+    """What became of a job."""
 
-    name: str
-    key: str
-    """Hash of everything that the result depends on."""
-    folder: Path
-    """Where its files are."""
-    result: Mapping[str, Any]
-    """What the function returned."""
-    seconds: float
-    peak_bytes: int
-    """Largest resident memory of the child, bytes; 0 where the system does not tell."""
-    base_bytes: int = 0
-    """What the child had taken before its function began: libraries."""
-    reused: bool
-    """Whether an earlier run had finished it."""
-    needs: tuple[Stage, ...] = ()
-    """Stages that it reads."""
+    job: Job[Any]
+    state: Literal["running", "finished", "found"]
+    """"found": an earlier run had finished it."""
+    items: Items | None = None
+    """How many things inside it are done; None if nothing new is known of that."""
 
 
-Run = Callable[..., Stage]
-"""`StageRunner.run`, or what tells the progress first."""
+Listener = Callable[[Event], None]
+"""Told as jobs begin, go on and end, about every second; it may raise, which ends them all."""
 
 
-class StageRunner:
-    """Runs stages and remembers them in a cache folder; close it to let go of them."""
+class JobRunner:
+    """Runs jobs and remembers them in a cache folder; close it to let go of them."""
 
-    def __init__(self, cache_folder: Path) -> None:
-        """Use a cache; it is made when the first stage ends."""
+    def __init__(
+        self,
+        cache_folder: Path,
+        *,
+        slots: int | None = None,
+        memory_bytes: int | None = None,
+        launcher: Launcher | None = None,
+    ) -> None:
+        """Use a cache; it is made when the first job ends.
+
+        Args:
+            cache_folder: Where results are kept.
+            slots: Jobs that run at once; None for as many as there are processors.
+            memory_bytes: For all of them together; None for three quarters of what is free. A job
+                that wants more runs alone.
+            launcher: What starts processes; None for one of its own.
+        """
         self.cache_folder = cache_folder
-        self.finished: list[Stage] = []
+        self.finished: list[Made[Any]] = []
+        self.slots = slots or os.cpu_count() or 1
+        """Jobs that run at once, at most."""
+        self._memory_bytes = memory_bytes
+        self._launcher = launcher or Launcher()
+        self._keys = Keys()
+        self._made: dict[str, Made[Any]] = {}
         self._locks: dict[Path, int | None] = {}
 
     def __enter__(self) -> Self:
@@ -102,73 +92,42 @@ class StageRunner:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Let go of the stages; they stay in the cache."""
+        """Let go of the results; they stay in the cache."""
         self.close()
 
-    def run(
-        self,
-        name: str,
-        function: str,
-        arguments: Mapping[str, Any],
-        *,
-        needs: Mapping[str, Stage | Sequence[Stage]] | None = None,
-        paths: Mapping[str, Path] | None = None,
-        fingerprint: str = "",
-        on_items: OnItems | None = None,
-    ) -> Stage:
-        """Run a stage, or find it finished.
-
-        Args:
-            name: What people call it, such as "compile unet sm8650".
-            function: Name of the function in `mvsdk_export.jobs.functions`.
-            arguments: JSON values for it.
-            needs: Keyword -> finished stage, whose folder the function gets as a path; or several
-                of them, for a list of paths.
-            paths: Keyword -> file or folder outside the cache; where it lies decides nothing.
-            fingerprint: Hash of what lies at `paths`.
-            on_items: Progress inside the stage, as `run_child` tells it.
+    def __getitem__(self, job: Job[R]) -> Made[R]:
+        """Return a job that `run` has finished.
 
         Raises:
-            MvsdkError: What the function raised; `ExportError` for errors of other libraries, and
-                if its process dies.
+            KeyError: If it has not run.
+        """
+        return cast("Made[R]", self._made[self._keys[job]])
+
+    def run(self, jobs: Sequence[Job[Any]], listener: Listener | None = None) -> None:
+        """Run jobs and all that they need, or find them finished.
+
+        Args:
+            jobs: What to run; what stands first is begun first, unless it needs something.
+            listener: Told what becomes of them.
+
+        Raises:
+            MvsdkError: What a job raised; `ExportError` for errors of other libraries, and if its
+                process dies. All others are ended then.
             OutputError: If the cache cannot be written, or its disk is full.
         """
-        needs = needs or {}
-        keys = {word: _of_each(found, lambda s: s.key) for word, found in needs.items()}
-        key = _key(function, arguments, keys, fingerprint)
-        folder = self.cache_folder / f"{function}-{key[:24]}"
-        reused = self._hold(folder)
-        if not reused:
-            told = {word: str(path) for word, path in (paths or {}).items()}
-            told |= {w: _of_each(found, lambda s: str(s.folder)) for w, found in needs.items()}
-            while not self._hold(folder):  # another runner may forget it as soon as it is there
-                job = {"function": function, "arguments": {**arguments, **told}}
-                with interrupted_once():
-                    self._make(name, job, folder, on_items)
-                if not self._hold(folder):
-                    time.sleep(_PAUSE_S)  # until who forgets it has done so
-        report = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-        stage = Stage(
-            name=name,
-            key=key,
-            folder=folder,
-            result=report["result"],
-            seconds=report["seconds"],
-            peak_bytes=report["peak_bytes"],
-            base_bytes=report["base_bytes"],
-            reused=reused,
-            needs=tuple(_flat(needs)),
-        )
-        self.finished.append(stage)
-        return stage
+        waiting = {self._keys[job]: job for job in in_order(jobs)}
+        waiting = {key: job for key, job in waiting.items() if key not in self._made}
+        with interrupted_once():
+            _Round(self, waiting, listener or _ignore).run()
 
     def forget(self) -> None:
-        """Remove the finished stages of this run from the cache, except what others use."""
+        """Remove the results of this run from the cache, except what others use."""
         self.close()
-        for folder in {stage.folder for stage in self.finished}:
+        for folder in {made.folder for made in self.finished}:
             with contextlib.suppress(OSError):
                 lock = lock_folder(folder)
-                # Aside first: half a stage must never be found. The name is that of abandoned work.
+                # Aside first: half a result must never be found. The name is that of what is
+                # abandoned.
                 aside = folder.with_name(f".{folder.name}.{secrets.token_hex(8)}.partial")
                 try:
                     folder.rename(aside)
@@ -178,14 +137,20 @@ class StageRunner:
                         os.close(lock)
 
     def close(self) -> None:
-        """Let go of the stages; they stay in the cache."""
+        """Let go of the results, which stay in the cache, and end the warm process."""
+        self._launcher.close()
         while self._locks:
             _, lock = self._locks.popitem()
             if lock is not None:
                 os.close(lock)
 
+    # What a round uses of its runner
+
+    def _folder_of(self, job: Job[Any]) -> Path:
+        return self.cache_folder / f"{type(job).__name__}-{self._keys[job][:24]}"
+
     def _hold(self, folder: Path) -> bool:
-        """Lock a finished stage against being forgotten; return whether it is there."""
+        """Lock a result against being forgotten; return whether it is there."""
         if folder in self._locks:
             return True
         try:
@@ -199,148 +164,221 @@ class StageRunner:
             os.close(lock)
         return False
 
-    def _make(
-        self, name: str, job: Mapping[str, Any], folder: Path, on_items: OnItems | None
-    ) -> None:
-        if not _is_finished(folder):
-            shutil.rmtree(folder, ignore_errors=True)  # no stage, whatever it is
+    def _keep(self, job: Job[Any], *, reused: bool) -> None:
+        key, folder = self._keys[job], self._folder_of(job)
+        report = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+        made = Made(job=job, key=key, folder=folder, reused=reused, **report)
+        self._made[key] = made
+        self.finished.append(made)
+
+
+class _Round:
+    """One call of `JobRunner.run`."""
+
+    def __init__(self, runner: JobRunner, waiting: dict[str, Job[Any]], listener: Listener) -> None:
+        self._runner = runner
+        self._waiting = waiting
+        self._listener = listener
+        self._running: dict[Process, _Attempt] = {}
+        self._news: queue.SimpleQueue[News] = queue.SimpleQueue()
+
+    def run(self) -> None:
         try:
-            with keeping(name, self.cache_folder):
-                staging = StagingFolder(folder, replaces=None)
-            try:
-                with keeping(name, self.cache_folder):
-                    staging.create()
-                _run_child(name, job, staging.path, self.cache_folder, on_items)
-                with keeping(name, self.cache_folder):
-                    staging.publish()
-            finally:
-                with undisturbed():
-                    staging.discard()
+            while self._waiting or self._running:
+                self._begin_what_can()
+                if self._running:
+                    self._follow()
+        finally:
+            with undisturbed():
+                for attempt in self._running.values():
+                    attempt.abandon()
+
+    def _begin_what_can(self) -> None:
+        runner = self._runner
+        for key, job in list(self._waiting.items()):
+            if any(runner._keys[need] not in runner._made for need in needs(job)):
+                continue
+            if runner._hold(runner._folder_of(job)):
+                del self._waiting[key]
+                self._listener(Event(job=job, state="running"))
+                runner._keep(job, reused=True)
+                self._listener(Event(job=job, state="found"))
+            elif self._has_room_for(job):
+                del self._waiting[key]
+                self._listener(Event(job=job, state="running"))
+                self._begin(job)
+
+    def _has_room_for(self, job: Job[Any]) -> bool:
+        running = [attempt.job for attempt in self._running.values()]
+        if not running:
+            return True
+        budget = self._runner._memory_bytes
+        if budget is None:
+            taken = sum(attempt.resident_bytes() for attempt in self._running.values())
+            budget = int(_SHARE * (free_bytes() + taken))
+        wanted = sum(other.memory_bytes for other in running) + job.memory_bytes
+        return len(running) < self._runner.slots and wanted <= budget
+
+    def _begin(self, job: Job[Any]) -> None:
+        attempt = _Attempt(self._runner, job)
+        try:
+            process = attempt.start(self._news)
+        except BaseException as exc:
+            with undisturbed():
+                attempt.abandon()
+            if isinstance(exc, MvsdkError) and _is_finished(attempt.folder):
+                self._end(attempt)
+                return
+            raise
+        self._running[process] = attempt
+
+    def _follow(self) -> None:
+        """Wait for news of what runs, and act on it."""
+        try:
+            news = self._news.get(timeout=ALIVE_S)
+        except queue.Empty:
+            for process, attempt in list(self._running.items()):
+                # A process that the job's has started may hold its pipe open.
+                if process.poll() is not None:
+                    self._finish(process)
+                else:
+                    self._listener(Event(job=attempt.job, state="running"))
+            return
+        attempt = self._running.get(news.process)
+        if attempt is None:
+            return
+        if news.items is not None:
+            self._listener(Event(job=attempt.job, state="running", items=news.items))
+            return
+        self._finish(news.process)
+
+    def _finish(self, process: Process) -> None:
+        attempt = self._running[process]
+        try:
+            attempt.finish()
         except MvsdkError:
             # Another export may have finished it meanwhile; by its key, it is as good as ours.
-            if not _is_finished(folder):
+            if not _is_finished(attempt.folder):
                 raise
+        finally:
+            with undisturbed():
+                attempt.abandon()
+                del self._running[process]
+        self._end(attempt)
+
+    def _end(self, attempt: _Attempt) -> None:
+        job, runner = attempt.job, self._runner
+        if not runner._hold(attempt.folder):  # another runner forgets it as soon as it is there
+            self._waiting = {runner._keys[job]: job, **self._waiting}
+            time.sleep(_PAUSE_S)
+            return
+        runner._keep(job, reused=False)
+        self._listener(Event(job=job, state="finished"))
+
+
+class _Attempt:
+    """A job that runs, and the folder that it fills."""
+
+    def __init__(self, runner: JobRunner, job: Job[Any]) -> None:
+        self.job = job
+        self.folder = runner._folder_of(job)
+        self._runner = runner
+        self._staging: StagingFolder | None = None
+        self._process: Process | None = None
+        self._sink: IO[bytes] | None = None
+
+    def start(self, news: queue.SimpleQueue[News]) -> Process:
+        runner, job = self._runner, self.job
+        if not _is_finished(self.folder):
+            shutil.rmtree(self.folder, ignore_errors=True)  # no result, whatever it is
+        with keeping(job.name, runner.cache_folder):
+            self._staging = StagingFolder(self.folder, replaces=None)
+            self._staging.create()
+            self._scratch.mkdir()
+            self._sink = self._log.open("wb")
+        made = [(need, runner[need].folder, runner[need].result) for need in needs(job)]
+        self._process = runner._launcher.start(
+            (job, made, self._staging.path, self._scratch),
+            name=job.name,
+            preload=job.PRELOAD,
+            log=self._sink,
+            scratch=self._scratch,
+        )
+        self._process.listen(news)
+        return self._process
+
+    def finish(self) -> None:
+        """Publish what the job made.
+
+        Raises:
+            MvsdkError: As `JobRunner.run`.
+        """
+        assert self._process is not None
+        assert self._staging is not None
+        process, self._process = self._process, None
+        with undisturbed():
+            ending = process.end()
+        if ending.status or not (self._staging.path / RESULT).is_file():
+            raise failure_of(
+                self.job.name, ending, self._log, self._scratch, self._runner.cache_folder
+            )
+        shutil.rmtree(self._scratch, ignore_errors=True)
+        with keeping(self.job.name, self._runner.cache_folder):
+            self._staging.publish()
+
+    def abandon(self) -> None:
+        """End the process and clear up, unless that is done."""
+        if self._process is not None:
+            self._process.end()
+            self._process = None
+        if self._sink is not None:
+            self._sink.close()
+        if self._staging is not None:
+            self._staging.discard()
+
+    def resident_bytes(self) -> int:
+        """Return what its process holds by now; 0 where the system does not tell."""
+        if self._process is None:
+            return 0
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            pages = Path(f"/proc/{self._process.pid}/statm").read_text().split()[1]
+            return int(pages) * os.sysconf("SC_PAGE_SIZE")
+        return 0
+
+    @property
+    def _log(self) -> Path:
+        assert self._staging is not None
+        return self._staging.path / LOG
+
+    @property
+    def _scratch(self) -> Path:
+        assert self._staging is not None
+        return self._staging.path / SCRATCH
+
+
+def seconds_of(jobs: Sequence[Made[Any]], runner: JobRunner) -> float:
+    """Return the seconds of jobs and of all that they need, each once."""
+    every = in_order([made.job for made in jobs])
+    return sum({runner[job].key: runner[job].seconds for job in every}.values())
+
+
+def files_made(made: Made[Any]) -> Iterator[Path]:
+    """Yield the files that a job made, without those of the engine, sorted."""
+    for path in sorted(made.folder.rglob("*")):
+        place = path.relative_to(made.folder)
+        if path.is_file() and place.parts[0] not in (SCRATCH, RESULT, LOG):
+            yield path
 
 
 def _is_finished(folder: Path) -> bool:
     """Return whether a folder holds a whole report; a disk may have lost part of it."""
     try:
-        report = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+        report: Mapping[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return isinstance(report, dict) and {"result", "seconds", "peak_bytes"} <= report.keys()
+    parts = {"result", "seconds", "peak_bytes", "base_bytes"}
+    return isinstance(report, dict) and report.keys() == parts
 
 
-def read_result(folder: Path) -> Mapping[str, Any]:
-    """Return what the function of a finished stage returned."""
-    return json.loads((folder / RESULT).read_text(encoding="utf-8"))["result"]
-
-
-def tool_versions() -> dict[str, str]:
-    """Return the version of every installed tool that takes part in an export."""
-    found: dict[str, str] = {}
-    for name in TOOLS:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def _run_child(
-    name: str, job: Mapping[str, Any], folder: Path, cache: Path, on_items: OnItems | None
-) -> None:
-    """Run one function in a child process, which makes the stage in a folder.
-
-    Raises:
-        MvsdkError: As `StageRunner.run`.
-    """
-    scratch, log = folder / SCRATCH, folder / LOG
-    with keeping(name, cache):
-        scratch.mkdir()
-        sink = log.open("wb")
-    with sink:
-        places = {"output": str(folder), "scratch": str(scratch)}
-        ending = run_child({**job, **places}, sink, on_items=on_items)
-    if ending.status or not (folder / RESULT).is_file():
-        raise failure_of(name, ending, log, scratch, cache)
-    shutil.rmtree(scratch, ignore_errors=True)
-
-
-def seconds_of(stages: Sequence[Stage]) -> float:
-    """Return the seconds of stages and of all that they read, each once."""
-    every: dict[str, float] = {}
-    todo = list(stages)
-    while todo:
-        stage = todo.pop()
-        if stage.key not in every:
-            every[stage.key] = stage.seconds
-            todo += stage.needs
-    return sum(every.values())
-
-
-def _flat(needs: Mapping[str, Stage | Sequence[Stage]]) -> Iterator[Stage]:
-    for found in needs.values():
-        if isinstance(found, Stage):
-            yield found
-        else:
-            yield from found
-
-
-def _of_each(found: Stage | Sequence[Stage], value: Callable[[Stage], str]) -> str | list[str]:
-    return value(found) if isinstance(found, Stage) else [value(stage) for stage in found]
-
-
-def _key(
-    function: str, arguments: Mapping[str, Any], needs: Mapping[str, Any], fingerprint: str
-) -> str:
-    parts = {
-        "function": function,
-        "arguments": arguments,
-        "needs": needs,
-        "fingerprint": fingerprint,
-        "tools": tool_versions(),
-        "host": [*sys.version_info[:2], sys.platform, platform.machine()],
-        "source": source_hash(),
-    }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-@cache
-def source_hash() -> str:
-    """Return the hash of the source of toolchain and runtime, as far as stages run it."""
-    digest = hashlib.sha256()
-    for root in (_ROOT, Path(mvsdk.__file__).parent):
-        for path in sorted(root.rglob("*.py")):
-            relative = path.relative_to(root)
-            if relative.parts[0] not in _NOT_STAGES:
-                digest.update(relative.as_posix().encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
-
-
-def timed(function: Any, arguments: Mapping[str, Any], output: Path) -> None:
-    """Call a stage's function and write its report; the child's side of `StageRunner.run`."""
-    start, base = time.monotonic(), peak_bytes()
-    result = function(**arguments, output=output)
-    report = {
-        "result": result,
-        "seconds": time.monotonic() - start,
-        "peak_bytes": peak_bytes(),
-        "base_bytes": base,
-    }
-    (output / RESULT).write_text(json.dumps(report), encoding="utf-8")
-
-
-def peak_bytes() -> int:
-    """Return the most memory that this process held at once, in bytes; 0 where nobody counts it."""
-    # Linux hands ru_maxrss on to a program from the one that starts it: of a large parent, it is
-    # the parent's. VmHWM begins with the program.
-    with contextlib.suppress(OSError, StopIteration):
-        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-        return 1024 * int(next(x for x in lines if x.startswith("VmHWM:")).split()[1])
-    try:
-        import resource
-    except ImportError:  # Windows
-        return 0
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+def _ignore(event: Event) -> None:
+    del event

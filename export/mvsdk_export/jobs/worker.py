@@ -1,6 +1,6 @@
-"""The child process of a stage: reads one job from standard input, runs it, writes its report.
+"""The process of a job: reads the job from standard input, runs it, writes its report.
 
-`child.py` is the other side, and says what goes over which pipe. Nothing heavy is imported before
+`process.py` is the other side, and says what goes over which pipe. Nothing heavy is imported before
 the process is sure to end with its parent.
 """
 
@@ -10,37 +10,42 @@ import contextlib
 import io
 import json
 import os
+import pickle
 import signal
 import sys
+import tempfile
 import threading
 import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mvsdk_export.jobs.job import Job
     from mvsdk_export.jobs.progress import Items
 
+RESULT = "result.json"
 _LEAST_S = 0.05
 """Items that follow each other faster are not told one by one."""
 
 
 def main() -> int:
     """Run the job; return the exit status."""
-    job = json.loads(_read_line())
+    payload = _read_job()
     _end_with_parent()
     send = _open_channel()
     from mvsdk.backends.native_output import keep_captured_output_in
     from mvsdk_export.jobs.failures import describe_error
-    from mvsdk_export.jobs.functions import find_function
     from mvsdk_export.jobs.progress import listening
-    from mvsdk_export.jobs.runner import timed
 
-    keep_captured_output_in(Path(job["scratch"]))
     try:
+        job, made, output, scratch = pickle.loads(payload)
+        keep_captured_output_in(scratch)
+        os.environ.update(dict.fromkeys(("TMPDIR", "TMP", "TEMP"), str(scratch)))
+        tempfile.tempdir = None
         with listening(_Told(send)):
-            timed(find_function(job["function"]), job["arguments"], Path(job["output"]))
+            _run(job, made, output)
     except Exception as exc:
         with contextlib.suppress(OSError):  # the log is on the disk that may be full
             traceback.print_exc()
@@ -49,18 +54,53 @@ def main() -> int:
     return 0
 
 
-def _read_line() -> bytes:
-    """Read the job and no further: what comes after it is the parent's end.
+def _run(job: Job[Any], made: Any, output: Path) -> None:
+    """Run a job and write its report."""
+    from mvsdk_export.jobs.job import Inputs
+
+    start, base = time.monotonic(), peak_bytes()
+    result = job.run(Inputs(made), output)
+    report = {
+        "result": result,
+        "seconds": time.monotonic() - start,
+        "peak_bytes": peak_bytes(),
+        "base_bytes": base,
+    }
+    (output / RESULT).write_text(json.dumps(report), encoding="utf-8")
+
+
+def peak_bytes() -> int:
+    """Return the most memory that this process held at once, in bytes; 0 where nobody counts it."""
+    # Linux hands ru_maxrss on to a program from the one that starts it: of a large parent, it is
+    # the parent's. VmHWM begins with the program, and of a fork with what it begins with.
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+        return 1024 * int(next(x for x in lines if x.startswith("VmHWM:")).split()[1])
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _read_job() -> bytes:
+    """Read the job and no further: what comes after it is the parent's end."""
+    return _read(int.from_bytes(_read(8), "big"))
+
+
+def _read(count: int) -> bytes:
+    """Read some bytes of standard input.
 
     Raises:
         SystemExit: If the parent went before it was done.
     """
-    line = bytearray()
-    while not line.endswith(b"\n"):
-        if not (more := os.read(0, 1 << 16)):
+    content = bytearray()
+    while len(content) < count:
+        if not (more := os.read(0, min(1 << 16, count - len(content)))):
             sys.exit(1)
-        line += more
-    return bytes(line)
+        content += more
+    return bytes(content)
 
 
 def _open_channel() -> Callable[[object], None]:

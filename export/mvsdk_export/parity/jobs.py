@@ -1,132 +1,185 @@
-"""Stages around the reference: pictures to begin with, its calls, and what is held to them."""
+"""Jobs around the reference: pictures to begin with, its activations, and what is held to them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
-import numpy as np
-
-from mvsdk_export.checkpoints import open_model
+from mvsdk_export.checkpoints.subject import ClipSize, Subject, open_files
 from mvsdk_export.families import find_recipe
-from mvsdk_export.families.pipeline import Clip
-from mvsdk_export.jobs.progress import counted
-from mvsdk_export.parity.pictures import Picture, paint_pictures, read_pictures
-from mvsdk_export.parity.reference import Case, Reference, load_calls, save_calls
-from mvsdk_export.targets.subject import CALLS, PICTURES, load_graph, open_folder
+from mvsdk_export.jobs.job import Files, Inputs, Job
+from mvsdk_export.quantize.activations import CALLS, Recorded, load_calls, save_calls
+
+if TYPE_CHECKING:
+    from mvsdk_export.parity.pictures import Picture
+
+PICTURES = "pictures.npz"
+_REFERENCE = ("torch", "mvsdk_export.parity.reference", "mvsdk_export.checkpoints.weights")
 
 
-def paint(
-    *, painter: str, prompts: Sequence[str], height: int, width: int, output: Path
-) -> dict[str, Any]:
-    """Paint the pictures that prompts name."""
-    pictures = paint_pictures(open_model(Path(painter)), prompts, height, width)
-    return _save_pictures(pictures, output)
+class Pictures(TypedDict):
+    """Result of a job that makes pictures, beside the file `PICTURES`."""
+
+    pictures: int
 
 
-def read(
-    *, folder: str, names: Sequence[str], height: int, width: int, output: Path
-) -> dict[str, Any]:
+class Verified(TypedDict):
+    """Result of a verification."""
+
+    records: list[dict[str, Any]]
+    """As `mvsdk.manifest.Verification`."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SynthesizeImages(Job[Pictures]):
+    """Make pictures of prompts, by the SDK's own text-to-video model."""
+
+    model: Files
+    """That model."""
+    prompts: tuple[str, ...]
+    height: int
+    width: int
+
+    PRELOAD: ClassVar[tuple[str, ...]] = (*_REFERENCE, "mvsdk_export.parity.pictures")
+
+    def run(self, inputs: Inputs, output: Path) -> Pictures:
+        """Write the pictures."""
+        from mvsdk_export.parity.pictures import synthesize_images
+
+        del inputs
+        model = open_files(self.model)
+        pictures = synthesize_images(model, self.prompts, self.height, self.width)
+        return _save_pictures(pictures, output)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ReadImages(Job[Pictures]):
     """Read pictures of a folder."""
-    return _save_pictures(read_pictures(Path(folder), names, height, width), output)
+
+    files: Files
+    """With the word `folder`."""
+    names: tuple[str, ...]
+    height: int
+    width: int
+
+    def run(self, inputs: Inputs, output: Path) -> Pictures:
+        """Write the pictures, cropped and resized."""
+        from mvsdk_export.parity.pictures import read_pictures
+
+        del inputs
+        folder = self.files.places["folder"]
+        return _save_pictures(read_pictures(folder, self.names, self.height, self.width), output)
 
 
-def record(
-    *,
-    model: str,
-    num_frames: int,
-    height: int,
-    width: int,
-    decode_frames: int,
-    guidance: Sequence[float] | None,
-    steps: Sequence[int],
-    default_steps: int,
-    prompts: Sequence[str],
-    first_seed: int,
-    numbers: Sequence[Mapping[str, float]],
-    output: Path,
-    pictures: str | None = None,
-    decoder: str | None = None,
-) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RecordActivations(Job[Recorded]):
     """Run the float32 reference over prompts and step counts and keep every network call.
 
     Prompt number i gets the seed `first_seed + i`, and is made under the next of `numbers` in turn.
     Where a picture says what a clip shows, prompts are the names of the pictures.
     """
-    folder = open_folder(model, decoder)
-    clip = Clip(
-        num_frames=num_frames,
-        height=height,
-        width=width,
-        decode_frames=decode_frames,
-        steps=tuple(steps),
-        default_steps=default_steps,
-    )
-    networks = {
-        part.name: load_graph(folder, part.name, num_frames, height, width, guidance)
-        for part in folder.recipe.components
-    }
-    reference = Reference.of(folder, clip, networks)
-    shown = _load_pictures(Path(pictures)) if pictures else [None] * len(prompts)
-    cases = [
-        Case(
-            prompt=prompt,
-            seed=first_seed + index,
-            num_inference_steps=count,
-            picture=picture,
-            numbers=numbers[index % len(numbers)],
+
+    model: Files
+    size: ClipSize
+    guidance: tuple[float, float] | None
+    steps: tuple[int, ...]
+    default_steps: int
+    prompts: tuple[str, ...]
+    first_seed: int
+    numbers: tuple[Mapping[str, float], ...]
+    pictures: Job[Pictures] | None
+
+    PRELOAD: ClassVar[tuple[str, ...]] = _REFERENCE
+
+    def run(self, inputs: Inputs, output: Path) -> Recorded:
+        """Write the calls."""
+        from mvsdk_export.families.pipeline import Clip
+        from mvsdk_export.jobs.progress import counted
+        from mvsdk_export.parity.reference import Case, Reference
+
+        folder = open_files(self.model)
+        clip = Clip(**asdict(self.size), steps=self.steps, default_steps=self.default_steps)
+        networks = {
+            part.name: Subject(component=part.name, size=self.size, guidance=self.guidance).load(
+                folder
+            )
+            for part in folder.recipe.components
+        }
+        reference = Reference.of(folder, clip, networks)
+        shown: Sequence[Picture | None] = [None] * len(self.prompts)
+        if self.pictures is not None:
+            shown = _load_pictures(inputs[self.pictures].folder)
+        cases = [
+            Case(
+                prompt=prompt,
+                seed=self.first_seed + index,
+                num_inference_steps=count,
+                picture=picture,
+                numbers=self.numbers[index % len(self.numbers)],
+            )
+            for index, (prompt, picture) in enumerate(zip(self.prompts, shown, strict=True))
+            for count in self.steps
+        ]
+        calls = [call for case in counted(cases, "clips") for call in reference.run(case)]
+        save_calls(calls, output / CALLS)
+        return {"calls": len(calls)}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class VerifySet(Job[Verified]):
+    """Hold one set of variants of a bundle to the recorded reference, for some of its prompts."""
+
+    bundle: Files
+    """With the word `bundle`."""
+    chosen: str
+    """Id of the set."""
+    recipe: str
+    """Which has the floors."""
+    prompts: tuple[str, ...]
+    """Those whose clips are compared."""
+    numbers: Mapping[str, Mapping[str, float]]
+    """Prompt -> what else was said of its clips."""
+    recorded: Job[Recorded]
+    pictures: Job[Pictures] | None
+
+    PRELOAD: ClassVar[tuple[str, ...]] = ("onnxruntime", "mvsdk_export.parity.verify")
+
+    def run(self, inputs: Inputs, output: Path) -> Verified:
+        """Return the records; nothing is written."""
+        from mvsdk_export.parity.verify import parse_case, verify_set
+
+        del output
+        calls = [
+            call
+            for call in load_calls(inputs[self.recorded].folder / CALLS)
+            if parse_case(call.case)[0] in self.prompts
+        ]
+        shown: dict[str, Picture] = {}
+        if self.pictures is not None:
+            pictures = _load_pictures(inputs[self.pictures].folder)
+            shown = dict(zip(self.numbers, pictures, strict=True))
+        records = verify_set(
+            self.bundle.places["bundle"],
+            self.chosen,
+            calls,
+            find_recipe(self.recipe),
+            numbers=self.numbers,
+            pictures=shown,
         )
-        for index, (prompt, picture) in enumerate(zip(prompts, shown, strict=True))
-        for count in steps
-    ]
-    calls = [call for case in counted(cases, "clips") for call in reference.run(case)]
-    save_calls(calls, output / CALLS)
-    return {"calls": len(calls)}
+        return {"records": [asdict(record) for record in records]}
 
 
-def verify(
-    *,
-    bundle: str,
-    chosen: str,
-    prompts: Sequence[str],
-    numbers: Mapping[str, Mapping[str, float]],
-    recorded: str,
-    recipe: str,
-    output: Path,
-    pictures: str | None = None,
-) -> dict[str, Any]:
-    """Hold one set of variants of a bundle to the recorded reference, for some of its prompts.
+def _save_pictures(pictures: Sequence[Picture], output: Path) -> Pictures:
+    import numpy as np
 
-    Args:
-        bundle: Path.
-        chosen: Id of the set.
-        prompts: Those whose clips are compared.
-        numbers: Prompt -> what else was said of its clips.
-        recorded: What `record` wrote.
-        recipe: Name of the recipe, which has the floors.
-        output: Nothing is written.
-        pictures: What `record` got.
-    """
-    from mvsdk_export.parity.verify import parse_case, verify_set
-
-    del output
-    calls = [
-        call for call in load_calls(Path(recorded) / CALLS) if parse_case(call.case)[0] in prompts
-    ]
-    shown = dict(zip(numbers, _load_pictures(Path(pictures)), strict=True)) if pictures else {}
-    records = verify_set(
-        Path(bundle), chosen, calls, find_recipe(recipe), numbers=numbers, pictures=shown
-    )
-    return {"records": [asdict(record) for record in records]}
-
-
-def _save_pictures(pictures: Sequence[Picture], output: Path) -> dict[str, Any]:
     np.savez(output / PICTURES, *pictures)
     return {"pictures": len(pictures)}
 
 
 def _load_pictures(folder: Path) -> list[Picture]:
+    import numpy as np
+
     with np.load(folder / PICTURES, allow_pickle=False) as file:
         return [file[f"arr_{index}"] for index in range(len(file.files))]

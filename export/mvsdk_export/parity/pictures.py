@@ -24,9 +24,9 @@ from mvsdk_export.families.pipeline import Clip
 from mvsdk_export.jobs.progress import counted
 from mvsdk_export.parity.reference import Case, Reference
 
-PAINTER = "sticker"
-"""Recipe of the model that paints pictures."""
-PAINTER_STEPS = 4
+IMAGE_MODEL = "sticker"
+"""Recipe of the model that makes pictures of prompts."""
+IMAGE_STEPS = 4
 
 MOST = 32
 """Most pictures of a folder that calibrate."""
@@ -107,36 +107,36 @@ def read_pictures(folder: Path, names: Sequence[str], height: int, width: int) -
     return [load_image(folder / name, height, width) for name in counted(names, "pictures")]
 
 
-def paint_pictures(
-    painter: ModelFolder, prompts: Sequence[str], height: int, width: int
+def synthesize_images(
+    model: ModelFolder, prompts: Sequence[str], height: int, width: int
 ) -> list[Picture]:
-    """Paint prompts with the SDK's own text-to-video model: the first frame of each clip.
+    """Make pictures of prompts, by the SDK's own text-to-video model: the first frame of each clip.
 
     Args:
-        painter: Model folder of the recipe `PAINTER`.
-        prompts: What to paint; the seed of each is its place.
+        model: Model folder of the recipe `IMAGE_MODEL`.
+        prompts: What they show; the seed of each is its place.
         height: Of the pictures; what the model makes is cropped and resized to it.
         width: Likewise.
     """
-    recipe = painter.recipe
+    recipe = model.recipe
     clip = Clip(
         num_frames=recipe.num_frames,
         height=recipe.height,
         width=recipe.width,
         decode_frames=recipe.num_frames,
-        steps=(PAINTER_STEPS,),
-        default_steps=PAINTER_STEPS,
+        steps=(IMAGE_STEPS,),
+        default_steps=IMAGE_STEPS,
     )
     size: dict[str, Any] = {
         "num_frames": clip.num_frames,
         "height": clip.height,
         "width": clip.width,
     }
-    networks = {part.name: painter.load_graph(part.name, **size) for part in recipe.components}
-    reference = Reference.of(painter, clip, networks)
+    networks = {part.name: model.load_graph(part.name, **size) for part in recipe.components}
+    reference = Reference.of(model, clip, networks)
     pictures: list[Picture] = []
     for seed, prompt in enumerate(counted(prompts, "pictures")):
-        case = Case(prompt=prompt, seed=seed, num_inference_steps=PAINTER_STEPS)
+        case = Case(prompt=prompt, seed=seed, num_inference_steps=IMAGE_STEPS)
         frames = reference.run(case)[-1].outputs["frames"]
         pictures.append(fit_image(to_bytes(frames[0]), height, width))
     return pictures

@@ -6,19 +6,29 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 
 from mvsdk.bundle import sha256_file
+from mvsdk.errors import BundleError
 from mvsdk.manifest import Manifest, NumberInput, Program
-from mvsdk_export.assemble import read_guidance
 from mvsdk_export.checkpoints import MODEL_CARD, ModelFolder, default_model_folder, open_model
-from mvsdk_export.families import RECIPES, ComponentRecipe, Recipe, find_recipe
-from mvsdk_export.families.pipeline import make_pipeline
-from mvsdk_export.jobs.runner import Run, Stage
-from mvsdk_export.parity.pictures import PAINTER, PictureFiles, find_pictures
-from mvsdk_export.planning.request import ExportRequest
+from mvsdk_export.checkpoints.pipeline import make_pipeline
+from mvsdk_export.checkpoints.subject import ClipSize
+from mvsdk_export.families import RECIPES, ComponentRecipe, Recipe, find_recipe, place_of
+from mvsdk_export.families.pipeline import Clip
+from mvsdk_export.jobs.job import USUAL_BYTES, Files, Job
+from mvsdk_export.parity.jobs import (
+    Pictures,
+    ReadImages,
+    RecordActivations,
+    SynthesizeImages,
+)
+from mvsdk_export.parity.pictures import IMAGE_MODEL, PictureFiles, find_pictures
+
+GUIDANCE = "x-guidance"
+"""Key of a manifest: guidance of the first and the last frame, which the denoiser's graph holds."""
+MAX_GUIDANCE = 1000.0
+"""As `guidance_scale` in docs/bundle_format.md."""
 
 CALIBRATION_SEED = 1000
 VERIFICATION_SEED = 7
@@ -29,40 +39,59 @@ class Recording:
     """Clips that the reference shall make."""
 
     folder: ModelFolder
-    size: Mapping[str, int]
+    size: ClipSize
     guidance: tuple[float, float] | None
     steps: Sequence[int]
     default_steps: int
     prompts: Sequence[str]
     pictures: Path | None
-    """Folder of the pictures that the prompts name; None if they are to be painted."""
+    """Folder of the pictures that the prompts name; None if they are to be synthesized."""
     numbers: Sequence[Mapping[str, float]]
     """What else is said of each clip in turn, by inputs of the program; at least one."""
     first_seed: int
+    memory_bytes: int = USUAL_BYTES
+    """About what the reference holds at once."""
 
 
-def calibration_of(request: ExportRequest) -> Recording:
-    """Return the clips that calibrate an export."""
-    files = _find_pictures(request.pictures)
+def calibration_of(folder: ModelFolder, clip: Clip, pictures: Path | None) -> Recording:
+    """Return the clips that calibrate an export.
+
+    Args:
+        folder: The model folder.
+        clip: Which clips of it are exported.
+        pictures: Folder of pictures; None for those that recipes name.
+    """
+    files = _find_pictures(pictures)
     return Recording(
-        folder=request.folder,
-        size=request.size,
-        guidance=request.folded_guidance,
-        steps=request.steps,
-        default_steps=request.default_steps,
-        prompts=files.calibration if files else request.folder.recipe.calibration_prompts,
-        pictures=request.pictures,
-        numbers=_ends(make_pipeline(request.folder, request.clip).programs[0]),
+        folder=folder,
+        size=ClipSize(
+            num_frames=clip.num_frames,
+            height=clip.height,
+            width=clip.width,
+            decode_frames=clip.decode_frames,
+        ),
+        guidance=clip.guidance,
+        steps=clip.steps,
+        default_steps=clip.default_steps,
+        prompts=files.calibration if files else folder.recipe.calibration_prompts,
+        pictures=pictures,
+        numbers=_ends(make_pipeline(folder, clip).programs[0]),
         first_seed=CALIBRATION_SEED,
     )
 
 
-def verification_of(manifest: Manifest, folder: ModelFolder, pictures: Path | None) -> Recording:
+def verification_of(
+    manifest: Manifest,
+    folder: ModelFolder,
+    guidance: tuple[float, float] | None,
+    pictures: Path | None,
+) -> Recording:
     """Return the clips that a bundle is held to.
 
     Args:
-        manifest: Of the bundle.
-        folder: The model folder that it was made of.
+        manifest: Of the bundle, or the outline of one.
+        folder: The model folder that it is made of.
+        guidance: Which its denoiser holds, as `read_guidance` says.
         pictures: Folder of pictures; None for those that recipes name.
     """
     files = _find_pictures(pictures)
@@ -74,13 +103,13 @@ def verification_of(manifest: Manifest, folder: ModelFolder, pictures: Path | No
     fixed = samplers[0].default_steps if samplers else 1
     return Recording(
         folder=folder,
-        size={
-            "num_frames": video.frames,
-            "height": video.height,
-            "width": video.width,
-            "decode_frames": decode_frames_of(manifest),
-        },
-        guidance=read_guidance(manifest),
+        size=ClipSize(
+            num_frames=video.frames,
+            height=video.height,
+            width=video.width,
+            decode_frames=decode_frames_of(manifest),
+        ),
+        guidance=guidance,
         steps=[fixed] if sampler is None else sorted(sampler.schedules),
         default_steps=fixed if sampler is None else sampler.default_steps,
         prompts=files.verification if files else folder.recipe.verification_prompts,
@@ -128,115 +157,108 @@ def _find_pictures(folder: Path | None) -> PictureFiles | None:
     return None if folder is None else find_pictures(folder)
 
 
-def numbers_by_prompt(recording: Recording) -> dict[str, Mapping[str, float]]:
-    """Return what else is said of the clips of each prompt, or picture."""
-    count = len(recording.numbers)
-    return {
-        prompt: recording.numbers[index % count] for index, prompt in enumerate(recording.prompts)
-    }
+def numbers_by_prompt(
+    prompts: Sequence[str], numbers: Sequence[Mapping[str, float]]
+) -> dict[str, Mapping[str, float]]:
+    """Return what else is said of the clips of each prompt, or picture, in turn."""
+    return {prompt: numbers[index % len(numbers)] for index, prompt in enumerate(prompts)}
 
 
-def record(run: Run, name: str, recording: Recording, pictures: Stage | None) -> Stage:
-    """Run the reference.
+def plan_recording(name: str, recording: Recording) -> RecordActivations:
+    """Return the job that runs the reference.
 
     Args:
-        run: Runs the stage.
         name: Its name.
         recording: Clips to make.
-        pictures: What `make_pictures` returned.
     """
-    folder = recording.folder
-    return run(
-        name,
-        "record",
-        arguments={
-            **recording.size,
-            "guidance": recording.guidance,
-            "steps": list(recording.steps),
-            "default_steps": recording.default_steps,
-            "prompts": list(recording.prompts),
-            "first_seed": recording.first_seed,
-            "numbers": [dict(numbers) for numbers in recording.numbers],
-        },
-        needs={} if pictures is None else {"pictures": pictures},
-        paths=folder.paths,
-        fingerprint=hash_of(folder),
+    return RecordActivations(
+        name=name,
+        memory_bytes=recording.memory_bytes,
+        model=files_of(recording.folder),
+        size=recording.size,
+        guidance=recording.guidance,
+        steps=tuple(recording.steps),
+        default_steps=recording.default_steps,
+        prompts=tuple(recording.prompts),
+        first_seed=recording.first_seed,
+        numbers=tuple(dict(numbers) for numbers in recording.numbers),
+        pictures=_plan_pictures(recording),
     )
 
 
-def plan_recording(name: str, folder: ModelFolder, pictures: Path | None) -> list[str]:
-    """Return the names of the stages of `record`, in order."""
-    shown = [_picture_stage(pictures)] if folder.recipe.task != "text_to_video" else []
-    return [*shown, name]
-
-
-def make_pictures(run: Run, recording: Recording) -> Stage | None:
-    """Read or paint the pictures that clips begin with; None for models that take none."""
+def _plan_pictures(recording: Recording) -> Job[Pictures] | None:
+    """Return the job that makes the pictures that clips begin with; None for models without."""
     if recording.folder.recipe.task == "text_to_video":
         return None
-    names = list(recording.prompts)
-    size = {side: recording.size[side] for side in ("height", "width")}
-    if recording.pictures is not None:
-        content = [sha256_file(recording.pictures / name) for name in names]
-        return run(
-            _picture_stage(recording.pictures),
-            "read",
-            arguments={"names": names, **size},
-            paths={"folder": recording.pictures},
-            fingerprint=digest_of(content),
+    names, size = tuple(recording.prompts), recording.size
+    if recording.pictures is None:
+        return SynthesizeImages(
+            name="synthesize pictures",
+            model=files_of(open_model(default_model_folder(IMAGE_MODEL))),
+            prompts=names,
+            height=size.height,
+            width=size.width,
         )
-    painter = open_model(default_model_folder(PAINTER))
-    return run(
-        _picture_stage(None),
-        "paint",
-        arguments={"prompts": names, **size},
-        paths={"painter": painter.path},
-        fingerprint=hash_of(painter),
+    content = [sha256_file(recording.pictures / name) for name in names]
+    return ReadImages(
+        name="read pictures",
+        files=Files(places={"folder": recording.pictures}, fingerprint=digest_of(content)),
+        names=names,
+        height=size.height,
+        width=size.width,
     )
 
 
-def _picture_stage(pictures: Path | None) -> str:
-    return "paint pictures" if pictures is None else "read pictures"
+def files_of(folder: ModelFolder) -> Files:
+    """Return a model folder as jobs take it.
 
-
-def hash_of(folder: ModelFolder) -> str:
-    """Return the hash of all files that decide what a model computes: the card does not.
-
-    The code of another package's recipe is among them; that of this package is in every stage.
+    All its files decide what a model computes, but the card; so does the code that its recipe
+    names.
     """
-    files = folder.files_with_hashes()
-    hashes = [ref.sha256 for ref in files if ref.path != MODEL_CARD]
+    hashes = [ref.sha256 for ref in folder.files_with_hashes() if ref.path != MODEL_CARD]
     if folder.recipe.name not in RECIPES:
-        hashes += [repr(folder.recipe), *map(_hash_source, _packages_of(folder.recipe))]
-    return digest_of(hashes)
+        hashes.append(repr(folder.recipe))
+    return Files(
+        places=folder.paths,
+        fingerprint=digest_of(hashes),
+        modules=modules_of(folder.recipe),
+    )
 
 
-def _packages_of(recipe: Recipe) -> list[str]:
-    """Return the names of the packages, other than this one, whose code a recipe names."""
+def modules_of(recipe: Recipe) -> tuple[str, ...]:
+    """Return the modules that a recipe is in and names."""
     named = [recipe.pipeline, *(x for part in recipe.components for x in _references(part))]
-    found = {reference.split(":")[0].split(".")[0] for reference in named if reference}
-    return sorted(found - {__name__.split(".")[0]})
+    places = {reference.partition(":")[0] for reference in named if reference}
+    return tuple(sorted(places | {place_of(recipe.name).partition(":")[0]}))
 
 
 def _references(part: ComponentRecipe) -> tuple[str | None, ...]:
     return part.network, part.config, part.wrapper
 
 
-@cache
-def _hash_source(package: str) -> str:
-    """Return the hash of the source of a package or module; it is not imported."""
-    spec = find_spec(package)
-    digest = hashlib.sha256()
-    if spec is not None and spec.submodule_search_locations:
-        for root in map(Path, spec.submodule_search_locations):
-            for path in sorted(root.rglob("*.py")):
-                digest.update(path.relative_to(root).as_posix().encode() + b"\0")
-                digest.update(path.read_bytes())
-    elif spec is not None and spec.origin is not None:
-        digest.update(Path(spec.origin).read_bytes())
-    return digest.hexdigest()
-
-
 def digest_of(parts: Sequence[str]) -> str:
     """Return the hash of some texts."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def read_guidance(manifest: Manifest) -> tuple[float, float] | None:
+    """Return the guidance that a bundle of ours holds; None for none.
+
+    Raises:
+        BundleError: If the manifest says something else under its key.
+    """
+    if GUIDANCE not in manifest.extensions:
+        return None
+    match manifest.extensions[GUIDANCE]:
+        case [int() | float() as first, int() | float() as last] if _is_scale(first, last):
+            return float(first), float(last)
+        case other:
+            raise BundleError(
+                f"{GUIDANCE} of the manifest is {json.dumps(other)[:64]}; allowed: the guidance of "
+                f"the first and the last frame, 0 to {MAX_GUIDANCE:g} each, such as [1, 3]; export "
+                "the bundle again"
+            )
+
+
+def _is_scale(*values: float) -> bool:
+    return all(not isinstance(x, bool) and 0 <= x <= MAX_GUIDANCE for x in values)

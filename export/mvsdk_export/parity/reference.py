@@ -6,9 +6,8 @@ schedules and sampler code. What every network received and gave is kept by case
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,24 +20,10 @@ from mvsdk.manifest import END_TO_END, Manifest, NumberInput
 from mvsdk.runner import Resources, Runner, to_bytes
 from mvsdk.tokenizers import Tokenizer, Tokens, load_tokenizer
 from mvsdk_export.checkpoints import ModelFolder
+from mvsdk_export.checkpoints.pipeline import make_pipeline, sizes_of
 from mvsdk_export.families import Recipe
-from mvsdk_export.families.pipeline import Clip, Pipeline, make_pipeline, outline, sizes_of
-
-Arrays = dict[str, NDArray[Any]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evaluation:
-    """One call of one network; for the component `END_TO_END` what came out as the clip."""
-
-    component: str
-    case: str
-    """Prompt, seed and number of steps."""
-    step: int | None
-    """Step index, None outside of a sampler's steps."""
-    inputs: Mapping[str, NDArray[Any]]
-    outputs: Mapping[str, NDArray[Any]]
-    """By tensor; pixels are not rounded, and 0 to 255."""
+from mvsdk_export.families.pipeline import Clip, Pipeline, outline
+from mvsdk_export.quantize.activations import Arrays, Evaluation, as_real
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,60 +188,3 @@ def moving_picture(picture: NDArray[np.uint8], frames: int) -> NDArray[np.uint8]
 def _is_adjustable(manifest: Manifest) -> bool:
     names = manifest.program.samplers()
     return any(manifest.samplers[name].adjustable for name in names)
-
-
-def as_real(inputs: Mapping[str, NDArray[Any]]) -> Arrays:
-    """Return inputs as a traced network takes them: bytes as numbers in [0, 1]."""
-    return {
-        name: value.astype(np.float32) / np.float32(255) if value.dtype == np.uint8 else value
-        for name, value in inputs.items()
-    }
-
-
-def unique(calls: Sequence[Evaluation]) -> list[Evaluation]:
-    """Drop calls whose inputs were seen before: step counts share their first evaluation."""
-    seen: set[tuple[str, bytes]] = set()
-    kept: list[Evaluation] = []
-    for call in calls:
-        key = (call.component, b"".join(value.tobytes() for value in call.inputs.values()))
-        if key not in seen:
-            seen.add(key)
-            kept.append(call)
-    return kept
-
-
-def save_calls(calls: Sequence[Evaluation], path: Path) -> None:
-    """Write calls to an uncompressed .npz without pickles."""
-    arrays: Arrays = {}
-    for index, call in enumerate(calls):
-        head = f"{index}/{call.component}/{'' if call.step is None else call.step}"
-        arrays[f"{head}/case"] = np.frombuffer(call.case.encode(), np.uint8)
-        for side, values in (("input", call.inputs), ("output", call.outputs)):
-            for name, value in values.items():
-                arrays[f"{head}/{side}/{name}"] = value
-    np.savez(path, **arrays)  # pyright: ignore[reportArgumentType]
-
-
-def load_calls(path: Path, component: str | None = None) -> list[Evaluation]:
-    """Read calls, of one component or of all."""
-    found: dict[str, dict[str, Any]] = {}
-    with np.load(path, allow_pickle=False) as file:
-        for key in file.files:
-            head, part, step, *rest = key.split("/", 4)
-            if component in (None, part):
-                empty = {"component": part, "step": step, "input": {}, "output": {}}
-                call = found.setdefault(head, empty)
-                if rest[0] == "case":
-                    call["case"] = file[key]
-                else:
-                    call[rest[0]][rest[1]] = file[key]
-    return [
-        Evaluation(
-            component=call["component"],
-            case=call["case"].tobytes().decode(),
-            step=int(call["step"]) if call["step"] else None,
-            inputs=call["input"],
-            outputs=call["output"],
-        )
-        for _, call in sorted(found.items(), key=lambda item: int(item[0]))
-    ]

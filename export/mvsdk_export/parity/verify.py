@@ -30,7 +30,8 @@ from mvsdk.manifest import END_TO_END, Manifest, Variant, Verification
 from mvsdk_export.errors import ExportError, ParityError
 from mvsdk_export.families import Recipe
 from mvsdk_export.jobs.progress import counted, counting
-from mvsdk_export.parity.reference import Case, Evaluation, given_inputs, unique
+from mvsdk_export.parity.reference import Case, given_inputs
+from mvsdk_export.quantize.activations import Evaluation, unique
 from mvsdk_export.targets.coreml.checker.backend import CoreMLChecker
 
 REFERENCE = "PyTorch float32"

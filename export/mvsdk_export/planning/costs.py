@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import accumulate
 from typing import Any
 
@@ -178,10 +179,20 @@ def measure_component(
     options: GraphOptions | None = None,
 ) -> ComponentCosts:
     """Return the costs of one component at the sizes that the symbols of its shapes have."""
-    graph = wrap(
-        component, select_implementations_(build_on_meta(component, config), "htp"), options
-    )
-    return measure_graph(component.name, graph, *_empty_inputs(component, sizes))
+    return _measure_once(component, config, tuple(sorted(sizes.items())), options)
+
+
+@cache
+def _measure_once(
+    component: ComponentRecipe,
+    config: Any,
+    sizes: tuple[tuple[str, int], ...],
+    options: GraphOptions | None,
+) -> ComponentCosts:
+    """Do it once a process: it is asked for by whoever chooses a size, and by whoever plans."""
+    network = select_implementations_(build_on_meta(component, config), "htp")
+    graph = wrap(component, network, options)
+    return measure_graph(component.name, graph, *_empty_inputs(component, dict(sizes)))
 
 
 def _empty_inputs(component: ComponentRecipe, sizes: Mapping[str, int]) -> tuple[Tensor, ...]:

@@ -1,4 +1,4 @@
-"""Room on disk that calibration needs, before any of it is made.
+"""Disk space that calibration needs, before any of it is made.
 
 What every network is given and gives is kept for all clips and steps, and so is what crosses the
 cuts of a component in parts: of uncompressed Stable Video Diffusion 385 MiB in every evaluation.
@@ -10,7 +10,6 @@ import math
 import os
 import shutil
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,66 +19,55 @@ from mvsdk.cli.output import format_bytes
 from mvsdk.manifest.programs import count_calls
 from mvsdk_export.checkpoints.building import GraphOptions, with_frames
 from mvsdk_export.errors import ExportError
-from mvsdk_export.families.pipeline import make_pipeline
 from mvsdk_export.families.shapes import graph_sizes, tensor_shapes
-from mvsdk_export.planning.costs import ComponentCosts, estimate_crossing_bytes
-from mvsdk_export.planning.request import ExportRequest, needs_calls
-from mvsdk_export.targets.lowering import Lowering
+from mvsdk_export.planning.costs import estimate_crossing_bytes
+from mvsdk_export.planning.plan import ExportPlan
+from mvsdk_export.targets.onnx.jobs import EvaluateParts
 
-_KEPT = ("record-*", "evaluate-*")
-"""Stages of an earlier run; if it was interrupted, they are found again and not made anew."""
+_KEPT = ("RecordActivations-*", "EvaluateParts-*")
+"""Jobs of an earlier run; if it was interrupted, they are found again and not made anew."""
 
 
-def estimate_calibration_bytes(
-    request: ExportRequest,
-    costs: Sequence[ComponentCosts],
-    lowerings: Sequence[Lowering],
-    clips: int,
-) -> int:
-    """Estimate the bytes that calibration keeps, 0 if nothing is quantised.
-
-    Args:
-        request: What is exported.
-        costs: Of every component.
-        lowerings: What is made of each, in the same order.
-        clips: Clips that calibrate, each made with every number of steps.
-    """
-    if not any(needs_calls(plan) for plan in request.plans):
+def estimate_calibration_bytes(plan: ExportPlan) -> int:
+    """Estimate the bytes that calibration keeps, 0 if nothing is calibrated."""
+    if plan.calibration is None:
         return 0
+    request = plan.request
     configs = request.folder.configs()
     sizes = graph_sizes(configs, **request.size)
     options = GraphOptions(
         height=request.height, width=request.width, guidance=request.folded_guidance, sigma=1.0
     )
-    pipeline = make_pipeline(request.folder, request.clip)
-    operations = pipeline.programs[0].operations
+    operations = plan.pipeline.programs[0].operations
     runs: Counter[str] = Counter()
     for steps in request.steps:
-        runs += count_calls(operations, pipeline.samplers, steps)
+        runs += count_calls(operations, plan.pipeline.samplers, steps)
+    evaluated = {job.component for job in plan.jobs if isinstance(job, EvaluateParts)}
+    clips = len(plan.calibration.prompts)
     total = 0
-    for item, lowering in zip(costs, lowerings, strict=True):
+    for lowering in plan.lowerings:
         component = lowering.component
         tensors = (*component.inputs, *component.outputs)
         one = sum(
             math.prod(shape) * np.dtype(tensor.dtype).itemsize
             for tensor, shape in zip(tensors, tensor_shapes(tensors, sizes), strict=True)
         )
-        if any(plan.precision == "w8a16" for plan in lowering.cut_plans):
+        if component.name in evaluated:
             config = with_frames(configs[component.name], request.num_frames)
             one += estimate_crossing_bytes(component, config, sizes, options, lowering.parts)
-        total += one * clips * runs[item.component]
+        total += one * clips * runs[component.name]
     return total
 
 
-def check_room(needed_bytes: int, cache: Path) -> None:
+def check_disk_space(needed_bytes: int, cache: Path) -> None:
     """Refuse a calibration that the disk of the cache cannot hold.
 
     Args:
         needed_bytes: As `estimate_calibration_bytes` says.
-        cache: Folder of finished stages; it may not exist yet.
+        cache: Folder of finished jobs; it may not exist yet.
 
     Raises:
-        ExportError: If less is free, what earlier runs left of such stages counted as free.
+        ExportError: If less is free, what earlier runs left of such jobs counted as free.
     """
     place = next(x for x in (cache.absolute(), *cache.absolute().parents) if os.path.isdir(x))
     kept = sum(_bytes_of(path) for name in _KEPT for path in cache.glob(f"{name}/*"))

@@ -8,19 +8,17 @@ what to do about it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from mvsdk.cli.output import format_bytes
 from mvsdk.devices import HTP_PROCESS_LIMIT_BYTES, Chipset
 from mvsdk.manifest import Precision
-from mvsdk_export.errors import ExportError
 from mvsdk_export.families import DECODER, Recipe
+from mvsdk_export.findings import Finding, Severity
+from mvsdk_export.graphs.limits import PART_BYTES, PROTOBUF_LIMIT_BYTES
 
 if TYPE_CHECKING:
     from mvsdk_export.planning.costs import ComponentCosts
-
-Severity = Literal["ok", "warning", "error"]
 
 COUNTED_PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "w8a16")
 """Precisions that the bytes of graphs are counted for, before anything is made."""
@@ -31,46 +29,9 @@ GRAPH_LIMIT_BYTES = 2 << 30
 
 Reference: pytorch/executorch #17782.
 """
-PROTOBUF_LIMIT_BYTES = (2 << 30) - 1
-"""Largest protobuf message, so the largest .onnx with its weights inside."""
-PART_BYTES = 3 << 29
-"""Float32 weights above which a graph is cut into parts: 1.5 GiB. Parts that are not quite equal
-then stay below protobuf's 2 GiB, and what converts, quantises or compiles one of them took less
-than 8 GiB of memory (docs/npu_forms.md)."""
-CHUNK_BYTES = 10**9
-"""Weights of one Core ML graph on a phone, above which a package is a pipeline of chunks: a larger
-one may run on the CPU whole, and no error says so (docs/neural_engine.md)."""
 MAX_STEPS = 1000
 MAX_SCHEDULES = 64
 """Numbers of steps that one bundle may have schedules for (docs/bundle_format.md)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One limit and how far away it is."""
-
-    severity: Severity
-    what: str
-    value: str
-    limit: str
-    next_step: str = ""
-    """Empty if there is nothing to do."""
-
-
-def check_findings(findings: Sequence[Finding]) -> None:
-    """Raise if any finding is an error.
-
-    Raises:
-        ExportError: With the first error; the number of others is named.
-    """
-    errors = [finding for finding in findings if finding.severity == "error"]
-    if not errors:
-        return
-    first = errors[0]
-    more = f" (and {len(errors) - 1} more, see mvsdk plan)" if len(errors) > 1 else ""
-    raise ExportError(
-        f"{first.what} is {first.value}, allowed: {first.limit}; {first.next_step}{more}"
-    )
 
 
 def preflight_request(

@@ -3,33 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
 from mvsdk.devices import Chipset
-from mvsdk.manifest import ComputeUnit, Delegate, Format, Precision, Target
+from mvsdk.manifest import Precision, Target
 from mvsdk_export.checkpoints import ModelFolder
-from mvsdk_export.planning.preflight import CHUNK_BYTES, PART_BYTES
-from mvsdk_export.targets.coreml.tools import DEFAULT_DEPLOYMENT_TARGET
-
-if TYPE_CHECKING:
-    from mvsdk_export.families.pipeline import Clip
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VariantPlan:
-    """What graphs are made in: a variant of every component that is made so, by the same id."""
-
-    id: str
-    target: Target
-    precision: Precision
-    chipset: Chipset | None = None
-    format: Format = "onnx"
-    delegate: Delegate | None = None
-    """What takes the operators of an ExecuTorch program; None for other formats."""
-    deployment_target: str | None = None
-    """Least system of an Apple phone that opens it; None for other phones."""
+from mvsdk_export.checkpoints.subject import ClipSize
+from mvsdk_export.families.pipeline import Clip
+from mvsdk_export.graphs.limits import PART_BYTES
+from mvsdk_export.targets import find_spec, specs_of
+from mvsdk_export.targets.spec import VariantPlan
 
 
 def plan_variants(
@@ -37,9 +22,8 @@ def plan_variants(
     precisions: Sequence[Precision],
     *,
     chips: Sequence[Chipset] = (),
-    format: Format | None = None,
-    delegate: Delegate = "xnnpack",
-    deployment_target: str = DEFAULT_DEPLOYMENT_TARGET,
+    format: str | None = None,
+    options: object | None = None,
 ) -> tuple[VariantPlan, ...]:
     """Return what graphs are made in for one target, in order.
 
@@ -47,61 +31,30 @@ def plan_variants(
         target: The target.
         precisions: Precisions of each.
         chips: Chips that are compiled for, where a target is compiled for a chip.
-        format: "coreml" or "coreai" for the target iphone; None for coreml.
-        delegate: For the target executorch.
-        deployment_target: For the target iphone, and for the delegate coreml.
+        format: Of the target iphone; None for the one that is usual.
+        options: Of the target's `TargetSpec`; None for its defaults.
     """
-    if target == "onnx":
-        return tuple(
-            VariantPlan(id=f"onnx-{p}", target="onnx", precision=p, format="onnx")
-            for p in precisions
-        )
-    if target == "snapdragon":
-        return tuple(
-            VariantPlan(
-                id=f"snapdragon-{chip.slug}-{p}",
-                target="snapdragon",
-                precision=p,
-                chipset=chip,
-                format="qnn_context",
-            )
-            for p in precisions
-            for chip in chips
-        )
-    if target == "iphone":
-        chosen = format or "coreml"
-        return tuple(
-            VariantPlan(
-                id=f"iphone-{chosen}-{p}",
-                target="iphone",
-                precision=p,
-                format=chosen,
-                deployment_target=deployment_target,
-            )
-            for p in precisions
-        )
-    return tuple(
-        VariantPlan(
-            id=f"executorch-{delegate}-{p}",
-            target="executorch",
-            precision=p,
-            format="executorch",
-            delegate=delegate,
-            deployment_target=deployment_target if delegate == "coreml" else None,
-        )
-        for p in precisions
-    )
+    specs = specs_of(target)
+    usual = [x for x in specs if (x.is_default if format is None else x.format == format)]
+    spec = usual[0]
+    chosen = spec.default_options() if options is None else options
+    return spec.plan_variants(precisions, chips=chips, options=chosen)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VariantOverride:
     """What one component is made in, in place of what the others are."""
 
-    target: Target
+    spec: str
+    """Name of the `TargetSpec`."""
     precision: Precision
-    format: Format | None = None
-    delegate: Delegate = "xnnpack"
-    deployment_target: str = DEFAULT_DEPLOYMENT_TARGET
+    options: Any = None
+    """Of the target; None for its defaults."""
+
+    @property
+    def label(self) -> str:
+        """What `--component` says of it."""
+        return f"{find_spec(self.spec).target}/{self.precision}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,29 +64,6 @@ class SetPlan:
     id: str
     plans: Mapping[str, VariantPlan]
     """By component."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AppleOptions:
-    """How packages for Apple's phones are made."""
-
-    compute_unit: ComputeUnit = "NPU"
-    """Where they are meant to run."""
-    attention: Literal["fused", "split_einsum"] = "fused"
-    chunk_bytes: int = CHUNK_BYTES
-    """Weights above which a package is a pipeline of chunks."""
-    palette_group: int | None = None
-    """Output channels that share a palette; None for what fits each weight."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExecuTorchOptions:
-    """How ExecuTorch programs are made."""
-
-    external_weights: bool = False
-    """Keep the weights in a .ptd file beside the program."""
-    etrecord: bool = False
-    """Keep what ExecuTorch's developer tools want to know beside the program."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,8 +90,8 @@ class ExportRequest:
     """Folder of pictures that calibrate and verify; None for those that the recipe names."""
     part_bytes: int = PART_BYTES
     """Float32 weights above which a component's graph is cut into parts."""
-    apple: AppleOptions = field(default_factory=AppleOptions)
-    executorch: ExecuTorchOptions = field(default_factory=ExecuTorchOptions)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Name of a `TargetSpec` -> its options, where they are not its defaults."""
     overwrite: bool = False
     verify: bool = True
 
@@ -186,17 +116,27 @@ class ExportRequest:
         """Return what a component is made in, each once, in order."""
         return tuple(dict.fromkeys(item.plans[component] for item in self.sets))
 
+    def options_of(self, spec: str) -> Any:
+        """Return the options of a target."""
+        chosen = self.options.get(spec)
+        return find_spec(spec).default_options() if chosen is None else chosen
+
+    def options_for(self, component: str, spec: str) -> Any:
+        """Return the options of a target where it makes a component."""
+        override = self.overrides.get(component)
+        if override is not None and override.spec == spec and override.options is not None:
+            return override.options
+        return self.options_of(spec)
+
     def _plan_of(self, component: str, plan: VariantPlan) -> VariantPlan:
         override = self.overrides.get(component)
         if override is None:
             return plan
-        (other,) = plan_variants(
-            override.target,
+        spec = find_spec(override.spec)
+        (other,) = spec.plan_variants(
             [override.precision],
             chips=[] if plan.chipset is None else [plan.chipset],
-            format=override.format,
-            delegate=override.delegate,
-            deployment_target=override.deployment_target,
+            options=self.options_for(component, spec.name),
         )
         return other
 
@@ -215,20 +155,23 @@ class ExportRequest:
         return tuple(dict.fromkeys(found))
 
     @property
+    def clip_size(self) -> ClipSize:
+        """Frames, height and width of clips."""
+        return ClipSize(
+            num_frames=self.num_frames,
+            height=self.height,
+            width=self.width,
+            decode_frames=self.decode_frames or self.num_frames,
+        )
+
+    @property
     def size(self) -> dict[str, int]:
-        """Frames, height and width, as functions of the toolchain take them."""
-        return {
-            "num_frames": self.num_frames,
-            "height": self.height,
-            "width": self.width,
-            "decode_frames": self.decode_frames or self.num_frames,
-        }
+        """The same, as functions of the toolchain take it."""
+        return asdict(self.clip_size)
 
     @property
     def clip(self) -> Clip:
         """Which clip of the model is made."""
-        from mvsdk_export.families.pipeline import Clip
-
         return Clip(
             **self.size,
             steps=self.steps,
@@ -248,29 +191,3 @@ class ExportRequest:
         """The recipe's default where it is among the steps, else the largest."""
         preferred = self.folder.recipe.default_steps
         return preferred if preferred in self.steps else max(self.steps)
-
-
-def needs_calls(plan: VariantPlan) -> bool:
-    """Return whether recorded calls of the reference decide what a variant becomes."""
-    return plan.precision not in ("fp32", "fp16")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GraphSource:
-    """Which ONNX model a variant is made of."""
-
-    precision: Precision
-    htp_float16: bool = False
-    """Whether its layers have the forms of the HTP in float16, and not those at w8a16."""
-
-    @property
-    def label(self) -> str:
-        """What a stage that makes it is called by."""
-        return "for fp16" if self.htp_float16 else self.precision
-
-
-def graph_source(plan: VariantPlan) -> GraphSource:
-    """Return which ONNX model a variant is made of: the HTP takes float32 for float16."""
-    if plan.target == "snapdragon" and plan.precision == "fp16":
-        return GraphSource(precision="fp32", htp_float16=True)
-    return GraphSource(precision=plan.precision)

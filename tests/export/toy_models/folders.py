@@ -65,7 +65,7 @@ def _tokens(recipe: Recipe) -> list[str]:
 
 def _networks(recipe: Recipe, generator: torch.Generator) -> dict[str, nn.Module]:
     """Return one network for each subfolder, with weights that keep values about their size."""
-    from mvsdk_export.checkpoints.building import resolve
+    from mvsdk_export.families.recipe import resolve
 
     networks: dict[str, nn.Module] = {}
     for part in {part.folder: part for part in recipe.components}.values():

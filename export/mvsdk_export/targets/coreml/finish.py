@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mvsdk.manifest import Delegation, DType, TensorSpec
 from mvsdk_export.errors import ExportError
-from mvsdk_export.planning.preflight import Finding, check_findings
+from mvsdk_export.findings import Finding, check_findings
 from mvsdk_export.targets.coreml import neural_engine as engine
 from mvsdk_export.targets.coreml.checker.package import Operation, Tensor, open_package
 from mvsdk_export.targets.coreml.chunks import make_pipeline

@@ -14,7 +14,7 @@ from math import prod
 from mvsdk.cli.output import format_bytes
 from mvsdk.manifest import Delegation, NonDelegated
 from mvsdk_export.errors import ExportError
-from mvsdk_export.planning.preflight import CHUNK_BYTES, Finding
+from mvsdk_export.findings import Finding
 from mvsdk_export.targets.coreml.neural_engine_rules import (
     GENERATIONS,
     MOST_AXES,
@@ -30,6 +30,7 @@ from mvsdk_export.targets.coreml.neural_engine_rules import (
     tensors,
     why_outside,
 )
+from mvsdk_export.targets.coreml.spec import CHUNK_BYTES
 
 __all__ = [
     "GENERATIONS",

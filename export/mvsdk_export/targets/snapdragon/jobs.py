@@ -1,56 +1,88 @@
-"""Stages that compile ONNX models for a Snapdragon chip."""
+"""Jobs that compile ONNX models for a Snapdragon chip."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 from mvsdk.devices import find_chipset
-from mvsdk_export.jobs.runner import read_result
-from mvsdk_export.targets.onnx.jobs import borders_of_whole
-from mvsdk_export.targets.snapdragon.qairt import read_qairt_version
-from mvsdk_export.targets.subject import CONTEXT, MODEL
+from mvsdk_export.jobs.job import Inputs, Job
+from mvsdk_export.targets.artefact import CONTEXT, MODEL, Artefact
+from mvsdk_export.targets.onnx.jobs import whole_signature
+
+_COMPILING = ("onnxruntime_qnn", "mvsdk_export.targets.snapdragon.compiler")
 
 
-def compile_chip(*, source: str, chip: str, float16: bool, output: Path) -> dict[str, Any]:
-    """Compile a finished or quantised model, or a part of one, for one Snapdragon chip."""
-    from mvsdk_export.targets.snapdragon.compiler import compile_context
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CompileContext(Job[Artefact]):
+    """Compile a finished or quantised model, or a part of one, for one chip."""
 
-    delegation = compile_context(
-        Path(source) / MODEL, output / CONTEXT, find_chipset(chip).chip, float16=float16
-    )
-    found = read_result(Path(source))
-    return {
-        "inputs": found["inputs"],
-        "outputs": found["outputs"],
-        "delegation": asdict(delegation),
-        "qairt": read_qairt_version(output.glob("*.bin")),
-    }
+    source: Job[Artefact]
+    chip: str
+    """Slug, such as "sm8650"."""
+    float16: bool
 
+    PRELOAD: ClassVar[tuple[str, ...]] = _COMPILING
 
-def stitch(
-    *, pieces: Sequence[str], inputs: Sequence[str], outputs: Sequence[str], output: Path
-) -> dict[str, Any]:
-    """Join the compiled parts of a component."""
-    from mvsdk_export.targets.snapdragon.compiler import stitch_contexts
+    def run(self, inputs: Inputs, output: Path) -> Artefact:
+        """Write the context binary, and the EPContext model around it."""
+        from mvsdk_export.targets.snapdragon.compiler import compile_context
+        from mvsdk_export.targets.snapdragon.qairt import read_qairt_version
 
-    delegation = asdict(
-        stitch_contexts(
-            [Path(piece) / CONTEXT for piece in pieces], output / CONTEXT, outputs=outputs
+        source = inputs[self.source]
+        delegation = compile_context(
+            source.folder / MODEL,
+            output / CONTEXT,
+            find_chipset(self.chip).chip,
+            float16=self.float16,
         )
-    )
-    known = {
-        (node["operator"], node["name"]): node
-        for piece in pieces
-        for node in read_result(Path(piece))["delegation"]["non_delegated"]
-    }
-    delegation["non_delegated"] = [
-        known.get((node["operator"], node["name"]), node) for node in delegation["non_delegated"]
-    ]
-    return {
-        **borders_of_whole(pieces, inputs, outputs),
-        "delegation": delegation,
-        "qairt": read_qairt_version(output.glob("*.bin")),
-    }
+        return {
+            "model": CONTEXT,
+            "inputs": source.result["inputs"],
+            "outputs": source.result["outputs"],
+            "delegation": asdict(delegation),
+            "qairt": read_qairt_version(output.glob("*.bin")),
+        }
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StitchContexts(Job[Artefact]):
+    """Join the compiled parts of a component."""
+
+    pieces: tuple[Job[Artefact], ...]
+    inputs: tuple[str, ...]
+    """Of the whole."""
+    outputs: tuple[str, ...]
+
+    PRELOAD: ClassVar[tuple[str, ...]] = _COMPILING
+
+    def run(self, inputs: Inputs, output: Path) -> Artefact:
+        """Write the EPContext model of all parts, with their context binaries."""
+        from mvsdk_export.targets.snapdragon.compiler import stitch_contexts
+        from mvsdk_export.targets.snapdragon.qairt import read_qairt_version
+
+        pieces = [inputs[piece] for piece in self.pieces]
+        delegation = asdict(
+            stitch_contexts(
+                [piece.folder / CONTEXT for piece in pieces],
+                output / CONTEXT,
+                outputs=self.outputs,
+            )
+        )
+        known = {
+            (node["operator"], node["name"]): node
+            for piece in pieces
+            for node in piece.result.get("delegation", {}).get("non_delegated", ())
+        }
+        delegation["non_delegated"] = [
+            known.get((node["operator"], node["name"]), node)
+            for node in delegation["non_delegated"]
+        ]
+        signature = whole_signature([piece.result for piece in pieces], self.inputs, self.outputs)
+        return {
+            **signature,
+            "model": CONTEXT,
+            "delegation": delegation,
+            "qairt": read_qairt_version(output.glob("*.bin")),
+        }
