@@ -179,7 +179,7 @@ def _eager(side: str, bundle: Path, options: argparse.Namespace) -> Callable[[],
 def _record(
     side: str, times: list[float], options: argparse.Namespace, share: float | None
 ) -> Record:
-    from mvsdk_export.jobs.runner import tool_versions
+    from mvsdk_export.jobs.job import tool_versions
 
     return Record(
         side=side,

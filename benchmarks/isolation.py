@@ -103,7 +103,7 @@ def _take_turn(bundle: Path, options: argparse.Namespace) -> dict[str, list[floa
 
 
 def _record(bundle: Path, kind: str, side: str, turns: list[dict[str, list[float]]]) -> Record:
-    from mvsdk_export.jobs.runner import tool_versions
+    from mvsdk_export.jobs.job import tool_versions
 
     first = [value for turn in turns for value in turn["first_ms"]]
     further = [value for turn in turns for value in turn["further_ms"]]

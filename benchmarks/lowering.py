@@ -31,7 +31,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mvsdk_export.jobs.runner import peak_bytes
+from mvsdk_export.jobs.worker import peak_bytes
 
 MEGABYTES = 192
 WIDTH = 1024

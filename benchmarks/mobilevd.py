@@ -34,7 +34,7 @@ from typing import Any
 
 from benchmarks.mobilevd_phases import FRAMES, LEVELS
 from benchmarks.mobilevd_table import FORMS, PRECISIONS, Record, draw, keep, read_records
-from mvsdk_export.jobs.runner import tool_versions
+from mvsdk_export.jobs.job import tool_versions
 
 RECORDS = Path(__file__).with_suffix(".json")
 BLOCKS = ("resnet", "transformer")

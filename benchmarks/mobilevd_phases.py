@@ -165,8 +165,8 @@ def _compressed_config() -> Any:
 
 def split(*, folder: str, parts: int | None) -> dict[str, Any]:
     """Cut the traced denoiser; what the parts are goes to a file."""
-    from mvsdk_export.graphs.split import split_model
     from mvsdk_export.graphs.limits import PART_BYTES
+    from mvsdk_export.graphs.split import split_model
 
     found = split_model(
         Path(folder) / "model.onnx", Path(folder), parts=parts, most_bytes=PART_BYTES

@@ -10,9 +10,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any
-
     from exporting import Toolchain
     from part_models import Arrays, Borders
 
@@ -137,12 +134,7 @@ def _export(toolchain: Toolchain, out: Path, folder: Path, *arguments: str) -> P
 
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run stages in this process: every child would import torch first."""
-    from mvsdk_export.jobs.functions import find_function
-    from mvsdk_export.jobs.runner import timed
+    """Run jobs in this process: the first of a session would import torch again."""
+    from in_process import InProcessLauncher
 
-    def run_child(name: str, job: Mapping[str, Any], folder: Path, *_: Any) -> None:
-        del name
-        timed(find_function(job["function"]), job["arguments"], folder)
-
-    monkeypatch.setattr("mvsdk_export.jobs.runner._run_child", run_child)
+    monkeypatch.setattr("mvsdk_export.jobs.runner.Launcher", InProcessLauncher)

@@ -15,24 +15,30 @@ from onnx import TensorProto, helper
 pytest.importorskip("torch")
 
 from part_models import Arrays, make_model, run_model
+from probe_jobs import Copy
 from tiny_mobilevd import write_tiny_animator_folder
 
 import mvsdk
 from mvsdk.devices import find_chipset
 from mvsdk.manifest import Precision, Target
+from mvsdk_export.checkpoints.subject import ClipSize, Subject
 from mvsdk_export.errors import ExportError
-from mvsdk_export.export import check_request, export, plan_lowerings, plan_stages
+from mvsdk_export.export import export
 from mvsdk_export.families import ComponentRecipe
 from mvsdk_export.families.recipe import TensorRecipe
 from mvsdk_export.graphs.join import join_models
 from mvsdk_export.graphs.split import Part, split_model
+from mvsdk_export.jobs.job import Files, Job, Keys, Made, in_order
 from mvsdk_export.jobs.progress import Progress
-from mvsdk_export.jobs.runner import Stage, StageRunner
-from mvsdk_export.parity.reference import Evaluation, save_calls
-from mvsdk_export.planning.request import ExportRequest, VariantPlan, plan_variants
+from mvsdk_export.jobs.runner import JobRunner
+from mvsdk_export.planning.plan import plan_export
+from mvsdk_export.planning.request import ExportRequest, plan_variants
+from mvsdk_export.quantize.activations import CALLS, Evaluation, save_calls
 from mvsdk_export.quantize.part_inputs import PartFeeds, evaluate_parts
-from mvsdk_export.targets import subject
-from mvsdk_export.targets.lowering import Lowering, lower_graphs
+from mvsdk_export.targets import find_spec
+from mvsdk_export.targets.artefact import CONTEXT, MODEL, Artefact
+from mvsdk_export.targets.onnx.jobs import TraceOnnx
+from mvsdk_export.targets.spec import Lowering, VariantPlan
 
 pytestmark = pytest.mark.torch
 
@@ -62,6 +68,7 @@ def plans(
             precision=precision,
             chipset=find_chipset(chip) if chip else None,
             format="qnn_context" if chip else "onnx",
+            spec=target,
         )
         for precision in precisions
         for chip in chips or [""]
@@ -117,23 +124,6 @@ def make_calls(count: int = 6) -> list[Arrays]:
     ]
 
 
-def as_stage(folder: Path) -> Stage:
-    return Stage(
-        name=folder.name,
-        key=folder.name,
-        folder=folder,
-        result={},
-        seconds=0.0,
-        peak_bytes=0,
-        reused=False,
-    )
-
-
-def as_traced(folder: Path) -> dict[bool, Stage]:
-    """Return stages as if they had traced a network in all forms that graphs have."""
-    return dict.fromkeys((False, True), as_stage(folder))
-
-
 class Lowered:
     """Makes variants of the small network."""
 
@@ -141,53 +131,79 @@ class Lowered:
         self.traced, self.recorded = folder / "traced", folder / "recorded"
         for path in (self.traced, self.recorded):
             path.mkdir()
-        write_network(self.traced / subject.MODEL)
+        write_network(self.traced / MODEL)
         calls = [
             Evaluation(component="net", case="", step=None, inputs=x, outputs={})
             for x in make_calls()
         ]
-        save_calls(calls, self.recorded / subject.CALLS)
-        self.runner = StageRunner(folder / "cache")
+        save_calls(calls, self.recorded / CALLS)
+        self.runner = JobRunner(folder / "cache")
 
-    def __call__(self, wanted: tuple[VariantPlan, ...], parts: int) -> dict[str, Stage]:
-        lowering = Lowering(component=NETWORK, plans=wanted, parts=parts)
+    def __call__(
+        self, wanted: Sequence[VariantPlan], parts: int, component: ComponentRecipe = NETWORK
+    ) -> dict[str, Made[Artefact]]:
+        jobs = plan_all(wanted, parts, component, self.traced, self.recorded)
         with self.runner as runner:
-            return lower_graphs(
-                runner.run, lowering, as_traced(self.traced), as_stage(self.recorded)
-            )
+            runner.run(list(jobs.values()))
+            return {variant: runner[job] for variant, job in jobs.items()}
+
+
+def plan_all(
+    wanted: Sequence[VariantPlan],
+    parts: int,
+    component: ComponentRecipe = NETWORK,
+    traced: Path = Path("traced"),
+    recorded: Path = Path("recorded"),
+) -> dict[str, Job[Artefact]]:
+    """Plan variants of the small network, which lies in a folder as if it was traced."""
+    size = ClipSize(num_frames=1, height=8, width=8, decode_frames=1)
+    lowering = Lowering(
+        component=component,
+        plans=tuple(wanted),
+        parts=parts,
+        model=Files(places={"folder": traced}, fingerprint=f"net {len(component.inputs)}"),
+        subject=Subject(component="net", size=size, guidance=None),
+        recorded=Copy(files=Files(places={"folder": recorded}, fingerprint="calls")),
+    )
+    jobs: dict[str, Job[Artefact]] = {}
+    for spec in dict.fromkeys(plan.spec for plan in wanted):
+        own = [plan for plan in wanted if plan.spec == spec]
+        jobs |= find_spec(spec).plan_jobs(lowering, own, None)
+    return jobs
 
 
 @pytest.fixture
-def lowered(tmp_path: Path, in_process: None) -> Lowered:
+def lowered(tmp_path: Path, in_process: None, monkeypatch: pytest.MonkeyPatch) -> Lowered:
+    """Return what lowers the small network, of its own file in place of what is traced."""
     del in_process
+
+    def trace(job: TraceOnnx, _: object, output: Path) -> dict[str, Any]:
+        (output / MODEL).write_bytes((job.model.places["folder"] / MODEL).read_bytes())
+        return {}
+
+    monkeypatch.setattr(TraceOnnx, "run", trace)
     return Lowered(tmp_path)
 
 
-def stage_names(wanted: tuple[VariantPlan, ...], parts: int) -> list[str]:
-    """Return the names of the stages that lower a component, none of which is run."""
-    names: list[str] = []
-
-    def run(name: str, function: str, **options: Any) -> Stage:
-        del function, options
-        names.append(name)
-        return replace(as_stage(Path(name)), result={"inputs": [], "outputs": []})
-
-    lowering = Lowering(component=NETWORK, plans=wanted, parts=parts)
-    made = lower_graphs(run, lowering, as_traced(Path("traced")), as_stage(Path("recorded")))
-    assert made.keys() == {plan.id for plan in wanted}
-    return names
+def job_names(wanted: Sequence[VariantPlan], parts: int) -> list[str]:
+    """Return the names of the jobs that lower a component, none of which is run."""
+    jobs = plan_all(wanted, parts)
+    assert jobs.keys() == {plan.id for plan in wanted}
+    keys = Keys()
+    found = {keys[job]: job.name for job in in_order(list(jobs.values()))}
+    return [name for name in found.values() if not name.startswith(("trace", "try it"))]
 
 
 def test_each_form_of_a_graph_is_cut_once() -> None:
     wanted = plans("w8a16", "fp16", target="snapdragon", chips=["sm8550", "sm8650"])
-    names = stage_names(wanted, 2)
+    names = job_names(wanted, 2)
     assert (names.count("split net"), names.count("split net for fp16")) == (1, 1)
     assert names.count("finish net part 1 of 2 for fp16") == 1
     assert names.count("quantise net part 1 of 2") == 1
 
 
 def test_stages_of_a_cut_component_name_it_and_the_part() -> None:
-    assert stage_names(plans("w8a16", target="snapdragon", chips=["sm8650"]), 2) == [
+    assert job_names(plans("w8a16", target="snapdragon", chips=["sm8650"]), 2) == [
         "split net",
         "run net in parts",
         "quantise net part 1 of 2",
@@ -199,8 +215,8 @@ def test_stages_of_a_cut_component_name_it_and_the_part() -> None:
 
 
 def test_float32_is_kept_whole_for_onnx() -> None:
-    assert stage_names(plans("fp32"), 3) == ["finish net fp32"]
-    names = stage_names(plans("fp32", "fp16", "w8a16"), 2)
+    assert job_names(plans("fp32"), 3) == ["finish net fp32"]
+    names = job_names(plans("fp32", "fp16", "w8a16"), 2)
     assert names[:4] == [
         "finish net fp32",
         "split net",
@@ -216,7 +232,7 @@ def test_float32_is_kept_whole_for_onnx() -> None:
 def test_stages_are_counted(
     parts: int, precisions: tuple[Precision, ...], chips: tuple[str, ...]
 ) -> None:
-    names = stage_names(plans(*precisions, target="snapdragon", chips=chips), parts)
+    names = job_names(plans(*precisions, target="snapdragon", chips=chips), parts)
     assert len(set(names)) == len(names)
     assert len([name for name in names if name.startswith("compile")]) == (
         parts * len(precisions) * len(chips)
@@ -269,10 +285,10 @@ def test_parts_that_disagree_are_not_joined(tmp_path: Path) -> None:
         join_models([first, second], tmp_path / "joined.onnx", outputs=["frames"])
 
 
-def border_of(stage: Stage, side: str) -> dict[str, tuple[Any, ...]]:
+def border_of(made: Made[Artefact], side: str) -> dict[str, tuple[Any, ...]]:
     return {
         row["name"]: (row["dtype"], tuple(row["shape"]), row["scale"], row["zero_point"])
-        for row in stage.result[side]
+        for row in made.result[side]
     }
 
 
@@ -289,9 +305,7 @@ def test_model_that_was_quantised_in_parts_has_the_borders_and_results_of_the_wh
     for call in make_calls(3):
         steps = np.rint(call["x"] / np.float32(scale)) + zero_point
         values = {**call, "x": np.clip(steps, 0, 65535).astype(np.uint16)}
-        found, wanted = (
-            run_model(x.folder / subject.MODEL, values)["frames"] for x in (cut, whole)
-        )
+        found, wanted = (run_model(x.folder / MODEL, values)["frames"] for x in (cut, whole))
         assert found.dtype == np.uint8
         assert np.abs(found.astype(int) - wanted).max() <= 2
 
@@ -303,11 +317,11 @@ def test_float16_parts_hand_over_float16_and_take_and_give_what_the_whole_does(
     cut, whole = lowered((plan,), 3)[plan.id], lowered((plan,), 1)[plan.id]
     assert border_of(cut, "inputs") == border_of(whole, "inputs")
     for call in make_calls(3):
-        found, wanted = (run_model(x.folder / subject.MODEL, call)["frames"] for x in (cut, whole))
+        found, wanted = (run_model(x.folder / MODEL, call)["frames"] for x in (cut, whole))
         assert np.abs(found.astype(int) - wanted).max() <= 1
     inner = {
         x.name: x.type.tensor_type.elem_type
-        for x in onnx.load(cut.folder / subject.MODEL).graph.value_info
+        for x in onnx.load(cut.folder / MODEL).graph.value_info
         if "/" not in x.name
     }
     assert set(inner.values()) == {TensorProto.FLOAT16}
@@ -323,7 +337,7 @@ def test_compiled_parts_are_stitched(lowered: Lowered, precision: Precision) -> 
     assert (delegation["delegated"], delegation["non_delegated"]) == (2, [])
     files = sorted(x.name for x in made.folder.iterdir() if x.suffix in (".onnx", ".bin"))
     assert files == ["model_ctx.onnx", "model_ctx_0.bin", "model_ctx_1.bin"]
-    graph = onnx.load(made.folder / subject.CONTEXT).graph
+    graph = onnx.load(made.folder / CONTEXT).graph
     crossing = {x.type.tensor_type.elem_type for x in graph.value_info}
     wanted = TensorProto.UINT16 if precision == "w8a16" else TensorProto.FLOAT16
     assert crossing == {wanted}
@@ -332,18 +346,15 @@ def test_compiled_parts_are_stitched(lowered: Lowered, precision: Precision) -> 
 
 
 def test_network_that_does_not_use_an_input_cannot_be_cut(lowered: Lowered) -> None:
-    model = onnx.load(lowered.traced / subject.MODEL)
+    model = onnx.load(lowered.traced / MODEL)
     model.graph.input.append(helper.make_tensor_value_info("unused", TensorProto.FLOAT, (1,)))
-    onnx.save(model, lowered.traced / subject.MODEL)
+    onnx.save(model, lowered.traced / MODEL)
     component = replace(
         NETWORK,
         inputs=(*NETWORK.inputs, TensorRecipe(name="unused", shape=(1,), dtype="float32")),
     )
-    lowering = Lowering(component=component, plans=plans("fp16"), parts=2)
     with pytest.raises(ExportError, match="'unused' is among the inputs of no part"):
-        lower_graphs(
-            lowered.runner.run, lowering, as_traced(lowered.traced), as_stage(lowered.recorded)
-        )
+        lowered(plans("fp16"), 2, component)
 
 
 def animation_request(
@@ -361,28 +372,28 @@ def animation_request(
         guidance=None if one_step else (1.0, 3.0),
         out=out,
     )
-    sizes = {item.component: item.weight_bytes["fp32"] for item in check_request(request)}
+    sizes = {item.component: item.weight_bytes["fp32"] for item in plan_export(request).costs}
     return replace(request, part_bytes=-(-sizes["unet"] // 3))
 
 
 def test_only_components_above_the_limit_are_cut(tmp_path: Path) -> None:
     request = animation_request(tmp_path / "m", tmp_path / "out", "w8a16", target="snapdragon")
-    costs = check_request(request)
-    counts = {x.component.name: x.parts for x in plan_lowerings(request, costs)}
+    plan = plan_export(request)
+    counts = {x.component.name: x.parts for x in plan.lowerings}
     assert counts == {"image_encoder": 1, "vae_encoder": 1, "unet": 3, "vae_decoder": 1}
-    whole = replace(request, part_bytes=1 << 30)
-    assert {x.parts for x in plan_lowerings(whole, costs)} == {1}
+    whole = plan_export(replace(request, part_bytes=1 << 30))
+    assert {x.parts for x in whole.lowerings} == {1}
     # split, run in parts, stitch, and two more of quantise and compile
-    assert len(plan_stages(request, costs)) == len(plan_stages(whole, costs)) + 3 + 2 * 2
+    assert len(plan.names) == len(whole.names) + 3 + 2 * 2
 
 
 def export_in_parts(request: ExportRequest, cache: Path) -> mvsdk.Manifest:
     told: list[Progress] = []
-    planned = plan_stages(request, check_request(request))
-    with StageRunner(cache) as runner:
-        report = export(request, runner, told.append)
-    ended = tuple(progress.stage for progress in told if progress.state == "finished")
-    assert ended == planned
+    plan = plan_export(request)
+    with JobRunner(cache) as runner:
+        report = export(plan, runner, told.append)
+    ended = [progress.stage for progress in told if progress.state == "finished"]
+    assert sorted(ended) == sorted(plan.names)
     manifest = report.bundle.manifest
     assert manifest.verification
     assert all(record.passed for record in manifest.verification)

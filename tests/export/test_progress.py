@@ -16,13 +16,14 @@ import pytest
 
 pytest.importorskip("resource")
 
-from probe_stages import probes_in
+from probe_jobs import Count
 
 from mvsdk_export.commands import bar
 from mvsdk_export.errors import ExportError
+from mvsdk_export.jobs import runner as runner_module
 from mvsdk_export.jobs.history import MOST_STAGES, History
 from mvsdk_export.jobs.progress import Items, Progress, Tracker, counted, counting, listening
-from mvsdk_export.jobs.runner import StageRunner
+from mvsdk_export.jobs.runner import Event, JobRunner
 
 # --- counting ------------------------------------------------------------------------------------
 
@@ -42,44 +43,38 @@ def test_listener_is_told_what_is_done_of_how_many() -> None:
     assert len(told) == 3
 
 
-@pytest.fixture
-def probes(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let processes of stages know those of tests."""
-    monkeypatch.syspath_prepend(str(probes_in(tmp_path_factory.mktemp("site") / "site")))
-
-
-@pytest.mark.usefixtures("probes")
 def test_items_of_a_process_are_told_while_it_runs(tmp_path: Path) -> None:
     told: list[tuple[float, Items]] = []
 
-    def hear(items: Items | None) -> None:
-        if items is not None:
-            told.append((time.monotonic(), items))
+    def hear(event: Event) -> None:
+        if event.items is not None:
+            told.append((time.monotonic(), event.items))
 
-    StageRunner(tmp_path).run("try it", "count", {"clips": 5}, on_items=hear)
+    with JobRunner(tmp_path) as runner:
+        runner.run([Count(clips=5)], hear)
     assert [items.item for _, items in told] == [0, 1, 2, 3, 4, 5]
     assert {(items.items, items.unit) for _, items in told} == {(5, "clips")}
     assert told[-1][0] - told[0][0] > 0.2  # not all of them at the end
 
 
-@pytest.mark.usefixtures("probes")
 def test_process_without_news_is_told_to_be_alive(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(process, "ALIVE_S", 0.02)
-    told: list[Items | None] = []
-    StageRunner(tmp_path).run("try it", "count", {"clips": 1}, on_items=told.append)
-    assert told.count(None) >= 2
+    monkeypatch.setattr(runner_module, "ALIVE_S", 0.02)
+    told: list[Event] = []
+    with JobRunner(tmp_path) as runner:
+        runner.run([Count(clips=1)], told.append)
+    assert [event.items for event in told].count(None) >= 4
+    assert [event.state for event in told][-1] == "finished"
 
 
-@pytest.mark.usefixtures("probes")
-def test_listener_that_raises_ends_the_stage(tmp_path: Path) -> None:
-    def refuse(_: Items | None) -> None:
+def test_listener_that_raises_ends_the_job(tmp_path: Path) -> None:
+    def refuse(_: Event) -> None:
         raise RuntimeError("enough")
 
-    with pytest.raises(RuntimeError, match="enough"):
-        StageRunner(tmp_path / "cache").run("try it", "count", {"clips": 99}, on_items=refuse)
-    assert not list(tmp_path.iterdir())
+    with pytest.raises(RuntimeError, match="enough"), JobRunner(tmp_path / "cache") as runner:
+        runner.run([Count(clips=99)], refuse)
+    assert not list(tmp_path.rglob("*.txt"))
 
 
 # --- events and estimates ------------------------------------------------------------------------
@@ -88,10 +83,11 @@ def test_listener_that_raises_ends_the_stage(tmp_path: Path) -> None:
 def follow(history: History, told: list[Progress], found: Sequence[str] = ()) -> None:
     """Follow two stages; the first counts two clips."""
     tracker = Tracker(["first", "second"], told.append, history, "model")
-    with tracker.stage("first") as clock:
+    tracker.begin("first")
+    with listening(lambda items: tracker.tell("first", items)):
         list(counted("ab", "clips"))
-        clock.found = "first" in found
-    with tracker.stage("second") as clock:
+    tracker.end("first", found="first" in found)
+    with tracker.follow("second"):
         time.sleep(0.01)
 
 
@@ -139,11 +135,37 @@ def test_what_all_stages_take_is_not_claimed_before_each_is_known(tmp_path: Path
     assert told[0].remaining_s is None
 
 
+def test_what_runs_side_by_side_is_counted_as_it_ends(tmp_path: Path) -> None:
+    history = History(tmp_path / "seconds.json")
+    for name, seconds in (("a", 100.0), ("b", 60.0), ("c", 40.0)):
+        history.add(f"model: {name}", seconds)
+    told: list[Progress] = []
+    tracker = Tracker(["a", "b", "c"], told.append, history, "model", slots=2)
+    for name, state in (("a", "running"), ("b", "running"), ("b", "finished"), ("c", "running")):
+        tracker.note(name, state)
+    tracker.note("a", "running", Items(item=1, items=2, unit="clips"))
+    tracker.note("c", "found")
+    tracker.note("a", "finished")
+    assert [(x.stage, x.state, x.index, x.beside) for x in told] == [
+        ("a", "running", 0, ()),
+        ("b", "running", 0, ("a",)),
+        ("b", "finished", 0, ("a",)),
+        ("c", "running", 1, ("a",)),
+        ("a", "running", 1, ("c",)),
+        ("c", "found", 1, ("a",)),
+        ("a", "finished", 2, ()),
+    ]
+    assert [x.fraction for x in told] == [0.0, 0.0, 1 / 3, 1 / 3, 0.5, 2 / 3, 1.0]
+    assert told[0].remaining_s == pytest.approx(100.0, abs=1.0)  # half of all, or the longest
+    assert told[3].remaining_s == pytest.approx(100.0, abs=1.0)
+    assert told[-1].remaining_s == 0.0
+
+
 def test_history_notes_what_ran_and_not_what_was_found_or_failed(tmp_path: Path) -> None:
     path = tmp_path / "cache" / "seconds.json"
     follow(History(path), [], found=["first"])
     tracker = Tracker(["third"], lambda _: None, History(path), "model")
-    with pytest.raises(ExportError), tracker.stage("third"):
+    with pytest.raises(ExportError), tracker.follow("third"):
         raise ExportError("no")
     assert list(json.loads(path.read_text())) == ["model: second"]
 

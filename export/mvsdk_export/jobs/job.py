@@ -24,7 +24,7 @@ import platform
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from hashlib import sha256
 from json import dumps
@@ -58,6 +58,10 @@ TOOLS = (
 """Packages whose versions decide what a job makes."""
 
 
+_WITHOUT_EFFECT = ("name", "memory_bytes")
+"""Fields of every job that decide nothing."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Files:
     """Files outside of the cache that a job reads; where they lie decides nothing."""
@@ -74,10 +78,11 @@ class Files:
 class Job(ABC, Generic[R]):
     """What runs once; see the module. Two objects of equal content are made once."""
 
-    name: str = field(metadata={"decides": False})
-    """What people call it, such as "compile unet for sm8650"."""
-    memory_bytes: int = field(default=USUAL_BYTES, metadata={"decides": False})
-    """About the most that it holds at once: jobs run side by side as far as memory goes."""
+    name: str
+    """What people call it, such as "compile unet for sm8650"; decides nothing."""
+    memory_bytes: int = USUAL_BYTES
+    """About the most that it holds at once: jobs run side by side as far as memory goes. Decides
+    nothing either."""
 
     PRELOAD: ClassVar[tuple[str, ...]] = ()
     """Modules that its process shall find imported, where processes are forked."""
@@ -198,7 +203,7 @@ class Keys:
         return {
             item.name: self._encode(getattr(value, item.name))
             for item in fields(value)
-            if item.metadata.get("decides", True)
+            if not (isinstance(value, Job) and item.name in _WITHOUT_EFFECT)
         }
 
     def _encode(self, value: Any) -> Any:

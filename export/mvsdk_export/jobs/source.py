@@ -104,8 +104,8 @@ def imported_names(path: Path, name: str) -> tuple[str, ...]:
 
 @cache
 def _place_of(path: Path) -> str:
-    root = next(root for root in _ROOTS.values() if path.is_relative_to(root))
-    return path.relative_to(root).as_posix()
+    roots = [root for root in _ROOTS.values() if path.is_relative_to(root)]
+    return path.relative_to(max(roots, key=lambda root: len(root.parts))).as_posix()
 
 
 @cache

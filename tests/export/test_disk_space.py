@@ -13,10 +13,11 @@ pytest.importorskip("torch")
 from tiny_mobilevd import write_tiny_animator_folder
 
 from mvsdk_export.errors import ExportError
-from mvsdk_export.export import check_request, export, plan_lowerings
-from mvsdk_export.jobs.runner import StageRunner
+from mvsdk_export.export import export
+from mvsdk_export.jobs.runner import JobRunner
 from mvsdk_export.planning import disk_space
-from mvsdk_export.planning.disk_space import check_room, estimate_calibration_bytes
+from mvsdk_export.planning.disk_space import check_disk_space, estimate_calibration_bytes
+from mvsdk_export.planning.plan import plan_export
 from mvsdk_export.planning.request import ExportRequest, plan_variants
 
 pytestmark = pytest.mark.torch
@@ -34,13 +35,15 @@ def request_in_parts(tmp_path: Path) -> ExportRequest:
         steps=(1, 3),
         out=tmp_path / "out",
     )
-    sizes = {item.component: item.weight_bytes["fp32"] for item in check_request(request)}
+    sizes = {item.component: item.weight_bytes["fp32"] for item in plan_export(request).costs}
     return replace(request, part_bytes=-(-sizes["unet"] // 3))
 
 
 def estimate(request: ExportRequest, clips: int = 1) -> int:
-    costs = check_request(request)
-    return estimate_calibration_bytes(request, costs, plan_lowerings(request, costs), clips)
+    plan = plan_export(request)
+    if plan.calibration is not None:
+        plan = replace(plan, calibration=replace(plan.calibration, prompts=("x",) * clips))
+    return estimate_calibration_bytes(plan)
 
 
 def test_guidance_is_that_of_the_scheduler_unless_told_otherwise(
@@ -75,7 +78,7 @@ def test_export_without_room_is_refused_before_any_work(
 ) -> None:
     cache = tmp_path / "not" / "there"
     monkeypatch.setattr(disk_space.shutil, "disk_usage", lambda _: SimpleNamespace(free=1 << 20))
-    with StageRunner(cache) as runner, pytest.raises(ExportError) as error:
+    with JobRunner(cache) as runner, pytest.raises(ExportError) as error:
         export(request_in_parts, runner, lambda name: pytest.fail(name))
     assert "calibration keeps about " in str(error.value)
     assert "1.0 MiB are free; set MVSDK_CACHE to a folder on a larger disk" in str(error.value)
@@ -86,12 +89,12 @@ def test_what_an_earlier_run_left_counts_as_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(disk_space.shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
-    check_room(100, tmp_path)
+    check_disk_space(100, tmp_path)
     with pytest.raises(ExportError, match=r"101 B in .*, where 100 B are free"):
-        check_room(101, tmp_path)
-    (tmp_path / "record-0").mkdir()
-    (tmp_path / "record-0" / "calls.npz").write_bytes(b"1")
-    check_room(101, tmp_path)
+        check_disk_space(101, tmp_path)
+    (tmp_path / "RecordActivations-0").mkdir()
+    (tmp_path / "RecordActivations-0" / "calls.npz").write_bytes(b"1")
+    check_disk_space(101, tmp_path)
 
 
 def test_what_cannot_be_looked_at_is_no_room(
@@ -99,8 +102,8 @@ def test_what_cannot_be_looked_at_is_no_room(
 ) -> None:
     """Another export may take it away meanwhile, or it may be somebody else's."""
     monkeypatch.setattr(disk_space.shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
-    (tmp_path / "record-0").mkdir()
-    (tmp_path / "record-0" / "calls.npz").write_bytes(b"1")
+    (tmp_path / "RecordActivations-0").mkdir()
+    (tmp_path / "RecordActivations-0" / "calls.npz").write_bytes(b"1")
     is_file = Path.is_file
 
     def refuse(path: Path) -> bool:
@@ -109,6 +112,6 @@ def test_what_cannot_be_looked_at_is_no_room(
         return is_file(path)
 
     monkeypatch.setattr(Path, "is_file", refuse)
-    check_room(100, tmp_path)
+    check_disk_space(100, tmp_path)
     with pytest.raises(ExportError, match="where 100 B are free"):
-        check_room(101, tmp_path)
+        check_disk_space(101, tmp_path)

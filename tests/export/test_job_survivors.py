@@ -17,8 +17,6 @@ import pytest
 
 pytest.importorskip("resource")
 
-from probe_stages import probes_in
-
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/environ").exists(), reason="finds processes as Linux lets it"
 )
@@ -27,7 +25,8 @@ MARK = "MVSDK_TEST_MARK"
 RUN = """
 import signal, sys
 from pathlib import Path
-from mvsdk_export.jobs.runner import StageRunner
+from mvsdk_export.jobs.runner import JobRunner
+from probe_jobs import Crowd
 
 class Asked(BaseException):
     pass
@@ -40,25 +39,20 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has it ignored
 print("begins", flush=True)
 try:
-    StageRunner(Path(sys.argv[1])).run("try it", "crowd", {})
+    with JobRunner(Path(sys.argv[1]), slots=2) as runner:
+        runner.run([Crowd(name="one", word="crowded"), Crowd(name="two", word="crowded too")])
 except Asked:
     print("asked", flush=True)
     sys.exit(143)
 """
 
 
-@pytest.fixture
-def site(tmp_path: Path) -> Path:
-    """Return a folder with which Python knows stages of tests."""
-    return probes_in(tmp_path / "site")
-
-
 class Export:
     """A process that runs one stage, which starts others, and all that come of it."""
 
-    def __init__(self, cache: Path, site: Path) -> None:
+    def __init__(self, cache: Path) -> None:
         self.cache, self._mark = cache, secrets.token_hex(8)
-        path = os.pathsep.join([str(site), *filter(None, sys.path)])
+        path = os.pathsep.join(filter(None, sys.path))
         self.process = subprocess.Popen(
             [sys.executable, "-c", RUN, str(cache)],
             stdout=subprocess.PIPE,
@@ -87,14 +81,18 @@ class Export:
     def wait_for_crowd(self) -> None:
         """Wait until the stage has started all that it starts."""
         deadline = time.monotonic() + 60
-        while not any(b"crowded" in x.read_bytes() for x in self.cache.glob(".*.partial/log.txt")):
+        while len(self._crowded()) < 2:
             assert time.monotonic() < deadline
             time.sleep(0.02)
 
+    def _crowded(self) -> list[Path]:
+        logs = self.cache.glob(".*.partial/log.txt")
+        return [log for log in logs if b"crowded" in log.read_bytes()]
+
 
 @contextlib.contextmanager
-def exporting(cache: Path, site: Path) -> Iterator[Export]:
-    export = Export(cache, site)
+def exporting(cache: Path) -> Iterator[Export]:
+    export = Export(cache)
     try:
         yield export
     finally:
@@ -106,34 +104,41 @@ def exporting(cache: Path, site: Path) -> Iterator[Export]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_whatever_a_stage_started_ends_with_the_export(
-    tmp_path: Path, site: Path, number: signal.Signals
-) -> None:
-    with exporting(tmp_path / "cache", site) as export:
+def test_whatever_jobs_started_ends_with_the_export(tmp_path: Path, number: signal.Signals) -> None:
+    with exporting(tmp_path / "cache") as export:
         export.wait_for_crowd()
-        assert len(export.alive()) >= 5  # the export, its stage, who watches, and those started
+        # the export, what forks, and twice: a job, who watches, and those started
+        assert len(export.alive()) >= 2 + 2 * (2 + 2)
         export.process.send_signal(number)
         assert export.survivors() == []
         assert export.process.wait() in (-number, 143, 1, -signal.SIGINT)
 
 
-def test_nothing_survives_an_export_that_is_killed_at_any_moment(
-    tmp_path: Path, site: Path
-) -> None:
+def test_nothing_survives_an_export_that_is_killed_at_any_moment(tmp_path: Path) -> None:
     moments = random.Random(5)
     for round_ in range(16):
-        with exporting(tmp_path / f"cache{round_}", site) as export:
-            moment_s = moments.uniform(0.0, 0.5)
+        with exporting(tmp_path / f"cache{round_}") as export:
+            moment_s = moments.uniform(0.0, 0.6)
             time.sleep(moment_s)
             export.process.kill()
             assert export.survivors() == [], f"killed after {moment_s:.3f} s"
 
 
-def test_second_request_to_end_does_not_leave_the_first_half_done(
-    tmp_path: Path, site: Path
+def test_nothing_survives_when_export_and_warm_process_are_killed_together(
+    tmp_path: Path,
 ) -> None:
+    with exporting(tmp_path / "cache") as export:
+        export.wait_for_crowd()
+        warm = _child_of(export.process.pid)
+        os.kill(warm, signal.SIGSTOP)
+        export.process.kill()
+        os.kill(warm, signal.SIGKILL)
+        assert export.survivors() == []
+
+
+def test_second_request_to_end_does_not_leave_the_first_half_done(tmp_path: Path) -> None:
     for pause_s in (0.0, 0.001, 0.003, 0.01):
-        with exporting(tmp_path / "cache", site) as export:
+        with exporting(tmp_path / "cache") as export:
             export.wait_for_crowd()
             for _ in range(3):
                 with contextlib.suppress(ProcessLookupError):
@@ -144,15 +149,36 @@ def test_second_request_to_end_does_not_leave_the_first_half_done(
             assert list(tmp_path.glob("cache/*")) == []
 
 
-def test_stage_that_ends_takes_with_it_what_it_left_running(tmp_path: Path, site: Path) -> None:
-    with exporting(tmp_path / "cache", site) as export:
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGKILL])
+def test_job_that_dies_ends_the_other_and_what_both_left_running(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    with exporting(tmp_path / "cache") as export:
         export.wait_for_crowd()
-        stage = _child_of(export.process.pid)
-        os.kill(stage, signal.SIGSEGV)
+        jobs = _children_of(_child_of(export.process.pid))
+        assert len(jobs) == 2
+        os.kill(jobs[0], number)
         assert export.process.wait() == 1
         assert export.survivors() == []
+        assert list(tmp_path.glob("cache/*")) == []
+
+
+def test_warm_process_that_dies_takes_its_jobs_with_it(tmp_path: Path) -> None:
+    with exporting(tmp_path / "cache") as export:
+        export.wait_for_crowd()
+        os.kill(_child_of(export.process.pid), signal.SIGKILL)
+        assert export.process.wait() == 1
+        assert export.survivors() == []
+        assert list(tmp_path.glob("cache/*")) == []
 
 
 def _child_of(parent: int) -> int:
-    (child,) = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    return int(child)
+    (child,) = _children_of(parent)
+    return child
+
+
+def _children_of(parent: int) -> list[int]:
+    found: list[int] = []
+    for path in Path(f"/proc/{parent}/task").glob("*/children"):
+        found += map(int, path.read_text().split())
+    return found

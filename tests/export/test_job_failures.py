@@ -1,4 +1,4 @@
-"""Stages that fail: a full disk, a crash, an error of their own, each in one line."""
+"""Jobs that fail: a full disk, a crash, an error of their own, each in one line."""
 
 from __future__ import annotations
 
@@ -7,26 +7,31 @@ import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 pytest.importorskip("resource")
 
-from probe_stages import probes_in
+from probe_jobs import (
+    Abort,
+    Count,
+    EndEarly,
+    Fill,
+    FillLog,
+    Outgrow,
+    PrintAnError,
+    Probe,
+    RaiseAnError,
+)
 
 from mvsdk import _staging
 from mvsdk.errors import MvsdkError, OutputError
 from mvsdk_export.errors import CheckpointError, ExportError, UnsupportedOpError
 from mvsdk_export.jobs import failures
-from mvsdk_export.jobs.runner import StageRunner
+from mvsdk_export.jobs.process import Launcher
+from mvsdk_export.jobs.runner import JobRunner
 
 FULL = r"^try it failed: no space left in '{}'; set MVSDK_CACHE to a folder on a larger disk$"
-
-
-@pytest.fixture(autouse=True)
-def _probes(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(probes_in(tmp_path_factory.mktemp("site") / "site")))
 
 
 @pytest.fixture
@@ -43,10 +48,11 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
-def failure(cache: Path, function: str, **arguments: Any) -> MvsdkError:
-    """Run a stage that fails; nothing of it is left."""
-    with pytest.raises(MvsdkError) as caught, StageRunner(cache) as runner:
-        runner.run("try it", function, arguments)
+def failure(cache: Path, job: Probe, *, warm: bool = True) -> MvsdkError:
+    """Run a job that fails; nothing of it is left."""
+    launcher = Launcher(warm=warm)
+    with pytest.raises(MvsdkError) as caught, JobRunner(cache, launcher=launcher) as runner:
+        runner.run([job])
     assert not cache.exists() or not list(cache.iterdir())
     assert "\n" not in str(caught.value)
     return caught.value
@@ -61,13 +67,13 @@ def failure(cache: Path, function: str, **arguments: Any) -> MvsdkError:
 def test_full_disk_is_named_with_what_to_do_however_it_is_noticed(
     small_disk: Path, way: str
 ) -> None:
-    error = failure(small_disk / "cache", "fill", way=way)
+    error = failure(small_disk / "cache", Fill(way=way))
     assert isinstance(error, OutputError)
     assert str(error) == FULL.format(small_disk / "cache").strip("^$")
 
 
 def test_disk_that_the_log_fills_is_named(small_disk: Path) -> None:
-    error = failure(small_disk / "cache", "fill_log")
+    error = failure(small_disk / "cache", FillLog())
     assert str(error) == FULL.format(small_disk / "cache").strip("^$")
 
 
@@ -77,12 +83,12 @@ def test_disk_without_room_for_another_folder_is_named(small_disk: Path) -> None
             (small_disk / str(number)).touch()
         except OSError:
             break
-    error = failure(small_disk / "cache", "count", clips=1)
+    error = failure(small_disk / "cache", Count(clips=1))
     assert str(error) == FULL.format(small_disk / "cache").strip("^$")
 
 
 def test_file_that_becomes_too_large_is_no_fault_of_ours(tmp_path: Path) -> None:
-    error = failure(tmp_path / "cache", "outgrow")
+    error = failure(tmp_path / "cache", Outgrow())
     assert isinstance(error, OutputError)
     assert "a file became too large in" in str(error)
     assert "raise ulimit -f" in str(error)
@@ -106,14 +112,17 @@ def test_cache_that_cannot_be_written_is_named_before_and_after_a_stage(
 
     owner = _staging.StagingFolder if place == "_make_parents" else _staging
     monkeypatch.setattr(owner, place, refuse)
-    error = failure(tmp_path / "cache", "count", clips=1)
+    error = failure(tmp_path / "cache", Count(clips=1))
     assert isinstance(error, OutputError)
     assert message.format(tmp_path / "cache") in str(error)
 
 
 def test_stage_leaves_no_temporary_files_with_what_it_made(tmp_path: Path) -> None:
-    stage = StageRunner(tmp_path).run("try it", "count", {"clips": 1})
-    assert sorted(path.name for path in stage.folder.iterdir()) == ["log.txt", "result.json"]
+    job = Count(clips=1)
+    with JobRunner(tmp_path) as runner:
+        runner.run([job])
+        made = runner[job]
+    assert sorted(path.name for path in made.folder.iterdir()) == ["log.txt", "result.json"]
 
 
 # --- processes -----------------------------------------------------------------------------------
@@ -121,7 +130,7 @@ def test_stage_leaves_no_temporary_files_with_what_it_made(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("captured", [False, True])
 def test_crash_of_a_library_ends_with_its_last_words(tmp_path: Path, captured: bool) -> None:
-    error = failure(tmp_path / "cache", "abort", captured=captured)
+    error = failure(tmp_path / "cache", Abort(captured=captured))
     assert type(error) is ExportError
     assert str(error) == (
         "try it failed: its process was ended by SIGABRT, its last words: "
@@ -131,7 +140,7 @@ def test_crash_of_a_library_ends_with_its_last_words(tmp_path: Path, captured: b
 
 
 def test_line_that_a_library_prints_is_no_error_of_ours(tmp_path: Path) -> None:
-    error = failure(tmp_path / "cache", "print_an_error")
+    error = failure(tmp_path / "cache", PrintAnError())
     assert (type(error), str(error)) == (UnsupportedOpError, "try it failed: the reason")
 
 
@@ -146,13 +155,13 @@ def test_line_that_a_library_prints_is_no_error_of_ours(tmp_path: Path) -> None:
 def test_error_of_a_stage_keeps_its_class_where_it_is_one_of_ours(
     tmp_path: Path, kind: str, found: type[MvsdkError], message: str
 ) -> None:
-    error = failure(tmp_path / "cache", "raise_an_error", kind=kind)
+    error = failure(tmp_path / "cache", RaiseAnError(kind=kind))
     assert type(error) is found
     assert str(error).startswith(message)
 
 
 def test_process_that_ends_well_without_a_result_is_a_failure(tmp_path: Path) -> None:
-    error = failure(tmp_path / "cache", "end_early")
+    error = failure(tmp_path / "cache", EndEarly())
     assert str(error) == "try it failed: its process ended without a result"
 
 
@@ -161,8 +170,8 @@ def test_no_process_to_be_had_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_p
         raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
 
     monkeypatch.setattr("mvsdk_export.jobs.process.subprocess.Popen", refuse)
-    error = failure(tmp_path / "cache", "count", clips=1)
-    assert "no process can be started for count: resource temporarily unavailable" in str(error)
+    error = failure(tmp_path / "cache", Count(clips=1))
+    assert "no process can be started for try it: resource temporarily unavailable" in str(error)
 
 
 @pytest.mark.parametrize(("number", "name"), [(6, "SIGABRT"), (40, "signal 40")])
