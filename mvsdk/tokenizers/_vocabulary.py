@@ -69,7 +69,7 @@ def read_vocabulary(
         _fail(path, f"has unknown keys: {listed(map(quote, unknown))}; export again", "T23")
     for name, value in fields.items():
         if type(value) is not types[name]:
-            _fail(path, f"has {name} {describe(value)}, want {_NAMES[types[name]]}", "T23")
+            _fail(path, f"has {name} {describe(value)}, expected {_NAMES[types[name]]}", "T23")
         if _broken(value):
             _fail(path, f"has half a surrogate pair in {name}; export again", "T22")
     return fields
@@ -88,7 +88,7 @@ def _read_object(path: Path, most_values: int) -> dict[str, Any]:
         _fail(path, f"cannot be read: {exc.strerror or exc}", "T20", exc)
     except StrictJsonError as exc:
         where, got, want, _ = exc.args
-        _fail(path, f"is not strict JSON: {where} is {got}, want {want}", "T22", exc)
+        _fail(path, f"is not strict JSON: {where} is {got}, expected {want}", "T22", exc)
     except json.JSONDecodeError as exc:
         place = f"{exc.msg.lower()} at line {exc.lineno} column {exc.colno}"
         _fail(path, f"cannot be read as JSON: {place}; export again", "T22", exc)
@@ -127,7 +127,7 @@ def number_tokens(tokens: Sequence[object]) -> dict[str, int]:
     for token in tokens:
         if type(token) is not str or not token:
             raise BundleError(
-                f"vocabulary has the token {describe(token)}, want text of one letter or more; "
+                f"vocabulary has the token {describe(token)}, expected text of one letter or more; "
                 "export again",
                 rule="T25",
             )

@@ -175,8 +175,8 @@ def _rank_merges(merges: Sequence[object], ids: Mapping[str, int]) -> dict[tuple
         left, space, right = merge.partition(" ") if isinstance(merge, str) else ("", "", "")
         if not space or " " in right or not {left, right, left + right} <= ids.keys():
             raise BundleError(
-                f"vocabulary has the merge {describe(merge)}, want two tokens that make a third, "
-                "with a space between them; export again",
+                f"vocabulary has the merge {describe(merge)}, expected two tokens that make a "
+                "third, with a space between them; export again",
                 rule="T41",
             )
         if ranks.setdefault((left, right), rank) != rank:

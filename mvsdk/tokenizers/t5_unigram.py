@@ -224,7 +224,7 @@ def _check_scores(scores: Sequence[object], count: int) -> None:
             or to_float32(score) != score
         ):
             raise BundleError(
-                f"vocabulary has the score {describe(score)}, want a number of float32 within "
+                f"vocabulary has the score {describe(score)}, expected a number of float32 within "
                 f"+-{MAX_SCORE:g}; export again",
                 rule="T61",
             )

@@ -181,7 +181,7 @@ def weights_not_opened(file: str, bias: str) -> Refusals:
         ),
         "shard elsewhere": (
             index_names("../x.safetensors", file),
-            "names the shard '../x.safetensors', want a plain name that ends with .safetensors",
+            "names the shard '../x.safetensors', expected a plain name that ends with .safetensors",
         ),
     }
 
@@ -204,10 +204,10 @@ def weights_not_loaded(file: str, bias: str) -> Refusals:
         ),
         "integers": (
             edit_weights(lambda w: w.update({bias: torch.zeros(32, dtype=torch.int8)}), file),
-            f"tensor '{bias}' has dtype I8, want F16, BF16, F32; save the weights again",
+            f"tensor '{bias}' has dtype I8, expected F16, BF16, F32; save the weights again",
         ),
         "long integers": (
             edit_weights(lambda w: w.update({bias: torch.zeros(32, dtype=torch.int64)}), file),
-            f"tensor '{bias}' has dtype I64, want F16, BF16, F32; save the weights again",
+            f"tensor '{bias}' has dtype I64, expected F16, BF16, F32; save the weights again",
         ),
     }

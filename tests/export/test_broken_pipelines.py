@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,12 +20,14 @@ from toy_models.recipes import ENLARGE, STATES
 
 from mvsdk.bundle import Bundle
 from mvsdk.manifest import Run, Sampler
+from mvsdk_export import families
 from mvsdk_export.checkpoints import open_model
 from mvsdk_export.errors import ExportError
-from mvsdk_export.export import check_request, export
-from mvsdk_export.families import RECIPES, Recipe
+from mvsdk_export.export import export
+from mvsdk_export.families import Recipe
 from mvsdk_export.families.pipeline import Pipeline, TokenizerRecipe
-from mvsdk_export.jobs.runner import StageRunner
+from mvsdk_export.jobs.runner import JobRunner
+from mvsdk_export.planning.plan import plan_export
 from mvsdk_export.planning.request import ExportRequest, plan_variants
 
 pytestmark = pytest.mark.torch
@@ -106,7 +109,8 @@ def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
     def make(function: Callable[..., Any] | str, recipe: Recipe = STATES) -> ExportRequest:
         name = function if isinstance(function, str) else f"{__name__}:{function.__name__}"
         recipe = replace(recipe, pipeline=name)
-        monkeypatch.setitem(RECIPES, recipe.name, recipe)
+        monkeypatch.setattr(sys.modules[__name__], "CHANGED", recipe, raising=False)
+        monkeypatch.setitem(families._PLACES, recipe.name, f"{__name__}:CHANGED")
         folder = write_toy(tmp_path / "model", recipe)
         return ExportRequest(
             folder=open_model(folder, recipe),
@@ -131,7 +135,7 @@ def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
         (no_programs, "programs is"),
         (strange_program, "programs[0] is of the type object"),
         (strange_table, "no bundle can hold (AttributeError: 'list' object has no attribute"),
-        (nothing, "returns a NoneType, want a Pipeline; correct its package"),
+        (nothing, "returns a NoneType, expected a Pipeline; correct its package"),
         (fails, "fails (KeyError: 'no such size'); correct its package"),
         ("no_such_module:make", "fails (ModuleNotFoundError: No module named 'no_such_module')"),
         (f"{__name__}:missing", "has no attribute 'missing'"),
@@ -143,7 +147,7 @@ def test_a_broken_function_is_told_before_any_work(
 ) -> None:
     request = ask(function)
     with pytest.raises(ExportError) as caught:
-        check_request(request)
+        plan_export(request)
     message = str(caught.value)
     assert said in message
     assert message.startswith("the recipe 'states' makes ")
@@ -156,12 +160,12 @@ def test_a_broken_function_is_told_before_any_work(
 
 def test_what_a_function_refuses_itself_stays_in_its_words(ask: Ask) -> None:
     with pytest.raises(ExportError, match=r"^no clips of 7 frames; use --frames 8$"):
-        check_request(ask(refuses))
+        plan_export(ask(refuses))
 
 
 def test_a_tokenizer_without_a_text_encoder_is_refused(ask: Ask) -> None:
     with pytest.raises(ExportError, match="'enlarge' has the tokenizer main and no text encoder"):
-        check_request(ask(with_idle_tokenizer, ENLARGE))
+        plan_export(ask(with_idle_tokenizer, ENLARGE))
 
 
 class Tokens(Text):
@@ -182,7 +186,7 @@ def test_a_text_encoder_may_call_its_input_otherwise(ask: Ask, tmp_path: Path) -
     assert recipe.takes_text
     assert not ENLARGE.takes_text
     request = ask(with_tokens, recipe)
-    with StageRunner(tmp_path / "cache") as runner:
+    with JobRunner(tmp_path / "cache") as runner:
         manifest = export(request, runner, lambda _: None).bundle.manifest
     assert list(manifest.tokenizers) == ["main"]
     assert [x.name for x in manifest.components["text_encoder"].inputs] == ["tokens"]

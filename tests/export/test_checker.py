@@ -207,7 +207,9 @@ def weights(copy: Path) -> Path:
 
 def test_flipped_mark_of_an_entry_is_found(copy: Path) -> None:
     flip(weights(copy), 64)
-    with pytest.raises(BundleError, match=r"weight\.bin has the mark 0x\w+ at 64, want 0xdeadbeef"):
+    with pytest.raises(
+        BundleError, match=r"weight\.bin has the mark 0x\w+ at 64, expected 0xdeadbeef"
+    ):
         load_program(copy)
 
 
@@ -216,7 +218,7 @@ def test_flipped_mark_of_an_entry_is_found(copy: Path) -> None:
     [
         (4, "has format version"),
         (68, "has data of the unknown type"),
-        (72, r"bytes .* at 64, want \d+ .* for float16"),
+        (72, r"bytes .* at 64, expected \d+ .* for float16"),
         (86, "which is outside its"),
     ],
 )
@@ -243,7 +245,7 @@ def test_models_outside_the_package_are_refused(copy: Path, place: str) -> None:
     content = json.loads(manifest.read_text())
     content["itemInfoEntries"][content["rootModelIdentifier"]]["path"] = place
     manifest.write_text(json.dumps(content))
-    with pytest.raises(BundleError, match="want one inside it; do not use this package"):
+    with pytest.raises(BundleError, match="expected one inside it; do not use this package"):
         open_package(copy)
 
 

@@ -52,7 +52,7 @@ REFUSED_AT_OPEN: Refusals = {
     **weights_not_opened(TRANSFORMER, BIAS),
     "other recipe": (
         edit_json("model_index.json", recipe="wan"),
-        "recipe is 'wan', want one of .*sticker; correct",
+        "recipe is 'wan', expected one of .*sticker; correct",
     ),
     "other class": (
         edit_json("model_index.json", _class_name="X"),
@@ -77,7 +77,7 @@ REFUSED_AT_OPEN: Refusals = {
     ),
     "no object": (
         write_bytes(CONFIG, b"[]"),
-        "config.json' is a list of 0, want a JSON ob",
+        "config.json' is a list of 0, expected a JSON ob",
     ),
     "no UTF-8": (write_bytes(CONFIG, b'{"a":"\xff"}'), "is not UTF-8 at byte 6"),
     "NaN": (
@@ -130,7 +130,7 @@ REFUSED_AT_OPEN: Refusals = {
     ),
     "unknown type": (
         edit_header(lambda h: h[BIAS].update(dtype="F3")),
-        "dtype 'F3', want F1",
+        "dtype 'F3', expected F1",
     ),
     "linked nowhere": (
         lambda f: ((f / TRANSFORMER).unlink(), (f / TRANSFORMER).symlink_to("nothing")),
@@ -142,33 +142,36 @@ REFUSED_AT_OPEN: Refusals = {
     ),
     "unknown sampler": (
         edit_json(SCHEDULE, kind="ddim"),
-        "kind is 'ddim', want one of flow_euler, ",
+        "kind is 'ddim', expected one of flow_euler, ",
     ),
     "unknown prediction": (
         edit_json(SCHEDULE, prediction_type="x"),
         "prediction_type is 'x', want",
     ),
     "schedule key": (edit_json(SCHEDULE, betas=[]), "key 'betas' is unknown, known: kind"),
-    "no shift": (edit_json(SCHEDULE, shift=0), "shift is 0, want a number above 0"),
-    "text as shift": (edit_json(SCHEDULE, shift="1"), "shift is '1', want a number"),
+    "no shift": (edit_json(SCHEDULE, shift=0), "shift is 0, expected a number above 0"),
+    "text as shift": (edit_json(SCHEDULE, shift="1"), "shift is '1', expected a number"),
     "no timesteps": (edit_json(SCHEDULE, num_train_timesteps=0), "num_train_timesteps is 0, want"),
-    "vocabulary kind": (edit_json(VOCABULARY, kind="bpe"), "kind is 'bpe', want one of wordpiece"),
+    "vocabulary kind": (
+        edit_json(VOCABULARY, kind="bpe"),
+        "kind is 'bpe', expected one of wordpiece",
+    ),
     "no tokens": (
         edit_json(VOCABULARY, tokens=[]),
-        "tokens is a list of 0, want a list of non-empty",
+        "tokens is a list of 0, expected a list of non-empty",
     ),
     "token no text": (
         edit_json(VOCABULARY, tokens=["[PAD]", 1]),
-        "want a list of non-empty strings",
+        "expected a list of non-empty strings",
     ),
     "token twice": (
         edit_json(VOCABULARY, tokens=["[PAD]", "[UNK]", "a", "a"]),
-        "want each token once",
+        "expected each token once",
     ),
     "no pad": (edit_json(VOCABULARY, tokens=["[UNK]"]), r"the pad token '\[PAD\]'"),
     "pickled shard": (
         index_names("part-1.bin"),
-        "names the shard 'part-1.bin', want a plain name",
+        "names the shard 'part-1.bin', expected a plain name",
     ),
     "other index": (index_names("part-1.safetensors"), "and its shards differ about tensor"),
     "empty index": (
@@ -269,26 +272,32 @@ REFUSED_AT_LOAD: Refusals = {
     ),
     "text as integer": (
         edit_json(CONFIG, num_frames="8"),
-        "num_frames is '8', want an integer from 1",
+        "num_frames is '8', expected an integer from 1",
     ),
-    "true as integer": (edit_json(CONFIG, num_frames=True), "num_frames is true, want an integer"),
-    "float as integer": (edit_json(CONFIG, num_frames=8.0), "num_frames is 8.0, want an integer"),
-    "zero": (edit_json(CONFIG, num_frames=0), "num_frames is 0, want an integer from 1"),
+    "true as integer": (
+        edit_json(CONFIG, num_frames=True),
+        "num_frames is true, expected an integer",
+    ),
+    "float as integer": (
+        edit_json(CONFIG, num_frames=8.0),
+        "num_frames is 8.0, expected an integer",
+    ),
+    "zero": (edit_json(CONFIG, num_frames=0), "num_frames is 0, expected an integer from 1"),
     "endless network": (
         edit_json(CONFIG, layers=10**6),
-        "layers is 1000000, want .* 1 to 256",
+        "layers is 1000000, expected .* 1 to 256",
     ),
     "one of three": (
         edit_json(VAE_CONFIG, decoder_channels=[32]),
-        "decoder_channels is a list of 1, want a list of 3",
+        "decoder_channels is a list of 1, expected a list of 3",
     ),
     "text in tuple": (
         edit_json(VAE_CONFIG, decoder_channels=[32, "x", 16]),
-        r"decoder_channels\[1\] is 'x', want an integer",
+        r"decoder_channels\[1\] is 'x', expected an integer",
     ),
     "no list": (
         edit_json(VAE_CONFIG, decoder_channels=32),
-        "decoder_channels is 32, want a list of 3",
+        "decoder_channels is 32, expected a list of 3",
     ),
     "cannot be built": (
         edit_json(CONFIG, picture_size=1 << 20),

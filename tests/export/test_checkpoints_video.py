@@ -85,7 +85,7 @@ def test_a_scheduler_of_one_step_makes_another_graph(one_step: Path) -> None:
     assert isinstance(graph, OneStepGraph)
     assert graph.sigma == 350.0
     assert graph.unet.config.temporal_blocks == "00" + "1" * 22
-    with pytest.raises(CheckpointError, match="trained to do without guidance, asked is 1 to 3; l"):
+    with pytest.raises(CheckpointError, match="trained to do without guidance, got 1 to 3; l"):
         folder.load_graph("unet", guidance=(1.0, 3.0))
 
 
@@ -103,12 +103,18 @@ def test_a_scheduler_of_many_steps_keeps_the_time(tiny_svd_folder: Path, tmp_pat
 SCHEDULERS_REFUSED: dict[str, tuple[Damage, str]] = {
     "flow": (
         edit_json(SCHEDULE, kind="flow_euler"),
-        "kind is 'flow_euler', want one of edm_euler, one_step",
+        "kind is 'flow_euler', expected one of edm_euler, one_step",
     ),
-    "no sigma": (edit_json(SCHEDULE, sigma=...), "sigma is missing, want every one of kind, sigma"),
-    "zero": (edit_json(SCHEDULE, sigma=0.0), "sigma is 0.0, want a number above 0, at most 10000"),
-    "huge": (edit_json(SCHEDULE, sigma=1e9), "sigma is 1000000000.0, want a number above 0"),
-    "text": (edit_json(SCHEDULE, sigma="700"), "sigma is '700', want a number above 0"),
+    "no sigma": (
+        edit_json(SCHEDULE, sigma=...),
+        "sigma is missing, expected every one of kind, sigma",
+    ),
+    "zero": (
+        edit_json(SCHEDULE, sigma=0.0),
+        "sigma is 0.0, expected a number above 0, at most 10000",
+    ),
+    "huge": (edit_json(SCHEDULE, sigma=1e9), "sigma is 1000000000.0, expected a number above 0"),
+    "text": (edit_json(SCHEDULE, sigma="700"), "sigma is '700', expected a number above 0"),
     "other key": (edit_json(SCHEDULE, rho=7.0), "key 'rho' is unknown, known: kind, sigma"),
     "keys of another": (edit_json(SCHEDULE, kind="edm_euler"), "prediction_type is missing, want"),
 }
@@ -127,9 +133,12 @@ def test_schedulers_that_do_not_belong_are_refused(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"rho": 0.1}, "rho is 0.1, want a number above 0.5, at most 100"),
-        ({"sigma_max": 0.001}, "sigma_min is 0.002, want a number below sigma_max, 0.001"),
-        ({"prediction_type": "epsilon"}, "prediction_type is 'epsilon', want one of v_prediction"),
+        ({"rho": 0.1}, "rho is 0.1, expected a number above 0.5, at most 100"),
+        ({"sigma_max": 0.001}, "sigma_min is 0.002, expected a number below sigma_max, 0.001"),
+        (
+            {"prediction_type": "epsilon"},
+            "prediction_type is 'epsilon', expected one of v_prediction",
+        ),
     ],
 )
 def test_noise_levels_out_of_range_are_refused(
@@ -143,7 +152,9 @@ def test_noise_levels_out_of_range_are_refused(
 
 def test_a_model_of_pictures_takes_no_flow(tiny_svd_folder: Path, tmp_path: Path) -> None:
     scheduler = FlowScheduler(kind="flow_euler", prediction_type="velocity")
-    with pytest.raises(CheckpointError, match="kind is 'flow_euler', want one of edm_euler, one_"):
+    with pytest.raises(
+        CheckpointError, match="kind is 'flow_euler', expected one of edm_euler, one_"
+    ):
         _save(tmp_path / "m", tiny_svd_folder, scheduler)
     assert list(tmp_path.iterdir()) == []
 
@@ -272,7 +283,7 @@ def test_a_config_that_cannot_be_built_is_refused(one_step: Path, tmp_path: Path
     shutil.copytree(one_step, tmp_path / "copy")
     for value, message in (
         ("0101", "temporal_blocks is '0101'; it is 'all' or 24 characters 0 and 1"),
-        ("x" * 300, "temporal_blocks is 'xxx.*want one line of 1 to 256 letters"),
+        ("x" * 300, "temporal_blocks is 'xxx.*expected one line of 1 to 256 letters"),
     ):
         edit_json(UNET_CONFIG, temporal_blocks=value)(tmp_path / "copy")
         with pytest.raises(CheckpointError, match=message):

@@ -248,7 +248,7 @@ def test_a_failure_leaves_nothing_behind(
         (["--keep", "99"], "cannot keep 99 of 24 temporal blocks; allowed: 0 to 24"),
         (["--keep", "-1"], "cannot keep -1 of 24 temporal blocks"),
         (["--keep", "x"], "argument --keep: 'x' is not a whole number"),
-        (["--factor", "0"], "--factor is '0', want a number above 0, at most 1"),
+        (["--factor", "0"], "--factor is '0', expected a number above 0, at most 1"),
         (["--factor", "1.01"], "--factor is '1.01', want"),
         (["--factor", "nan"], "--factor is 'nan', want"),
         (["--factor", "half"], "--factor is 'half', want"),

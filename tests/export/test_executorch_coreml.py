@@ -149,7 +149,7 @@ def test_unsafe_tables_of_files_are_refused(
 
 def test_what_is_no_program_for_core_ml_is_refused(delegated: Path, tmp_path: Path) -> None:
     lower_xnnpack(uneven_stack(), examples(), tmp_path / "cpu.pte")
-    with pytest.raises(BundleError, match="calls 'XnnpackBackend', want CoreMLBackend"):
+    with pytest.raises(BundleError, match="calls 'XnnpackBackend', expected CoreMLBackend"):
         extract_package(tmp_path / "cpu.pte", tmp_path)
     content = delegated.read_bytes()
     for name, bad in {

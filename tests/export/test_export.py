@@ -188,7 +188,7 @@ def only_error(done: Outcome) -> str:
         ("--target onnx --width 0", "width is 0"),
         ("--target onnx --steps 0", "steps is 0, allowed: 1 to 1000 each"),
         ("--target onnx --steps=-1", "steps is -1, allowed"),
-        ("--target onnx --steps two", "--steps is 'two', want step counts"),
+        ("--target onnx --steps two", "--steps is 'two', expected step counts"),
         ("--target onnx --checkpoint /nowhere", "model folder '/nowhere' does not exist"),
     ],
 )
@@ -324,10 +324,10 @@ def _output_is_there(folder: Path, out: Path) -> None:
     ("spoil_it", "message"),
     [
         (_other_vocabulary, "tokens, tokenizer/vocab.json has"),
-        (_other_network, "heads is 0, want an integer from 1"),
+        (_other_network, "heads is 0, expected an integer from 1"),
         (_other_weights, "lacks 1 of"),
         (_other_scheduler, "prediction_type"),
-        (_levels_that_fall_together, "shift is 1e-300, want a number above 0.001"),
+        (_levels_that_fall_together, "shift is 1e-300, expected a number above 0.001"),
         (_newer_folder, "format_version 2, this mvsdk reads up to 1; update mvsdk"),
         (_output_is_there, "exists; add --overwrite"),
     ],

@@ -23,9 +23,9 @@ import mvsdk
 from mvsdk.bundle import Bundle
 from mvsdk.errors import BundleError, InputError
 from mvsdk.manifest import END_TO_END, Manifest
-from mvsdk_export.assemble import read_guidance
 from mvsdk_export.export import verify_bundle
 from mvsdk_export.parity.pictures import find_pictures
+from mvsdk_export.parity.recording import read_guidance
 from mvsdk_export.training.animator.clips import AnimatedClips, Start
 from mvsdk_export.training.animator.measures import STILL_WAY
 from mvsdk_export.training.measures import direction_of, way_of
@@ -220,7 +220,7 @@ def test_hidden_files_are_no_pictures(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "wanted"),
     [
-        (("--steps", "4"), "makes a clip in 1 step, asked is 4; use --steps 1"),
+        (("--steps", "4"), "makes a clip in 1 step, got 4; use --steps 1"),
         (("--guidance", "1,3"), "its denoiser is trained to do without"),
         (("--guidance", "off"), "its denoiser is trained to do without"),
         (("--pictures", "nowhere"), "which is no folder"),

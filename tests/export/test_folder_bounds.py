@@ -38,20 +38,20 @@ def test_a_clip_of_countless_frames_is_refused_before_it_is_built(
     model_copy: Path, count: int
 ) -> None:
     edit_json(CONFIG, num_frames=count)(model_copy)
-    with refused(f"num_frames is {count}, want an integer from 1 to 256"):
+    with refused(f"num_frames is {count}, expected an integer from 1 to 256"):
         open_model(model_copy).check()
 
 
 def test_a_public_clip_of_countless_frames_is_refused(svd_copy: Path) -> None:
     edit_json(UNET_CONFIG, num_frames=1 << 20)(svd_copy)
-    with refused("num_frames is 1048576, want an integer from 1 to 256"):
+    with refused("num_frames is 1048576, expected an integer from 1 to 256"):
         open_model(svd_copy).check()
 
 
 def test_a_memory_of_countless_pictures_is_refused(model_copy: Path) -> None:
     for config in (CONFIG, "text_encoder/config.json"):
         edit_json(config, memory_slots=65)(model_copy)
-    with refused("memory_slots is 65, want an integer from [01] to 64"):
+    with refused("memory_slots is 65, expected an integer from [01] to 64"):
         open_model(model_copy).check()
 
 
@@ -83,10 +83,13 @@ def test_a_header_of_countless_values_is_refused(model_copy: Path) -> None:
 
 
 VOCABULARIES: dict[str, tuple[dict[str, object], str]] = {
-    "continuation": ({"continuation": "#" * 65}, "continuation is '#.*, want one line of 0 to 64"),
-    "pad": ({"pad": "p" * 65}, "pad is 'p.*, want one line of 1 to 64 letters"),
-    "unk": ({"unk": "u" * 65}, "unk is 'u.*, want one line of 1 to 64 letters"),
-    "token": ({"tokens": ["t" * 257]}, "want tokens of at most 256 letters, not 'ttt"),
+    "continuation": (
+        {"continuation": "#" * 65},
+        "continuation is '#.*, expected one line of 0 to 64",
+    ),
+    "pad": ({"pad": "p" * 65}, "pad is 'p.*, expected one line of 1 to 64 letters"),
+    "unk": ({"unk": "u" * 65}, "unk is 'u.*, expected one line of 1 to 64 letters"),
+    "token": ({"tokens": ["t" * 257]}, "expected tokens of at most 256 letters, not 'ttt"),
 }
 
 

@@ -28,10 +28,9 @@ from mvsdk_export.quantize.weights import FLOAT16, WeightScheme  # noqa: E402
 from mvsdk_export.targets.coreai.lowering import lower_coreai  # noqa: E402
 from mvsdk_export.targets.coreml.compress import compress_package  # noqa: E402
 from mvsdk_export.targets.coreml.convert import convert  # noqa: E402
-from mvsdk_export.targets.executorch.jobs import _borders  # noqa: E402
 from mvsdk_export.targets.executorch.lowering import lower_xnnpack  # noqa: E402
 from mvsdk_export.targets.executorch.quantized import lower_xnnpack_8bit  # noqa: E402
-from mvsdk_export.targets.subject import Subject  # noqa: E402
+from mvsdk_export.targets.networks import OpenedNetwork, signature_of  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -143,13 +142,13 @@ class TestExecuTorch:
         check(self.run(path), 28)
 
     def test_all_are_listed_with_their_types(self) -> None:
-        subject = Subject(
+        subject = OpenedNetwork(
             recipe=find_recipe("sticker").components[0],
             network=PixelBorders(twins(), ["x"], OUTPUTS, pixel_outputs=["large"]),
             inputs=examples(),
             outputs=OUTPUTS,
         )
-        found = [(row["name"], row["dtype"]) for row in _borders(subject)["outputs"]]
+        found = [(row["name"], row["dtype"]) for row in signature_of(subject)["outputs"]]
         assert found == [("small", "float32"), ("large", "uint8")]
 
 

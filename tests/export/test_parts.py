@@ -202,13 +202,13 @@ def test_each_form_of_a_graph_is_cut_once() -> None:
     assert names.count("quantise net part 1 of 2") == 1
 
 
-def test_stages_of_a_cut_component_name_it_and_the_part() -> None:
+def test_jobs_of_a_cut_component_name_it_and_the_part() -> None:
     assert job_names(plans("w8a16", target="snapdragon", chips=["sm8650"]), 2) == [
         "split net",
         "run net in parts",
         "quantise net part 1 of 2",
+        "compile net part 1 of 2 w8a16 for sm8650",  # as soon as it can
         "quantise net part 2 of 2",
-        "compile net part 1 of 2 w8a16 for sm8650",
         "compile net part 2 of 2 w8a16 for sm8650",
         "stitch net w8a16 for sm8650",
     ]
@@ -229,7 +229,7 @@ def test_float32_is_kept_whole_for_onnx() -> None:
 @pytest.mark.parametrize("parts", [1, 2, 5])
 @pytest.mark.parametrize("precisions", [("fp16",), ("w8a16",), ("w8a16", "fp16")])
 @pytest.mark.parametrize("chips", [("sm8650",), ("sm8550", "sm8650", "sm8750")])
-def test_stages_are_counted(
+def test_jobs_are_counted(
     parts: int, precisions: tuple[Precision, ...], chips: tuple[str, ...]
 ) -> None:
     names = job_names(plans(*precisions, target="snapdragon", chips=chips), parts)

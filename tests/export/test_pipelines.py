@@ -29,13 +29,12 @@ from mvsdk.manifest import (  # noqa: E402
     VideoSpec,
 )
 from mvsdk_export.checkpoints import ModelFolder, open_model  # noqa: E402
+from mvsdk_export.checkpoints.pipeline import make_pipeline, sizes_of  # noqa: E402
 from mvsdk_export.families import ComponentRecipe, Recipe, find_recipe  # noqa: E402
 from mvsdk_export.families.pipeline import (  # noqa: E402
     Clip,
     Pipeline,
-    make_pipeline,
     outline,
-    sizes_of,
 )
 from mvsdk_export.families.recipe import TensorRecipe  # noqa: E402
 from mvsdk_export.parity.reference import Case, Reference  # noqa: E402

@@ -224,10 +224,13 @@ def test_scheduler_of_a_checkpoint_decides_the_steps(run: Run, svd_copy: Path) -
         (["--model", "wan"], "unknown model 'wan'; known: "),
         (["--checkpoint", "/nowhere"], "model folder '/nowhere' does not exist"),
         (["--precision", "int4"], "unknown precision 'int4'; known: fp32, fp16, w8a16, all"),
-        (["--model", "mobilevd", "--guidance", "3"], "--guidance is '3', want those of the first"),
+        (
+            ["--model", "mobilevd", "--guidance", "3"],
+            "--guidance is '3', expected those of the first",
+        ),
         (["--guidance", "1,3"], "--guidance does not go with this checkpoint of sticker"),
-        (["--steps", "two"], "--steps is 'two', want step counts"),
-        (["--steps", ""], "--steps is '', want step counts"),
+        (["--steps", "two"], "--steps is 'two', expected step counts"),
+        (["--steps", ""], "--steps is '', expected step counts"),
         (["--frames", "x"], "argument --frames: 'x' is not a whole number"),
         (["--target", "qnn"], "unrecognized arguments: --target"),
         (["--decoder", "/nowhere"], "sticker has no light decoder, so '/nowhere' cannot"),
@@ -248,7 +251,7 @@ def test_checkpoint_of_another_model_is_one_line(run: Run, svd_copy: Path) -> No
     pytest.importorskip("torch")
     status, out, err = run("--model", "sticker", "--checkpoint", svd_copy)
     assert (status, out) == (2, "")
-    assert "is a checkpoint of mobilevd, want sticker; choose that model" in err
+    assert "is a checkpoint of mobilevd, expected sticker; choose that model" in err
     assert err.count("\n") == 1
 
 

@@ -11,9 +11,8 @@ from mvsdk.devices import find_chipset
 from mvsdk.manifest import Precision
 from mvsdk_export.errors import ExportError
 from mvsdk_export.families import find_recipe
+from mvsdk_export.findings import Finding, check_findings
 from mvsdk_export.planning.preflight import (
-    Finding,
-    check_findings,
     preflight_costs,
     preflight_request,
 )

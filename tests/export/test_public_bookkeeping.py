@@ -106,7 +106,7 @@ def test_one_number_of_heads_is_that_of_every_level(svd_copy: Path) -> None:
 
 def test_levels_that_differ_where_ours_are_alike_are_refused(svd_copy: Path) -> None:
     edit_json(UNET_CONFIG, layers_per_block=[1, 1, 2, 2])(svd_copy)
-    with refused("layers_per_block is a list of 4, want an integer from 1 to 8"):
+    with refused("layers_per_block is a list of 4, expected an integer from 1 to 8"):
         open_model(svd_copy).check()
 
 
@@ -177,10 +177,10 @@ WRAPPED: dict[str, tuple[Damage, str]] = {
     "compiled": (_rename("", "_orig_mod."), r"torch\.compile gives it, .*MODEL\._orig_mod, or ta"),
     "a compiled part": (
         _rename("mid_block.", "mid_block._orig_mod."),
-        r"'mid_block\._orig_mod\..*torch\.compile gives it, want 'mid_block\.[^_]",
+        r"'mid_block\._orig_mod\..*torch\.compile gives it, expected 'mid_block\.[^_]",
     ),
     "parallel": (_rename("", "module."), "DataParallel gives it, .* take 'module.' out of the nam"),
-    "both": (_rename("", "module._orig_mod."), r"torch\.compile gives it, want 'a"),
+    "both": (_rename("", "module._orig_mod."), r"torch\.compile gives it, expected 'a"),
 }
 
 
@@ -259,5 +259,5 @@ def test_another_decoder_is_not_supported_and_not_called_wrong(tmp_path: Path) -
 @pytest.mark.parametrize("value", [None, 7, [], ["X", 7], {"a": 1}], ids=str)
 def test_what_names_no_class_is_a_fault_of_the_file(svd_copy: Path, value: object) -> None:
     edit_json(INDEX, _class_name=value)(svd_copy)
-    with refused("_class_name is .*, want one of MvsdkPipeline, .*; correct the file"):
+    with refused("_class_name is .*, expected one of MvsdkPipeline, .*; correct the file"):
         open_model(svd_copy)

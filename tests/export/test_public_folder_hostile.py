@@ -45,7 +45,10 @@ REFUSED_AT_OPEN: Refusals = {
         edit_json(INDEX, unet=["diffusers", "UNet2DConditionModel"]),
         "unet of .* is of the class 'diffusers.UNet2DConditionModel', which is not supported; sup",
     ),
-    "part missing": (edit_json(INDEX, vae=...), "vae is missing, want every one of _class_name"),
+    "part missing": (
+        edit_json(INDEX, vae=...),
+        "vae is missing, expected every one of _class_name",
+    ),
     "text encoder": (
         edit_json(INDEX, text_encoder=["transformers", "CLIPTextModel"]),
         "key 'text_encoder' is unknown, known: _class_name",
@@ -55,27 +58,42 @@ REFUSED_AT_OPEN: Refusals = {
     "no preprocessor": (lambda f: (f / PREPROCESSOR).unlink(), f"lacks {PREPROCESSOR}"),
     "other normalisation": (
         edit_json(PREPROCESSOR, image_mean=[0.5, 0.5, 0.5]),
-        r"image_mean is a list of 3, want \[0.48145466, 0.4578275, 0.40821073\]; correct",
+        r"image_mean is a list of 3, expected \[0.48145466, 0.4578275, 0.40821073\]; correct",
     ),
     "no normalisation": (edit_json(PREPROCESSOR, do_normalize=False), "do_normalize is false, wan"),
-    "no mean": (edit_json(PREPROCESSOR, image_mean=...), "image_mean is missing, want what CLIP"),
+    "no mean": (
+        edit_json(PREPROCESSOR, image_mean=...),
+        "image_mean is missing, expected what CLIP",
+    ),
     "other scheduler": (
         edit_json(SCHEDULE, _class_name="DDIMScheduler"),
         "the class 'DDIMScheduler', which is not supported; supported are EulerDiscreteScheduler;",
     ),
     "epsilon": (
         edit_json(SCHEDULE, prediction_type="epsilon"),
-        "prediction_type is 'epsilon', want 'v_prediction'",
+        "prediction_type is 'epsilon', expected 'v_prediction'",
     ),
     "other spacing": (
         edit_json(SCHEDULE, timestep_spacing="trailing"),
-        "timestep_spacing is 'trailing', want 'leading'",
+        "timestep_spacing is 'trailing', expected 'leading'",
     ),
     "no Karras": (edit_json(SCHEDULE, use_karras_sigmas=False), "use_karras_sigmas is false, want"),
-    "one for true": (edit_json(SCHEDULE, use_karras_sigmas=1), "use_karras_sigmas is 1, want true"),
-    "betas": (edit_json(SCHEDULE, trained_betas=[0.1]), "trained_betas is a list of 1, want null"),
-    "huge sigma": (edit_json(SCHEDULE, sigma_max=1e30), "sigma_max is 1e.30, want a number above"),
-    "crossed": (edit_json(SCHEDULE, sigma_min=900.0), "sigma_min is 900.0, want a number below si"),
+    "one for true": (
+        edit_json(SCHEDULE, use_karras_sigmas=1),
+        "use_karras_sigmas is 1, expected true",
+    ),
+    "betas": (
+        edit_json(SCHEDULE, trained_betas=[0.1]),
+        "trained_betas is a list of 1, expected null",
+    ),
+    "huge sigma": (
+        edit_json(SCHEDULE, sigma_max=1e30),
+        "sigma_max is 1e.30, expected a number above",
+    ),
+    "crossed": (
+        edit_json(SCHEDULE, sigma_min=900.0),
+        "sigma_min is 900.0, expected a number below si",
+    ),
     "NaN": (write_bytes(SCHEDULE, b'{"sigma_max": NaN}'), "holds the number NaN, which is not f"),
     "unknown key": (edit_json(SCHEDULE, eta=1.0), "key 'eta' is unknown, known: _class_name, "),
     "no weights": (lambda f: (f / UNET).unlink(), f"lacks {UNET}; download or make it again"),
@@ -128,7 +146,7 @@ REFUSED_AT_LOAD: Refusals = {
     ),
     "other blocks": (
         edit_json(UNET_CONFIG, down_block_types=["DownBlockSpatioTemporal"] * 4),
-        "down_block_types is a list of 4, want .*CrossAttnDownBlockSpatioTemporal",
+        "down_block_types is a list of 4, expected .*CrossAttnDownBlockSpatioTemporal",
     ),
     "unknown key": (
         edit_json(UNET_CONFIG, upcast_attention=True),
@@ -137,27 +155,33 @@ REFUSED_AT_LOAD: Refusals = {
     "missing key": (edit_json(VAE_CONFIG, block_out_channels=...), "out_channels is missing, wa"),
     "three levels": (
         edit_json(UNET_CONFIG, block_out_channels=[32, 32, 64]),
-        "block_out_channels is a list of 3, want a list of 4",
+        "block_out_channels is a list of 3, expected a list of 4",
     ),
     "one width": (edit_json(UNET_CONFIG, block_out_channels=32), "block_out_channels is 32, want"),
     "endless blocks": (
         edit_json(UNET_CONFIG, layers_per_block=10**6),
-        "layers_per_block is 1000000, want an integer from 1 to 8",
+        "layers_per_block is 1000000, expected an integer from 1 to 8",
     ),
     "endless layers": (
         edit_json(UNET_CONFIG, transformer_layers_per_block=10**6),
-        "transformer_layers_per_block is 1000000, want an integer from 1 to 8",
+        "transformer_layers_per_block is 1000000, expected an integer from 1 to 8",
     ),
     "absurd width": (
         edit_json(UNET_CONFIG, block_out_channels=[32, 32, 64, 1 << 40]),
-        r"block_out_channels\[3\] is 1099511627776, want an integer from 1 to 1048576",
+        r"block_out_channels\[3\] is 1099511627776, expected an integer from 1 to 1048576",
     ),
-    "negative": (edit_json(UNET_CONFIG, in_channels=-8), "in_channels is -8, want an integer from"),
+    "negative": (
+        edit_json(UNET_CONFIG, in_channels=-8),
+        "in_channels is -8, expected an integer from",
+    ),
     "NaN": (
         write_bytes(VAE_CONFIG, b'{"scaling_factor": NaN}'),
         "holds the number NaN, which is not finite",
     ),
-    "no scale": (edit_json(VAE_CONFIG, scaling_factor=0), "scaling_factor is 0, want a number abo"),
+    "no scale": (
+        edit_json(VAE_CONFIG, scaling_factor=0),
+        "scaling_factor is 0, expected a number abo",
+    ),
     "groups": (
         edit_json(UNET_CONFIG, block_out_channels=[33, 32, 64, 64]),
         "unet/config.json describes no SVDUNet that can be built: .*33.*; correct the file",
@@ -168,11 +192,11 @@ REFUSED_AT_LOAD: Refusals = {
     ),
     "no picture": (
         edit_json(UNET_CONFIG, in_channels=4),
-        "unet of .* takes 4 channels and gives 4, want twice as many in as out",
+        "unet of .* takes 4 channels and gives 4, expected twice as many in as out",
     ),
     "text width": (
         edit_json(CLIP_CONFIG, projection_dim=32),
-        "image_encoder.projection_dim is 32, unet.cross_attention_dim is 16, want one size D",
+        "image_encoder.projection_dim is 32, unet.cross_attention_dim is 16, expected one size D",
     ),
     "activation": (
         edit_json(CLIP_CONFIG, hidden_act="relu"),
@@ -188,7 +212,7 @@ REFUSED_AT_LOAD: Refusals = {
     ),
     "tensor in two shards": (
         shard_then(lambda f: repeat_tensor(f / "unet"), UNET),
-        "tensor '.*' is in two shards, want one",
+        "tensor '.*' is in two shards, expected one",
     ),
 }
 
@@ -211,9 +235,13 @@ def test_component_that_does_not_fit_is_not_loaded(
 def test_a_folder_of_another_model_is_refused(
     tiny_svd_folder: Path, tiny_model_folder: Path
 ) -> None:
-    with pytest.raises(CheckpointError, match="is a checkpoint of mobilevd, want sticker; choose"):
+    with pytest.raises(
+        CheckpointError, match="is a checkpoint of mobilevd, expected sticker; choose"
+    ):
         open_model(tiny_svd_folder, find_recipe("sticker"))
-    with pytest.raises(CheckpointError, match="is a checkpoint of sticker, want mobilevd; choose"):
+    with pytest.raises(
+        CheckpointError, match="is a checkpoint of sticker, expected mobilevd; choose"
+    ):
         load_configs(tiny_model_folder, MOBILEVD)
 
 

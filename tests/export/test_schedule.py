@@ -62,6 +62,6 @@ def test_one_step_maps_unit_noise_to_the_clip() -> None:
 
 @pytest.mark.parametrize("steps", [(4,), (1, 4)])
 def test_denoiser_of_one_step_refuses_more(steps: tuple[int, ...]) -> None:
-    wanted = f"in 1 step, asked is {', '.join(map(str, steps))}; use --steps 1"
+    wanted = f"in 1 step, got {', '.join(map(str, steps))}; use --steps 1"
     with pytest.raises(ExportError, match=re.escape(wanted)):
         make_sampler(OneStepScheduler(), steps, steps[0])

@@ -79,7 +79,7 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Toolchain:
 @pytest.fixture
 def painted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Paint pictures in no time; the painter has tests of its own."""
-    monkeypatch.setattr("mvsdk_export.parity.jobs.paint_pictures", paint_plainly)
+    monkeypatch.setattr("mvsdk_export.parity.pictures.synthesize_images", paint_plainly)
 
 
 def export(chain: Toolchain, folder: Path, out: Path, *arguments: str) -> Manifest:
@@ -341,8 +341,11 @@ def test_a_package_replaces_no_recipe_of_ours(
     [
         ("mine = no_such_module:RECIPE", "does not load from no_such_module:RECIPE"),
         ("mine = toy_models.recipes:NONE", "has no attribute 'NONE'"),
-        ("mine = toy_models.recipes:TOYS", "is a dict, want a Recipe called 'mine'"),
-        ("mine = toy_models.recipes:STATES", "is the recipe 'states', want a Recipe called 'mine'"),
+        ("mine = toy_models.recipes:TOYS", "is a dict, expected a Recipe called 'mine'"),
+        (
+            "mine = toy_models.recipes:STATES",
+            "is the recipe 'states', expected a Recipe called 'mine'",
+        ),
     ],
 )
 def test_a_broken_package_costs_one_line(
@@ -365,17 +368,18 @@ def test_a_model_offered_twice_is_refused(
         find_recipe("states")
 
 
-def test_stages_depend_on_the_code_of_another_package(
+def test_jobs_depend_on_the_code_of_another_package(
     toys: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mvsdk_export.checkpoints import open_model
-    from mvsdk_export.parity import recording
+    from mvsdk_export.jobs import source
+    from mvsdk_export.parity.recording import files_of
 
-    folder = open_model(toys("states"))
-    before = recording.hash_of(folder)
-    assert recording.hash_of(folder) == before
-    monkeypatch.setattr(recording, "_hash_source", str.upper)
-    assert recording.hash_of(folder) != before
+    modules = files_of(open_model(toys("states"))).modules
+    before = source.source_hash(modules)
+    assert source.source_hash(modules) == before
+    monkeypatch.setattr(source, "_hash_package", str.upper)
+    assert source.source_hash(modules) != before
 
 
 def test_an_output_that_the_graph_reads_itself_crosses_as_integers() -> None:

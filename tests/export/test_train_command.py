@@ -110,7 +110,7 @@ def test_measuring_again_is_asked_for_by_overwriting(
 
 def test_changed_steps_are_used_and_then_refused(work: Path) -> None:
     assert _train("--stage", "autoencoder", "--work", work, "--steps", "2") == 0
-    with pytest.raises(MvsdkError, match="run with steps 2, asked is steps 3"):
+    with pytest.raises(MvsdkError, match="run with steps 2, got steps 3"):
         _train("--stage", "autoencoder", "--work", work, "--steps", "3")
 
 

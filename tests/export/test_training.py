@@ -200,7 +200,7 @@ def test_stage_names_the_one_that_must_come_first(run: Run, tmp_path: Path) -> N
 
 def test_stage_with_other_options_is_refused(run: Run) -> None:
     other = TINY.changed(steps=50)
-    with pytest.raises(TrainingError, match="steps 40, asked is steps 50"):
+    with pytest.raises(TrainingError, match="steps 40, got steps 50"):
         list(StickerCourse(other, run.course.work).run("teacher"))
 
 
@@ -351,7 +351,7 @@ def test_stages_of_other_subjects_are_refused(run: Run, tmp_path: Path) -> None:
     shutil.copytree(run.course.work, tmp_path, dirs_exist_ok=True)
     other = replace(TINY, subjects=TINY.chosen_subjects()[::-1])
     write_tiny_data(tmp_path, other)
-    with pytest.raises(TrainingError, match=r"data 2 subjects \(sprites-\w+\), asked is data 2"):
+    with pytest.raises(TrainingError, match=r"data 2 subjects \(sprites-\w+\), got data 2"):
         list(StickerCourse(other, tmp_path).run("autoencoder"))
     shutil.rmtree(tmp_path / "teacher")
     with pytest.raises(TrainingError, match=r"vae/state.safetensors is of a run with data 2"):

@@ -155,13 +155,13 @@ def test_other_options_are_refused_and_named(tmp_path: Path) -> None:
     for options, wanted in (
         (
             replace(OPTIONS, learning_rate=0.01),
-            r"learning_rate 0\.05, asked is learning_rate 0\.01",
+            r"learning_rate 0\.05, got learning_rate 0\.01",
         ),
-        (replace(OPTIONS, steps=20, seed=1), "steps 12, seed 0, asked is steps 20, seed 1"),
+        (replace(OPTIONS, steps=20, seed=1), "steps 12, seed 0, got steps 20, seed 1"),
     ):
         with pytest.raises(TrainingError, match=wanted):
             next(iter(train(Line(), line_loss, options, tmp_path, data=DATA)))
-    with pytest.raises(TrainingError, match="data five balls, asked is data six balls"):
+    with pytest.raises(TrainingError, match="data five balls, got data six balls"):
         next(iter(train(Line(), line_loss, OPTIONS, tmp_path, data="six balls")))
     assert (tmp_path / STATE_FILE).read_bytes() == before
     often = replace(OPTIONS, save_every_s=1.0)

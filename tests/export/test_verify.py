@@ -18,10 +18,13 @@ from tiny_models import write_tiny_model_folder
 from mvsdk.bundle import Bundle
 from mvsdk.devices import find_chipset
 from mvsdk.manifest import END_TO_END, Run, Sample, VariantSet, Verification
+from mvsdk_export.checkpoints import open_model
+from mvsdk_export.checkpoints.subject import ClipSize
 from mvsdk_export.errors import ExportError, ParityError
 from mvsdk_export.families import find_recipe
-from mvsdk_export.parity.jobs import record
-from mvsdk_export.parity.reference import Evaluation, load_calls, save_calls, unique
+from mvsdk_export.jobs.job import Inputs
+from mvsdk_export.parity.jobs import RecordActivations
+from mvsdk_export.parity.recording import files_of
 from mvsdk_export.parity.verify import (
     check_parity,
     compare,
@@ -31,6 +34,7 @@ from mvsdk_export.parity.verify import (
     sqnr_db,
     verify_set,
 )
+from mvsdk_export.quantize.activations import Evaluation, load_calls, save_calls, unique
 
 pytestmark = pytest.mark.torch
 
@@ -194,20 +198,24 @@ def test_floor_that_is_missed_makes_a_failed_record(
     bundle = Bundle.open(onnx_bundle)
     video, default = bundle.manifest.program.video, bundle.manifest.samplers["main"].default_steps
     (prompt, *_) = RECIPE.verification_prompts
-    record(
-        model=str(tiny_model_folder),
-        num_frames=video.frames,
-        height=video.height,
-        width=video.width,
-        decode_frames=video.frames,
-        numbers=[{}],
+    job = RecordActivations(
+        name="run the reference",
+        model=files_of(open_model(tiny_model_folder)),
+        size=ClipSize(
+            num_frames=video.frames,
+            height=video.height,
+            width=video.width,
+            decode_frames=video.frames,
+        ),
+        numbers=({},),
         guidance=None,
-        steps=[default],
+        steps=(default,),
         default_steps=default,
-        prompts=[prompt],
+        prompts=(prompt,),
         first_seed=7,
-        output=tmp_path,
+        pictures=None,
     )
+    job.run(Inputs([]), tmp_path)
     calls = load_calls(tmp_path / "calls.npz")
     floors = {"fp32": {**RECIPE.floors_db["fp32"], "transformer": 300.0}}
     recipe = replace(RECIPE, floors_db=floors)

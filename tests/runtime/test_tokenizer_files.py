@@ -45,7 +45,7 @@ def _without(kind: str, key: str) -> bytes:
         (lambda kind: _edited(kind, tokens=["\ud800", "a"]), "T22", "surrogate pair in tokens"),
         (lambda kind: _edited(kind, pad="\udfff"), "T22", "surrogate pair in pad"),
         (lambda kind: b'{"more": ' + b"9" * 5000 + b"}", "T22", "oversized number"),
-        (lambda kind: _edited(kind, pad=1), "T23", "has pad 1, want text"),
+        (lambda kind: _edited(kind, pad=1), "T23", "has pad 1, expected text"),
         (lambda kind: _edited(kind, tokens={}), "T23", "has tokens an object"),
         (lambda kind: b"[" * 100_000, "T22", "nested too deeply"),
         (lambda kind: b"[]", "T23", "not a JSON object"),

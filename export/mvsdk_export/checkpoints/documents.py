@@ -37,7 +37,7 @@ class Document:
     def fail(self, key: str, want: str) -> NoReturn:
         """Raise the one-line error of a value: file, key, value met, what is allowed."""
         got = describe(self.values[key]) if key in self.values else "missing"
-        raise CheckpointError(f"{quoted(self.path)}: {key} is {got}, want {want}; {REPAIR}")
+        raise CheckpointError(f"{quoted(self.path)}: {key} is {got}, expected {want}; {REPAIR}")
 
     def check_keys(self, required: Sequence[str], optional: Sequence[str] = ()) -> None:
         """Check that every required key is there and no unknown one."""
@@ -170,7 +170,7 @@ def parse_object(payload: bytes, where: str, *, most_values: int = MAX_VALUES) -
     except ValueError as exc:  # Python refuses to read integers of more than 4300 digits
         raise CheckpointError(f"{where} holds an oversized number; {REPAIR}") from exc
     if not isinstance(value, dict):
-        raise CheckpointError(f"{where} is {describe(value)}, want a JSON object; {REPAIR}")
+        raise CheckpointError(f"{where} is {describe(value)}, expected a JSON object; {REPAIR}")
     return cast("dict[str, object]", value)
 
 

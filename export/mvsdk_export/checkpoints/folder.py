@@ -128,7 +128,7 @@ class ModelFolder:
         """
         if guidance is not None and not self.recipe.takes_guidance:
             raise CheckpointError(
-                f"the denoiser of {quoted(self.path)} was trained to do without guidance, asked is "
+                f"the denoiser of {quoted(self.path)} was trained to do without guidance, got "
                 f"{guidance[0]:g} to {guidance[1]:g}; leave it out"
             )
         options = GraphOptions(
@@ -302,7 +302,7 @@ def _read_index(root: Path, recipe: Recipe | None) -> tuple[Layout, Recipe]:
     name = layout.read_index(document)
     if recipe is not None and name != recipe.name:
         raise CheckpointError(
-            f"model folder {quoted(root)} is a checkpoint of {name}, want {recipe.name}; "
+            f"model folder {quoted(root)} is a checkpoint of {name}, expected {recipe.name}; "
             "choose that model, or another folder"
         )
     return layout, find_recipe(name)
@@ -339,7 +339,7 @@ def _check_agreement(root: Path, configs: Mapping[str, Any]) -> None:
             if value != size:
                 raise CheckpointError(
                     f"components of {quoted(root)} do not fit: {first} is {size}, "
-                    f"{field} is {value}, want one size {symbol}; use components of one model"
+                    f"{field} is {value}, expected one size {symbol}; use components of one model"
                 )
 
 
@@ -348,6 +348,6 @@ def _check_picture(root: Path, denoiser: str, config: Any) -> None:
     if config.in_channels != 2 * config.out_channels:
         raise CheckpointError(
             f"{denoiser} of {quoted(root)} takes {config.in_channels} channels and gives "
-            f"{config.out_channels}, want twice as many in as out: a model that begins with a "
+            f"{config.out_channels}, expected twice as many in as out: a model that begins with a "
             "picture"
         )

@@ -101,7 +101,7 @@ def is_pickle(path: Path) -> bool:
 def pickle_error(path: Path, wanted: str) -> CheckpointError:
     """Return the error that says why a pickle is not read, and how to convert it."""
     return CheckpointError(
-        f"{quoted(path)} is a pickle, which can run any code when it is read, want {wanted}; "
+        f"{quoted(path)} is a pickle, which can run any code when it is read, expected {wanted}; "
         f"{CONVERT.format(name=wanted)}"
     )
 
@@ -139,7 +139,7 @@ def _entry(path: Path, key: str, value: object) -> TensorEntry:
         if len(fields) == 3 and len(ends) == 2 and len(sizes) <= 8:
             return TensorEntry(dtype=dtype, shape=tuple(sizes), begin=ends[0], end=ends[1])
     raise CheckpointError(
-        f"{quoted(path)} describes tensor {describe(key)} wrongly, want dtype, shape and "
+        f"{quoted(path)} describes tensor {describe(key)} wrongly, expected dtype, shape and "
         "data_offsets; download or make it again"
     )
 
@@ -158,18 +158,18 @@ def _check_offsets(path: Path, entries: Mapping[str, TensorEntry], data_bytes: i
         if width is None:
             raise CheckpointError(
                 f"{quoted(path)} has tensor {describe(key)} of dtype {describe(entry.dtype)}, "
-                f"want {', '.join(DTYPE_BYTES)}; save the weights again in float16"
+                f"expected {', '.join(DTYPE_BYTES)}; save the weights again in float16"
             )
         if entry.begin != place or entry.end - entry.begin != width * math.prod(entry.shape):
             raise CheckpointError(
                 f"{quoted(path)} has wrong offsets: tensor {describe(key)} of {entry.dtype} "
-                f"{list(entry.shape)} at [{entry.begin}, {entry.end}], want "
+                f"{list(entry.shape)} at [{entry.begin}, {entry.end}], expected "
                 f"[{place}, {place + width * math.prod(entry.shape)}]; download or make it again"
             )
         place = entry.end
     if place != data_bytes:
         fault = "is truncated" if place > data_bytes else "has bytes after its last tensor"
         raise CheckpointError(
-            f"{quoted(path)} {fault}: {data_bytes} bytes of data, want {place}; "
+            f"{quoted(path)} {fault}: {data_bytes} bytes of data, expected {place}; "
             "download or make it again"
         )

@@ -59,6 +59,6 @@ def _call(place: str, recipe: Recipe, sampler: Sampler, sizes: Mapping[str, int]
         raise ExportError(f"{about} fails ({one_line(exc)}); correct its package") from exc
     if not isinstance(made, Pipeline):
         raise ExportError(
-            f"{about} returns a {type(made).__name__}, want a Pipeline; correct its package"
+            f"{about} returns a {type(made).__name__}, expected a Pipeline; correct its package"
         )
     return made

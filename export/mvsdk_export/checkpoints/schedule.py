@@ -65,7 +65,7 @@ def make_sampler(
         case OneStepScheduler():
             if list(steps) != [1]:
                 raise ExportError(
-                    f"this denoiser makes a clip in 1 step, asked is {', '.join(map(str, steps))}; "
+                    f"this denoiser makes a clip in 1 step, got {', '.join(map(str, steps))}; "
                     "use --steps 1"
                 )
             # The noise level that it was trained at is part of its graph, which maps unit noise to

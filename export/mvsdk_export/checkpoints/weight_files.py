@@ -87,7 +87,7 @@ def _ambiguous(root: Path, folder: str, found: Sequence[str]) -> CheckpointError
     first, second = (quoted(_inside(folder, name)) for name in found[:2])
     return CheckpointError(
         f"model folder {quoted(root)} holds two sets of weights of one network, {first} and "
-        f"{second}, want one; remove the older one, an index together with its shards"
+        f"{second}, expected one; remove the older one, an index together with its shards"
     )
 
 
@@ -162,7 +162,7 @@ def _read_index(root: Path, folder: str, index: str) -> dict[str, str]:
     for name in weight_map.values():
         if type(name) is not str or not _SHARD.fullmatch(name):
             raise CheckpointError(
-                f"{quoted(path)} names the shard {describe(name)}, want a plain name that ends "
+                f"{quoted(path)} names the shard {describe(name)}, expected a plain name that ends "
                 "with .safetensors; download the weights again"
             )
     return weight_map

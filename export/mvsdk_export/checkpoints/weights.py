@@ -134,7 +134,7 @@ def _check_entries(
     names = [name for entries in headers.values() for name in entries]
     if len(set(names)) != len(names):
         twice = Counter(names).most_common(1)[0][0]
-        raise CheckpointError(f"{where}: tensor {describe(twice)} is in two shards, want one")
+        raise CheckpointError(f"{where}: tensor {describe(twice)} is in two shards, expected one")
     for name in names:
         if name not in expected and _bare(name) in expected:
             raise _wrapped(where, name)
@@ -164,7 +164,7 @@ def _bare(name: str) -> str:
 def _wrapped(where: str, name: str) -> CheckpointError:
     mark = next(mark for mark in WRAPPERS if mark in name.split("."))
     return CheckpointError(
-        f"{where}: tensor {quote(name)} has the name that {WRAPPERS[mark]} gives it, want "
+        f"{where}: tensor {quote(name)} has the name that {WRAPPERS[mark]} gives it, expected "
         f"{quote(_bare(name))}; save the weights of the network inside it, MODEL.{mark}, or take "
         f"'{mark}.' out of the names"
     )
@@ -179,7 +179,7 @@ def _check_entry(path: Path, name: str, entry: TensorEntry, want: tuple[int, ...
         )
     if entry.dtype not in DTYPE_BYTES:
         raise CheckpointError(
-            f"{where} has dtype {entry.dtype}, want {', '.join(DTYPE_BYTES)}; "
+            f"{where} has dtype {entry.dtype}, expected {', '.join(DTYPE_BYTES)}; "
             "save the weights again in float16"
         )
 

@@ -115,7 +115,7 @@ def _check_networks(
         if network is not given[parts[name].folder]:
             raise CheckpointError(
                 f"{name} shares the folder {parts[name].folder} with another component of recipe "
-                f"{recipe.name}, got two networks, want one"
+                f"{recipe.name}, got two networks, expected one"
             )
 
 

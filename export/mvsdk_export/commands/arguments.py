@@ -92,8 +92,8 @@ def read_guidance(text: str | None, recipe: Recipe) -> tuple[float, float] | Non
         first, last = (float(word) for word in text.split(","))
     except ValueError as exc:
         raise InputError(
-            f"--guidance is {quoted(text)}, want those of the first and the last frame, such as "
-            "1,3, or none"
+            f"--guidance is {quoted(text)}, expected those of the first and the last frame, such "
+            "as 1,3, or none"
         ) from exc
     if not all(math.isfinite(x) and 0.0 <= x <= MAX_GUIDANCE for x in (first, last)):
         raise InputError(f"--guidance is {quoted(text)}, allowed: 0 to {MAX_GUIDANCE:g} each")
@@ -142,7 +142,7 @@ def read_steps(text: str) -> tuple[int, ...]:
         return tuple(dict.fromkeys(whole_number(word) for word in text.split(",")))
     except argparse.ArgumentTypeError as exc:
         raise InputError(
-            f"--steps is {quoted(text)}, want step counts with commas between, such as 1,2,4"
+            f"--steps is {quoted(text)}, expected step counts with commas between, such as 1,2,4"
         ) from exc
 
 

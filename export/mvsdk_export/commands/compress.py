@@ -180,7 +180,7 @@ def _read_factor(text: str) -> float:
     except ValueError:
         factor = 0.0
     if not 0 < factor <= 1:
-        raise InputError(f"--factor is {quoted(text)}, want a number above 0, at most 1")
+        raise InputError(f"--factor is {quoted(text)}, expected a number above 0, at most 1")
     return factor
 
 

@@ -119,12 +119,12 @@ def _read_scores(document: Document) -> dict[str, float]:
         if len(name) > 256 or not isinstance(value, int | float) or isinstance(value, bool):
             raise CheckpointError(
                 f"{quoted(document.path)}: scores holds {describe(name)}: {describe(value)}, "
-                f"want a module path and a number; {REPAIR}"
+                f"expected a module path and a number; {REPAIR}"
             )
         if not abs(value) <= MAX_SCORE:
             raise CheckpointError(
-                f"{quoted(document.path)}: the score of {describe(name)} is {value:g}, want one "
-                f"within {-MAX_SCORE:g} and {MAX_SCORE:g}; {REPAIR}"
+                f"{quoted(document.path)}: the score of {describe(name)} is {value:g}, expected "
+                f"one within {-MAX_SCORE:g} and {MAX_SCORE:g}; {REPAIR}"
             )
         scores[name] = float(value)
     return scores

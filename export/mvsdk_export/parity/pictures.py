@@ -72,7 +72,7 @@ def find_pictures(folder: Path) -> PictureFiles:
     if len(names) < 2:
         raise InputError(
             f"{quoted(folder)} holds {len(names)} picture{'s' * (len(names) != 1)} "
-            f"({', '.join(sorted(SUFFIXES))}; hidden files are none), want at least 2, "
+            f"({', '.join(sorted(SUFFIXES))}; hidden files are none), expected at least 2, "
             f"better {VERIFIED + MOST}: some calibrate, others verify"
         )
     split = min(VERIFIED, len(names) // 2)

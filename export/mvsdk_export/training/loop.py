@@ -159,7 +159,7 @@ def check_same_run(saved: SavedRun, options: TrainOptions, data: str, folder: Pa
         was = ", ".join(f"{name} {theirs[name]}" for name in differing)
         asked = ", ".join(f"{name} {ours[name]}" for name in differing)
         raise TrainingError(
-            f"{folder / STATE_FILE} is of a run with {was}, asked is {asked}; ask for the same, "
+            f"{folder / STATE_FILE} is of a run with {was}, got {asked}; ask for the same, "
             "choose another work folder, or remove the file to train anew"
         )
 

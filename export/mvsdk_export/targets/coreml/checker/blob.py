@@ -71,10 +71,10 @@ class BlobFile:
         except (OSError, ValueError) as exc:  # ValueError: an empty file
             raise self._damaged("cannot be mapped") from exc
         if self._bytes.size < ALIGNMENT:
-            raise self._damaged(f"has {self._bytes.size} bytes, want at least {ALIGNMENT}")
+            raise self._damaged(f"has {self._bytes.size} bytes, expected at least {ALIGNMENT}")
         count, version = _HEADER.unpack(self._bytes[: _HEADER.size].tobytes())
         if version != VERSION:
-            raise self._damaged(f"has format version {version}, want {VERSION}")
+            raise self._damaged(f"has format version {version}, expected {VERSION}")
         self._count = count
 
     def read(self, place: int, dtype: str, shape: Sequence[int]) -> NDArray[Any]:
@@ -99,8 +99,8 @@ class BlobFile:
         padding = wanted * 8 - count * SUB_BYTE.get(dtype, 8)
         if size != wanted or (dtype in SUB_BYTE and unused != padding):
             raise self._damaged(
-                f"has {size} bytes ({unused} bits unused) at {place}, want {wanted} ({padding}) "
-                f"for {dtype} {tuple(shape)}"
+                f"has {size} bytes ({unused} bits unused) at {place}, expected {wanted} "
+                f"({padding}) for {dtype} {tuple(shape)}"
             )
         return from_bytes(self._bytes[start : start + size], dtype, count).reshape(tuple(shape))
 
@@ -112,7 +112,7 @@ class BlobFile:
         record = self._bytes[place : place + _RECORD.size].tobytes()
         mark, number, size, start, unused = _RECORD.unpack(record)
         if mark != MARK:
-            raise self._damaged(f"has the mark 0x{mark:08x} at {place}, want 0x{MARK:08x}")
+            raise self._damaged(f"has the mark 0x{mark:08x} at {place}, expected 0x{MARK:08x}")
         if number not in _TYPES:
             raise self._damaged(f"has data of the unknown type {number} at {place}")
         if start % ALIGNMENT or start < 2 * ALIGNMENT or start + size > end:

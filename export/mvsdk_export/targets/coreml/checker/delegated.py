@@ -97,7 +97,7 @@ def _read_call(path: Path) -> tuple[_Call, bytes]:
     except (ValueError, AttributeError, IndexError, TypeError) as exc:
         raise _damaged(path, "is no program that calls Core ML and does nothing else") from exc
     if delegate.id != _DELEGATE:
-        raise _damaged(path, f"calls {quoted(delegate.id)}, want {_DELEGATE}")
+        raise _damaged(path, f"calls {quoted(delegate.id)}, expected {_DELEGATE}")
     given, made = list(plan.inputs), list(plan.outputs)
     if len(arguments) != len(given) + len(made):
         raise _damaged(path, "gives its delegate something else than what it takes")

@@ -70,7 +70,7 @@ class PackageFolder:
             match = _WEIGHTS.fullmatch(name)
             if match is None:
                 raise self.damaged(
-                    f"names the file of weights {quoted(name)}, want @model_path/weights/NAME"
+                    f"names the file of weights {quoted(name)}, expected @model_path/weights/NAME"
                 )
             folder = PurePosixPath(self._model).parent
             self._blobs[name] = BlobFile(self._locate(str(folder / match[1])))
@@ -126,6 +126,6 @@ class PackageFolder:
         )
         if not parts or not printable or any(x in place for x in "\\:") or len(place) > 1024:
             raise BundleError(
-                f"the package {self.name} names the path {quoted(place)}, want one inside it; "
+                f"the package {self.name} names the path {quoted(place)}, expected one inside it; "
                 "do not use this package"
             )

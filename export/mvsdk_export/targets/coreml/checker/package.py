@@ -171,7 +171,7 @@ class Package:
     def _program(self, model: Any) -> Any:
         kind = model.WhichOneof("Type")
         if kind != "mlProgram":
-            raise self.folder.damaged(f"holds a model of the kind {kind}, want mlProgram")
+            raise self.folder.damaged(f"holds a model of the kind {kind}, expected mlProgram")
         return model.mlProgram
 
     def _source(self, program: Any, description: Any, function: str) -> Source:
