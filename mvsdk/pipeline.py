@@ -351,6 +351,7 @@ class Pipeline:
         program: str | None = None,
         num_inference_steps: int | None = None,
         seed: int = 0,
+        on_step: Callable[[Step], object] | None = None,
     ) -> Video:
         """Carry out a program of the bundle, whatever its task.
 
@@ -359,6 +360,8 @@ class Pipeline:
             program: Its name; None takes that of the pipeline.
             num_inference_steps: Steps, one of those in the bundle; None takes its default.
             seed: Chooses the noise, 0 to 2**64 - 1.
+            on_step: Called after every step, the last time with the clip; an exception of its own
+                ends the run.
 
         Raises:
             InputError: If something is missing, not known or not allowed.
@@ -368,7 +371,7 @@ class Pipeline:
         check_kind("given", given, Mapping, how="pass a dict: name of an input to its value")
         chosen = self.program if program is None else named_program(self.manifest, program)
         steps = self._stream(chosen, given, num_inference_steps, seed)
-        return run_to_the_end(steps, None)
+        return run_to_the_end(steps, on_step)
 
     def _stream_task(
         self,

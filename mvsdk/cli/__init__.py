@@ -22,27 +22,16 @@ from typing import Any, Never
 import mvsdk
 from mvsdk._installed import toolchain_install
 from mvsdk._text import one_line, quoted
-from mvsdk.cli import (
-    animate,
-    completion,
-    devices,
-    doctor,
-    edit,
-    generate,
-    inspect,
-    slim,
-    upscale,
-)
+from mvsdk.cli import completion, devices, doctor, inspect, slim
+from mvsdk.cli.clip import clip_command
 from mvsdk.cli.command import Command
 from mvsdk.cli.output import abandon_stdout, say, show
 from mvsdk.cli.signals import Terminated, ending_signals
 from mvsdk.errors import BackendError, InputError, MvsdkError
+from mvsdk.tasks import TASKS
 
 RUNTIME_COMMANDS: tuple[Command, ...] = (
-    generate.COMMAND,
-    animate.COMMAND,
-    edit.COMMAND,
-    upscale.COMMAND,
+    *map(clip_command, TASKS.values()),
     inspect.COMMAND,
     slim.COMMAND,
     devices.COMMAND,

@@ -1,4 +1,4 @@
-"""What the verbs that make a clip have in common: options, bundle, words, progress and report."""
+"""The verbs that make a clip, one for each task: options, bundle, words, progress and report."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mvsdk._metadata import whole_or_not
 from mvsdk._staging import writing
 from mvsdk._text import quoted
 from mvsdk.cli.command import (
+    Command,
     add_pack_argument,
     add_program_argument,
     add_variant_arguments,
@@ -25,7 +27,7 @@ from mvsdk.cli.command import (
 )
 from mvsdk.cli.output import Progress, format_seconds, say, show, show_json
 from mvsdk.errors import BundleError, InputError, OutputError
-from mvsdk.tasks import TASKS, find_program
+from mvsdk.tasks import TASKS, TaskSpec, find_program
 
 if TYPE_CHECKING:
     from mvsdk.backends.isolated import Isolation
@@ -35,8 +37,8 @@ if TYPE_CHECKING:
     from mvsdk.tokenizers import Tokenizer
     from mvsdk.video import Video
 
-    Method = Callable[[Pipeline], Callable[..., Video]]
-    """Pipeline -> what makes the clip, given what `make_clip` takes from the options."""
+    Method = Callable[..., Video]
+    """Makes the clip, given numbers, steps, seed and whom to tell of steps."""
 
 
 def add_clip_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,40 +77,83 @@ def _number(text: str) -> tuple[str, int | float]:
         raise argparse.ArgumentTypeError(f"{quoted(text, 40)} is not NAME=NUMBER") from exc
 
 
-def make_clip(
-    options: argparse.Namespace,
-    *,
-    task: Task,
-    stem: str,
-    method: Method,
-    origin: Mapping[str, str | None],
-) -> int:
+def clip_command(task: TaskSpec) -> Command:
+    """Return the verb of a task."""
+
+    def add_arguments(parser: argparse.ArgumentParser) -> None:
+        for item in task.arguments:
+            parser.add_argument(
+                item.name,
+                metavar=item.name.upper(),
+                type=str if item.kind == "prompt" else named_path,
+                nargs=None if item.required else "?",
+                help=item.help_text,
+            )
+        for option in task.numbers:
+            parser.add_argument(
+                option.flag,
+                dest=option.name,
+                type=whole_number if option.whole else float,
+                metavar=option.metavar,
+                help=option.help or argparse.SUPPRESS,
+            )
+        add_clip_arguments(parser)
+
+    return Command(
+        name=task.command,
+        help=task.help,
+        add_arguments=add_arguments,
+        run=lambda options: _make_clip(options, task),
+    )
+
+
+def _method(task: TaskSpec, given: Mapping[str, object], pipeline: Pipeline) -> Method:
+    """Return what makes the clip of what stands on the command line."""
+    if task.method is not None:
+        return partial(getattr(pipeline, task.method), *given.values())
+
+    def run(*, numbers: Mapping[str, float], **others: Any) -> Video:
+        by_kind = {item.name: item.kind for item in task.arguments}
+        names = {
+            kind: name
+            for name, spec in pipeline.program.inputs.items()
+            if (kind := getattr(spec, "kind", "number")) != "number"
+        }
+        known = {names[by_kind[x]]: value for x, value in given.items() if value is not None}
+        return pipeline.run({**known, **numbers}, **others)
+
+    return run
+
+
+def _make_clip(options: argparse.Namespace, task: TaskSpec) -> int:
     """Make a clip, write it and say what was done.
 
     Args:
-        options: Values of `add_clip_arguments`, and `prompt`, a text or None.
+        options: Values of `add_clip_arguments`, and what the task has beside them.
         task: What the bundle has to be for.
-        stem: What a clip without a name of its own is called after.
-        method: Makes the clip.
-        origin: What it is made of, for the JSON; None for what was not given.
 
     Returns:
         Exit status.
     """
+    given = {item.name: getattr(options, item.name) for item in task.arguments}
+    prompt: str | None = given.get("prompt")
+    named = next(given[name] for name in task.named_after if given[name] is not None)
+    stem = named.stem if isinstance(named, Path) else str(named)
+    chosen = {option.name: getattr(options, option.name) for option in task.numbers}
     import mvsdk
     from mvsdk.bundle import Bundle
     from mvsdk.video import check_fps, check_scale
 
     if options.fps is not None:
         check_fps(options.fps)
-    bundle = find_bundle(options.bundle, task)
+    bundle = find_bundle(options.bundle, task.name)
     path: Path = options.output or _free_name(stem, options.seed)
     _check_output(path, overwrite=options.overwrite)
     if options.scale is not None:
         check_scale(options.scale)
     say_chip_notes(options.chip)
     packs = packs_of(options.pack)
-    program = find_program(Bundle.open(bundle, packs=packs).manifest, task, options.program)
+    program = find_program(Bundle.open(bundle, packs=packs).manifest, task.name, options.program)
     with mvsdk.load(
         bundle,
         backend=options.backend,
@@ -123,10 +168,11 @@ def make_clip(
         isolated=_isolation(options.time_limit),
     ) as pipeline:
         _say_if_slow(options, pipeline)
-        if options.prompt is not None:
-            _check_words(pipeline.tokenizer(), options.prompt)
+        if prompt is not None:
+            _check_words(pipeline.tokenizer(), prompt)
         numbers = _numbers(options, pipeline)
-        video = _make_with_progress(options, method(pipeline), numbers)
+        make = partial(_method(task, given, pipeline), **chosen)
+        video = _make_with_progress(options, make, numbers)
         metadata = not options.no_metadata
         video.save(path, fps=options.fps, scale=options.scale, metadata=metadata)
         for note in video.notes:
@@ -135,7 +181,7 @@ def make_clip(
             fps = video.fps if options.fps is None else options.fps
             if options.json:
                 document = {"path": str(path), "bundle": str(pipeline.bundle.path)}
-                document |= {name: text for name, text in origin.items() if text is not None}
+                document |= {name: str(x) for name, x in given.items() if x is not None}
                 show_json(document | _facts(pipeline, video, video.timings) | {"fps": fps})
             else:
                 show(str(path))

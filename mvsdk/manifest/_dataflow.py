@@ -35,13 +35,12 @@ from mvsdk.manifest.programs import (
     MAX_FPS,
     MIN_FPS,
     ClipInput,
-    InputKind,
     NumberInput,
     PictureInput,
     Program,
     PromptInput,
-    Task,
 )
+from mvsdk.tasks import TASKS
 
 if TYPE_CHECKING:
     from mvsdk._prompts import TokenizerKind
@@ -64,13 +63,6 @@ ARRAY_TYPES: Mapping[ValueType, ArrayType] = {
 """Type of a tensor -> type of the arrays that it takes and gives."""
 TAKES_NOTHING: tuple[TokenizerKind, ...] = ("clip_bpe", "t5_unigram")
 """Tokenizers of an empty text."""
-TASK_INPUTS: Mapping[Task, Mapping[InputKind, tuple[int, int]]] = {
-    "text_to_video": {"prompt": (1, 1)},
-    "image_to_video": {"picture": (1, 1), "prompt": (0, 1)},
-    "video_to_video": {"clip": (1, 1), "prompt": (0, 1)},
-    "upscale": {"clip": (1, 1), "prompt": (0, 1)},
-}
-"""Task -> kind of input -> least and most of them. Numbers are free."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +127,7 @@ class _Checker:
 
     def _check_inputs(self) -> None:
         program = self.program
-        allowed = TASK_INPUTS[program.task]
+        allowed = TASKS[program.task].inputs
         for kind in ("prompt", "picture", "clip"):
             least, most = allowed.get(kind, (0, 0))
             count = sum(given.kind == kind for given in program.inputs.values())

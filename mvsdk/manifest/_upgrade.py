@@ -27,7 +27,6 @@ from mvsdk.manifest.usual import (
 
 if TYPE_CHECKING:
     from mvsdk._json import JsonValue
-    from mvsdk.manifest.programs import Task
 
 Document = dict[str, Any]
 
@@ -315,7 +314,7 @@ def _model(
             where = f"sampler.conditioning.{shorten(name)}"
             fail(where, "for no free input", f"constants of {denoiser}", "P11")
     return UsualModel(
-        task=cast("Task", task),
+        task=task,
         video=clip,
         latents=(frames, channels, height, width),
         denoiser=denoiser,

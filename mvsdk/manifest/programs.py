@@ -27,15 +27,17 @@ from mvsdk.manifest.operations import (
     parse_operations,
     word_of,
 )
+from mvsdk.tasks import TASKS as _TASKS
+from mvsdk.tasks.spec import InputKind
 
 if TYPE_CHECKING:
     from mvsdk.manifest.samplers import Sampler
 
-Task = Literal["text_to_video", "image_to_video", "video_to_video", "upscale"]
-InputKind = Literal["prompt", "picture", "clip", "number"]
+Task = str
+"""A name of `mvsdk.tasks.TASKS`."""
 TableDType = Literal["float32", "int32", "uint8"]
 
-TASKS: tuple[Task, ...] = get_args(Task)
+TASKS: tuple[Task, ...] = tuple(_TASKS)
 INPUT_KINDS: tuple[InputKind, ...] = get_args(InputKind)
 TABLE_DTYPES: tuple[TableDType, ...] = get_args(TableDType)
 

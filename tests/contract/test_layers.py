@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -25,8 +26,20 @@ SOME_MAY_IMPORT = {
 is called by coremltools; shtab writes scripts for shells, and is asked for where it is missing."""
 RUNTIME_MAY_LOAD = {"mvsdk", "numpy"}
 LIGHT_MAY_LOAD = {"mvsdk", "mvsdk_export", "numpy"}
-LIGHT = ("mvsdk_export.cli", "mvsdk_export.errors", "mvsdk_export.families")
-"""What `mvsdk --help`, a plan and a list of models load, also without the extra export."""
+LIGHT = re.compile(
+    r"mvsdk_export\.(cli|errors|extras|findings|families|jobs|targets"
+    r"|commands(\.\w+)?|jobs\.\w+|parity\.jobs|families(\.\w+)?\.recipe"
+    r"|targets\.(spec|options|artefact)|targets\.\w+\.(spec|jobs|models))"
+)
+"""What `mvsdk --help`, lists of models and targets, and plans of jobs load."""
+
+ROOMS = (
+    *("errors", "quiet", "extras", "findings"),
+    *("jobs", "layers", "families", "checkpoints", "graphs", "quantize"),
+    *("targets", "parity", "planning", "compress"),
+    *("assemble", "export", "training", "commands", "cli"),
+)
+"""Rooms of the toolchain: each imports from those before it, and from itself."""
 
 
 def _name(module: Module) -> str:
@@ -62,19 +75,38 @@ def test_benchmarks_know_no_tests(module: Module) -> None:
     assert "tests" not in {item.package for item in module.imports()}
 
 
-@pytest.mark.parametrize("start", LIGHT)
-def test_light_modules_of_the_toolchain_load_no_framework(start: str) -> None:
-    toolchain = modules_of("mvsdk_export")
-    members = [name for name in toolchain if name == start or name.startswith(start + ".")]
-    assert members, f"{start} is gone"
+@pytest.mark.parametrize("module", [x for x in TOOLCHAIN if LIGHT.fullmatch(x.name)], ids=_name)
+def test_light_modules_of_the_toolchain_load_no_framework(module: Module) -> None:
     known = LIGHT_MAY_LOAD | sys.stdlib_module_names
-    heavy = {
-        name: who
-        for member in members
-        for name, who in loaded_with(member, toolchain).items()
-        if name.partition(".")[0] not in known
-    }
+    found = loaded_with(module.name, modules_of("mvsdk_export"))
+    heavy = {x: who for x, who in found.items() if x.partition(".")[0] not in known}
     assert heavy == {}
+
+
+def test_there_are_light_modules_of_every_kind() -> None:
+    light = {x.name for x in TOOLCHAIN if LIGHT.fullmatch(x.name)}
+    assert len([name for name in light if name.endswith(".spec")]) >= 6
+    assert len([name for name in light if name.endswith(".recipe")]) >= 4
+    assert {"mvsdk_export.cli", "mvsdk_export.jobs.runner", "mvsdk_export.parity.jobs"} <= light
+
+
+def _room(name: str) -> str:
+    return name.split(".")[1] if "." in name else ""
+
+
+@pytest.mark.parametrize("module", TOOLCHAIN, ids=_name)
+def test_rooms_of_the_toolchain_import_from_those_below(module: Module) -> None:
+    room = _room(module.name)
+    if not room:
+        return
+    allowed = {"", "__version__", *ROOMS[: ROOMS.index(room) + 1]}
+    own = [item for item in module.imports() if item.package == "mvsdk_export"]
+    above = [f"line {x.line}: {x.name}" for x in own if _room(x.name) not in allowed]
+    assert above == []
+
+
+def test_every_room_is_in_its_place() -> None:
+    assert {_room(module.name) for module in TOOLCHAIN} - {""} == set(ROOMS)
 
 
 def _package(folder: Path, **sources: str) -> dict[str, Module]:

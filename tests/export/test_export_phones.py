@@ -123,7 +123,7 @@ def test_options_of_a_target_go_with_a_component_that_is_made_for_it(
 
 
 def test_missing_extra_is_named(toolchain: Toolchain, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mvsdk_export.commands.find_spec", lambda name: None)
+    monkeypatch.setattr("mvsdk_export.extras.find_spec", lambda name: None)
     for target, extra in (("iphone", "apple"), ("executorch", "executorch")):
         done = toolchain("export", "--target", target, "--dry-run")
         assert toolchain_install(extra) in done.err

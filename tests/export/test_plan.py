@@ -15,9 +15,9 @@ import pytest
 from mvsdk import cli
 from mvsdk._installed import toolchain_install
 from mvsdk_export import checkpoints
-from mvsdk_export.commands import require_toolchain
 from mvsdk_export.commands.plan import PLAN
 from mvsdk_export.errors import ExportError
+from mvsdk_export.extras import require_toolchain
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -15,7 +15,7 @@ import pytest
 from mvsdk import _staging
 from mvsdk._installed import toolchain_install
 from mvsdk.errors import InputError, MvsdkError, OutputError
-from mvsdk_export import commands
+from mvsdk_export import extras
 from mvsdk_export.commands.train import TRAIN
 from mvsdk_export.errors import ExportError
 
@@ -141,7 +141,7 @@ def test_work_folder_that_cannot_be_made_is_one_line(work: Path, tmp_path: Path)
 
 
 def test_missing_extra_is_named_with_its_pip_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commands, "find_spec", lambda name: None)
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
     with pytest.raises(ExportError, match=re.escape(toolchain_install("train"))):
         _train("--stage", "data")
 

@@ -16,7 +16,6 @@ from mvsdk.cli.command import Command, named_path, whole_number
 from mvsdk.cli.output import say, show, show_json, table
 from mvsdk.errors import InputError
 from mvsdk_export.checkpoints import INDEX_FILE, ModelFolder, open_model, save_model_folder
-from mvsdk_export.commands import require_toolchain
 from mvsdk_export.compress.recipe import (
     COMPRESSIONS,
     MOBILEVD,
@@ -27,6 +26,7 @@ from mvsdk_export.compress.recipe import (
     read_compression_steps,
 )
 from mvsdk_export.errors import CompressionError
+from mvsdk_export.extras import require_toolchain
 
 if TYPE_CHECKING:
     from mvsdk_export.compress.importance import Importance

@@ -22,7 +22,6 @@ from mvsdk_export.checkpoints import (
     open_decoder,
     read_recipe,
 )
-from mvsdk_export.commands import require_toolchain
 from mvsdk_export.commands.arguments import (
     DEFAULT_MODEL,
     add_decoder_arguments,
@@ -35,6 +34,7 @@ from mvsdk_export.commands.arguments import (
     read_steps,
 )
 from mvsdk_export.commands.plan_table import cost_table_to_json, cost_table_to_text
+from mvsdk_export.extras import require_toolchain
 from mvsdk_export.families import DECODER, Recipe, find_recipe
 from mvsdk_export.families.recipe import resolve
 from mvsdk_export.planning.preflight import (

@@ -16,8 +16,8 @@ from mvsdk.devices import Chipset, find_chipset
 from mvsdk.errors import InputError
 from mvsdk.manifest import Precision, Target
 from mvsdk.targets import TARGETS
-from mvsdk_export.commands import require_toolchain
 from mvsdk_export.commands.arguments import read_chips, read_precisions
+from mvsdk_export.extras import require_toolchain
 from mvsdk_export.targets import specs_of, target_specs
 from mvsdk_export.targets.options import option_of, read_choice, read_formats
 

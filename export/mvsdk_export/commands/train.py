@@ -17,7 +17,7 @@ from mvsdk._text import quoted
 from mvsdk.cli.command import Command, named_path, whole_number
 from mvsdk.cli.output import say, show, show_json
 from mvsdk.errors import InputError
-from mvsdk_export.commands import require_toolchain
+from mvsdk_export.extras import require_toolchain
 from mvsdk_export.families import find_recipe
 from mvsdk_export.training.options import MAX_SEED, Precision, TrainStep
 from mvsdk_export.training.plans import (

@@ -23,7 +23,7 @@ from mvsdk_export.quantize.activations import Recorded
 from mvsdk_export.targets.artefact import Artefact
 
 if TYPE_CHECKING:
-    from mvsdk_export.commands import Extra
+    from mvsdk_export.extras import Extra
 
 MARGIN_DB = 3.0
 """Weights are compressed to stay this much above the floor on the calls that they are measured on:

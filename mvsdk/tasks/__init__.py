@@ -1,52 +1,43 @@
 """The tasks: what each makes a clip of, and how a caller asks for it.
 
-A task is a promise about the inputs of a program (docs/bundle_format.md, P1). Whatever runs
-programs knows tasks only through this table.
+A task is a file here and a line in `TASKS`: a promise about the inputs of a program
+(docs/bundle_format.md, P1), the verb of the command line and the method of `Pipeline`. Whatever
+runs programs knows tasks only through this table.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mvsdk._arguments import check_text
 from mvsdk._text import quoted
 from mvsdk.errors import InputError
-from mvsdk.manifest import Manifest, Program, Task
+from mvsdk.tasks import image_to_video, text_to_video, upscale, video_to_video
+from mvsdk.tasks.spec import Argument, InputKind, NumberOption, TaskSpec
 
+if TYPE_CHECKING:
+    from mvsdk.manifest import Manifest, Program, Task
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskSpec:
-    """How a task is asked for."""
+__all__ = [
+    "TASKS",
+    "Argument",
+    "InputKind",
+    "NumberOption",
+    "TaskSpec",
+    "deciding_components",
+    "find_program",
+    "named_program",
+]
 
-    verb: str
-    """Of the command line, and what stands after it."""
-    method: str
-    """Of `Pipeline`."""
-    export: str
-    """A command that makes a bundle for it."""
-
-    def __str__(self) -> str:
-        """Return both ways to ask for it."""
-        return f"Pipeline.{self.method} or mvsdk {self.verb}"
-
-
-TASKS: Mapping[Task, TaskSpec] = {
-    "text_to_video": TaskSpec(
-        verb="generate PROMPT", method="generate", export="mvsdk export --target onnx"
-    ),
-    "image_to_video": TaskSpec(
-        verb="animate IMAGE",
-        method="animate",
-        export="mvsdk export --model animator --target onnx",
-    ),
-    "video_to_video": TaskSpec(
-        verb="edit CLIP", method="edit", export="mvsdk export --target onnx --checkpoint DIR"
-    ),
-    "upscale": TaskSpec(
-        verb="upscale CLIP", method="upscale", export="mvsdk export --target onnx --checkpoint DIR"
-    ),
-}
+_MODULES = (
+    text_to_video,
+    image_to_video,
+    video_to_video,
+    upscale,
+)
+TASKS: Mapping[str, TaskSpec] = {module.SPEC.name: module.SPEC for module in _MODULES}
+"""In the order in which help shows them."""
 
 
 def named_program(manifest: Manifest, name: str | None) -> Program:
