@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-Target = Literal["onnx", "snapdragon", "iphone", "executorch"]
+Target = str
+"""A name of `TARGETS`."""
 Format = Literal["onnx", "qnn_context", "coreml", "coreai", "executorch"]
 Delegate = Literal["xnnpack", "coreml", "qnn"]
 Precision = Literal["fp32", "fp16", "w8a16", "w8a8", "w8", "w6", "w4"]

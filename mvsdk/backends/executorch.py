@@ -75,7 +75,7 @@ class ExecuTorch:
         """Return why a variant cannot run here, or None if it can."""
         check_variant(variant)
         if variant.format != "executorch":
-            return f"ExecuTorch runs target executorch, not {variant.target}"
+            return f"ExecuTorch runs the format executorch, not {variant.format}"
         if variant.delegate == "qnn":
             return "the delegate qnn runs on a phone with a Snapdragon chip; use xnnpack here"
         if variant.delegate == "coreml" and not _is_mac():

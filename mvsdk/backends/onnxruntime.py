@@ -59,8 +59,8 @@ class OnnxRuntime:
     def unsupported_reason(self, variant: Variant) -> str | None:
         """Return why a variant cannot run here, or None if it can."""
         check_variant(variant)
-        if variant.target != "onnx":
-            return f"ONNX Runtime on the CPU runs target onnx, not {variant.target}"
+        if variant.format != "onnx":
+            return f"ONNX Runtime on the CPU runs the format onnx, not {variant.format}"
         return None
 
     def place(self, variant: Variant) -> Place:

@@ -62,8 +62,8 @@ class Qnn:
     def unsupported_reason(self, variant: Variant) -> str | None:
         """Return why a variant cannot run here, or None if it can."""
         check_variant(variant)
-        if variant.target != "snapdragon":
-            return f"QNN runs target snapdragon, not {variant.target}"
+        if variant.format != "qnn_context":
+            return f"QNN runs the format qnn_context, not {variant.format}"
         if variant.chip is None:
             return f"variant {variant.id} names no chip; export it again"
         if importlib.util.find_spec("onnxruntime_qnn") is None:

@@ -107,12 +107,25 @@ def clip_command(task: TaskSpec) -> Command:
     )
 
 
-def _method(task: TaskSpec, given: Mapping[str, object], pipeline: Pipeline) -> Method:
-    """Return what makes the clip of what stands on the command line."""
+def _method(
+    task: TaskSpec,
+    given: Mapping[str, object],
+    chosen: Mapping[str, float | None],
+    pipeline: Pipeline,
+) -> Method:
+    """Return what makes the clip.
+
+    Args:
+        task: The task.
+        given: Arguments of the command line by name; None for those left out.
+        chosen: Numbers that have options of their own, likewise.
+        pipeline: What runs.
+    """
     if task.method is not None:
-        return partial(getattr(pipeline, task.method), *given.values())
+        return partial(getattr(pipeline, task.method), *given.values(), **chosen)
 
     def run(*, numbers: Mapping[str, float], **others: Any) -> Video:
+        known_numbers = {name: x for name, x in chosen.items() if x is not None}
         by_kind = {item.name: item.kind for item in task.arguments}
         names = {
             kind: name
@@ -120,7 +133,7 @@ def _method(task: TaskSpec, given: Mapping[str, object], pipeline: Pipeline) -> 
             if (kind := getattr(spec, "kind", "number")) != "number"
         }
         known = {names[by_kind[x]]: value for x, value in given.items() if value is not None}
-        return pipeline.run({**known, **numbers}, **others)
+        return pipeline.run({**known, **known_numbers, **numbers}, **others)
 
     return run
 
@@ -171,8 +184,7 @@ def _make_clip(options: argparse.Namespace, task: TaskSpec) -> int:
         if prompt is not None:
             _check_words(pipeline.tokenizer(), prompt)
         numbers = _numbers(options, pipeline)
-        make = partial(_method(task, given, pipeline), **chosen)
-        video = _make_with_progress(options, make, numbers)
+        video = _make_with_progress(options, _method(task, given, chosen, pipeline), numbers)
         metadata = not options.no_metadata
         video.save(path, fps=options.fps, scale=options.scale, metadata=metadata)
         for note in video.notes:

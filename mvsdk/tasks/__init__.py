@@ -1,6 +1,6 @@
 """The tasks: what each makes a clip of, and how a caller asks for it.
 
-A task is a file here and a line in `TASKS`: a promise about the inputs of a program
+A task is a file here and a line in `_NAMES`: a promise about the inputs of a program
 (docs/bundle_format.md, P1), the verb of the command line and the method of `Pipeline`. Whatever
 runs programs knows tasks only through this table.
 """
@@ -8,12 +8,12 @@ runs programs knows tasks only through this table.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from mvsdk._arguments import check_text
 from mvsdk._text import quoted
 from mvsdk.errors import InputError
-from mvsdk.tasks import image_to_video, text_to_video, upscale, video_to_video
 from mvsdk.tasks.spec import Argument, InputKind, NumberOption, TaskSpec
 
 if TYPE_CHECKING:
@@ -30,14 +30,14 @@ __all__ = [
     "named_program",
 ]
 
-_MODULES = (
-    text_to_video,
-    image_to_video,
-    video_to_video,
-    upscale,
+_NAMES = (
+    "text_to_video",
+    "image_to_video",
+    "video_to_video",
+    "upscale",
 )
-TASKS: Mapping[str, TaskSpec] = {module.SPEC.name: module.SPEC for module in _MODULES}
-"""In the order in which help shows them."""
+"""Of tasks and of their modules here, in the order in which help shows them."""
+TASKS: Mapping[str, TaskSpec] = {name: import_module(f"{__name__}.{name}").SPEC for name in _NAMES}
 
 
 def named_program(manifest: Manifest, name: str | None) -> Program:

@@ -215,5 +215,5 @@ def test_the_packages_work_from_the_wheels_alone(
     )
     package, recipes, heavy = json.loads(done.stdout)
     assert Path(package) == tmp_path / "site" / "mvsdk" / "__init__.py"
-    assert Path(recipes) == tmp_path / "site" / "mvsdk_export" / "recipes" / "__init__.py"
+    assert Path(recipes) == tmp_path / "site" / "mvsdk_export" / "families" / "__init__.py"
     assert heavy == []

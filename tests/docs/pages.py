@@ -98,7 +98,7 @@ class Page:
         for block in self.blocks:
             if block.language == "sh":
                 found += _commands(self.name, block)
-            elif block.language == "python":
+            elif block.info == "python":  # with a name behind it, it is a file
                 found.append(Snippet(page=self.name, line=block.line, text=block.text))
             elif block.info == "text output" and found and isinstance(found[-1], Command):
                 found[-1] = replace(found[-1], output=block.text)

@@ -56,7 +56,7 @@ def test_lines_that_one_types_stand_in_blocks_of_commands(page: Page) -> None:
 
 @by_page
 def test_blocks_are_of_languages_that_are_read(page: Page) -> None:
-    known = {"sh", "python", "text", "json", "kotlin", "swift", "toml", "yaml"}
+    known = {"sh", "python", "text", "json", "kotlin", "swift", "toml", "yaml", "diff"}
     assert {block.language for block in page.blocks} <= known
 
 

@@ -179,7 +179,7 @@ def test_onnx_runtime_runs_a_graph_and_counts_its_time(onnx_bundle: Bundle) -> N
 
 def test_onnx_runtime_refuses_another_target(tmp_path: Path) -> None:
     bundle = build_bundle(tmp_path / "npu.mvbundle", [NPU])
-    with pytest.raises(BackendError, match="runs target onnx, not snapdragon"):
+    with pytest.raises(BackendError, match="runs the format onnx, not qnn_context"):
         OnnxRuntime().load(bundle, _variant(bundle, "unet"))
 
 

@@ -75,7 +75,7 @@ def test_delegates_run_where_their_hardware_is(
 
 def test_what_is_not_theirs_is_refused(tmp_path: Path, versions: dict[str, str]) -> None:
     bundle, onnx = _variant(tmp_path, VariantFiles())
-    with pytest.raises(BackendError, match="ExecuTorch runs target executorch, not onnx"):
+    with pytest.raises(BackendError, match="ExecuTorch runs the format executorch, not onnx"):
         ExecuTorch().load(bundle, onnx)
     with pytest.raises(BackendError, match="Core AI runs the format coreai, not onnx"):
         CoreAI().load(bundle, onnx)

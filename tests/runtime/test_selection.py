@@ -155,9 +155,13 @@ def test_a_kind_that_one_component_lacks_is_not_mixed_with_another(tmp_path: Pat
 
 
 def test_a_backend_that_cannot_run_the_choice_says_why(mixed: Bundle) -> None:
-    with pytest.raises(BackendError, match="none runs here: ONNX Runtime on the CPU runs target"):
+    with pytest.raises(
+        BackendError, match="none runs here: ONNX Runtime on the CPU runs the format"
+    ):
         select(mixed, backend=OnnxRuntime(), target="snapdragon")
-    with pytest.raises(BackendError, match="none runs here: QNN runs target snapdragon, not onnx"):
+    with pytest.raises(
+        BackendError, match="none runs here: QNN runs the format qnn_context, not onnx"
+    ):
         select(mixed, backend=Qnn(), target="onnx")
 
 
@@ -319,5 +323,7 @@ def test_backends_have_names(phones: Bundle, monkeypatch: pytest.MonkeyPatch) ->
         InputError, match=r"unknown backend 'nobody'; known: onnxruntime, qnn, exec"
     ):
         mvsdk.load(phones.path, backend="nobody")
-    with pytest.raises(BackendError, match="none runs here: ONNX Runtime on the CPU runs target"):
+    with pytest.raises(
+        BackendError, match="none runs here: ONNX Runtime on the CPU runs the format"
+    ):
         mvsdk.load(phones.path, backend="onnxruntime")

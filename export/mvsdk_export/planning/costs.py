@@ -168,7 +168,7 @@ def estimate_crossing_bytes(
     inputs = _empty_inputs(component, sizes)
     trace = _Trace(graph, inputs)
     with torch.device("meta"), torch.no_grad(), trace:
-        graph(*inputs)
+        graph(*_as_taken(inputs))
     return trace.crossing_bytes(parts) * (1 if options.guidance is None else 2)
 
 
@@ -244,7 +244,7 @@ def measure_graph(name: str, graph: nn.Module, *inputs: Tensor) -> ComponentCost
     try:
         counter = FlopCounterMode(display=False)
         with torch.device("meta"), torch.no_grad(), counter, trace:
-            outputs = graph(*inputs)
+            outputs = graph(*_as_taken(inputs))
     except (RuntimeError, ValueError, ArithmeticError) as exc:
         raise ExportError(
             f"{name} cannot run on inputs of shape {_shapes(inputs)}: "
@@ -270,6 +270,11 @@ def measure_graph(name: str, graph: nn.Module, *inputs: Tensor) -> ComponentCost
         working_set_bytes={p: trace.working_set(hungriest, p) for p in COUNTED_PRECISIONS},
         hungriest_operator=hungriest.name,
     )
+
+
+def _as_taken(inputs: tuple[Tensor, ...]) -> list[Tensor]:
+    """Return inputs as networks take them: a graph makes numbers of bytes first."""
+    return [x.float() if x.dtype == torch.uint8 else x for x in inputs]
 
 
 @dataclass(slots=True, kw_only=True)
