@@ -28,7 +28,7 @@ from mvsdk_export.checkpoints import default_model_folder, open_model
 from mvsdk_export.families import find_recipe
 from mvsdk_export.training.sticker.measures import Generate
 from mvsdk_export.training.sticker.packaging import latent_shape_of, read_quality, rewrite_card
-from mvsdk_export.training.sticker.plan import StickerCourse
+from mvsdk_export.training.sticker.plan import StickerTrainingPlan
 from mvsdk_export.training.sticker.quality import Measuring, QualityRow
 from mvsdk_export.training.sticker.recipe import STICKER_TRAINING
 
@@ -55,18 +55,18 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
 
     recipe = STICKER_TRAINING
-    course = StickerCourse(recipe, options.work)
+    plan = StickerTrainingPlan(recipe, options.work)
     folder = open_model(
         options.model or default_model_folder(recipe.name), find_recipe(recipe.name)
     )
     quality = read_quality(folder)
-    list(course.run("data"))
-    clips = course.read_clips()
+    list(plan.run("data"))
+    clips = plan.read_clips()
     measuring = Measuring(
         clips,
         latent_shape_of(recipe),
         prompts=options.prompts or quality.prompts,
-        probe_file=course.probe_file,
+        probe_file=plan.probe_file,
     )
     rows: list[QualityRow] = []
     if options.prompts is not None:

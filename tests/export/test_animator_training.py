@@ -28,11 +28,11 @@ from mvsdk_export.compress.importance import load_importance
 from mvsdk_export.families import find_recipe
 from mvsdk_export.families.autoencoder import FrameDecoder
 from mvsdk_export.families.svd.graphs import FirstFrameGraph, ImageEncoderGraph, OneStepGraph
-from mvsdk_export.training import plan as courses
+from mvsdk_export.training import plan as plans
 from mvsdk_export.training.animator import losses, packaging, recipe
 from mvsdk_export.training.animator.measures import Animate, animate_with
 from mvsdk_export.training.animator.options import ANIMATOR_STAGES, CHAIN
-from mvsdk_export.training.animator.plan import AnimatorCourse
+from mvsdk_export.training.animator.plan import AnimatorTrainingPlan
 from mvsdk_export.training.animator.quality import AnimatorQuality
 from mvsdk_export.training.animator.recipe import AnimatorTraining
 from mvsdk_export.training.methods import edm, one_step
@@ -43,29 +43,29 @@ pytestmark = pytest.mark.torch
 
 @dataclass(frozen=True)
 class Trained:
-    """A course with every stage finished, and the steps on the way."""
+    """A plan with every stage finished, and the steps on the way."""
 
-    course: AnimatorCourse
+    plan: AnimatorTrainingPlan
     steps: dict[str, list[TrainStep]]
 
 
-def run(course: AnimatorCourse, stage: str) -> list[TrainStep]:
-    with closing(course.run(stage)) as steps:
+def run(plan: AnimatorTrainingPlan, stage: str) -> list[TrainStep]:
+    with closing(plan.run(stage)) as steps:
         return list(steps)
 
 
-def with_recipe(trained: Trained, recipe: AnimatorTraining) -> AnimatorCourse:
-    return AnimatorCourse(recipe, trained.course.work)
+def with_recipe(trained: Trained, recipe: AnimatorTraining) -> AnimatorTrainingPlan:
+    return AnimatorTrainingPlan(recipe, trained.plan.work)
 
 
 @pytest.fixture(scope="module")
-def begun(tmp_path_factory: pytest.TempPathFactory) -> AnimatorCourse:
+def begun(tmp_path_factory: pytest.TempPathFactory) -> AnimatorTrainingPlan:
     """Return the stages in a work folder with sprites."""
     return write_tiny_sprites(tmp_path_factory.mktemp("animator"))
 
 
 @pytest.fixture(scope="module")
-def trained(begun: AnimatorCourse) -> Trained:
+def trained(begun: AnimatorTrainingPlan) -> Trained:
     """Return the same with every stage finished."""
     return Trained(begun, {stage: run(begun, stage) for stage in ANIMATOR_STAGES[:-1]})
 
@@ -73,31 +73,31 @@ def trained(begun: AnimatorCourse) -> Trained:
 def test_loss_falls_and_every_stage_goes_on_from_the_one_before(
     trained: Trained,
 ) -> None:
-    course, steps = trained.course, trained.steps
+    plan, steps = trained.plan, trained.steps
     for stage in ("image_encoder", "base"):
         found = losses_of(steps[stage])
         assert sum(found[-5:]) < 0.9 * sum(found[:5])
     for stage in CHAIN:
         assert len(losses_of(steps[stage])) == 3
-        assert run(course, stage) == [], "it is finished"
+        assert run(plan, stage) == [], "it is finished"
 
 
 def test_heads_begin_as_the_stage_before_left_them(
     trained: Trained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    course = trained.course
+    plan = trained.plan
     begun: list[one_step.OneStepStudent] = []
 
     def capture(network: one_step.OneStepStudent, *_: object, **__: object) -> list[TrainStep]:
         begun.append(network)
         return []
 
-    monkeypatch.setattr(courses, "train", capture)
+    monkeypatch.setattr(plans, "train", capture)
     for stage in CHAIN:
-        assert list(course.finetune(stage)) == []
+        assert list(plan.finetune(stage)) == []
     first, *others = (network.heads.state_dict() for network in begun)
     for before, heads in zip(CHAIN[:-1], others, strict=True):
-        left = course.load_student(before).heads.state_dict()
+        left = plan.load_student(before).heads.state_dict()
         torch.testing.assert_close(heads, left, rtol=0, atol=0)
         assert any(not torch.equal(first[name], heads[name]) for name in first), "they learn"
 
@@ -105,11 +105,11 @@ def test_heads_begin_as_the_stage_before_left_them(
 def test_finetuning_leaves_the_base_alone_and_lets_so_many_blocks_through(
     trained: Trained,
 ) -> None:
-    course = trained.course
-    base = course.load_base()
-    unet = course.begin_unet("importance")
-    student = course.build_student("importance", unet)
-    draw = losses.draw_conditions(course.load_bank(), course.load_autoencoder(), base, 2)
+    plan = trained.plan
+    base = plan.load_base()
+    unet = plan.begin_unet("importance")
+    student = plan.build_student("importance", unet)
+    draw = losses.draw_conditions(plan.load_bank(), plan.load_autoencoder(), base, 2)
     loss = one_step.one_step_loss(draw, base.unet, scheduler=TINY.scheduler)
     for seed in range(3):
         loss(student, np.random.default_rng(seed), torch.Generator().manual_seed(seed)).backward()
@@ -124,8 +124,8 @@ def test_finetuning_leaves_the_base_alone_and_lets_so_many_blocks_through(
 def test_chain_compresses_step_by_step(
     trained: Trained,
 ) -> None:
-    course = trained.course
-    found = {stage: course.load_unet(stage).config for stage in ("base", *CHAIN)}
+    plan = trained.plan
+    found = {stage: plan.load_unet(stage).config for stage in ("base", *CHAIN)}
     assert found["base"] == TINY.unet
     assert found["one_step"] == replace(TINY.unet, folded_cross_attention=True)
     assert found["importance"] == found["frames"]
@@ -138,11 +138,11 @@ def test_chain_compresses_step_by_step(
 def test_pruned_blocks_are_those_of_the_least_learned_importance(
     trained: Trained,
 ) -> None:
-    course = trained.course
-    importance = load_importance(course.importance_file)
+    plan = trained.plan
+    importance = load_importance(plan.importance_file)
     assert importance.recipe == "animator"
     assert any(score != 0 for score in importance.scores.values())
-    unet = course.load_unet("prune")
+    unet = plan.load_unet("prune")
     left = [name for name, block in unet.temporal_blocks().items() if not block.is_pruned]
     assert tuple(left) == importance.kept()
 
@@ -150,10 +150,10 @@ def test_pruned_blocks_are_those_of_the_least_learned_importance(
 def test_funnels_begin_as_the_best_of_their_width_and_end_merged(
     trained: Trained,
 ) -> None:
-    course = trained.course
-    begun = course.begin_unet("funnels")
+    plan = trained.plan
+    begun = plan.begin_unet("funnels")
     assert any(name.endswith(".funnel") for name in begun.state_dict())
-    merged = course.load_unet("funnels")
+    merged = plan.load_unet("funnels")
     assert not any(name.endswith(".funnel") for name in merged.state_dict())
 
 
@@ -162,7 +162,7 @@ def test_packaged_model_is_measured_opened_and_known_again(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    course = trained.course
+    plan = trained.plan
     monkeypatch.setattr(recipe, "ANIMATOR_TRAINING", TINY)
     monkeypatch.setattr(packaging, "BASE_STEPS", (2, 1))
     encoders: list[dict[str, Tensor]] = []
@@ -172,7 +172,7 @@ def test_packaged_model_is_measured_opened_and_known_again(
         return animate_with(encoder, *rest)  # pyright: ignore
 
     monkeypatch.setattr(packaging, "animate_with", spy)
-    done = packaging.package(course, tmp_path / "model", pictures=6, features=coarse_features)
+    done = packaging.package(plan, tmp_path / "model", pictures=6, features=coarse_features)
     folder = open_model(tmp_path / "model", find_recipe("animator"))
     shipped = folder.load("image_encoder").state_dict()
     same = [all(torch.equal(shipped[x], found[x]) for x in shipped) for found in encoders]
@@ -180,9 +180,9 @@ def test_packaged_model_is_measured_opened_and_known_again(
     assert not folder.load("unet").state_dict()["add_embedding.linear_1.weight"][:, :8].any()
     assert load_importance(folder.path / "importance.json").recipe == "animator"
     assert folder.scheduler == OneStepScheduler(sigma=700.0)
-    assert folder.load("unet").config == course.load_unet("funnels").config
-    assert packaging.is_packaged(course, tmp_path / "model")
-    assert not packaging.is_packaged(course, tmp_path / "other")
+    assert folder.load("unet").config == plan.load_unet("funnels").config
+    assert packaging.is_packaged(plan, tmp_path / "model")
+    assert not packaging.is_packaged(plan, tmp_path / "other")
 
     rows = [row for row in done.quality.rows if row.held_out == "backgrounds"]
     assert [(row.source, row.is_finetuned, row.num_inference_steps) for row in rows] == [
@@ -222,9 +222,9 @@ def test_packaged_model_is_measured_opened_and_known_again(
 def test_clip_is_what_the_graphs_of_a_phone_make(
     trained: Trained,
 ) -> None:
-    course = trained.course
-    made = packaging.load_networks(course)
-    clips = course.read_clips()
+    plan = trained.plan
+    made = packaging.load_networks(plan)
+    clips = plan.read_clips()
     picture = clips.render([clips.sample_start(np.random.default_rng(5))])[:, 0]
     animate = animate_with(
         made.image_encoder,
@@ -256,40 +256,40 @@ def test_bank_of_other_clips_is_refused(trained: Trained) -> None:
 
 
 def test_interrupted_stage_goes_on_to_the_same_losses(trained: Trained, tmp_path: Path) -> None:
-    for name in ("data", *(AnimatorCourse.places[x] for x in ANIMATOR_STAGES[1:4])):
-        shutil.copytree(trained.course.work / name, tmp_path / name)
-    course = AnimatorCourse(TINY, tmp_path)
-    with closing(course.run("one_step")) as begun:
+    for name in ("data", *(AnimatorTrainingPlan.places[x] for x in ANIMATOR_STAGES[1:4])):
+        shutil.copytree(trained.plan.work / name, tmp_path / name)
+    plan = AnimatorTrainingPlan(TINY, tmp_path)
+    with closing(plan.run("one_step")) as begun:
         found = losses_of([next(begun)])
-    found += losses_of(run(course, "one_step"))
+    found += losses_of(run(plan, "one_step"))
     assert found == losses_of(trained.steps["one_step"])
 
 
 def test_what_was_made_from_a_network_that_was_trained_anew_is_refused(
     trained: Trained, tmp_path: Path
 ) -> None:
-    shutil.copytree(trained.course.work, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(trained.plan.work, tmp_path, dirs_exist_ok=True)
     other = replace(TINY, base_options=replace(TINY.base_options, steps=31))
-    course = AnimatorCourse(other, tmp_path)
-    shutil.rmtree(course.place("base"))
-    run(course, "base")
+    plan = AnimatorTrainingPlan(other, tmp_path)
+    shutil.rmtree(plan.place("base"))
+    run(plan, "base")
     with pytest.raises(TrainingError, match=r"one_step/state\.safetensors is of a run with"):
-        run(course, "one_step")
+        run(plan, "one_step")
     with pytest.raises(TrainingError, match=r"one_step/state\.safetensors is of a run with"):
-        course.check_needs("package")
+        plan.check_needs("package")
 
 
 def test_importance_that_was_not_written_down_is_written_without_training(
     trained: Trained, tmp_path: Path
 ) -> None:
-    shutil.copytree(trained.course.work, tmp_path, dirs_exist_ok=True)
-    course = AnimatorCourse(TINY, tmp_path)
-    before = course.importance_file.read_bytes()
-    course.importance_file.unlink()
+    shutil.copytree(trained.plan.work, tmp_path, dirs_exist_ok=True)
+    plan = AnimatorTrainingPlan(TINY, tmp_path)
+    before = plan.importance_file.read_bytes()
+    plan.importance_file.unlink()
     with pytest.raises(TrainingError, match="needs importance, which is not finished"):
-        run(course, "prune")
-    assert run(course, "importance") == []
-    assert course.importance_file.read_bytes() == before
+        run(plan, "prune")
+    assert run(plan, "importance") == []
+    assert plan.importance_file.read_bytes() == before
 
 
 def test_other_options_and_missing_stages_are_refused(trained: Trained, tmp_path: Path) -> None:
@@ -297,7 +297,7 @@ def test_other_options_and_missing_stages_are_refused(trained: Trained, tmp_path
     with pytest.raises(TrainingError, match="learning_rate"):
         run(with_recipe(trained, replace(TINY, frames_options=other)), "frames")
     with pytest.raises(TrainingError, match="--stage data --work"):
-        run(AnimatorCourse(TINY, tmp_path), "base")
+        run(AnimatorTrainingPlan(TINY, tmp_path), "base")
 
 
 def _train(*argv: str | Path) -> int:
@@ -307,7 +307,7 @@ def _train(*argv: str | Path) -> int:
 
 
 def test_command_trains_the_model_that_is_asked_for(
-    begun: AnimatorCourse, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    begun: AnimatorTrainingPlan, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(recipe, "ANIMATOR_TRAINING", TINY)
     assert _train("--model", "animator", "--stage", "data", "--work", begun.work, "--json") == 0

@@ -90,19 +90,19 @@ def test_stage_out_of_turn_is_refused_with_the_command_to_type_and_makes_no_fold
 def test_measuring_again_is_asked_for_by_overwriting(
     work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mvsdk_export.training.plan import Course
+    from mvsdk_export.training.plan import TrainingPlan
     from mvsdk_export.training.sticker import packaging
 
     monkeypatch.setattr(packaging, "is_packaged", lambda *_: True)
     packaged: list[Path] = []
 
-    def note(_course: object, out: Path, *, overwrite: bool) -> NoReturn:
+    def note(_plan: object, out: Path, *, overwrite: bool) -> NoReturn:
         assert overwrite
         packaged.append(out)
         raise MvsdkError("measured")
 
     monkeypatch.setattr(packaging, "package", note)
-    monkeypatch.setattr(Course, "check_needs", lambda *_: None)
+    monkeypatch.setattr(TrainingPlan, "check_needs", lambda *_: None)
     with pytest.raises(MvsdkError, match="measured"):
         _train("--stage", "package", "--work", work, "--out", tmp_path / "m", "--overwrite")
     assert packaged == [tmp_path / "m"]

@@ -16,7 +16,7 @@ pytest.importorskip("torch", reason="needs the extra export")
 import torch
 from tiny_training import (
     TINY,
-    TinyCourse,
+    TinyTrainingPlan,
     WordTeacher,
     coarse_features,
     losses_of,
@@ -48,7 +48,7 @@ from mvsdk_export.training.sticker.denoiser import denoiser_loss, draw_batch
 from mvsdk_export.training.sticker.measures import generate_with
 from mvsdk_export.training.sticker.options import STAGES, Stage
 from mvsdk_export.training.sticker.packaging import is_packaged, package, read_quality
-from mvsdk_export.training.sticker.plan import StickerCourse, save_vocabulary
+from mvsdk_export.training.sticker.plan import StickerTrainingPlan, save_vocabulary
 from mvsdk_export.training.sticker.recipe import StickerTraining
 from mvsdk_export.training.sticker.text_encoder import (
     Distillation,
@@ -64,7 +64,7 @@ from mvsdk_export.training.sticker.text_encoder import (
 class Run:
     """A work folder with every stage finished, and the losses on the way."""
 
-    course: StickerCourse
+    plan: StickerTrainingPlan
     losses: dict[Stage, list[float]]
 
 
@@ -73,7 +73,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     work = tmp_path_factory.mktemp("work")
     write_tiny_data(work)
     return Run(
-        TinyCourse(TINY, work),
+        TinyTrainingPlan(TINY, work),
         {stage: losses_of(run_tiny_stage(stage, work)) for stage in STAGES[1:-1]},
     )
 
@@ -86,21 +86,21 @@ def _loss_on_one_batch(loss: LossFunction, network: nn.Module) -> float:
 
 def test_loss_of_the_autoencoder_falls(run: Run) -> None:
     options = TINY.options("autoencoder")
-    clips, _ = run.course.read_autoencoder_clips()
+    clips, _ = run.plan.read_autoencoder_clips()
     loss = autoencoder_loss(clips, 64)
     fresh = Autoencoder(TINY.autoencoder)
     fit_encoder_(fresh, clips)
-    trained = _loss_on_one_batch(loss, run.course.load_autoencoder())
+    trained = _loss_on_one_batch(loss, run.plan.load_autoencoder())
     assert trained < 0.99 * _loss_on_one_batch(loss, fresh)
     assert len(run.losses["autoencoder"]) == options.steps
 
 
 def test_loss_of_the_denoiser_falls(run: Run) -> None:
     options = TINY.options("teacher")
-    clips, bank = run.course.read_clips(), run.course.load_bank()
-    loss = denoiser_loss(bank, clips, run.course.load_tokenizer(), 64)
-    before = run.course.load_text_denoiser("draft")
-    after = run.course.load_text_denoiser("teacher")
+    clips, bank = run.plan.read_clips(), run.plan.load_bank()
+    loss = denoiser_loss(bank, clips, run.plan.load_tokenizer(), 64)
+    before = run.plan.load_text_denoiser("draft")
+    after = run.plan.load_text_denoiser("teacher")
     assert _loss_on_one_batch(loss, after) < 0.95 * _loss_on_one_batch(loss, before)
     assert len(run.losses["teacher"]) == options.steps
 
@@ -111,12 +111,14 @@ def test_loss_of_the_denoiser_falls(run: Run) -> None:
 def test_closed_run_goes_on_to_the_same_losses_to_the_bit(
     run: Run, tmp_path: Path, stage: Stage
 ) -> None:
-    needed = {"data", "latents", *StickerCourse.places.values()} - {StickerCourse.places[stage]}
+    needed = {"data", "latents", *StickerTrainingPlan.places.values()} - {
+        StickerTrainingPlan.places[stage]
+    }
     for folder in needed:
-        shutil.copytree(run.course.work / folder, tmp_path / folder)
+        shutil.copytree(run.plan.work / folder, tmp_path / folder)
     losses: list[float] = []
     for count in (5, 1, 4):
-        with closing(TinyCourse(TINY, tmp_path).run(stage)) as steps:
+        with closing(TinyTrainingPlan(TINY, tmp_path).run(stage)) as steps:
             losses += losses_of(itertools.islice(steps, count))
     assert losses == run.losses[stage][:10]
 
@@ -134,15 +136,15 @@ def test_latents_are_read_back_as_they_were_encoded(run: Run, tmp_path: Path) ->
         read_bank(LatentBank, tmp_path / "bank.safetensors").latents,
         np.concatenate([part.latents] * 2),
     )
-    bank = run.course.load_bank()
-    parts = list(run.course.draw_bank())
+    bank = run.plan.load_bank()
+    parts = list(run.plan.draw_bank())
     assert [len(part.scenes) for part in parts] == [BANK_BATCH, TINY.bank_clips - BANK_BATCH]
     np.testing.assert_array_equal(bank.latents, np.concatenate([x.latents for x in parts]))
 
 
 def test_decoded_latents_show_their_scenes(run: Run) -> None:
-    clips, autoencoder = run.course.read_clips(), run.course.load_autoencoder()
-    bank = run.course.load_bank()
+    clips, autoencoder = run.plan.read_clips(), run.plan.load_autoencoder()
+    bank = run.plan.load_bank()
     decoded = decode_latents(autoencoder, bank.latents[:8].astype(np.float32))
     own = [
         psnr_db_of(
@@ -172,7 +174,7 @@ def test_decoded_latents_show_their_scenes(run: Run) -> None:
 )
 def test_latents_of_another_recipe_are_refused(run: Run, other: StickerTraining) -> None:
     with pytest.raises(TrainingError, match="choose another work folder"):
-        StickerCourse(other, run.course.work).load_bank()
+        StickerTrainingPlan(other, run.plan.work).load_bank()
 
 
 def test_finished_stages_are_skipped(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,45 +182,45 @@ def test_finished_stages_are_skipped(run: Run, monkeypatch: pytest.MonkeyPatch) 
         pytest.fail("the teacher was loaded")
 
     monkeypatch.setattr(Teacher, "load", staticmethod(refuse))
-    files = [path for path in run.course.work.rglob("*") if path.is_file()]
+    files = [path for path in run.plan.work.rglob("*") if path.is_file()]
     before = {path: path.stat().st_mtime_ns for path in files}
     for stage in STAGES[:-1]:
-        assert list(StickerCourse(TINY, run.course.work).run(stage)) == []
-    after = {path: path.stat().st_mtime_ns for path in run.course.work.rglob("*") if path.is_file()}
+        assert list(StickerTrainingPlan(TINY, run.plan.work).run(stage)) == []
+    after = {path: path.stat().st_mtime_ns for path in run.plan.work.rglob("*") if path.is_file()}
     assert after == before
 
 
 def test_stage_names_the_one_that_must_come_first(run: Run, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"needs data, .* --stage data --work "):
-        list(StickerCourse(TINY, tmp_path).run("teacher"))
-    shutil.copytree(run.course.work / "data", tmp_path / "data")
-    with closing(StickerCourse(TINY, tmp_path).run("autoencoder")) as steps:
+        list(StickerTrainingPlan(TINY, tmp_path).run("teacher"))
+    shutil.copytree(run.plan.work / "data", tmp_path / "data")
+    with closing(StickerTrainingPlan(TINY, tmp_path).run("autoencoder")) as steps:
         next(steps)
     with pytest.raises(TrainingError, match="needs autoencoder, which is not finished"):
-        list(StickerCourse(TINY, tmp_path).run("latents"))
+        list(StickerTrainingPlan(TINY, tmp_path).run("latents"))
 
 
 def test_stage_with_other_options_is_refused(run: Run) -> None:
     other = TINY.changed(steps=50)
     with pytest.raises(TrainingError, match="steps 40, got steps 50"):
-        list(StickerCourse(other, run.course.work).run("teacher"))
+        list(StickerTrainingPlan(other, run.plan.work).run("teacher"))
 
 
 def test_other_words_in_the_vocabulary_are_refused(run: Run, tmp_path: Path) -> None:
-    path = shutil.copy(run.course.vocabulary_file, tmp_path / "vocab.json")
+    path = shutil.copy(run.plan.vocabulary_file, tmp_path / "vocab.json")
     with pytest.raises(TrainingError, match="other words"):
         save_vocabulary(["[PAD]", "[UNK]"], Path(path))
 
 
 def test_package_is_a_model_folder_with_a_measured_card(run: Run, tmp_path: Path) -> None:
     out = tmp_path / "model"
-    assert not is_packaged(run.course, out)
-    done = package(run.course, out, prompts=4, features=coarse_features)
+    assert not is_packaged(run.plan, out)
+    done = package(run.plan, out, prompts=4, features=coarse_features)
     folder = open_model(out, find_recipe("sticker"))
-    average = run.course.load_networks().denoiser.state_dict()
+    average = run.plan.load_networks().denoiser.state_dict()
     for name, value in folder.load("transformer").state_dict().items():
         assert torch.equal(value, average[name].half().float())
-    assert folder.tokenizer_file.read_bytes() == run.course.vocabulary_file.read_bytes()
+    assert folder.tokenizer_file.read_bytes() == run.plan.vocabulary_file.read_bytes()
     card = (out / "README.md").read_text()
     assert "disc, arrow" in card
     assert f"{done.quality.autoencoder_psnr_db:.1f} dB on fresh clips" in card
@@ -226,14 +228,14 @@ def test_package_is_a_model_folder_with_a_measured_card(run: Run, tmp_path: Path
     assert f"{done.quality.rows[1].quality.psnr_db_median:.1f}" in card
     assert "mvsdk train --model sticker --steps 80 --subjects 2" in card
     assert max(len(line) for line in card.splitlines() if not line.startswith("|")) <= 100
-    assert is_packaged(run.course, out)
+    assert is_packaged(run.plan, out)
     with pytest.raises(OutputError, match="--overwrite"):
-        package(run.course, out, prompts=4, features=coarse_features)
+        package(run.plan, out, prompts=4, features=coarse_features)
 
 
 def test_student_starts_from_the_teacher_and_goes_on(run: Run) -> None:
     teacher, distilled, finetuned = (
-        run.course.load_networks(stage).denoiser
+        run.plan.load_networks(stage).denoiser
         for stage in ("teacher", "distillation", "adversarial")
     )
     fresh = SpatioTemporalTransformer(TINY.denoiser)
@@ -247,14 +249,14 @@ def test_student_starts_from_the_teacher_and_goes_on(run: Run) -> None:
 
 
 def test_of_the_text_encoder_only_the_pictures_of_its_memory_go_on_learning(run: Run) -> None:
-    distilled = run.course.load_distilled_text_encoder().state_dict()
-    shipped = run.course.load_networks().text_encoder.state_dict()
+    distilled = run.plan.load_distilled_text_encoder().state_dict()
+    shipped = run.plan.load_networks().text_encoder.state_dict()
     changed = [name for name, value in shipped.items() if not torch.equal(value, distilled[name])]
     assert changed == ["memory.table.weight"]
 
 
 def test_clips_are_measured_as_the_scheduler_says(run: Run) -> None:
-    networks = run.course.load_networks()
+    networks = run.plan.load_networks()
     even, shifted = (
         generate_with(networks, replace(TINY.scheduler, shift=shift), size=TINY.clips.size)
         for shift in (1.0, 3.0)
@@ -265,7 +267,7 @@ def test_clips_are_measured_as_the_scheduler_says(run: Run) -> None:
 
 
 def test_texts_of_nobody_hold_no_word_of_a_caption(run: Run) -> None:
-    clips, rng = run.course.read_clips(), np.random.default_rng(0)
+    clips, rng = run.plan.read_clips(), np.random.default_rng(0)
     words = ["zonk", "plugh", "xyzzy"]
     texts, scenes, attributes = draw_names(clips, words, 12, rng, 600)
     nobody = [text for text, scene in zip(texts, scenes, strict=True) if scene[0] < 0]
@@ -278,7 +280,7 @@ def test_texts_of_nobody_hold_no_word_of_a_caption(run: Run) -> None:
 
 
 def test_parts_of_names_mean_something(run: Run) -> None:
-    clips = run.course.read_clips()
+    clips = run.plan.read_clips()
     first, *rest = clips.sprites.subjects
     named = (replace(first, noun="t-rex"), *rest)
     clips = replace(clips, sprites=replace(clips.sprites, subjects=named))
@@ -296,10 +298,10 @@ def test_text_encoder_learns_that_no_caption_names_nobody(
 
     monkeypatch.setattr(text_encoder, "names_loss", names_loss)
     clips, tokenizer = (
-        run.course.read_clips(),
-        run.course.load_tokenizer(),
+        run.plan.read_clips(),
+        run.plan.load_tokenizer(),
     )
-    encoder = run.course.load_distilled_text_encoder()
+    encoder = run.plan.load_distilled_text_encoder()
     teacher = WordTeacher(network=None, tokenizer=None)
     loss = text_encoder.words_loss(teacher, tokenizer, clips, ["big grin"], 4)
     loss(Distillation(encoder), np.random.default_rng(0), torch.Generator().manual_seed(0))
@@ -312,8 +314,8 @@ def test_text_encoder_learns_that_no_caption_names_nobody(
 
 
 def test_texts_to_compare_hold_every_word_in_no_order(run: Run) -> None:
-    clips, rng = run.course.read_clips(), np.random.default_rng(0)
-    phrases, tokenizer = ["big grin", "smile"], run.course.load_tokenizer()
+    clips, rng = run.plan.read_clips(), np.random.default_rng(0)
+    phrases, tokenizer = ["big grin", "smile"], run.plan.load_tokenizer()
     words = whole_words(clips, phrases, tokenizer)
     assert {"grin", "disc", "leftwards", "backdrop"} <= set(words)
     texts = draw_texts(clips, phrases, words, 12, rng, 1500)
@@ -321,7 +323,7 @@ def test_texts_to_compare_hold_every_word_in_no_order(run: Run) -> None:
 
 
 def test_nobody_is_drawn_as_nothing(run: Run) -> None:
-    network = run.course.load_text_denoiser("draft")
+    network = run.plan.load_text_denoiser("draft")
     memory, pictures = network.text_encoder.memory, network.denoiser.pictures
     assert memory is not None
     assert pictures is not None
@@ -334,8 +336,8 @@ def test_nobody_is_drawn_as_nothing(run: Run) -> None:
 
 
 def test_clips_without_a_caption_take_their_colour_from_the_noise(run: Run) -> None:
-    bank, clips = run.course.load_bank(), run.course.read_clips()
-    tokenizer = run.course.load_tokenizer()
+    bank, clips = run.plan.load_bank(), run.plan.read_clips()
+    tokenizer = run.plan.load_tokenizer()
     for share in (0.0, 1.0):
         rng, noise = np.random.default_rng(0), torch.Generator().manual_seed(0)
         batch = draw_batch(bank, clips, tokenizer, 64, rng, noise, silent_share=share)
@@ -348,11 +350,11 @@ def test_clips_without_a_caption_take_their_colour_from_the_noise(run: Run) -> N
 
 
 def test_stages_of_other_subjects_are_refused(run: Run, tmp_path: Path) -> None:
-    shutil.copytree(run.course.work, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(run.plan.work, tmp_path, dirs_exist_ok=True)
     other = replace(TINY, subjects=TINY.chosen_subjects()[::-1])
     write_tiny_data(tmp_path, other)
     with pytest.raises(TrainingError, match=r"data 2 subjects \(sprites-\w+\), got data 2"):
-        list(StickerCourse(other, tmp_path).run("autoencoder"))
+        list(StickerTrainingPlan(other, tmp_path).run("autoencoder"))
     shutil.rmtree(tmp_path / "teacher")
     with pytest.raises(TrainingError, match=r"vae/state.safetensors is of a run with data 2"):
-        list(StickerCourse(other, tmp_path).run("teacher"))
+        list(StickerTrainingPlan(other, tmp_path).run("teacher"))

@@ -24,7 +24,7 @@ from mvsdk_export.training.data.sprites import save_sprites, sprite_cache
 from mvsdk_export.training.sticker.drafts import draw_pictures
 from mvsdk_export.training.sticker.options import STAGES, Stage
 from mvsdk_export.training.sticker.packaging import package, read_quality
-from mvsdk_export.training.sticker.plan import StickerCourse
+from mvsdk_export.training.sticker.plan import StickerTrainingPlan
 from mvsdk_export.training.sticker.recipe import STICKER_TRAINING, StickerTraining
 
 pytestmark = [pytest.mark.torch, pytest.mark.slow]
@@ -63,17 +63,17 @@ def _write_data(recipe: StickerTraining, work: Path) -> None:
 def test_every_stage_runs_on_a_hundredth_of_the_data(tmp_path: Path) -> None:
     recipe = _recipe()
     _write_data(recipe, tmp_path)
-    course = StickerCourse(recipe, tmp_path)
+    plan = StickerTrainingPlan(recipe, tmp_path)
     losses: dict[Stage, list[float]] = {}
     for stage in STAGES[:-1]:
-        with closing(course.run(stage)) as steps:
+        with closing(plan.run(stage)) as steps:
             losses[stage] = losses_of(steps)
     assert {stage: len(losses[stage]) for stage in STEPS} == dict(STEPS)
     draft = losses["draft"]
     assert np.mean(draft[-4:]) < 0.95 * np.mean(draft[:4])
 
     out = tmp_path / "model"
-    package(course, out, prompts=8)
+    package(plan, out, prompts=8)
     folder = open_model(out, find_recipe(recipe.name))
     quality = read_quality(folder)
     assert quality.autoencoder_psnr_db > 28.0
@@ -82,7 +82,7 @@ def test_every_stage_runs_on_a_hundredth_of_the_data(tmp_path: Path) -> None:
     assert steps == {1, 2, 4}
 
     denoiser, text_encoder = folder.load("transformer"), folder.load("text_encoder")
-    drawn = draw_pictures(course.read_clips(), 8, 48).float()
+    drawn = draw_pictures(plan.read_clips(), 8, 48).float()
     codes = text_encoder.memory.table.weight[:-192, :10].T
     with torch.no_grad():
         kept = denoiser.pictures.decode_codes(codes).reshape(drawn.shape)

@@ -15,7 +15,7 @@ pytest.importorskip("torch", reason="needs the extra export")
 from tiny_training import TINY
 
 from mvsdk_export.training.options import TrainingError
-from mvsdk_export.training.sticker.plan import StickerCourse
+from mvsdk_export.training.sticker.plan import StickerTrainingPlan
 from mvsdk_export.training.workers import Workers, joined
 
 pytestmark = pytest.mark.torch
@@ -58,14 +58,14 @@ def test_two_processes_train_one_model(tmp_path: Path) -> None:
     assert first["parts"] == first["whole"], "interrupted runs go on to the same losses"
     assert second["parts"] == second["whole"]
     assert first["again"] == second["again"] == first["line"]
-    course = StickerCourse(TINY, tmp_path)
+    plan = StickerTrainingPlan(TINY, tmp_path)
     for stage in TINY.trained_stages:
         assert len(first["losses"][stage]) == TINY.options(stage).steps
         assert len(first["weights"][stage]) == 1
         assert first["weights"][stage] == second["weights"][stage]
-        assert course.is_finished(stage)
+        assert plan.is_finished(stage)
     assert len(first["one_step"]) == 6
     assert first["student"] == second["student"]
     draft = first["losses"]["draft"]
     assert sum(draft[-5:]) < 0.9 * sum(draft[:5])
-    assert course.load_networks().denoiser.config == TINY.denoiser
+    assert plan.load_networks().denoiser.config == TINY.denoiser

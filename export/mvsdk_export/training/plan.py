@@ -38,7 +38,7 @@ RecipeT = TypeVar("RecipeT", bound=TrainingRecipe)
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
 
-class Course(ABC, Generic[RecipeT]):
+class TrainingPlan(ABC, Generic[RecipeT]):
     """The stages of a model, in one work folder.
 
     Args:

@@ -15,7 +15,7 @@ from mvsdk_export.training.sticker.options import STAGES
 if TYPE_CHECKING:
     from mvsdk_export.checkpoints import ModelFolder
     from mvsdk_export.training.packaging import Packaged, Quality
-    from mvsdk_export.training.plan import Course
+    from mvsdk_export.training.plan import TrainingPlan
     from mvsdk_export.training.recipe import TrainingRecipe
 
 MODEL_STAGES: Mapping[str, tuple[str, ...]] = {"sticker": STAGES, "animator": ANIMATOR_STAGES}
@@ -24,20 +24,20 @@ MODEL_STAGES: Mapping[str, tuple[str, ...]] = {"sticker": STAGES, "animator": AN
 _ROOM = "mvsdk_export.training"
 
 _NAMES: Mapping[str, tuple[str, str]] = {
-    "sticker": ("StickerCourse", "STICKER_TRAINING"),
-    "animator": ("AnimatorCourse", "ANIMATOR_TRAINING"),
+    "sticker": ("StickerTrainingPlan", "STICKER_TRAINING"),
+    "animator": ("AnimatorTrainingPlan", "ANIMATOR_TRAINING"),
 }
-"""Model -> names of its course and of its recipe."""
+"""Model -> names of its plan and of its recipe."""
 
 
 class Packaging(Protocol):
-    """The module `packaging` of a model: what becomes of a course whose stages are finished."""
+    """The module `packaging` of a model: what becomes of a plan whose stages are finished."""
 
-    def package(self, course: Any, out: Path, *, overwrite: bool) -> Packaged[Any]:
+    def package(self, plan: Any, out: Path, *, overwrite: bool) -> Packaged[Any]:
         """Measure and write the model folder."""
         ...
 
-    def is_packaged(self, course: Any, out: Path) -> bool:
+    def is_packaged(self, plan: Any, out: Path) -> bool:
         """Say whether a model folder holds what the work folder would give."""
         ...
 
@@ -65,9 +65,9 @@ def find_training(name: str) -> TrainingRecipe:
     return getattr(import_module(f"{_ROOM}.{name}.recipe"), _NAMES[name][1])
 
 
-def find_course(name: str) -> type[Course[Any]]:
+def find_plan(name: str) -> type[TrainingPlan[Any]]:
     """Return the stages of such a model, to be begun with a recipe and a work folder."""
-    return getattr(import_module(f"{_ROOM}.{name}.course"), _NAMES[name][0])
+    return getattr(import_module(f"{_ROOM}.{name}.plan"), _NAMES[name][0])
 
 
 def find_packaging(name: str) -> Packaging:

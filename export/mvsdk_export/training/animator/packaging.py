@@ -21,7 +21,7 @@ from mvsdk_export.training.animator.measures import Animate, Sample, animate_wit
 from mvsdk_export.training.animator.model_card import AnimatorFacts, write_animator_card
 from mvsdk_export.training.animator.networks import fold_frame_rate_
 from mvsdk_export.training.animator.options import CHAIN
-from mvsdk_export.training.animator.plan import IMPORTANCE_FILE, AnimatorCourse
+from mvsdk_export.training.animator.plan import IMPORTANCE_FILE, AnimatorTrainingPlan
 from mvsdk_export.training.animator.quality import (
     AnimatorMeasuring,
     AnimatorQuality,
@@ -34,8 +34,8 @@ from mvsdk_export.training.measures import Frames
 from mvsdk_export.training.methods.edm import jump_down, walk_down
 from mvsdk_export.training.packaging import (
     Packaged,
-    check_course,
     check_output,
+    check_plan,
     count_parameters,
     round_to_half_,
     write_quality,
@@ -67,7 +67,7 @@ class AnimatorNetworks:
 
 
 def package(
-    course: AnimatorCourse,
+    plan: AnimatorTrainingPlan,
     out: Path,
     *,
     overwrite: bool = False,
@@ -77,7 +77,7 @@ def package(
     """Measure every step of the chain, and write the model folder of the last.
 
     Args:
-        course: What was trained, every stage finished.
+        plan: What was trained, every stage finished.
         out: The model folder.
         overwrite: Replace a model folder that is there.
         pictures: Pictures behind each line of the quality table.
@@ -88,10 +88,10 @@ def package(
         OutputError: If `out` exists and may not be replaced, or cannot be written.
     """
     check_output(out, overwrite=overwrite)
-    check_course(course)
-    recipe = course.recipe
-    networks = finish_(load_networks(course))
-    quality = measure_chain(course, networks, pictures=pictures, features=features)
+    check_plan(plan)
+    recipe = plan.recipe
+    networks = finish_(load_networks(plan))
+    quality = measure_chain(plan, networks, pictures=pictures, features=features)
     components = networks.components()
     folder = save_model_folder(
         out,
@@ -108,19 +108,19 @@ def package(
         ),
         documents={
             QUALITY_FILE: write_quality(quality),
-            IMPORTANCE_FILE: course.importance_file.read_text(encoding="utf-8"),
+            IMPORTANCE_FILE: plan.importance_file.read_text(encoding="utf-8"),
         },
         overwrite=overwrite,
     )
     return Packaged(folder=folder, quality=quality)
 
 
-def load_networks(course: AnimatorCourse) -> AnimatorNetworks:
+def load_networks(plan: AnimatorTrainingPlan) -> AnimatorNetworks:
     """Load the averaged weights that make the model."""
     return AnimatorNetworks(
-        image_encoder=course.load_base().image_encoder,
-        unet=course.load_unet(CHAIN[-1]),
-        autoencoder=course.load_autoencoder(),
+        image_encoder=plan.load_base().image_encoder,
+        unet=plan.load_unet(CHAIN[-1]),
+        autoencoder=plan.load_autoencoder(),
     )
 
 
@@ -133,7 +133,7 @@ def finish_(networks: AnimatorNetworks) -> AnimatorNetworks:
 
 
 def measure_chain(
-    course: AnimatorCourse,
+    plan: AnimatorTrainingPlan,
     networks: AnimatorNetworks,
     *,
     pictures: int,
@@ -142,16 +142,16 @@ def measure_chain(
     """Measure the shipped networks, and what they were before each step of the chain.
 
     Args:
-        course: What was trained.
+        plan: What was trained.
         networks: As they are shipped, in evaluation mode.
         pictures: Pictures of a row.
         features: Features of clips; None takes EfficientNet-lite0.
     """
-    measuring = AnimatorMeasuring(course.read_clips(), pictures=pictures, features=features)
+    measuring = AnimatorMeasuring(plan.read_clips(), pictures=pictures, features=features)
     rows: list[ChainRow] = []
     for held_out in measuring.unseen:
         rows += measuring.reference_rows(networks.autoencoder, held_out)
-    for source, measured, sample in _sources(course, networks):
+    for source, measured, sample in _sources(plan, networks):
         animate = measured.animate_with(sample)
         further = measuring.further if measured is networks else ()
         asked = (*measuring.unseen, *further)
@@ -159,39 +159,39 @@ def measure_chain(
     return AnimatorQuality(
         pictures=pictures,
         kvd_references=measuring.kvd_references,
-        kept_blocks=list(course.read_importance().kept()),
+        kept_blocks=list(plan.read_importance().kept()),
         rows=tuple(rows),
     )
 
 
 def _sources(
-    course: AnimatorCourse, networks: AnimatorNetworks
+    plan: AnimatorTrainingPlan, networks: AnimatorNetworks
 ) -> Iterator[tuple[Source, AnimatorNetworks, Sample]]:
     """Yield all networks that are measured, with their sampler, in the order of the table.
 
     The last ones are those that are shipped; all others are as they were trained, float32.
     """
-    recipe, base = course.recipe, course.load_base()
+    recipe, base = plan.recipe, plan.load_base()
     trained = replace(networks, image_encoder=base.image_encoder, unet=base.unet)
     for steps in BASE_STEPS:
         walk = partial(walk_down, scheduler=recipe.scheduler, steps=steps)
-        yield _source(course, "base", base.unet, steps=steps), trained, walk
-    folded = course.begin_unet(CHAIN[0])
+        yield _source(plan, "base", base.unet, steps=steps), trained, walk
+    folded = plan.begin_unet(CHAIN[0])
     walk = partial(walk_down, scheduler=recipe.scheduler, steps=BASE_STEPS[0])
-    source = _source(course, "fold", folded, steps=BASE_STEPS[0])
+    source = _source(plan, "fold", folded, steps=BASE_STEPS[0])
     yield source, replace(trained, unet=folded), walk
     for stage in CHAIN:
         if stage == "importance":  # no step of its own: it says what to prune
             continue
         if stage != CHAIN[0]:
-            begun = course.begin_unet(stage)
+            begun = plan.begin_unet(stage)
             begun = merge_funnels(begun) if stage == "funnels" else begun
-            source = _source(course, stage, begun, is_finetuned=False)
+            source = _source(plan, stage, begun, is_finetuned=False)
             yield source, replace(trained, unet=begun), _one_step(recipe)
         if stage != CHAIN[-1]:
-            done = course.load_unet(stage)
-            yield _source(course, stage, done), replace(trained, unet=done), _one_step(recipe)
-    yield _source(course, CHAIN[-1], networks.unet), networks, _one_step(recipe)
+            done = plan.load_unet(stage)
+            yield _source(plan, stage, done), replace(trained, unet=done), _one_step(recipe)
+    yield _source(plan, CHAIN[-1], networks.unet), networks, _one_step(recipe)
 
 
 def _one_step(recipe: AnimatorTraining) -> Sample:
@@ -199,14 +199,14 @@ def _one_step(recipe: AnimatorTraining) -> Sample:
 
 
 def _source(
-    course: AnimatorCourse,
+    plan: AnimatorTrainingPlan,
     name: str,
     unet: SVDUNet,
     *,
     steps: int = 1,
     is_finetuned: bool = True,
 ) -> Source:
-    costs = measure_costs(unet.config, course.latent_size)
+    costs = measure_costs(unet.config, plan.latent_size)
     return Source(
         name=name,
         is_finetuned=is_finetuned,
@@ -225,6 +225,6 @@ def read_quality(folder: ModelFolder) -> AnimatorQuality:
     return packaging.read_quality(folder, AnimatorQuality.from_json)
 
 
-def is_packaged(course: AnimatorCourse, out: Path) -> bool:
+def is_packaged(plan: AnimatorTrainingPlan, out: Path) -> bool:
     """Say whether a folder holds the weights that the work folder would give."""
-    return packaging.is_packaged(course, out, lambda: finish_(load_networks(course)).components())
+    return packaging.is_packaged(plan, out, lambda: finish_(load_networks(plan)).components())

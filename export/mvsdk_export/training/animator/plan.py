@@ -43,7 +43,7 @@ from mvsdk_export.training.data.banks import check_bank, read_bank
 from mvsdk_export.training.loop import load_average_
 from mvsdk_export.training.methods.one_step import OneStepStudent, one_step_loss
 from mvsdk_export.training.options import TrainStep
-from mvsdk_export.training.plan import Course
+from mvsdk_export.training.plan import TrainingPlan
 
 IMPORTANCE_FILE = "importance.json"
 """Scores of temporal blocks: which to keep."""
@@ -51,8 +51,8 @@ IMPORTANCE_FILE = "importance.json"
 _RATES = {"image_encoder.": 0.2, "heads.": 5.0, "importance.": 100.0}
 
 
-class AnimatorCourse(Course[AnimatorTraining]):
-    """See `Course`."""
+class AnimatorTrainingPlan(TrainingPlan[AnimatorTraining]):
+    """See `TrainingPlan`."""
 
     stages = ANIMATOR_STAGES
     places: ClassVar[Mapping[str, str]] = {
@@ -143,7 +143,7 @@ class AnimatorCourse(Course[AnimatorTraining]):
         return AnimatedClips(sprites=self.read_sprites(), options=self.recipe.clips)
 
     def load_bank(self) -> ClipBank:
-        """Read the encoded clips; see `Course`."""
+        """Read the encoded clips; see `TrainingPlan`."""
         bank = read_bank(ClipBank, self.bank_file)
         check_bank(bank, self.recipe.bank_clips, next(self.draw_bank()))
         return bank

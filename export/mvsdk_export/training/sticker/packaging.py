@@ -23,22 +23,22 @@ from mvsdk_export.training.measures import Frames
 from mvsdk_export.training.options import TrainingError
 from mvsdk_export.training.packaging import (
     Packaged,
-    check_course,
     check_output,
+    check_plan,
     count_parameters,
     round_to_half_,
     write_quality,
 )
 from mvsdk_export.training.sticker.measures import Networks, generate_with
 from mvsdk_export.training.sticker.model_card import CardFacts, write_model_card
-from mvsdk_export.training.sticker.plan import StickerCourse
+from mvsdk_export.training.sticker.plan import StickerTrainingPlan
 from mvsdk_export.training.sticker.quality import Measuring, ModelQuality, measure_model
 from mvsdk_export.training.sticker.recipe import STICKER_TRAINING, StickerTraining
 from mvsdk_export.training.sticker.student import TEACHER_STEPS
 
 
 def package(
-    course: StickerCourse,
+    plan: StickerTrainingPlan,
     out: Path,
     *,
     overwrite: bool = False,
@@ -48,7 +48,7 @@ def package(
     """Measure the averaged weights as they will be shipped, and write the model folder.
 
     Args:
-        course: What was trained, every stage finished.
+        plan: What was trained, every stage finished.
         out: The model folder.
         overwrite: Replace a model folder that is there.
         prompts: Prompts behind each line of the quality table.
@@ -59,18 +59,18 @@ def package(
         OutputError: If `out` exists and may not be replaced, or cannot be written.
     """
     check_output(out, overwrite=overwrite)
-    check_course(course)
-    recipe, networks = course.recipe, course.load_networks()
+    check_plan(plan)
+    recipe, networks = plan.recipe, plan.load_networks()
     components = components_of(networks)
     for network in components.values():
         round_to_half_(network)
-    quality = measure_stages(course, networks, prompts=prompts, features=features)
+    quality = measure_stages(plan, networks, prompts=prompts, features=features)
     folder = save_model_folder(
         out,
         find_recipe(recipe.name),
         components,
         scheduler=recipe.scheduler,
-        vocabulary_file=course.vocabulary_file,
+        vocabulary_file=plan.vocabulary_file,
         model_card=write_model_card(
             CardFacts(
                 recipe=recipe,
@@ -87,24 +87,24 @@ def package(
 
 
 def measure_stages(
-    course: StickerCourse,
+    plan: StickerTrainingPlan,
     networks: Networks,
     *,
     prompts: int,
     features: Callable[[Frames], Features] | None = None,
 ) -> ModelQuality:
     """Measure the shipped networks, and beside them the teacher and the student before its end."""
-    recipe = course.recipe
-    _, unseen = course.read_autoencoder_clips()
+    recipe = plan.recipe
+    _, unseen = plan.read_autoencoder_clips()
     size = recipe.clips.size
     measuring = Measuring(
-        course.read_clips(),
+        plan.read_clips(),
         latent_shape_of(recipe),
         prompts=prompts,
         features=features,
-        probe_file=course.probe_file if features is None else None,
+        probe_file=plan.probe_file if features is None else None,
     )
-    teacher, distilled = course.load_networks("teacher"), course.load_networks("distillation")
+    teacher, distilled = plan.load_networks("teacher"), plan.load_networks("distillation")
     guided = generate_with(
         teacher, recipe.scheduler, size=size, guidance_scale=recipe.guidance_scale
     )
@@ -163,17 +163,17 @@ def read_quality(folder: ModelFolder) -> ModelQuality:
     return packaging.read_quality(folder, ModelQuality.from_json)
 
 
-def is_packaged(course: StickerCourse, out: Path) -> bool:
+def is_packaged(plan: StickerTrainingPlan, out: Path) -> bool:
     """Say whether a folder holds the weights and the vocabulary that the work folder would give."""
 
     def load() -> dict[str, nn.Module]:
-        components = components_of(course.load_networks())
+        components = components_of(plan.load_networks())
         return {name: round_to_half_(network) for name, network in components.items()}
 
-    ours, theirs = course.vocabulary_file, out / TOKENIZER_FILE
+    ours, theirs = plan.vocabulary_file, out / TOKENIZER_FILE
     if not (ours.is_file() and theirs.is_file() and ours.read_bytes() == theirs.read_bytes()):
         return False
-    return packaging.is_packaged(course, out, load)
+    return packaging.is_packaged(plan, out, load)
 
 
 def components_of(networks: Networks) -> dict[str, nn.Module]:

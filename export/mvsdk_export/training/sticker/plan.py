@@ -32,7 +32,7 @@ from mvsdk_export.training.data.sprites import fetch_names, has_names
 from mvsdk_export.training.loop import load_average_
 from mvsdk_export.training.methods.autoencoder import autoencoder_loss, fit_encoder_
 from mvsdk_export.training.options import TrainingError, TrainStep
-from mvsdk_export.training.plan import Course
+from mvsdk_export.training.plan import TrainingPlan
 from mvsdk_export.training.sticker.bank import LatentBank, draw_bank
 from mvsdk_export.training.sticker.denoiser import TextDenoiser, denoiser_loss
 from mvsdk_export.training.sticker.drafts import draft_loss, draw_pictures, fit_memory_
@@ -55,8 +55,8 @@ UNSEEN_EVERY = 20
 _TABLE_RATES = {"text_encoder.memory.table.": 5.0}
 
 
-class StickerCourse(Course[StickerTraining]):
-    """See `Course`."""
+class StickerTrainingPlan(TrainingPlan[StickerTraining]):
+    """See `TrainingPlan`."""
 
     stages = STAGES
     places: ClassVar[Mapping[str, str]] = {
@@ -223,7 +223,7 @@ class StickerCourse(Course[StickerTraining]):
         return draw(seen), draw(unseen)
 
     def load_bank(self) -> LatentBank:
-        """Read the encoded clips; see `Course`."""
+        """Read the encoded clips; see `TrainingPlan`."""
         bank = read_bank(LatentBank, self.bank_file)
         check_bank(bank, self.recipe.bank_clips, next(self.draw_bank()))
         return bank
