@@ -130,7 +130,7 @@ def test_missing_extra_is_named(toolchain: Toolchain, monkeypatch: pytest.Monkey
 
 
 def test_all_means_every_phone_in_one_bundle(toolchain: Toolchain, tmp_path: Path) -> None:
-    for package in ("coremltools", "executorch", "onnxruntime_qnn"):
+    for package in ("coremltools", "coreai_torch", "executorch", "onnxruntime_qnn"):
         pytest.importorskip(package)
     done = toolchain(
         *("export", "--target", "all", "--chip", "sm8650", "--dry-run", "--json"),
@@ -141,8 +141,45 @@ def test_all_means_every_phone_in_one_bundle(toolchain: Toolchain, tmp_path: Pat
     assert [variant["id"] for variant in plan["variants"]] == [
         "snapdragon-sm8650-w8a16",
         "iphone-coreml-w8",
+        "iphone-coreai-w8",
         "executorch-xnnpack-w8a8",
     ]
+    assert "left out" not in done.err
+
+
+def test_all_names_what_is_left_out(
+    toolchain: Toolchain, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("onnxruntime_qnn")
+    missing = ("coreai", "coreai_torch", "executorch")
+    monkeypatch.setattr(
+        "mvsdk_export.commands.targets.find_module", lambda name: None if name in missing else name
+    )
+    done = toolchain(
+        *("export", "--target", "all", "--chip", "sm8650", "--dry-run", "--json"),
+        *("--out", tmp_path / "all.mvbundle"),
+    )
+    assert done.status == 0, done.err
+    made = [variant["id"] for variant in json.loads(done.out)["variants"]]
+    assert made == ["snapdragon-sm8650-w8a16", "iphone-coreml-w8"]
+    assert done.err.splitlines() == [
+        f"coreai is left out: coreai, coreai_torch not installed; {toolchain_install('coreai')}",
+        f"executorch is left out: executorch not installed; {toolchain_install('executorch')}",
+    ]
+
+
+def test_both_formats_of_iphones_go_into_one_bundle(toolchain: Toolchain, tmp_path: Path) -> None:
+    for package in ("coremltools", "coreai_torch"):
+        pytest.importorskip(package)
+    command = ("export", "--target", "iphone", "--format", "coreml,coreai", "--dry-run", "--json")
+    out = ("--out", tmp_path / "x.mvbundle")
+    done = toolchain(*command, *out, "--precision", "fp32,w8")
+    assert done.status == 0, done.err
+    made = [variant["id"] for variant in json.loads(done.out)["variants"]]
+    assert made == ["iphone-coreml-w8", "iphone-coreai-fp32", "iphone-coreai-w8"]
+    refused = toolchain(*command, *out, "--precision", "fp32")
+    assert refused.status == 2
+    assert "fp32 is nothing that iphone (coreml) is made in: fp16, w8, w6, w4" in refused.err
 
 
 @pytest.mark.slow

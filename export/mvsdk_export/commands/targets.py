@@ -10,6 +10,7 @@ from importlib.util import find_spec as find_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from mvsdk._installed import toolchain_install
 from mvsdk._staging import check_name
 from mvsdk._text import quoted
 from mvsdk.devices import Chipset, find_chipset
@@ -105,8 +106,6 @@ class ChosenTargets:
         specs = specs_of(target)
         if target != "iphone":
             return specs
-        if self._arguments.target == "all" and self._arguments.format is None:
-            return specs  # whatever is installed
         wanted = read_formats(self._arguments)
         return [spec for spec in specs if spec.format in wanted]
 
@@ -127,7 +126,8 @@ class ChosenTargets:
             kind = spec.kind(spec.read_options(self._arguments))
             missing = [name for name in kind.modules if find_module(name) is None]
             if missing:
-                self.left_out[spec.name] = f"{', '.join(missing)} not installed: {kind.extra}"
+                how = toolchain_install(kind.extra)
+                self.left_out[spec.name] = f"{', '.join(missing)} not installed; {how}"
             else:
                 found.append(spec)
         if not found:

@@ -88,6 +88,8 @@ def read_formats(options: Any) -> tuple[str, ...]:
         InputError: If one is not known.
     """
     if options.format is None:
+        if options.target == "all":
+            return ("coreml", "coreai")
         later = read_system(options.deployment_target) in COREAI_SYSTEMS
         return ("coreai",) if later else ("coreml",)
     words = options.format.split(",")
