@@ -148,11 +148,9 @@ class ChosenTargets:
         require_kinds(map(self.kind_of, self.specs), "export", "onnxscript", "tqdm")
         precisions = self._read_precisions()
         others = [_split_override(text) for text in self._arguments.component or ()]
-        for spec in self.specs:
-            made = [
-                *precisions[spec.name],
-                *(x for _, target, x in others if target == spec.target),
-            ]
+        for spec in self._all_specs():
+            made: list[str] = list(precisions.get(spec.name, ()))
+            made += [precision for _, target, precision in others if target == spec.target]
             spec.check_precisions(cast("Sequence[Precision]", made), self.options[spec.name])
         chips = self._read_chipsets()
         return tuple(
