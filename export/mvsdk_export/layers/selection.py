@@ -25,6 +25,7 @@ ENGINES: Mapping[str, str | None] = {
     "htp": None,
     "htp_fp16": "htp",
     "float": "htp",
+    "onnx_cpu": "float",
     "coreml": "float",
     "coreml_split_einsum": "coreml",
     "coreai": "float",
@@ -33,8 +34,9 @@ ENGINES: Mapping[str, str | None] = {
 """What runs graphs -> the engine whose implementations it takes where a class names none for it.
 
 `htp` is Qualcomm's HTP at w8a16, and the parent of all; `float` stands for whatever computes in
-floating point; `coreml_split_einsum` keeps channels first and unrolls the heads, as Apple advises
-for the Neural Engine before iOS 18.
+floating point; `onnx_cpu` is ONNX Runtime on a CPU, which fuses `x * sigmoid(x)` and wants products
+of matrices without transposes around them; `coreml_split_einsum` keeps channels first and unrolls
+the heads, as Apple advises for the Neural Engine before iOS 18.
 """
 
 

@@ -40,6 +40,14 @@ class GraphSource:
         """What a job that makes it is called by."""
         return "for fp16" if self.engine == "htp_fp16" else self.precision
 
+    @property
+    def suffix(self) -> str:
+        """What tells the trace for its engine from the others."""
+        return _SUFFIXES.get(self.engine, f" for {self.engine}")
+
+
+_SUFFIXES = {"htp": "", "htp_fp16": " for fp16", "onnx_cpu": " for CPUs"}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Models:
@@ -82,7 +90,7 @@ def plan_models(lowering: Lowering, source: GraphSource, *, parts: int) -> Model
     """
     name = lowering.component.name
     traced = TraceOnnx(
-        name=f"trace {name}{' for fp16' * (source.engine == 'htp_fp16')}",
+        name=f"trace {name}{source.suffix}",
         memory_bytes=lowering.memory(4.0, 0.0),
         model=lowering.model,
         subject=lowering.subject,
@@ -117,7 +125,7 @@ def _plan_parts(
 ) -> Models:
     name = lowering.component.name
     split = SplitOnnx(
-        name=f"split {name}{' for fp16' * (source.engine == 'htp_fp16')}",
+        name=f"split {name}{source.suffix}",
         memory_bytes=lowering.memory(1.0, 0.0),
         traced=traced,
         parts=parts,

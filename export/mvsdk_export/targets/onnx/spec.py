@@ -14,6 +14,9 @@ from mvsdk_export.targets.artefact import Artefact
 from mvsdk_export.targets.onnx.models import GraphSource, plan_models
 from mvsdk_export.targets.spec import Kind, Lowering, TargetSpec, VariantPlan, plan_by_kind
 
+_ENGINES: Mapping[Precision, str] = {"fp32": "onnx_cpu", "fp16": "onnx_cpu"}
+"""What graphs are written for; quantised ones are those that NPUs take, to check their numbers."""
+
 
 class OnnxTarget(TargetSpec[None]):
     """ONNX models, which ONNX Runtime opens."""
@@ -56,7 +59,7 @@ class OnnxTarget(TargetSpec[None]):
         return {
             plan.id: plan_models(
                 lowering,
-                GraphSource(precision=plan.precision),
+                GraphSource(precision=plan.precision, engine=_ENGINES.get(plan.precision, "htp")),
                 parts=1 if plan.precision == "fp32" else lowering.parts,
             ).joined(lowering)
             for plan in plans
