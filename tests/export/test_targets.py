@@ -20,6 +20,7 @@ from torch import nn
 
 from mvsdk.devices import find_chipset
 from mvsdk.errors import BackendError
+from mvsdk.manifest import Chip
 from mvsdk_export.errors import TargetUnavailableError, UnsupportedOpError
 from mvsdk_export.graphs.onnx import (
     OPSET_VERSION,
@@ -32,9 +33,13 @@ from mvsdk_export.graphs.onnx import (
     strip_metadata,
     tensor_specs,
 )
-from mvsdk_export.targets import onnx as onnx_target
-from mvsdk_export.targets import snapdragon
-from mvsdk_export.targets.snapdragon.compiler import compile_context, read_delegation
+from mvsdk_export.graphs import onnx as onnx_target
+from mvsdk_export.targets.snapdragon import compiler as snapdragon
+from mvsdk_export.targets.snapdragon.compiler import (
+    compile_context,
+    compiler_options,
+    read_delegation,
+)
 
 pytestmark = pytest.mark.torch
 
@@ -253,6 +258,13 @@ def test_missing_compiler_is_an_error_of_the_target(
     chip = find_chipset("sm8550").chip
     with pytest.raises(TargetUnavailableError, match="pip install onnxruntime-qnn"):
         compile_context(tmp_path / "m.onnx", tmp_path / "m_ctx.onnx", chip, float16=True)
+
+
+def test_the_compiler_is_told_the_on_chip_memory_of_chips_that_are_known() -> None:
+    qnn = pytest.importorskip("onnxruntime_qnn")
+    assert compiler_options(qnn, find_chipset("sm8650").chip)["vtcm_mb"] == "8"
+    unknown = Chip(slug="sm9999", htp_arch=99, soc_model=999)
+    assert "vtcm_mb" not in compiler_options(qnn, unknown)
 
 
 @pytest.mark.qnn
