@@ -95,7 +95,7 @@ def compile_with(
 
 def measure(chips: Sequence[str]) -> list[str]:
     """Return a table in Markdown: what each chip's contexts say, and how they differ."""
-    from mvsdk_export.targets.context_info import read_context
+    from mvsdk_export.targets.snapdragon.context_info import read_context
 
     lines = [
         "| chip | vtcm_mb | VTCM, as the context says | spilled KB | operators KB | "

@@ -20,6 +20,7 @@ from mvsdk.backends._selection import fitting_sets
 from mvsdk.bundle import SUFFIX, Bundle, BundleWriter
 from mvsdk.errors import InputError
 from mvsdk.manifest import END_TO_END
+from mvsdk.manifest.memory import MEMORY, memory_to_json, read_memory
 from mvsdk.targets import FORMATS
 from mvsdk.tasks import named_program
 
@@ -147,7 +148,7 @@ def slim_manifest(
     samplers = {name for program in programs for name in program.samplers()}
     tokenizers = {name for program in programs for name in program.tokenizers()}
     arrays = {name for program in programs for name in program.names_used()}
-    return replace(
+    slim = replace(
         manifest,
         programs=programs,
         components=components,
@@ -159,6 +160,11 @@ def slim_manifest(
         costs={n: item for n, item in manifest.costs.items() if n in names},
         verification=tuple(filter(is_kept, manifest.verification)),
     )
+    if not read_memory(manifest):  # nothing is said, or nothing that we understand
+        return slim
+    others = {key: value for key, value in manifest.extensions.items() if key != MEMORY}
+    left = memory_to_json(read_memory(slim))
+    return replace(slim, extensions={**others, MEMORY: left} if left else others)
 
 
 def _without_twins(sets: Iterable[VariantSet]) -> tuple[VariantSet, ...]:

@@ -20,6 +20,7 @@ from mvsdk.manifest import (
     Variant,
     VariantSet,
 )
+from mvsdk.manifest.memory import MEMORY, GraphMemory, memory_to_json
 from mvsdk_export.checkpoints import ModelFolder
 from mvsdk_export.checkpoints.pipeline import sizes_of
 from mvsdk_export.families import ComponentRecipe, TensorRecipe
@@ -71,6 +72,8 @@ def add_files(
     extensions: dict[str, JsonValue] = {}
     if request.folded_guidance is not None:
         extensions[GUIDANCE] = list(request.folded_guidance)
+    if memory := _memory(artefacts):
+        extensions[MEMORY] = memory_to_json(memory)
     return Manifest(
         name=recipe.name,
         programs=pipeline.programs,
@@ -162,6 +165,15 @@ def _specs(
         TensorSpec(**{**row, "shape": tuple(row["shape"]), "type": types[row["name"]]})
         for row in rows
     )
+
+
+def _memory(artefacts: Mapping[Key, Made[Artefact]]) -> dict[Key, list[GraphMemory]]:
+    """Return the memory of the variants whose compiler tells it."""
+    return {
+        key: [GraphMemory(**graph) for graph in graphs]
+        for key, made in artefacts.items()
+        if (graphs := made.result.get("memory"))
+    }
 
 
 def _delegation(row: Mapping[str, Any]) -> Delegation:

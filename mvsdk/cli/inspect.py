@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from mvsdk._text import quoted
 from mvsdk.cli import choice
 from mvsdk.cli.command import Command, add_pack_argument, named_path, packs_of, say_chip_notes
+from mvsdk.cli.memory import memory_lines
 from mvsdk.cli.output import format_bytes, say, show, show_json, table
 from mvsdk.errors import InputError
 from mvsdk.manifest import END_TO_END, ClipInput, NumberInput, PictureInput
@@ -118,6 +119,7 @@ def _summary(bundle: Bundle, *, verified: bool) -> str:
             ["component", "target", "precision", "runs on", "size", "worst dB", "not delegated"],
             _rows(manifest),
         ),
+        *memory_lines(manifest),
         *_mixed_sets(manifest),
     ]
     lines += _end_to_end(manifest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,8 @@ from safetensors.torch import load_file, save_file
 import mvsdk
 from mvsdk._installed import toolchain_install
 from mvsdk.bundle import Bundle
+from mvsdk.devices import find_chipset
+from mvsdk.manifest.memory import read_memory
 from mvsdk_export.checkpoints import open_model
 from mvsdk_export.families import find_recipe
 from mvsdk_export.families.pipeline import Clip
@@ -54,6 +57,22 @@ def test_compiled_bundle_is_one_node_per_component_with_nothing_on_the_cpu(
             assert {Path(ref.path).suffix for ref in variant.files} == {".onnx", ".bin"}
             assert variant.chip is not None
             assert variant.id == f"snapdragon-{variant.chip.slug}-{variant.precision}"
+
+
+@pytest.mark.qnn
+def test_compiled_bundle_says_the_memory_of_every_variant(snapdragon_bundle: Path) -> None:
+    manifest = Bundle.open(snapdragon_bundle).manifest
+    memory = read_memory(manifest)
+    parts = manifest.components.items()
+    assert set(memory) == {(name, item.id) for name, part in parts for item in part.variants}
+    for (name, identifier), (graph,) in memory.items():
+        variant = manifest.components[name].variant(identifier)
+        assert graph.vtcm_bytes == find_chipset("sm8550").vtcm_mib << 20
+        assert graph.io_bytes is not None
+        assert graph.io_bytes >= sum(
+            math.prod(tensor.shape) for tensor in (*variant.inputs, *variant.outputs)
+        )
+        assert graph.total_bytes > graph.io_bytes
 
 
 def test_onnx_bundle_makes_the_same_clip_twice(onnx_bundle: Path) -> None:

@@ -14,8 +14,10 @@ from mvsdk._text import quoted, shell_word
 from mvsdk.bundle import SUFFIX
 from mvsdk.cache import cache_folder
 from mvsdk.cli.command import Command, named_path, say_chip_notes
+from mvsdk.cli.memory import memory_lines
 from mvsdk.cli.output import format_bytes, say, show, show_json, table
 from mvsdk.manifest import END_TO_END, Manifest, Variant, Verification
+from mvsdk.manifest.memory import read_memory
 from mvsdk.targets import TARGETS
 from mvsdk.tasks import TASKS
 from mvsdk_export.commands.arguments import (
@@ -250,6 +252,7 @@ def _to_json(report: ExportReport) -> Mapping[str, object]:
     from mvsdk_export.parity.recording import decode_frames_of
 
     manifest = report.bundle.manifest
+    memory = read_memory(manifest)
     return {
         "bundle": str(report.bundle.path),
         "variants": [
@@ -258,6 +261,7 @@ def _to_json(report: ExportReport) -> Mapping[str, object]:
                 "id": variant.id,
                 "bytes": sum(ref.bytes for ref in variant.files),
                 "delegation": asdict(variant.delegation) if variant.delegation else None,
+                "memory": [asdict(graph) for graph in memory.get((name, variant.id), ())] or None,
             }
             for name, part in manifest.components.items()
             for variant in part.variants
@@ -293,6 +297,7 @@ def _to_text(report: ExportReport, request: ExportRequest, *, chosen: bool) -> s
             variant_table(manifest),
             "",
             summary_table(manifest, report.seconds),
+            *memory_lines(manifest),
             "",
             stage_table(report.jobs),
             "",

@@ -272,5 +272,8 @@ def _vtcm(
         what=f"largest operator, in {largest.component} at {precision}",
         value=f"{format_bytes(size)} ({largest.hungriest_operator})",
         limit=f"{vtcm_mib} MiB VTCM ({', '.join(slugs)})",
-        next_step="" if good else "it is tiled through main memory and slower: a smaller size",
+        next_step=""
+        if good
+        else "it is tiled through main memory and slower: a smaller size; `mvsdk export` ends with "
+        "what the compiler then spills",
     )

@@ -26,6 +26,8 @@ class Artefact(TypedDict):
     """Limits of the phone's processor that the graph is beyond, as `Finding`."""
     qairt: NotRequired[str | None]
     """Version of Qualcomm's libraries that compiled it."""
+    memory: NotRequired[list[dict[str, Any]] | None]
+    """What the compiler plans for each graph, as `mvsdk.manifest.memory.GraphMemory`."""
     calibration_inputs: NotRequired[int]
     bits: NotRequired[float]
     sqnr_db: NotRequired[float]

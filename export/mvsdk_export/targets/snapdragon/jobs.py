@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, TypedDict
 
 from mvsdk.devices import find_chipset
 from mvsdk_export.jobs.job import Inputs, Job
 from mvsdk_export.targets.artefact import CONTEXT, MODEL, Artefact
 from mvsdk_export.targets.onnx.jobs import whole_signature
+
+class _Contexts(TypedDict):
+    """What an `Artefact` says of its contexts."""
+
+    qairt: str | None
+    memory: list[dict[str, Any]] | None
+
 
 _COMPILING = ("onnxruntime_qnn", "mvsdk_export.targets.snapdragon.compiler")
 
@@ -28,7 +35,6 @@ class CompileContext(Job[Artefact]):
     def run(self, inputs: Inputs, output: Path) -> Artefact:
         """Write the context binary, and the EPContext model around it."""
         from mvsdk_export.targets.snapdragon.compiler import compile_context
-        from mvsdk_export.targets.snapdragon.qairt import read_qairt_version
 
         source = inputs[self.source]
         delegation = compile_context(
@@ -42,7 +48,7 @@ class CompileContext(Job[Artefact]):
             "inputs": source.result["inputs"],
             "outputs": source.result["outputs"],
             "delegation": asdict(delegation),
-            "qairt": read_qairt_version(output.glob("*.bin")),
+            **_read_contexts(output),
         }
 
 
@@ -60,7 +66,6 @@ class StitchContexts(Job[Artefact]):
     def run(self, inputs: Inputs, output: Path) -> Artefact:
         """Write the EPContext model of all parts, with their context binaries."""
         from mvsdk_export.targets.snapdragon.compiler import stitch_contexts
-        from mvsdk_export.targets.snapdragon.qairt import read_qairt_version
 
         pieces = [inputs[piece] for piece in self.pieces]
         delegation = asdict(
@@ -84,5 +89,18 @@ class StitchContexts(Job[Artefact]):
             **signature,
             "model": CONTEXT,
             "delegation": delegation,
-            "qairt": read_qairt_version(output.glob("*.bin")),
+            **_read_contexts(output),
         }
+
+
+def _read_contexts(folder: Path) -> _Contexts:
+    """Return the version that opens the contexts of a folder, and what memory they take."""
+    from mvsdk_export.targets.snapdragon.context_info import read_memory_of
+    from mvsdk_export.targets.snapdragon.qairt import read_qairt_version
+
+    paths = sorted(folder.glob("*.bin"), key=lambda path: (len(path.name), path.name))
+    memory = read_memory_of(paths)
+    return {
+        "qairt": read_qairt_version(paths),
+        "memory": None if memory is None else [asdict(graph) for graph in memory],
+    }
