@@ -29,6 +29,13 @@ from mvsdk_export.families.svd.vae import (  # noqa: E402
     TemporalAutoencoder,
     TemporalAutoencoderConfig,
 )
+from mvsdk_export.layers.parts import (  # noqa: E402
+    FRAME_FUNCTIONS,
+    MAP_BYTES,
+    POSITION_FUNCTIONS,
+    frames_apart,
+    positions_apart,
+)
 from mvsdk_export.layers.selection import select_implementations_  # noqa: E402
 from mvsdk_export.layers.token_attention import TOKEN_ATTENTION_FUNCTIONS  # noqa: E402
 
@@ -44,6 +51,10 @@ class _Ranks(TorchDispatchMode):
             if isinstance(value, Tensor):
                 self.highest = max(self.highest, value.ndim)
         return out
+
+
+def _convolution() -> nn.Module:
+    return nn.Conv2d(4, 5, 3, padding=1).requires_grad_(False)
 
 
 def _tokens(frames: int = FRAMES) -> tuple[Tensor, Tensor, Tensor]:
@@ -63,6 +74,14 @@ FORMS: dict[str, tuple[dict[str, Any], Callable[[], tuple[Any, ...]]]] = {
             nn.functional.linear,
         ),
     ),
+    "frames": (
+        FRAME_FUNCTIONS,
+        lambda: (torch.randn(3, 4, 2, 8), _convolution(), MAP_BYTES // (2 * 2 * 8)),
+    ),
+    "positions": (
+        POSITION_FUNCTIONS,
+        lambda: (torch.randn(3, 8, 4), nn.Linear(4, 4).requires_grad_(False), MAP_BYTES // 16),
+    ),
     "quick_gelu": (QUICK_GELU_FUNCTIONS, lambda: (torch.randn(3, 4),)),
 }
 
@@ -75,6 +94,53 @@ def test_all_forms_of_a_layer_say_the_same(layer: str, form: str) -> None:
     inputs = arguments()
     want = next(iter(table.values()))(*inputs)
     assert relative_error(table[form](*inputs), want) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("frames", "side", "widest", "runs"),
+    [
+        (14, 64, 320, [1] * 14),  # level 0 of MobileVD: 2.5 MiB a frame
+        (14, 16, 1280, [1] * 14),
+        (7, 16, 1280, [7]),  # all have room
+        (2, 256, 128, [2]),  # a single frame has none
+    ],
+)
+def test_frames_run_alone_where_one_has_room_and_all_have_none(
+    frames: int, side: int, widest: int, runs: list[int]
+) -> None:
+    seen: list[int] = []
+
+    def layer(x: Tensor) -> Tensor:
+        seen.append(x.shape[0])
+        return x
+
+    x = torch.arange(float(frames))[:, None, None, None].expand(frames, 1, side, side)
+    assert torch.equal(frames_apart(x, layer, widest), x)
+    assert seen == runs
+
+
+@pytest.mark.parametrize(
+    ("frames", "positions", "widest", "runs"),
+    [
+        (14, 2048, 1280, [128] * 16),  # level 0 of MobileVD
+        (14, 512, 2560, [64] * 8),
+        (8, 64, 512, [64]),
+        (14, 2049, 1280, [3] * 683),  # 2049 is 3 times a prime
+        (14, 7, 1 << 20, [1] * 7),  # not even one has room
+    ],
+)
+def test_positions_run_in_as_few_equal_parts_as_have_room(
+    frames: int, positions: int, widest: int, runs: list[int]
+) -> None:
+    seen: list[int] = []
+
+    def layer(x: Tensor) -> Tensor:
+        seen.append(x.shape[1])
+        return x
+
+    x = torch.randn(frames, positions, 1)
+    assert torch.equal(positions_apart(x, layer, widest), x)
+    assert seen == runs
 
 
 def test_attention_in_bfloat16_says_the_same() -> None:

@@ -22,6 +22,7 @@ from mvsdk.devices import find_chipset
 from mvsdk.errors import BackendError
 from mvsdk.manifest import Chip
 from mvsdk_export.errors import TargetUnavailableError, UnsupportedOpError
+from mvsdk_export.graphs import onnx as onnx_target
 from mvsdk_export.graphs.onnx import (
     OPSET_VERSION,
     append_byte_output,
@@ -33,7 +34,6 @@ from mvsdk_export.graphs.onnx import (
     strip_metadata,
     tensor_specs,
 )
-from mvsdk_export.graphs import onnx as onnx_target
 from mvsdk_export.targets.snapdragon import compiler as snapdragon
 from mvsdk_export.targets.snapdragon.compiler import (
     compile_context,

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mvsdk_export.layers.blocks import GroupNorm, PointwiseConv, Projection, SiLU
+from mvsdk_export.layers.parts import FRAME_FUNCTIONS
 from mvsdk_export.layers.selection import Implementations
 
 PERIOD = 10_000.0
@@ -81,6 +82,9 @@ class TimeMixer(nn.Module):
 class ResBlock(nn.Module):
     """Two 3x3 convolutions of every frame; an embedding is added between them.
 
+    Its NPU form runs one frame after the other where all together have no room on the chip: what is
+    between the first and the last operator then stays there.
+
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
@@ -88,6 +92,8 @@ class ResBlock(nn.Module):
         groups: Groups of the normalisation.
         eps: Added to the variance.
     """
+
+    IMPLEMENTATIONS: ClassVar[Implementations] = {"htp": "frames", "float": "whole"}
 
     def __init__(
         self,
@@ -99,6 +105,8 @@ class ResBlock(nn.Module):
         eps: float,
     ) -> None:
         super().__init__()
+        self.implementation = "whole"
+        self.widest = max(in_channels, out_channels)
         self.activation = SiLU()
         self.norm1 = GroupNorm(groups, in_channels, eps)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
@@ -114,9 +122,16 @@ class ResBlock(nn.Module):
 
         `embedding` is `(B, embedding_dim)`, behind its activation.
         """
+        shift = None if self.time_emb_proj is None else self.time_emb_proj(embedding)
+        if shift is not None and shift.shape[0] > 1:  # frames of several clips
+            return self._run(x, shift)
+        return FRAME_FUNCTIONS[self.implementation](
+            x, lambda frames: self._run(frames, shift), self.widest
+        )
+
+    def _run(self, x: Tensor, shift: Tensor | None) -> Tensor:
         h = self.conv1(self.activation(self.norm1(x)))
-        if self.time_emb_proj is not None:
-            shift = self.time_emb_proj(embedding)
+        if shift is not None:
             h = h + per_frame(shift, h.shape[0] // shift.shape[0])[:, :, None, None]
         h = self.conv2(self.activation(self.norm2(h)))
         return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))

@@ -20,6 +20,7 @@ from mvsdk_export.families.svd.implementations import (
 )
 from mvsdk_export.layers.blocks import GroupNorm
 from mvsdk_export.layers.implementations import LINEAR_FUNCTIONS
+from mvsdk_export.layers.parts import POSITION_FUNCTIONS
 from mvsdk_export.layers.selection import Implementations
 from mvsdk_export.layers.token_attention import TOKEN_ATTENTION_FUNCTIONS, token_attention_on
 
@@ -142,18 +143,24 @@ class GatedUnit(nn.Module):
 class FeedForward(nn.Module):
     """A gated unit four times as wide, and a linear layer back.
 
-    The empty place between them is that of a dropout, and keeps the public state-dict keys.
+    The empty place between them is that of a dropout, and keeps the public state-dict keys. The NPU
+    form takes some positions of all frames after the other, where the map between the layers has no
+    room on the chip.
     """
+
+    IMPLEMENTATIONS: ClassVar[Implementations] = {"htp": "positions", "float": "whole"}
 
     def __init__(self, width: int) -> None:
         super().__init__()
+        self.implementation = "whole"
+        self.widest = 4 * width
         self.net = nn.Sequential(
             GatedUnit(width, 4 * width), nn.Identity(), TokenProjection(4 * width, width)
         )
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `(N, P, width)` to the same shape."""
-        return self.net(x)
+        return POSITION_FUNCTIONS[self.implementation](x, self.net, self.widest)
 
 
 class TransformerLayer(nn.Module):

@@ -11,6 +11,7 @@ from mvsdk_export.jobs.job import Inputs, Job
 from mvsdk_export.targets.artefact import CONTEXT, MODEL, Artefact
 from mvsdk_export.targets.onnx.jobs import whole_signature
 
+
 class _Contexts(TypedDict):
     """What an `Artefact` says of its contexts."""
 
