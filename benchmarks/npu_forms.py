@@ -8,6 +8,7 @@ are no phone's.
     python -m benchmarks.npu_forms --layer temporal_attention --size 8x128x4x4
     python -m benchmarks.npu_forms --json > records.jsonl
     python -m benchmarks.npu_forms --read records.jsonl --write docs/npu_forms.md
+    python -m benchmarks.npu_forms --layer svd_feed_forward --size 14x320x32x64 --compile-only
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from mvsdk.backends.native_output import captured_native_output
 from mvsdk.backends.qnn import find_device, provider_options, register
 from mvsdk.devices import find_chipset
 from mvsdk_export.targets.snapdragon.compiler import compile_context
+from mvsdk_export.targets.snapdragon.context_info import read_memory_of
 
 if TYPE_CHECKING:
     from benchmarks.npu_subjects import Subject
@@ -64,20 +66,30 @@ class Trial:
     model: Path
     chip: str
     float16: bool
+    emulate: bool = True
+    """False compiles only."""
 
 
 def measure_form(
-    layer: str, form: str, size: str, precisions: Sequence[str], *, chip: str, limit_s: float
+    layer: str,
+    form: str,
+    size: str,
+    precisions: Sequence[str],
+    *,
+    chip: str,
+    limit_s: float,
+    emulate: bool = True,
 ) -> Iterator[Record]:
     """Export one form of a layer and measure it at each precision.
 
     Args:
-        layer: Key of `npu_subjects.LAYERS`.
+        layer: Key of `npu_subjects.LAYERS` or `npu_subjects.LARGE_LAYERS`.
         form: One of the layer's forms.
         size: `FxCxHxW`.
         precisions: Of `PRECISIONS`.
         chip: Slug of the chip to compile for.
         limit_s: Processor seconds that compiler and emulator together may take.
+        emulate: False compiles only.
     """
     from benchmarks.npu_subjects import Size, build_subject
     from mvsdk_export.quantize.qdq import quantize_w8a16
@@ -93,7 +105,7 @@ def measure_form(
             if precision == "w8a16":
                 quantize_w8a16(model, folder / "w8a16.onnx", subject.feeds)
             source = folder / f"{precision}.onnx"
-            trial = Trial(model=source, chip=chip, float16=precision == "fp16")
+            trial = Trial(model=source, chip=chip, float16=precision == "fp16", emulate=emulate)
             found, failure = run_in_child(compile_and_run, trial, limit_s=limit_s)
             key = {"layer": layer, "form": form, "size": size, "precision": precision}
             yield Record(**key, **found, failure=failure)
@@ -107,8 +119,9 @@ def compile_and_run(send: Callable[[dict[str, Any]], None], trial: Trial) -> Non
     context = trial.model.with_name(f"{trial.model.stem}_ctx.onnx")
     send({"stage": "compiler"})
     send(_compile(trial, context))
-    send({"stage": "emulator"})
-    send(_run(trial, context))
+    if trial.emulate:
+        send({"stage": "emulator"})
+        send(_run(trial, context))
 
 
 def _compile(trial: Trial, context: Path) -> dict[str, Any]:
@@ -119,11 +132,14 @@ def _compile(trial: Trial, context: Path) -> dict[str, Any]:
     cpu_s, wall_s = time.process_time(), time.perf_counter()
     delegation = compile_context(trial.model, context, chip, float16=trial.float16)
     cpu_s, wall_s = time.process_time() - cpu_s, time.perf_counter() - wall_s
-    binaries = context.parent.glob(f"{context.stem}*.bin")
+    binaries = list(context.parent.glob(f"{context.stem}*.bin"))
+    memory = read_memory_of(binaries)
     return {
         "prepare_cpu_s": round(cpu_s, 3),
         "prepare_wall_s": round(wall_s, 3),
         "context_bytes": sum(path.stat().st_size for path in binaries),
+        "spill_bytes": None if memory is None else sum(x.spill_fill_bytes for x in memory),
+        "ddr_bytes": None if memory is None else sum(x.ddr_tensor_bytes or 0 for x in memory),
         "ep_context_nodes": delegation.delegated,
         "non_delegated": tuple(node.operator for node in delegation.non_delegated),
     }
@@ -233,7 +249,7 @@ def _death(exit_code: int | None, limit_s: float) -> str | None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure what the command line asks for, or read records; return the exit code."""
-    from benchmarks.npu_subjects import LAYERS
+    from benchmarks.npu_subjects import LARGE_LAYERS, LAYERS
 
     options = _parser().parse_args(arguments)
     if options.read:
@@ -241,7 +257,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         environment = this_environment(find_chipset(options.chip).slug, options.limit)
         records = list(_measure(options, environment))
-    block = draw(records, environment, {name: layer.chosen for name, layer in LAYERS.items()})
+    layers = {**LAYERS, **LARGE_LAYERS}
+    block = draw(records, environment, {name: layer.chosen for name, layer in layers.items()})
     if options.write:
         update_document(options.write, block)
     if not options.json:
@@ -250,12 +267,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from benchmarks.npu_subjects import LAYERS, Size
+    from benchmarks.npu_subjects import LARGE_LAYERS, LAYERS, Size
 
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.npu_forms", description=(__doc__ or "").partition("\n")[0]
     )
-    parser.add_argument("--layer", nargs="+", choices=list(LAYERS), default=list(LAYERS))
+    known = [*LAYERS, *LARGE_LAYERS]
+    parser.add_argument("--layer", nargs="+", choices=known, default=list(LAYERS))
     parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=PRECISIONS)
     parser.add_argument(
         "--size", nargs="+", type=Size.parse, default=SIZES, help="FxCxHxW, default: %(default)s"
@@ -270,6 +288,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--json", action="store_true", help="print records as JSON Lines as they come, no tables"
     )
+    parser.add_argument("--compile-only", action="store_true", help="do not run the emulator")
     parser.add_argument("--write", type=Path, help="document to put the tables into")
     parser.add_argument(
         "--read",
@@ -280,11 +299,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _measure(options: argparse.Namespace, environment: Environment) -> Iterator[Record]:
-    from benchmarks.npu_subjects import LAYERS
+    from benchmarks.npu_subjects import LARGE_LAYERS, LAYERS
 
     for layer in options.layer:
         for size in options.size:
-            for form in LAYERS[layer].forms:
+            for form in {**LAYERS, **LARGE_LAYERS}[layer].forms:
                 for record in measure_form(
                     layer,
                     form,
@@ -292,6 +311,7 @@ def _measure(options: argparse.Namespace, environment: Environment) -> Iterator[
                     options.precision,
                     chip=environment.chip,
                     limit_s=options.limit,
+                    emulate=not options.compile_only,
                 ):
                     _tell(record)
                     if options.json:

@@ -13,6 +13,8 @@ from pathlib import Path
 BEGIN, END = "<!-- table:begin -->", "<!-- table:end -->"
 _PACKAGES = ("onnxruntime-qnn", "onnxruntime", "onnx", "onnxscript", "torch", "numpy")
 _FIGURES = ("prepare s", "KB", "emulator s", "dB")
+_FIGURES_WITH_MEMORY = ("prepare s", "KB", "spill KB", "DDR KB", "emulator s", "dB")
+"""Where the records have them: older ones do not."""
 
 
 def _today() -> str:
@@ -31,6 +33,10 @@ class Record:
     """Processor seconds of creating the session that compiles, all threads together."""
     prepare_wall_s: float | None = None
     context_bytes: int | None = None
+    spill_bytes: int | None = None
+    """Buffer in main memory for what has no room on the chip, as the compiler says."""
+    ddr_bytes: int | None = None
+    """Activations that live in main memory besides, likewise."""
     ep_context_nodes: int | None = None
     non_delegated: tuple[str, ...] = ()
     """Types of the operators that are not in a context and would run on the phone's CPU."""
@@ -134,14 +140,16 @@ def _delegation(records: Sequence[Record]) -> str:
 
 
 def _table(rows: Sequence[Record], precisions: Sequence[str], chosen: str | None) -> list[str]:
+    memory = any(row.spill_bytes is not None for row in rows)
+    figures = _FIGURES_WITH_MEMORY if memory else _FIGURES
     headings = ["size", "form"]
-    headings += [f"{precision} {figure}" for precision in precisions for figure in _FIGURES]
+    headings += [f"{precision} {figure}" for precision in precisions for figure in figures]
     lines = [_line(headings), _line(["---"] * 2 + ["---:"] * (len(headings) - 2))]
     for size, form in dict.fromkeys((row.size, row.form) for row in rows):
         cells = [size, f"**{form}**" if form == chosen else form]
         for precision in precisions:
             found = [r for r in rows if (r.size, r.form, r.precision) == (size, form, precision)]
-            cells += _cells(found[0]) if found else [""] * len(_FIGURES)
+            cells += _cells(found[0], memory=memory) if found else [""] * len(figures)
         lines.append(_line(cells))
     failures = [row for row in rows if row.failure]
     if failures:
@@ -149,14 +157,18 @@ def _table(rows: Sequence[Record], precisions: Sequence[str], chosen: str | None
     return lines
 
 
-def _cells(record: Record) -> list[str]:
-    size = None if record.context_bytes is None else record.context_bytes / 1024
+def _cells(record: Record, *, memory: bool) -> list[str]:
     return [
         _number(record.prepare_cpu_s, 2),
-        _number(size, 0),
+        _kilobytes(record.context_bytes),
+        *([_kilobytes(record.spill_bytes), _kilobytes(record.ddr_bytes)] if memory else []),
         _number(record.emulator_cpu_s, 2),
         "failed" if record.failure else _number(record.sqnr_db, 1),
     ]
+
+
+def _kilobytes(size: int | None) -> str:
+    return _number(None if size is None else size / 1024, 0)
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -17,6 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from mvsdk_export.families.svd.blocks import ResBlock
+from mvsdk_export.families.svd.transformer import FeedForward, FrameAttention, SelfAttention
 from mvsdk_export.layers import blocks
 from mvsdk_export.layers.implementations import (
     CROSS_ATTENTION_FUNCTIONS,
@@ -26,9 +28,15 @@ from mvsdk_export.layers.implementations import (
     TEMPORAL_ATTENTION_FUNCTIONS,
     TEMPORAL_CONV_FUNCTIONS,
 )
-from mvsdk_export.layers.selection import implementation_of
+from mvsdk_export.layers.parts import FRAME_FUNCTIONS, POSITION_FUNCTIONS
+from mvsdk_export.layers.selection import (
+    implementation_of,
+    override_implementations_,
+    select_implementations_,
+)
 
 GROUPS = 16
+SVD_HEAD_DIM = 64
 CONTEXT_LENGTH, CONTEXT_DIM = 16, 192
 QUERY_GAIN = 1.5
 CALIBRATION_INPUTS = 8
@@ -202,6 +210,43 @@ def _matrix_product(form: str, size: Size) -> nn.Module:
     return _Product(probabilities_first=form == "probabilities first")
 
 
+class _OfTokens(nn.Module):
+    """A layer of tokens, whose input is the feature map."""
+
+    def __init__(self, layer: nn.Module, *arguments: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.arguments = arguments
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x.flatten(2).transpose(1, 2), *self.arguments)
+
+
+def _lowered(layer: nn.Module, kind: type[nn.Module], form: str) -> nn.Module:
+    """Return a layer as the HTP gets it, in one of its forms."""
+    return override_implementations_(select_implementations_(layer, "htp"), {kind: form})
+
+
+def _svd_residual(form: str, size: Size) -> nn.Module:
+    block = ResBlock(size.channels, size.channels, embedding_dim=None, groups=32, eps=1e-6)
+    return _lowered(block, ResBlock, form)
+
+
+def _svd_feed_forward(form: str, size: Size) -> nn.Module:
+    layer = FeedForward(size.channels)
+    return _OfTokens(_lowered(layer, FeedForward, form))
+
+
+def _svd_attention(form: str, size: Size) -> nn.Module:
+    layer = SelfAttention(size.channels, size.channels // SVD_HEAD_DIM)
+    return _OfTokens(_lowered(layer, SelfAttention, form), size.frames)
+
+
+def _svd_frame_attention(form: str, size: Size) -> nn.Module:
+    layer = FrameAttention(size.channels, size.channels // SVD_HEAD_DIM)
+    return _OfTokens(_lowered(layer, FrameAttention, form), size.frames)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
     """A layer and the forms of it that are compared."""
@@ -267,10 +312,27 @@ of a matrix product the HTP keeps in 16 bits, what a 3x3 convolution costs on a 
 weights cost that the exporter leaves as slices of a constant (in the form `shift_concat`)."""
 
 
+LARGE_LAYERS: dict[str, Layer] = {
+    "svd_residual": Layer(
+        forms=tuple(FRAME_FUNCTIONS), build=_svd_residual, chosen=_chosen(ResBlock)
+    ),
+    "svd_feed_forward": Layer(
+        forms=tuple(POSITION_FUNCTIONS), build=_svd_feed_forward, chosen=_chosen(FeedForward)
+    ),
+    "svd_self_attention": Layer(
+        forms=("batched", "heads_split"), build=_svd_attention, chosen=_chosen(SelfAttention)
+    ),
+    "svd_frame_attention": Layer(
+        forms=("unrolled",), build=_svd_frame_attention, chosen=_chosen(FrameAttention)
+    ),
+}
+"""Layers of Stable Video Diffusion, whose forms differ at full size alone (14x320x32x64)."""
+
+
 def build_subject(layer: str, form: str, size: Size) -> Subject:
     """Build the network of one form with its inputs; equal for all forms of a layer."""
     torch.manual_seed(0)
-    network = LAYERS[layer].build(form, size).eval()
+    network = {**LAYERS, **LARGE_LAYERS}[layer].build(form, size).eval()
     generator = torch.Generator().manual_seed(1)
     inputs = tuple(_inputs(layer, size, generator) for _ in range(CALIBRATION_INPUTS))
     return Subject(network=network, inputs=inputs, fold_constants=form != "as exported")

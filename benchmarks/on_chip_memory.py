@@ -35,8 +35,8 @@ def build_model(folder: Path) -> Path:
     import torch
     from torch import nn
 
+    from mvsdk_export.graphs.onnx import export_onnx
     from mvsdk_export.quantize.qdq import quantize_w8a16
-    from mvsdk_export.targets.onnx import export_onnx
 
     class Block(nn.Module):
         def __init__(self) -> None:

@@ -27,7 +27,7 @@ from benchmarks.npu_forms_table import (  # noqa: E402
     to_json,
     update_document,
 )
-from benchmarks.npu_subjects import LAYERS, Size, Subject, build_subject  # noqa: E402
+from benchmarks.npu_subjects import LARGE_LAYERS, LAYERS, Size, Subject, build_subject  # noqa: E402
 from mvsdk_export.layers.blocks import SiLU  # noqa: E402
 from mvsdk_export.layers.selection import implementation_of  # noqa: E402
 
@@ -67,6 +67,7 @@ def test_a_form_is_compiled_into_one_context_and_its_error_measured() -> None:
         assert (record.ep_context_nodes, record.non_delegated) == (1, ())
         assert record.context_bytes is not None
         assert record.context_bytes > 10_000
+        assert (record.spill_bytes, record.ddr_bytes) == (0, 0)
         assert record.prepare_cpu_s is not None
         assert 0 < record.prepare_cpu_s < 60
         assert record.emulator_cpu_s is not None
@@ -140,6 +141,16 @@ def _record(form: str = "a", precision: str = "fp16", **figures: Any) -> Record:
     return Record(layer="l", form=form, size="1x32x1x1", precision=precision, **figures)
 
 
+def test_memory_has_columns_where_the_compiler_told_it() -> None:
+    told = _record(context_bytes=2048, spill_bytes=4096, ddr_bytes=0, sqnr_db=50.0)
+    older = _record("b", context_bytes=1024)
+    text = draw([told, older], ENVIRONMENT, {})
+    assert "| fp16 KB | fp16 spill KB | fp16 DDR KB |" in text
+    assert "| 1x32x1x1 | a |  | 2 | 4 | 0 |  | 50.0 |" in text
+    assert "| 1x32x1x1 | b |  | 1 |  |  |  |  |" in text
+    assert "spill" not in draw([older], ENVIRONMENT, {})
+
+
 def test_records_survive_json_and_the_last_of_a_trial_counts(tmp_path: Path) -> None:
     path = tmp_path / "records.jsonl"
     old, other = _record(sqnr_db=1.0), _record("b", non_delegated=("Softmax",), ep_context_nodes=2)
@@ -182,12 +193,13 @@ def test_size_is_refused_with_what_is_allowed(text: str) -> None:
         Size.parse(text)
 
 
-@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("layer", [*LAYERS, *LARGE_LAYERS])
 def test_all_forms_of_a_layer_are_measured_on_the_same_function(layer: str) -> None:
     if layer in ("convolution", "matrix_product"):
         pytest.skip("compares different layers on purpose")
     size = Size.parse("3x64x2x2")
-    outputs = [build_subject(layer, form, size).reference() for form in LAYERS[layer].forms]
+    forms = {**LAYERS, **LARGE_LAYERS}[layer].forms
+    outputs = [build_subject(layer, form, size).reference() for form in forms]
     for output in outputs[1:]:
         assert abs(output - outputs[0]).max() < 1e-4 * abs(outputs[0]).max()
 
