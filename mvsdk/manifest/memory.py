@@ -47,19 +47,6 @@ class GraphMemory:
     shared_weight_bytes: int | None
     """Weights that several graphs share (`sharedWeightsSize`)."""
 
-    @property
-    def total_bytes(self) -> int:
-        """All of it that lies in main memory; what is not told counts as 0."""
-        known = (
-            self.spill_fill_bytes,
-            self.operator_bytes,
-            self.constant_bytes,
-            self.ddr_tensor_bytes,
-            self.io_bytes,
-            self.shared_weight_bytes,
-        )
-        return sum(size or 0 for size in known)
-
 
 def read_memory(manifest: Manifest) -> dict[tuple[str, str], tuple[GraphMemory, ...]]:
     """Return what a manifest says of the memory of its compiled graphs.

@@ -58,11 +58,6 @@ def test_what_is_written_is_read_from_the_bytes_of_a_manifest() -> None:
     assert read_memory(Manifest.from_json(payload)) == memory
 
 
-def test_total_is_all_that_lies_in_main_memory() -> None:
-    assert TOLD.total_bytes == 59_244_544 + 10_161_664 + 3_514_368 + 39_322_112 + 36_708_352
-    assert HALF_TOLD.total_bytes == HALF_TOLD.spill_fill_bytes
-
-
 @pytest.mark.parametrize(
     "graphs",
     [
