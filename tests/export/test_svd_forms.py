@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -19,6 +20,7 @@ from torch import Tensor, nn  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
 from mvsdk_export.families.svd import clip_vision, transformer  # noqa: E402
+from mvsdk_export.families.svd.blocks import ResBlock  # noqa: E402
 from mvsdk_export.families.svd.clip_vision import ClipVisionConfig, ClipVisionEncoder  # noqa: E402
 from mvsdk_export.families.svd.implementations import (  # noqa: E402
     FRAME_ATTENTION_FUNCTIONS,
@@ -29,6 +31,7 @@ from mvsdk_export.families.svd.vae import (  # noqa: E402
     TemporalAutoencoder,
     TemporalAutoencoderConfig,
 )
+from mvsdk_export.layers import parts  # noqa: E402
 from mvsdk_export.layers.parts import (  # noqa: E402
     FRAME_FUNCTIONS,
     MAP_BYTES,
@@ -207,6 +210,23 @@ def test_implementations_of_npus_change_no_result(name: str, engine: str) -> Non
     network, inputs = small_unet(**COMPRESSED.get(name, {})).double(), small_inputs()
     inputs = {key: value.double() for key, value in inputs.items()}
     want = network(**inputs)
-    assert (
-        relative_error(select_implementations_(network, engine)(**inputs), want) < 1e-6
-    )  # sinusoids are float32
+    select_implementations_(network, engine)
+    assert relative_error(network(**inputs), want) < 1e-6  # sinusoids are float32
+
+
+@torch.no_grad()
+def test_layers_in_parts_change_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, inputs = small_unet().double(), small_inputs()
+    inputs = {key: value.double() for key, value in inputs.items()}
+    want = network(**inputs)
+    monkeypatch.setattr(parts, "MAP_BYTES", 4096)
+    runs: Counter[nn.Module] = Counter()
+    layers = [
+        *(x.conv1 for x in network.modules() if isinstance(x, ResBlock)),
+        *(x.net[0] for x in network.modules() if isinstance(x, transformer.FeedForward)),
+    ]
+    for layer in layers:
+        layer.register_forward_hook(lambda module, *_: runs.update([module]))
+    assert relative_error(select_implementations_(network, "htp")(**inputs), want) < 1e-6
+    split = {type(layer) for layer, count in runs.items() if count > 1}
+    assert split == {nn.Conv2d, transformer.GatedUnit}
