@@ -320,7 +320,9 @@ def _measure(options: argparse.Namespace, environment: Environment) -> Iterator[
 
 
 def _tell(record: Record) -> None:
-    told = record.failure or f"prepared in {record.prepare_cpu_s} s, {record.sqnr_db} dB"
+    spilled = "" if record.spill_bytes is None else f", {record.spill_bytes >> 10} KB spilled"
+    error = "" if record.sqnr_db is None else f", {record.sqnr_db} dB"
+    told = record.failure or f"prepared in {record.prepare_cpu_s} s{spilled}{error}"
     name = f"{record.layer} {record.form} {record.size} {record.precision}"
     print(f"{name}: {told}", file=sys.stderr, flush=True)
 
