@@ -24,6 +24,7 @@ from mvsdk.manifest.memory import MEMORY, GraphMemory, memory_to_json
 from mvsdk_export.checkpoints import ModelFolder
 from mvsdk_export.checkpoints.pipeline import sizes_of
 from mvsdk_export.families import ComponentRecipe, TensorRecipe
+from mvsdk_export.families.conditioning import CUTS, write_cuts
 from mvsdk_export.families.pipeline import TYPES, Pipeline, tensors_of
 from mvsdk_export.jobs.job import Made, tool_versions
 from mvsdk_export.jobs.progress import counted
@@ -74,6 +75,8 @@ def add_files(
         extensions[GUIDANCE] = list(request.folded_guidance)
     if memory := _memory(artefacts):
         extensions[MEMORY] = memory_to_json(memory)
+    if folder.cuts:
+        extensions[CUTS] = write_cuts(folder.cuts)
     return Manifest(
         name=recipe.name,
         programs=pipeline.programs,

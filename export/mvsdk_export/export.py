@@ -18,6 +18,7 @@ from mvsdk.manifest import Manifest, Verification
 from mvsdk_export.assemble import add_files
 from mvsdk_export.checkpoints import ModelFolder
 from mvsdk_export.checkpoints.subject import ClipSize
+from mvsdk_export.families.conditioning import read_cuts
 from mvsdk_export.jobs.history import History
 from mvsdk_export.jobs.job import Files, Made
 from mvsdk_export.jobs.progress import OnProgress, Tracker
@@ -128,6 +129,7 @@ def verify_bundle(
     if pictures is not None:
         check_pictures(pictures)
     manifest = bundle.manifest
+    folder = folder.with_cuts(read_cuts(manifest.extensions))
     for item in manifest.sets:
         find_backends(manifest.variants_of(item))
     recording = verification_of(manifest, folder, read_guidance(manifest), pictures)
@@ -168,6 +170,7 @@ def _plan_verification(
                 numbers=numbers_by_prompt(prompts, reference.numbers),
                 recorded=reference,
                 pictures=reference.pictures,
+                cuts=folder.cuts,
             )
         )
     return jobs

@@ -66,6 +66,8 @@ def wrap(
 ) -> nn.Module:
     """Return the graph that phones get: the network, or the recipe's wrapper around it.
 
+    Of a component that is cut, its part of that graph.
+
     Args:
         component: Names the wrapper and the options that it takes.
         network: Of the recipe, in evaluation mode.
@@ -74,10 +76,20 @@ def wrap(
     Raises:
         CheckpointError: If there is no such graph, for example because a picture is too small.
     """
+    graph = _wrap_whole(component, network, options or GraphOptions())
+    if component.cut is None:
+        return graph
+    from mvsdk_export.graphs.conditioning import cut_graph
+
+    return cut_graph(component, graph)
+
+
+def _wrap_whole(
+    component: ComponentRecipe, network: nn.Module, options: GraphOptions
+) -> nn.Module:
     if component.wrapper is None:
         return network
-    chosen = options or GraphOptions()
-    arguments = {name: getattr(chosen, name) for name in component.wrapper_options}
+    arguments = {name: getattr(options, name) for name in component.wrapper_options}
     try:
         return resolve(component.wrapper)(network, **arguments).eval()
     except (ValueError, RuntimeError) as exc:

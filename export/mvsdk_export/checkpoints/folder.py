@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,8 @@ from mvsdk_export.checkpoints.vocabulary import check_vocabulary
 from mvsdk_export.checkpoints.weight_files import WeightFiles, find_weights
 from mvsdk_export.errors import CheckpointError, ExportError
 from mvsdk_export.families import DECODER, RECIPES, Recipe, find_recipe
+from mvsdk_export.families.conditioning import cut_recipe
+from mvsdk_export.families.cut import Cut
 from mvsdk_export.families.shapes import config_sizes
 
 if TYPE_CHECKING:
@@ -47,6 +49,14 @@ class ModelFolder:
     _layout: Layout
     decoder: DecoderFolder | None = None
     """Where the decoder comes from; None for the model folder itself."""
+    cuts: tuple[Cut, ...] = ()
+    """Where graphs of the recipe are cut in two."""
+    _whole: Recipe | None = None
+
+    @property
+    def whole_recipe(self) -> Recipe:
+        """The recipe without cuts."""
+        return self._whole or self.recipe
 
     @property
     def paths(self) -> dict[str, Path]:
@@ -174,6 +184,18 @@ class ModelFolder:
             weights={**self.weights, decoder.folder: decoder.find_weights()},
             decoder=decoder,
         )
+
+    def with_cuts(self, cuts: Sequence[Cut]) -> ModelFolder:
+        """Return the model with graphs cut there, and nowhere else.
+
+        Args:
+            cuts: Of the whole recipe.
+        """
+        recipe = self.whole_recipe
+        for cut in cuts:
+            recipe = cut_recipe(recipe, cut)
+        whole = self.whole_recipe if cuts else None
+        return replace(self, recipe=recipe, cuts=tuple(cuts), _whole=whole)
 
     def files_with_hashes(self) -> tuple[FileRef, ...]:
         """Return every file that the model consists of, sorted by path."""

@@ -12,6 +12,7 @@ from mvsdk_export.checkpoints.folder import ModelFolder
 from mvsdk_export.checkpoints.schedule import make_sampler
 from mvsdk_export.errors import ExportError, one_line
 from mvsdk_export.families import Recipe
+from mvsdk_export.families.conditioning import cut_pipeline
 from mvsdk_export.families.pipeline import Clip, Pipeline, usual_pipeline
 from mvsdk_export.families.recipe import resolve
 from mvsdk_export.families.shapes import graph_sizes
@@ -26,14 +27,19 @@ def make_pipeline(folder: ModelFolder, clip: Clip) -> Pipeline:
         ScheduleError: If there are no noise levels for a wanted number of steps.
         ExportError: If a denoiser of one step shall take more, or the recipe's own function fails.
     """
-    recipe, scheduler = folder.recipe, folder.scheduler
+    recipe, scheduler = folder.whole_recipe, folder.scheduler
     sampler = make_sampler(scheduler, clip.steps, clip.default_steps)
     if clip.guidance is not None:
         sampler = replace(sampler, guidance_scale=max(clip.guidance))
     sizes = sizes_of(folder, clip)
-    if recipe.pipeline is not None:
-        return _call(recipe.pipeline, recipe, sampler, sizes)
-    return usual_pipeline(recipe, sampler, sizes)
+    pipeline = (
+        usual_pipeline(recipe, sampler, sizes)
+        if recipe.pipeline is None
+        else _call(recipe.pipeline, recipe, sampler, sizes)
+    )
+    for cut in folder.cuts:
+        pipeline = cut_pipeline(pipeline, cut)
+    return pipeline
 
 
 def sizes_of(folder: ModelFolder, clip: Clip) -> dict[str, int]:

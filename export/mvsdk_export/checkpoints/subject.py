@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from mvsdk_export.checkpoints.folder import ModelFolder, open_model
 from mvsdk_export.families import ComponentRecipe
+from mvsdk_export.families.cut import Cut
 from mvsdk_export.families.shapes import graph_sizes, input_shapes
 from mvsdk_export.jobs.job import Files
 
@@ -35,14 +36,16 @@ class Subject:
     guidance: tuple[float, float] | None
     """Classifier-free guidance of the first and the last frame, which the denoiser's graph holds;
     None for none."""
+    cuts: tuple[Cut, ...] = ()
+    """Where graphs are cut in two, as far as it concerns the component."""
 
     def recipe(self, folder: ModelFolder) -> ComponentRecipe:
         """Return the recipe of the component."""
-        return folder.recipe.component(self.component)
+        return folder.with_cuts(self.cuts).recipe.component(self.component)
 
     def load(self, folder: ModelFolder) -> nn.Module:
         """Load the network with what a phone's graph has around it, in evaluation mode."""
-        return folder.load_graph(
+        return folder.with_cuts(self.cuts).load_graph(
             self.component,
             num_frames=self.size.num_frames,
             height=self.size.height,

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Any, Literal, Protocol
 
 from mvsdk.manifest import Role, Task
+from mvsdk_export.families.cut import Cut
 
 Shape = tuple[int, ...]
 
@@ -81,6 +82,9 @@ class ComponentRecipe:
     """How the names of tensors begin that the file may hold and this network has not."""
     inputs: tuple[TensorRecipe, ...]
     outputs: tuple[TensorRecipe, ...]
+    cut: Cut | None = None
+    """Where the graph of network and wrapper is cut, of a component that is one of its two parts:
+    of the role `conditioning` the one that runs once for a clip. None for a whole graph."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

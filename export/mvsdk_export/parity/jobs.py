@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
 from mvsdk_export.checkpoints.subject import ClipSize, Subject, open_files
 from mvsdk_export.families import find_recipe
+from mvsdk_export.families.conditioning import cut_recipe
+from mvsdk_export.families.cut import Cut
 from mvsdk_export.jobs.job import Files, Inputs, Job
 from mvsdk_export.quantize.activations import CALLS, Recorded, load_calls, save_calls
 
@@ -90,6 +92,8 @@ class RecordActivations(Job[Recorded]):
     first_seed: int
     numbers: tuple[Mapping[str, float], ...]
     pictures: Job[Pictures] | None
+    cuts: tuple[Cut, ...] = ()
+    """Where graphs are cut in two."""
 
     PRELOAD: ClassVar[tuple[str, ...]] = _REFERENCE
 
@@ -99,12 +103,12 @@ class RecordActivations(Job[Recorded]):
         from mvsdk_export.jobs.progress import counted
         from mvsdk_export.parity.reference import Case, Reference
 
-        folder = open_files(self.model)
+        folder = open_files(self.model).with_cuts(self.cuts)
         clip = Clip(**asdict(self.size), steps=self.steps, default_steps=self.default_steps)
         networks = {
-            part.name: Subject(component=part.name, size=self.size, guidance=self.guidance).load(
-                folder
-            )
+            part.name: Subject(
+                component=part.name, size=self.size, guidance=self.guidance, cuts=self.cuts
+            ).load(folder)
             for part in folder.recipe.components
         }
         reference = Reference.of(folder, clip, networks)
@@ -143,6 +147,8 @@ class VerifySet(Job[Verified]):
     """Prompt -> what else was said of its clips."""
     recorded: Job[Recorded]
     pictures: Job[Pictures] | None
+    cuts: tuple[Cut, ...] = ()
+    """Where graphs of the bundle are cut in two."""
 
     PRELOAD: ClassVar[tuple[str, ...]] = ("onnxruntime", "mvsdk_export.parity.verify")
 
@@ -160,11 +166,14 @@ class VerifySet(Job[Verified]):
         if self.pictures is not None:
             pictures = _load_pictures(inputs[self.pictures].folder)
             shown = dict(zip(self.numbers, pictures, strict=True))
+        recipe = find_recipe(self.recipe)
+        for cut in self.cuts:
+            recipe = cut_recipe(recipe, cut)
         records = verify_set(
             self.bundle.places["bundle"],
             self.chosen,
             calls,
-            find_recipe(self.recipe),
+            recipe,
             numbers=self.numbers,
             pictures=shown,
         )

@@ -90,7 +90,7 @@ def verification_of(
 
     Args:
         manifest: Of the bundle, or the outline of one.
-        folder: The model folder that it is made of.
+        folder: The model folder that it is made of, cut as it is.
         guidance: Which its denoiser holds, as `read_guidance` says.
         pictures: Folder of pictures; None for those that recipes name.
     """
@@ -183,6 +183,7 @@ def plan_recording(name: str, recording: Recording) -> RecordActivations:
         first_seed=recording.first_seed,
         numbers=tuple(dict(numbers) for numbers in recording.numbers),
         pictures=_plan_pictures(recording),
+        cuts=recording.folder.cuts,
     )
 
 

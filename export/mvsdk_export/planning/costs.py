@@ -27,6 +27,7 @@ from mvsdk_export.checkpoints.building import GraphOptions, build_on_meta, with_
 from mvsdk_export.errors import ExportError
 from mvsdk_export.families import DECODER, ComponentRecipe, Recipe
 from mvsdk_export.families.shapes import graph_sizes, input_shapes
+from mvsdk_export.graphs.conditioning import without_dead_code
 from mvsdk_export.layers.selection import select_implementations_
 from mvsdk_export.planning.preflight import COUNTED_PRECISIONS
 
@@ -166,6 +167,8 @@ def estimate_crossing_bytes(
     once = replace(options, guidance=None)
     graph = wrap(component, select_implementations_(build_on_meta(component, config), "htp"), once)
     inputs = _empty_inputs(component, sizes)
+    if component.cut is not None:
+        graph = without_dead_code(graph, inputs)
     trace = _Trace(graph, inputs)
     with torch.device("meta"), torch.no_grad(), trace:
         graph(*_as_taken(inputs))
@@ -192,7 +195,10 @@ def _measure_once(
     """Do it once a process: it is asked for by whoever chooses a size, and by whoever plans."""
     network = select_implementations_(build_on_meta(component, config), "htp")
     graph = wrap(component, network, options)
-    return measure_graph(component.name, graph, *_empty_inputs(component, dict(sizes)))
+    inputs = _empty_inputs(component, dict(sizes))
+    if component.cut is not None:
+        graph = without_dead_code(graph, inputs)
+    return measure_graph(component.name, graph, *inputs)
 
 
 def _empty_inputs(component: ComponentRecipe, sizes: Mapping[str, int]) -> tuple[Tensor, ...]:

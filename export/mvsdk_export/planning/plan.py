@@ -23,6 +23,7 @@ from mvsdk_export.parity.recording import (
     plan_recording,
     verification_of,
 )
+from mvsdk_export.planning.conditioning import with_conditioning
 from mvsdk_export.planning.costs import ComponentCosts, measure_recipe
 from mvsdk_export.planning.decoding import with_decode_frames
 from mvsdk_export.planning.preflight import count_parts, preflight_costs
@@ -98,7 +99,7 @@ def plan_export(request: ExportRequest) -> ExportPlan:
     """
     BundleWriter(request.out, overwrite=request.overwrite)
     _check_recipe(request)
-    request = with_decode_frames(request)
+    request = with_conditioning(with_decode_frames(request))
     folder = request.folder
     folder.check(num_frames=request.num_frames)
     pipeline = make_pipeline(folder, request.clip)
@@ -193,6 +194,11 @@ def _plan_lowerings(
                 component=item.component,
                 size=request.clip_size,
                 guidance=request.folded_guidance,
+                cuts=tuple(
+                    cut
+                    for cut in request.folder.cuts
+                    if item.component in (cut.component, cut.name)
+                ),
             ),
             recorded=calibration,
             weight_bytes=item.weight_bytes["fp32"],

@@ -94,6 +94,9 @@ class ExportRequest:
     """Name of a `TargetSpec` -> its options, where they are not its defaults."""
     overwrite: bool = False
     verify: bool = True
+    runs_conditioning_once: bool = True
+    """Whether what a denoiser makes of the conditioning alone becomes a graph of its own where that
+    pays (planning/conditioning.py)."""
 
     @property
     def sets(self) -> tuple[SetPlan, ...]:
