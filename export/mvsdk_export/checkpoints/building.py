@@ -84,9 +84,7 @@ def wrap(
     return cut_graph(component, graph)
 
 
-def _wrap_whole(
-    component: ComponentRecipe, network: nn.Module, options: GraphOptions
-) -> nn.Module:
+def _wrap_whole(component: ComponentRecipe, network: nn.Module, options: GraphOptions) -> nn.Module:
     if component.wrapper is None:
         return network
     arguments = {name: getattr(options, name) for name in component.wrapper_options}

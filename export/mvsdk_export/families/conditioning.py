@@ -43,9 +43,7 @@ def cut_recipe(recipe: Recipe, cut: Cut) -> Recipe:
         outputs=crossing,
         cut=cut,
     )
-    steps = replace(
-        whole, inputs=(*(inputs[name] for name in cut.step_inputs), *crossing), cut=cut
-    )
+    steps = replace(whole, inputs=(*(inputs[name] for name in cut.step_inputs), *crossing), cut=cut)
     components: list[ComponentRecipe] = []
     for part in recipe.components:
         components += [conditioning, steps] if part.name == cut.component else [part]

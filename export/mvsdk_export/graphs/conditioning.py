@@ -235,10 +235,10 @@ def _module(network: nn.Module, path: str) -> nn.Module:
 
 
 def _drop_weights_(module: nn.Module) -> None:
-    """Remove all parameters, buffers and children of a module."""
-    for name, _ in list(module.named_parameters(recurse=False)):
-        delattr(module, name)
-    for name, _ in list(module.named_buffers(recurse=False)):
-        delattr(module, name)
-    for name, _ in list(module.named_children()):
-        delattr(module, name)
+    """Leave a module without parameters, buffers and children: its own code finds None for them."""
+    for name in [name for name, _ in module.named_parameters(recurse=False)]:
+        module.register_parameter(name, None)
+    for name in [name for name, _ in module.named_buffers(recurse=False)]:
+        module.register_buffer(name, None)
+    for name in [name for name, _ in module.named_children()]:
+        module.register_module(name, None)

@@ -64,9 +64,7 @@ def with_conditioning(request: ExportRequest) -> ExportRequest:
     return replace(request, folder=request.folder.with_cuts(cuts), overrides=overrides)
 
 
-def find_cuts(
-    folder: ModelFolder, clip: Clip, *, min_share: float = MIN_SHARE
-) -> tuple[Cut, ...]:
+def find_cuts(folder: ModelFolder, clip: Clip, *, min_share: float = MIN_SHARE) -> tuple[Cut, ...]:
     """Return where the denoisers of a model are to be cut, for clips of a size.
 
     Args:
@@ -84,9 +82,7 @@ def find_cuts(
     folder = folder.with_cuts(())
     recipe, configs, sizes = folder.recipe, folder.configs(), sizes_of(folder, clip)
     pipeline = make_pipeline(folder, clip)
-    options = GraphOptions(
-        height=clip.height, width=clip.width, guidance=clip.guidance, sigma=1.0
-    )
+    options = GraphOptions(height=clip.height, width=clip.width, guidance=clip.guidance, sigma=1.0)
     cuts: list[Cut] = []
     for part in recipe.components:
         if part.role not in DENOISERS:
@@ -134,8 +130,7 @@ def _runs(recipe: Recipe, cut: Cut, config: Any, options: GraphOptions) -> bool:
         part = both.component(name)
         graph = wrap(part, build_on_meta(part, config), options)
         inputs = [
-            _meta(shapes[tensor.name], dtypes.get(tensor.name, "float32"))
-            for tensor in part.inputs
+            _meta(shapes[tensor.name], dtypes.get(tensor.name, "float32")) for tensor in part.inputs
         ]
         try:
             with torch.device("meta"), torch.no_grad():
@@ -221,9 +216,7 @@ def _make_cut(
         name=f"{component}_conditioning",
         arguments=tuple(arguments),
         conditioning_inputs=tuple(item.name for item in arguments if item.name in taken),
-        step_inputs=tuple(
-            item.name for item in arguments if item.name in kept | frontier.inputs
-        ),
+        step_inputs=tuple(item.name for item in arguments if item.name in kept | frontier.inputs),
         crossings=tuple(crossings),
     )
 
@@ -475,9 +468,7 @@ def _watched(graph: nn.Module, flow: _Flow) -> Iterator[None]:
 def _watch(path: str, module: nn.Module, flow: _Flow, stack: list[_Call]) -> Iterator[Any]:
     def begin(*_: object) -> None:
         start = len(flow.operators)
-        stack.append(
-            _Call(path=path, index=flow.counts[path], depth=len(stack), start=start)
-        )
+        stack.append(_Call(path=path, index=flow.counts[path], depth=len(stack), start=start))
         flow.counts[path] += 1
 
     def end(module: nn.Module, inputs: object, output: object) -> None:
