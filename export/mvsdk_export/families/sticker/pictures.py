@@ -6,7 +6,6 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mvsdk_export.layers.blocks import PreciseProjection, SiLU, zero_
@@ -49,6 +48,9 @@ class Pictures(nn.Module):
             self.layout.weight.mul_(0.1)
             bias = torch.tensor([0.0, 0.7, 0.0, 0.7, *[0.0] * (2 * config.turns)])
             self.layout.bias.copy_(bias.repeat(slots))
+        # Modules, as what they make depends on the codes alone, and may run once for a clip.
+        self.shuffle = nn.PixelShuffle(self.points_per_cell)
+        self.shear = _Shear()
         _make_shears_(self)
         self.register_load_state_dict_post_hook(_fill_shears_)
 
@@ -84,13 +86,13 @@ class Pictures(nn.Module):
         b, frames = codes.shape[0], self.config.num_frames
         x = self.decode(codes.reshape(b, cells, cells, -1).permute(0, 3, 1, 2))
         x = x.reshape(b * frames, PICTURE_CHANNELS * k * k, cells, cells)
-        return F.pixel_shuffle(x, k)
+        return self.shuffle(x)
 
     def _turn(self, x: Tensor, shares: Tensor) -> Tensor:
         """Mix the turns of pictures `(N, 4, S, S)` by shares `(N, 2 * turns)`."""
         upright, transposed = x * shares[:, 0, None, None, None], x * shares[:, 1, None, None, None]
         for turn in range(1, self.config.turns):
-            turned = _shear(x, getattr(self, f"shears{turn}"))
+            turned = self.shear(x, getattr(self, f"shears{turn}"))
             upright = upright + turned * shares[:, 2 * turn, None, None, None]
             transposed = transposed + turned * shares[:, 2 * turn + 1, None, None, None]
         return upright + transposed.transpose(2, 3)
@@ -112,6 +114,19 @@ class _Decoder(nn.Module):
         rest = self.activation(self.conv_in(x))
         rest = rest + self.activation(self.conv_mid(rest))
         return self.linear(x) + self.conv_out(rest)
+
+
+class _Shear(nn.Module):
+    """Turns pictures by three shears."""
+
+    def forward(self, x: Tensor, shears: Tensor) -> Tensor:
+        """Turn pictures `(N, C, S, S)` clockwise by shears `(3, S, S, S)`."""
+        n, c, size, _ = x.shape
+        x = x.reshape(n * c, size, size)
+        for axis, shear in zip((1, 2, 1), shears, strict=True):
+            lines = x.permute(axis, 0, 3 - axis) @ shear.transpose(1, 2)  # (S, N C, S)
+            x = lines.permute(1, 0, 2) if axis == 1 else lines.permute(1, 2, 0)
+        return x.reshape(n, c, size, size)
 
 
 def placing(centre: Tensor, extent: Tensor, source: int, target: int) -> Tensor:
@@ -183,13 +198,3 @@ def _shears(size: int, angle: float) -> Tensor:
     shifted = torch.stack([places[None, :] + slope * places[:, None] for slope in slopes])
     # A clockwise turn: what comes to a place lay against the clock of it.
     return (1.0 - (shifted[:, :, :, None] - places).abs()).clamp(min=0.0)
-
-
-def _shear(x: Tensor, shears: Tensor) -> Tensor:
-    """Turn pictures `(N, C, S, S)` clockwise by shears `(3, S, S, S)`."""
-    n, c, size, _ = x.shape
-    x = x.reshape(n * c, size, size)
-    for axis, shear in zip((1, 2, 1), shears, strict=True):
-        lines = x.permute(axis, 0, 3 - axis) @ shear.transpose(1, 2)  # (S, N C, S)
-        x = lines.permute(1, 0, 2) if axis == 1 else lines.permute(1, 2, 0)
-    return x.reshape(n, c, size, size)
