@@ -88,12 +88,13 @@ def main() -> int:
     parser.add_argument("--turn", nargs=2, metavar=("BUNDLE", "FRAMES"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.turn:
-        print(json.dumps(_take_turn(*map(Path, options.turn), options)))
+        bundle, frames = map(Path, options.turn)
+        print(json.dumps(_take_turn(bundle, frames, options)))
         return 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         paths = options.bundles or [folder / "whole.mvbundle", folder / "cut.mvbundle"]
-        bundles = dict(zip(SIDES, paths, strict=True))
+        bundles: dict[str, Path] = dict(zip(SIDES, paths, strict=True))
         if options.bundles is None:
             _export(options, bundles, folder / "cache")
         for side, bundle in bundles.items():
@@ -203,8 +204,7 @@ def _measure(
             turns[side].append(json.loads(answer.stdout))
     psnr = _psnr_db(folder / "0.npy", folder / "1.npy")
     return [
-        _record(side, turns[side], options, psnr_db=psnr if side == CUT else None)
-        for side in SIDES
+        _record(side, turns[side], options, psnr_db=psnr if side == CUT else None) for side in SIDES
     ]
 
 

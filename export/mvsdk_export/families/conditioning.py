@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import cast
 
@@ -207,7 +207,7 @@ def _made(operations: Sequence[Operation]) -> set[str]:
     return names
 
 
-def _handed_on(operation: Sample | Loop) -> Collection[str]:
+def _handed_on(operation: Sample | Loop) -> set[str]:
     return {item.output for item in operation.carried.values() if item.output is not None}
 
 

@@ -43,8 +43,10 @@ MAX_TENSORS = 64
 """Inputs or outputs that a component may have (docs/bundle_format.md, section 4)."""
 
 _SHAPES_ALONE = frozenset(
-    ("zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like")
-    + ("new_zeros", "new_ones", "new_empty", "new_full")
+    {
+        *("zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like"),
+        *("new_zeros", "new_ones", "new_empty", "new_full"),
+    }
 )
 """Operators that read nothing of their first argument but its shape."""
 
@@ -88,10 +90,11 @@ def find_cuts(folder: ModelFolder, clip: Clip, *, min_share: float = MIN_SHARE) 
         if part.role not in DENOISERS:
             continue
         once = find_conditioning(pipeline.programs, pipeline.samplers, part.name)
+        if not once:
+            continue
         config = with_frames(configs[part.name], clip.num_frames)
-        arguments = _arguments(part, sizes)
-        cut = once and _find_cut(part, config, options, arguments, once, min_share)
-        if cut and _runs(recipe, cut, config, options):
+        cut = _find_cut(part, config, options, _arguments(part, sizes), once, min_share)
+        if cut is not None and _runs(recipe, cut, config, options):
             cuts.append(cut)
     return tuple(cuts)
 
