@@ -25,6 +25,7 @@ from mvsdk.manifest import (
     Index,
     Linear,
     Loop,
+    Manifest,
     Operation,
     Program,
     Run,
@@ -217,10 +218,14 @@ def test_a_folder_is_cut_and_made_whole_again(sticker: ModelFolder) -> None:
 
 def test_costs_of_both_parts_are_those_of_the_whole(sticker: ModelFolder) -> None:
     folder = sticker.with_cuts(find_cuts(sticker, CLIP))
-    size = {"num_frames": 8, "height": 32, "width": 32}
     whole, parts = (
-        {item.component: item for item in measure_recipe(x.recipe, x.configs(), **size)}
-        for x in (sticker, folder)
+        {
+            item.component: item
+            for item in measure_recipe(
+                model.recipe, model.configs(), num_frames=8, height=32, width=32
+            )
+        }
+        for model in (sticker, folder)
     )
     once, steps = parts["transformer_conditioning"], parts["transformer"]
     assert once.flops + steps.flops == whole["transformer"].flops
@@ -297,11 +302,11 @@ def test_a_bundle_has_the_component_verified_and_no_weight_twice(bundles: dict[s
     assert CUTS in cut.extensions
     assert CUTS not in whole.extensions
 
-    def weights(manifest: mvsdk.manifest.Manifest) -> float:
+    def weights(manifest: Manifest) -> float:
         names = [name for name in manifest.components if name.startswith("transformer")]
         return sum(manifest.costs[name]["weight_fp32_bytes"] for name in names)
 
-    def shipped(manifest: mvsdk.manifest.Manifest) -> int:
+    def shipped(manifest: Manifest) -> int:
         parts = [part for name, part in manifest.components.items() if name in names]
         return sum(file.bytes for part in parts for v in part.variants for file in v.files)
 

@@ -201,11 +201,24 @@ def _plan_lowerings(
                 ),
             ),
             recorded=calibration,
-            weight_bytes=item.weight_bytes["fp32"],
-            activation_bytes=item.activation_peak_bytes["fp32"],
+            weight_bytes=sum(x.weight_bytes["fp32"] for x in _network_of(item, costs, request)),
+            activation_bytes=max(
+                x.activation_peak_bytes["fp32"] for x in _network_of(item, costs, request)
+            ),
         )
         for item in costs
     )
+
+
+def _network_of(
+    item: ComponentCosts, costs: tuple[ComponentCosts, ...], request: ExportRequest
+) -> list[ComponentCosts]:
+    """Return the costs of all graphs that a network is cut into: jobs load and run it whole."""
+    both = {item.component}
+    for cut in request.folder.cuts:
+        if item.component in (cut.component, cut.name):
+            both = {cut.component, cut.name}
+    return [x for x in costs if x.component in both]
 
 
 def _plan_artefacts(
