@@ -187,11 +187,14 @@ def find(
     build: Callable[[], nn.Module],
     inputs: Mapping[str, Tensor] = SIMPLE,
     once: Collection[str] = ONCE,
-    **options: Any,
+    *,
+    names: Collection[str] = (),
+    min_share: float = 0.0,
 ) -> Cut | None:
     with torch.device("meta"):
         graph = build().eval()
-    return cut_of(graph, "denoiser", arguments_of(inputs), once, **{"min_share": 0.0} | options)
+    arguments = arguments_of(inputs)
+    return cut_of(graph, "denoiser", arguments, once, names=names, min_share=min_share)
 
 
 def cut_apart(

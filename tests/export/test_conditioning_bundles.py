@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ pytest.importorskip("torch")
 
 from exporting import Toolchain
 from tiny_mobilevd import write_tiny_animator_folder
+from toy_models.folders import write_package, write_toy
+from toy_models.recipes import TOYS
 
 import mvsdk
 from mvsdk.bundle import Bundle
@@ -49,6 +52,7 @@ from mvsdk_export.families.cut import Argument, Crossing, Cut
 from mvsdk_export.families.pipeline import Clip, Pipeline, check_pipeline
 from mvsdk_export.graphs.conditioning import without_dead_code
 from mvsdk_export.jobs.runner import JobRunner
+from mvsdk_export.parity.reference import Case, Reference
 from mvsdk_export.planning.conditioning import find_cuts, with_conditioning
 from mvsdk_export.planning.costs import measure_recipe
 from mvsdk_export.planning.request import ExportRequest, VariantOverride, plan_variants
@@ -347,3 +351,45 @@ def test_dead_code_of_a_graph_that_cannot_run_is_refused(sticker: ModelFolder) -
     layer = torch.nn.Linear(4, 4, device="meta")
     with pytest.raises(ExportError, match=r"inputs of shape \(2, 3\)"):
         without_dead_code(layer, [torch.empty(2, 3, device="meta")])
+
+
+@pytest.fixture(scope="module")
+def toys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Return a folder for models of another package, which is installed meanwhile."""
+    root = tmp_path_factory.mktemp("toys")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.path", [str(write_package(root / "packages")), *sys.path])
+        yield root
+
+
+@pytest.mark.parametrize("name", sorted(TOYS))
+def test_cut_models_of_every_kind_of_program_make_the_same_clip(name: str, toys: Path) -> None:
+    folder = open_model(write_toy(toys / name, TOYS[name]))
+    recipe = folder.recipe
+    clip = Clip(
+        num_frames=recipe.num_frames,
+        height=recipe.height,
+        width=recipe.width,
+        decode_frames=recipe.num_frames,
+        steps=recipe.steps,
+        default_steps=recipe.default_steps,
+    )
+    cut = folder.with_cuts(find_cuts(folder, clip, min_share=0.0))
+    check_pipeline(cut.recipe, make_pipeline(cut, clip), sizes_of(cut, clip))
+    picture = np.random.default_rng(0).integers(0, 256, (recipe.height, recipe.width, 3))
+    case = Case(
+        prompt=recipe.verification_prompts[0],
+        seed=5,
+        num_inference_steps=recipe.default_steps,
+        picture=None if recipe.task == "text_to_video" else picture.astype(np.uint8),
+    )
+    clips = [
+        Reference.of(
+            model,
+            clip,
+            {part.name: model.load_graph(part.name) for part in model.recipe.components},
+        ).run(case)[-1]
+        for model in (folder, cut)
+    ]
+    frames = [clip.outputs["frames"] for clip in clips]
+    np.testing.assert_allclose(frames[1], frames[0], rtol=0, atol=0.01)

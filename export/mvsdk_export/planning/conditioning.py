@@ -24,10 +24,10 @@ from torch.utils.flop_counter import flop_registry
 from mvsdk_export.checkpoints import ModelFolder
 from mvsdk_export.checkpoints.building import GraphOptions, build_on_meta, with_frames, wrap
 from mvsdk_export.checkpoints.pipeline import make_pipeline, sizes_of
-from mvsdk_export.errors import CheckpointError, one_line
+from mvsdk_export.errors import CheckpointError, ExportError, one_line
 from mvsdk_export.families.conditioning import cut_recipe, find_conditioning
 from mvsdk_export.families.cut import Argument, Crossing, Cut
-from mvsdk_export.families.pipeline import Clip
+from mvsdk_export.families.pipeline import Clip, Pipeline, check_pipeline
 from mvsdk_export.families.recipe import DENOISERS, ComponentRecipe, Recipe
 from mvsdk_export.families.shapes import tensor_shapes
 from mvsdk_export.planning.request import ExportRequest
@@ -35,9 +35,9 @@ from mvsdk_export.planning.request import ExportRequest
 _logger = logging.getLogger(__name__)
 
 MIN_SHARE = 0.03
-"""Share of a denoiser's floating-point operations from which on a cut pays. Below it, what is saved
-in a clip of four steps is less than 2 % of the denoiser's time: as much as it may take to open one
-graph more, and to hand what crosses to every step."""
+"""Share of a denoiser's floating-point operations from which on a cut pays. Below it, a clip of four
+steps saves about 2 % of the denoiser's time at most: as much as it may take to open one graph more,
+and to hand what crosses to every step."""
 
 MAX_TENSORS = 64
 """Inputs or outputs that a component may have (docs/bundle_format.md, section 4)."""
@@ -75,7 +75,8 @@ def find_cuts(folder: ModelFolder, clip: Clip, *, min_share: float = MIN_SHARE) 
         min_share: Share of a denoiser's floating-point operations that a cut takes off its steps.
 
     Returns:
-        At most one for each denoiser; none where its sampler has but one step.
+        At most one for each denoiser; none where its sampler has but one step, or where no bundle
+        can hold the pipeline.
 
     Raises:
         ScheduleError: As `make_pipeline`; so ExportError.
@@ -84,6 +85,8 @@ def find_cuts(folder: ModelFolder, clip: Clip, *, min_share: float = MIN_SHARE) 
     folder = folder.with_cuts(())
     recipe, configs, sizes = folder.recipe, folder.configs(), sizes_of(folder, clip)
     pipeline = make_pipeline(folder, clip)
+    if not _is_valid(recipe, pipeline, sizes):
+        return ()
     options = GraphOptions(height=clip.height, width=clip.width, guidance=clip.guidance, sigma=1.0)
     cuts: list[Cut] = []
     for part in recipe.components:
@@ -97,6 +100,18 @@ def find_cuts(folder: ModelFolder, clip: Clip, *, min_share: float = MIN_SHARE) 
         if cut is not None and _runs(recipe, cut, config, options):
             cuts.append(cut)
     return tuple(cuts)
+
+
+def _is_valid(recipe: Recipe, pipeline: Pipeline, sizes: Mapping[str, int]) -> bool:
+    """Return whether a bundle can hold a pipeline, which may be another package's.
+
+    What is wrong with it is said where the plan of an export comes to it.
+    """
+    try:
+        check_pipeline(recipe, pipeline, sizes)
+    except ExportError:
+        return False
+    return True
 
 
 def _arguments(part: ComponentRecipe, sizes: Mapping[str, int]) -> tuple[Argument, ...]:

@@ -99,9 +99,10 @@ def plan_export(request: ExportRequest) -> ExportPlan:
     """
     BundleWriter(request.out, overwrite=request.overwrite)
     _check_recipe(request)
-    request = with_conditioning(with_decode_frames(request))
+    request = with_decode_frames(request)
+    request.folder.check(num_frames=request.num_frames)
+    request = with_conditioning(request)
     folder = request.folder
-    folder.check(num_frames=request.num_frames)
     pipeline = make_pipeline(folder, request.clip)
     if request.pictures is not None:
         check_pictures(request.pictures)
