@@ -35,9 +35,9 @@ from mvsdk_export.planning.request import ExportRequest
 _logger = logging.getLogger(__name__)
 
 MIN_SHARE = 0.03
-"""Share of a denoiser's floating-point operations from which on a cut pays. Below it, a clip of four
-steps saves about 2 % of the denoiser's time at most: as much as it may take to open one graph more,
-and to hand what crosses to every step."""
+"""Share of a denoiser's floating-point operations from which on a cut pays. Below it, a clip of
+four steps saves about 2 % of the denoiser's time at most: as much as it may take to open one graph
+more, and to hand what crosses to every step."""
 
 MAX_TENSORS = 64
 """Inputs or outputs that a component may have (docs/bundle_format.md, section 4)."""
