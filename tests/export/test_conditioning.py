@@ -17,6 +17,7 @@ from tiny_mobilevd import TINY_UNET
 from tiny_models import tiny_networks
 from torch import Tensor, nn
 
+from mvsdk_export.checkpoints.cut_graph import ConditioningGraph, StepGraph, cut_graph
 from mvsdk_export.families.conditioning import cut_recipe
 from mvsdk_export.families.cut import Argument, Cut
 from mvsdk_export.families.recipe import TensorRecipe
@@ -24,7 +25,6 @@ from mvsdk_export.families.sticker.recipe import STICKER
 from mvsdk_export.families.svd.graphs import DenoiserGraph, OneStepGraph
 from mvsdk_export.families.svd.unet import SVDUNet
 from mvsdk_export.graphs.capture import capture
-from mvsdk_export.graphs.conditioning import ConditioningGraph, StepGraph, cut_graph
 from mvsdk_export.layers.selection import ENGINES, select_implementations_
 from mvsdk_export.planning.conditioning import MAX_TENSORS, cut_of
 

@@ -38,6 +38,7 @@ from mvsdk.manifest import (
     Tokenize,
 )
 from mvsdk_export.checkpoints import ModelFolder, open_model
+from mvsdk_export.checkpoints.cut_graph import without_dead_code
 from mvsdk_export.checkpoints.pipeline import make_pipeline, sizes_of
 from mvsdk_export.export import export
 from mvsdk_export.families import find_recipe
@@ -50,7 +51,6 @@ from mvsdk_export.families.conditioning import (
 )
 from mvsdk_export.families.cut import Argument, Crossing, Cut
 from mvsdk_export.families.pipeline import Clip, Pipeline, check_pipeline
-from mvsdk_export.graphs.conditioning import without_dead_code
 from mvsdk_export.jobs.runner import JobRunner
 from mvsdk_export.parity.reference import Case, Reference
 from mvsdk_export.planning.conditioning import find_cuts, with_conditioning

@@ -79,7 +79,7 @@ def wrap(
     graph = _wrap_whole(component, network, options or GraphOptions())
     if component.cut is None:
         return graph
-    from mvsdk_export.graphs.conditioning import cut_graph
+    from mvsdk_export.checkpoints.cut_graph import cut_graph
 
     return cut_graph(component, graph)
 

@@ -24,10 +24,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mvsdk.manifest import Precision
 from mvsdk_export.checkpoints.building import GraphOptions, build_on_meta, with_frames, wrap
+from mvsdk_export.checkpoints.cut_graph import without_dead_code
 from mvsdk_export.errors import ExportError
 from mvsdk_export.families import DECODER, ComponentRecipe, Recipe
 from mvsdk_export.families.shapes import graph_sizes, input_shapes
-from mvsdk_export.graphs.conditioning import without_dead_code
 from mvsdk_export.layers.selection import select_implementations_
 from mvsdk_export.planning.preflight import COUNTED_PRECISIONS
 
