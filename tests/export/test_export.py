@@ -39,7 +39,11 @@ def test_onnx_bundle_opens_with_every_hash_right(onnx_bundle: Path) -> None:
     for part in RECIPE.components:
         variants = manifest.components[part.name].variants
         assert [v.id for v in variants] == ["onnx-fp32", "onnx-fp16", "onnx-w8a16"]
-        assert [t.name for t in variants[0].inputs] == [t.name for t in part.inputs]
+        once = manifest.components.get(f"{part.name}_conditioning")
+        crossing = [t.name for t in once.outputs] if once else []
+        given = [t.name for t in once.inputs] if once else []
+        names = [t.name for t in part.inputs if t.name not in given]
+        assert [t.name for t in variants[0].inputs] == [*names, *crossing]
         assert [t.dtype for t in variants[0].outputs] == [t.dtype for t in part.outputs]
     assert manifest.source.checkpoint
     assert manifest.costs["transformer"]["flops"] > 0
@@ -132,10 +136,9 @@ def test_floats_cross_quantised_borders_as_scaled_uint16(
     bundle: str, request: pytest.FixtureRequest
 ) -> None:
     manifest = Bundle.open(request.getfixturevalue(bundle)).manifest
-    for part in RECIPE.components:
-        floats = {t.name for t in (*part.inputs, *part.outputs) if t.dtype == "float32"}
-        variants = manifest.components[part.name].variants
-        variant = next(v for v in variants if v.precision == "w8a16")
+    for part in manifest.components.values():
+        floats = {t.name for t in (*part.inputs, *part.outputs) if t.type == "real"}
+        variant = next(v for v in part.variants if v.precision == "w8a16")
         for tensor in (*variant.inputs, *variant.outputs):
             if tensor.name in floats:
                 assert tensor.dtype == "uint16"
@@ -381,5 +384,10 @@ def test_dry_run_as_json_lists_every_variant(
     }
     assert (plan["frames"], plan["height"], plan["width"]) == (8, 32, 32)
     assert plan["steps"] == [2, 4]
-    assert plan["components"] == ["text_encoder", "transformer", "vae_decoder"]
+    assert plan["components"] == [
+        "text_encoder",
+        "transformer_conditioning",
+        "transformer",
+        "vae_decoder",
+    ]
     assert not list(tmp_path.iterdir())
