@@ -1,8 +1,8 @@
 """Where a denoiser's graph is cut in two: what runs once for a clip, and what runs at every step.
 
 A cut is data: names of modules whose results cross. `planning.conditioning` finds it, recipes and
-pipelines are changed by it (`families.conditioning`), networks too (`checkpoints.cut_graph`), and the
-manifest of a bundle keeps it, so that what the bundle is held to is cut alike.
+pipelines are changed by it (`families.conditioning`), networks too (`checkpoints.cut_graph`), and
+the manifest of a bundle keeps it, so that what the bundle is held to is cut alike.
 """
 
 from __future__ import annotations
