@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,10 @@ class Reference:
         self._tables = pipeline.tables
         self._networks = networks
         self._tokenizers = tokenizers or {}
+        self._clip: tuple[str, int] | None = None
+        self._known: dict[tuple[str, bytes], Arrays] = {}
+        """What networks gave for clips of one prompt and seed: those of several numbers of steps
+        share their text and their first step."""
 
     @classmethod
     def of(cls, folder: ModelFolder, clip: Clip, networks: Mapping[str, nn.Module]) -> Reference:
@@ -101,6 +106,8 @@ class Reference:
         """
         program = self._manifest.program
         calls: list[Evaluation] = []
+        if self._clip != (case.prompt, case.seed):
+            self._clip, self._known = (case.prompt, case.seed), {}
 
         def call(component: str, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
             return self._call(calls, case, component, inputs, runner.step)
@@ -142,24 +149,41 @@ class Reference:
         taken = {
             name: to_bytes(value) if name in pixels else value for name, value in inputs.items()
         }
-        with torch.inference_mode():
-            tensors = {
-                name: torch.from_numpy(np.array(value)) for name, value in as_real(taken).items()
-            }
-            given = self._networks[component](**tensors)
-        results = (given,) if isinstance(given, torch.Tensor) else tuple(given)
-        outputs = {
-            tensor.name: result.numpy() * np.float32(255)
-            if tensor.type == "pixels"
-            else result.numpy()
-            for tensor, result in zip(part.outputs, results, strict=True)
-        }
+        key = (component, _digest(taken))
+        if key not in self._known:
+            self._known[key] = self._evaluate(component, taken)
+        outputs = self._known[key]
         calls.append(
             Evaluation(
                 component=component, case=case.label, step=step, inputs=taken, outputs=outputs
             )
         )
         return outputs
+
+    def _evaluate(self, component: str, taken: Mapping[str, NDArray[Any]]) -> Arrays:
+        """Run a network; what it gives is not written to."""
+        with torch.inference_mode():
+            tensors = {
+                name: torch.from_numpy(np.array(value)) for name, value in as_real(taken).items()
+            }
+            results = self._networks[component](**tensors)
+        if isinstance(results, torch.Tensor):
+            results = (results,)
+        outputs: Arrays = {}
+        tensors_out = self._manifest.components[component].outputs
+        for tensor, result in zip(tensors_out, results, strict=True):
+            array = result.numpy()
+            outputs[tensor.name] = array * np.float32(255) if tensor.type == "pixels" else array
+            outputs[tensor.name].setflags(write=False)
+        return outputs
+
+
+def _digest(inputs: Mapping[str, NDArray[Any]]) -> bytes:
+    digest = sha256()
+    for name, value in sorted(inputs.items()):
+        digest.update(f"{name} {value.dtype} {value.shape} ".encode())
+        digest.update(np.ascontiguousarray(value).tobytes())
+    return digest.digest()
 
 
 def given_inputs(manifest: Manifest, case: Case) -> dict[str, Any]:
