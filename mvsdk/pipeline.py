@@ -369,6 +369,7 @@ class Pipeline:
             BackendError: If a graph cannot be loaded or run.
         """
         check_kind("given", given, Mapping, how="pass a dict: name of an input to its value")
+        check_on_step(on_step)
         chosen = self.program if program is None else named_program(self.manifest, program)
         steps = self._stream(chosen, given, num_inference_steps, seed)
         return run_to_the_end(steps, on_step)

@@ -165,7 +165,7 @@ def weights_not_opened(file: str, bias: str) -> Refusals:
             r"diffusion_pytorch_model\.bin' is a pickle, .*weights_only=True",
         ),
         "cut in header": (cut(file, 100), "is truncated: 100 bytes, its header alone needs"),
-        "cut in data": (cut(file, -1), "is truncated: .* bytes of data, want"),
+        "cut in data": (cut(file, -1), "is truncated: .* bytes of data, expected"),
         "longer": (append(file, b"\0"), "has bytes after its last tensor"),
         "overlap": (
             edit_header(lambda h: move_to_front(h[bias]), file),

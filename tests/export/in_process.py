@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -11,25 +12,41 @@ from mvsdk_export.jobs.process import Ending, Launcher, News, Process
 from mvsdk_export.jobs.progress import listening
 from mvsdk_export.jobs.worker import _run
 
+_ONE_AT_A_TIME = threading.Lock()
+
 
 class _Here(Process):
-    """A job that runs when somebody listens."""
+    """A job that runs in a thread, for whom listens."""
 
     def __init__(self, job: Any) -> None:
         self.pid, self.error = 0, None
         self._job = job
+        self._raised: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
 
     def listen(self, news: queue.SimpleQueue[News]) -> None:
-        job, made, output, _ = self._job
-        with listening(lambda items: news.put(News(self, items))):
-            _run(job, made, output)
-        news.put(News(self, None))
+        self._news = news
+        self._thread.start()
 
     def poll(self) -> int | None:
-        return None
+        return None if self._thread.is_alive() else 0
 
     def end(self) -> Ending:
+        if self._thread.ident is not None:
+            self._thread.join()
+        if self._raised is not None:
+            raised, self._raised = self._raised, None
+            raise raised
         return Ending(status=0, error=None)
+
+    def _run(self) -> None:
+        job, made, output, _ = self._job
+        try:
+            with _ONE_AT_A_TIME, listening(lambda items: self._news.put(News(self, items))):
+                _run(job, made, output)
+        except BaseException as exc:
+            self._raised = exc
+        self._news.put(News(self, None))
 
 
 class InProcessLauncher(Launcher):

@@ -70,7 +70,7 @@ REFUSED_AT_OPEN: Refusals = {
         edit_json("model_index.json", extra=1),
         "key 'extra' is unknown, known: _class",
     ),
-    "missing key": (edit_json("model_index.json", recipe=...), "recipe is missing, want"),
+    "missing key": (edit_json("model_index.json", recipe=...), "recipe is missing, expected"),
     "no JSON": (
         write_bytes(CONFIG, b"{,}"),
         "config.json' is not JSON: .* line 1 column 2",
@@ -146,12 +146,15 @@ REFUSED_AT_OPEN: Refusals = {
     ),
     "unknown prediction": (
         edit_json(SCHEDULE, prediction_type="x"),
-        "prediction_type is 'x', want",
+        "prediction_type is 'x', expected",
     ),
     "schedule key": (edit_json(SCHEDULE, betas=[]), "key 'betas' is unknown, known: kind"),
     "no shift": (edit_json(SCHEDULE, shift=0), "shift is 0, expected a number above 0"),
     "text as shift": (edit_json(SCHEDULE, shift="1"), "shift is '1', expected a number"),
-    "no timesteps": (edit_json(SCHEDULE, num_train_timesteps=0), "num_train_timesteps is 0, want"),
+    "no timesteps": (
+        edit_json(SCHEDULE, num_train_timesteps=0),
+        "num_train_timesteps is 0, expected",
+    ),
     "vocabulary kind": (
         edit_json(VOCABULARY, kind="bpe"),
         "kind is 'bpe', expected one of wordpiece",
@@ -309,7 +312,7 @@ REFUSED_AT_LOAD: Refusals = {
     ),
     "latents": (
         edit_json(VAE_CONFIG, latent_channels=4),
-        "vae_decoder.latent_channels is 4, wa",
+        "vae_decoder.latent_channels is 4, expected",
     ),
     "other vocabulary": (
         edit_json(VOCABULARY, tokens=["[PAD]", "[UNK]"]),

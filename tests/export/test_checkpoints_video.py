@@ -116,7 +116,10 @@ SCHEDULERS_REFUSED: dict[str, tuple[Damage, str]] = {
     "huge": (edit_json(SCHEDULE, sigma=1e9), "sigma is 1000000000.0, expected a number above 0"),
     "text": (edit_json(SCHEDULE, sigma="700"), "sigma is '700', expected a number above 0"),
     "other key": (edit_json(SCHEDULE, rho=7.0), "key 'rho' is unknown, known: kind, sigma"),
-    "keys of another": (edit_json(SCHEDULE, kind="edm_euler"), "prediction_type is missing, want"),
+    "keys of another": (
+        edit_json(SCHEDULE, kind="edm_euler"),
+        "prediction_type is missing, expected",
+    ),
 }
 
 

@@ -49,7 +49,7 @@ def test_components_are_made_alike_unless_told_otherwise(wanted: ExportRequest) 
 def test_a_set_of_several_kinds_is_called_so_and_one_that_is_not_is_not(
     wanted: ExportRequest,
 ) -> None:
-    half = VariantOverride(target="onnx", precision="fp16")
+    half = VariantOverride(spec="onnx", precision="fp16")
     request = replace(wanted, overrides={"transformer": half})
     assert ids_of(request) == {
         "onnx-fp32-mixed": ["onnx-fp32", "onnx-fp16", "onnx-fp32"],
@@ -59,7 +59,7 @@ def test_a_set_of_several_kinds_is_called_so_and_one_that_is_not_is_not(
 
 
 def test_sets_of_the_same_variants_are_one(wanted: ExportRequest) -> None:
-    half = VariantOverride(target="onnx", precision="fp16")
+    half = VariantOverride(spec="onnx", precision="fp16")
     names = [part.name for part in wanted.folder.recipe.components]
     request = replace(wanted, overrides=dict.fromkeys(names, half))
     assert ids_of(request) == {"onnx-fp16": ["onnx-fp16"] * 3}
@@ -71,8 +71,8 @@ def test_what_is_compiled_for_a_chip_is_so_in_the_set_of_that_chip(wanted: Expor
         wanted,
         variants=plan_variants("snapdragon", ["w8a16"], chips=chips),
         overrides={
-            "text_encoder": VariantOverride(target="onnx", precision="fp32"),
-            "vae_decoder": VariantOverride(target="snapdragon", precision="fp16"),
+            "text_encoder": VariantOverride(spec="onnx", precision="fp32"),
+            "vae_decoder": VariantOverride(spec="snapdragon", precision="fp16"),
         },
     )
     assert ids_of(request) == {

@@ -213,7 +213,9 @@ def test_a_verification_looks_at_pictures_before_it_does_anything(tmp_path: Path
 def test_hidden_files_are_no_pictures(tmp_path: Path) -> None:
     for name in ("._1.jpg", "._2.jpg", ".3.png", "4.png"):
         (tmp_path / name).write_bytes(b"")
-    with pytest.raises(InputError, match=r"holds 1 picture \(.*; hidden files are none\), want"):
+    with pytest.raises(
+        InputError, match=r"holds 1 picture \(.*; hidden files are none\), expected"
+    ):
         find_pictures(tmp_path)
 
 

@@ -60,7 +60,10 @@ REFUSED_AT_OPEN: Refusals = {
         edit_json(PREPROCESSOR, image_mean=[0.5, 0.5, 0.5]),
         r"image_mean is a list of 3, expected \[0.48145466, 0.4578275, 0.40821073\]; correct",
     ),
-    "no normalisation": (edit_json(PREPROCESSOR, do_normalize=False), "do_normalize is false, wan"),
+    "no normalisation": (
+        edit_json(PREPROCESSOR, do_normalize=False),
+        "do_normalize is false, expected",
+    ),
     "no mean": (
         edit_json(PREPROCESSOR, image_mean=...),
         "image_mean is missing, expected what CLIP",
@@ -77,7 +80,10 @@ REFUSED_AT_OPEN: Refusals = {
         edit_json(SCHEDULE, timestep_spacing="trailing"),
         "timestep_spacing is 'trailing', expected 'leading'",
     ),
-    "no Karras": (edit_json(SCHEDULE, use_karras_sigmas=False), "use_karras_sigmas is false, want"),
+    "no Karras": (
+        edit_json(SCHEDULE, use_karras_sigmas=False),
+        "use_karras_sigmas is false, expected",
+    ),
     "one for true": (
         edit_json(SCHEDULE, use_karras_sigmas=1),
         "use_karras_sigmas is 1, expected true",
@@ -152,12 +158,18 @@ REFUSED_AT_LOAD: Refusals = {
         edit_json(UNET_CONFIG, upcast_attention=True),
         "key 'upcast_attention' is unknown, known: _class_name, in_channels",
     ),
-    "missing key": (edit_json(VAE_CONFIG, block_out_channels=...), "out_channels is missing, wa"),
+    "missing key": (
+        edit_json(VAE_CONFIG, block_out_channels=...),
+        "out_channels is missing, expected",
+    ),
     "three levels": (
         edit_json(UNET_CONFIG, block_out_channels=[32, 32, 64]),
         "block_out_channels is a list of 3, expected a list of 4",
     ),
-    "one width": (edit_json(UNET_CONFIG, block_out_channels=32), "block_out_channels is 32, want"),
+    "one width": (
+        edit_json(UNET_CONFIG, block_out_channels=32),
+        "block_out_channels is 32, expected",
+    ),
     "endless blocks": (
         edit_json(UNET_CONFIG, layers_per_block=10**6),
         "layers_per_block is 1000000, expected an integer from 1 to 8",
