@@ -39,7 +39,6 @@ def test_help_says_how_long_an_export_takes(toolchain: Toolchain) -> None:
     assert max(map(len, lines)) <= 80
 
 
-@pytest.mark.usefixtures("in_process")
 def test_export_says_what_it_counts_what_it_finds_and_what_it_took_before(
     monkeypatch: pytest.MonkeyPatch, command: tuple[str | Path, ...], tmp_path: Path
 ) -> None:
@@ -70,7 +69,6 @@ def test_export_says_what_it_counts_what_it_finds_and_what_it_took_before(
     assert re.search(one_of_two, again.err, re.MULTILINE)
 
 
-@pytest.mark.usefixtures("in_process")
 def test_verification_tells_its_progress_as_an_export_does(
     monkeypatch: pytest.MonkeyPatch, toolchain: Toolchain, command: tuple[str | Path, ...]
 ) -> None:
