@@ -27,8 +27,7 @@ from probe_jobs import (
 from mvsdk import _staging
 from mvsdk.errors import MvsdkError, OutputError
 from mvsdk_export.errors import CheckpointError, ExportError, UnsupportedOpError
-from mvsdk_export.jobs import failures
-from mvsdk_export.jobs.process import Launcher
+from mvsdk_export.jobs.process import Launcher, name_signal
 from mvsdk_export.jobs.runner import JobRunner
 
 FULL = r"^try it failed: no space left in '{}'; set MVSDK_CACHE to a folder on a larger disk$"
@@ -176,4 +175,4 @@ def test_no_process_to_be_had_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 @pytest.mark.parametrize(("number", "name"), [(6, "SIGABRT"), (40, "signal 40")])
 def test_signals_without_a_name_go_by_their_number(number: int, name: str) -> None:
-    assert failures._signal_name(number) == name
+    assert name_signal(number) == name

@@ -17,7 +17,7 @@ from mvsdk._text import quoted, reason_of
 from mvsdk.backends._last_words import said_lines, shorten_last_words
 from mvsdk.errors import MvsdkError, OutputError
 from mvsdk_export.errors import ExportError, first_line
-from mvsdk_export.jobs.process import Ending
+from mvsdk_export.jobs.process import Ending, name_signal
 
 _LARGER = "set MVSDK_CACHE to a folder on a larger disk"
 _REFUSALS = {
@@ -116,7 +116,7 @@ def _own(name: str, ending: Ending, lines: list[str]) -> MvsdkError:
     if ending.error is not None:
         return _kind_of(ending.error.kind)(f"{name} failed: {ending.error.text}")
     if ending.status < 0:
-        reason = f"its process was ended by {_signal_name(-ending.status)}"
+        reason = f"its process was ended by {name_signal(-ending.status)}"
         if -ending.status == getattr(signal, "SIGKILL", None):
             reason += f"; {_MEMORY}"
         elif last:
@@ -133,13 +133,6 @@ def _kind_of(word: str) -> type[MvsdkError]:
         if isinstance(kind, type) and issubclass(kind, MvsdkError):
             return kind
     return ExportError
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:  # a real-time signal
-        return f"signal {number}"
 
 
 def _cannot_keep(name: str, number: int, cache: Path) -> OutputError:

@@ -168,10 +168,11 @@ class Launcher:
         """
         try:
             process = self._fork(preload, log) if self._is_warm else _spawn(log, scratch)
-        except OSError as exc:
+        except (OSError, _EndedError) as exc:
+            reason = reason_of(exc) if isinstance(exc, OSError) else str(exc)
             raise ExportError(
-                f"no process can be started for {name}: {reason_of(exc)}; end other programs, or "
-                "raise the limits of memory and processes"
+                f"no process can be started for {name}: {reason}; end other programs, or raise "
+                "the limits of memory and processes"
             ) from exc
         # Not pickles of strangers: a pipe of our own, between processes of our own.
         process.send(pickle.dumps(job))
@@ -246,6 +247,10 @@ class _Forked(Process):
         self._ended.set()
 
 
+class _EndedError(Exception):
+    """The warm process has ended; the message says how."""
+
+
 class _WarmSource:
     """The warm process, from this side."""
 
@@ -282,6 +287,7 @@ class _WarmSource:
 
         Raises:
             OSError: If the system makes none.
+            _EndedError: If the warm process has ended.
         """
         reading, lifeline = os.pipe()
         try:
@@ -299,7 +305,7 @@ class _WarmSource:
             os.close(lifeline)
             os.close(channel)
             if isinstance(exc, ConnectionError):
-                raise OSError(self._last_words()) from exc
+                raise _EndedError(self._last_words()) from exc
             raise
         finally:
             os.close(reading)
@@ -330,7 +336,7 @@ class _WarmSource:
         if pid < 0:
             raise OSError(-pid, os.strerror(-pid))
         if pid == 0:
-            raise OSError(self._last_words())
+            raise _EndedError(self._last_words())
 
     def _listen(self) -> None:
         """Read what the warm process tells, to its end."""
@@ -366,8 +372,16 @@ class _WarmSource:
         self._log.seek(0)
         lines = self._log.read()[-2000:].decode(errors="replace").split("\n")
         said = next((line.strip() for line in reversed(lines) if line.strip()), "")
-        how = f"signal {-status}" if status < 0 else f"exit status {status}"
-        return f"the process that starts them ended by {how}{': ' * bool(said)}{said}"
+        how = f"ended by {name_signal(-status)}" if status < 0 else f"has exit status {status}"
+        return f"the process that starts them {how}{': ' * bool(said)}{said}"
+
+
+def name_signal(number: int) -> str:
+    """Return the name of a signal, or its number where it has none."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"
 
 
 def _environment() -> dict[str, str]:
