@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -283,7 +284,9 @@ def test_weight_that_is_not_finite_is_named(
     out = tmp_path / "bundles" / "x.mvbundle"
     arguments = ("--target", "onnx", "--checkpoint", model_copy, "--out", out)
     message = only_error(toolchain("export", *arguments, *SIZE, *STEPS))
-    assert message.startswith("error: trace text_encoder failed: ")
+    assert re.match(
+        "error: (trace text_encoder( for CPUs)?|calibrate|run the reference) failed: ", message
+    )
     assert f"tensor '{name}' holds 1 of " in message
     assert "text_encoder/model.safetensors" in message
     assert not out.parent.exists()
