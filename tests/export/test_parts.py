@@ -219,7 +219,7 @@ def test_float32_is_kept_whole_for_onnx() -> None:
     names = job_names(plans("fp32", "fp16", "w8a16"), 2)
     assert names[:4] == [
         "finish net fp32",
-        "split net",
+        "split net for CPUs",
         "finish net part 1 of 2 fp16",
         "finish net part 2 of 2 fp16",
     ]
