@@ -133,7 +133,7 @@ def verify_bundle(
     for item in manifest.sets:
         find_backends(manifest.variants_of(item))
     recording = verification_of(manifest, folder, read_guidance(manifest), pictures)
-    reference = plan_recording(REFERENCE, recording)
+    reference = plan_recording(REFERENCE, recording, purpose="to verify")
     jobs = _plan_verification(bundle, folder, reference)
     before = [] if reference.pictures is None else [reference.pictures.name]
     names = [*before, reference.name, *(job.name for job in jobs)]

@@ -11,6 +11,7 @@ from pathlib import Path
 from mvsdk.bundle import sha256_file
 from mvsdk.errors import BundleError
 from mvsdk.manifest import Manifest, NumberInput, Program
+from mvsdk.tasks import TASKS
 from mvsdk_export.checkpoints import MODEL_CARD, ModelFolder, default_model_folder, open_model
 from mvsdk_export.checkpoints.pipeline import make_pipeline
 from mvsdk_export.checkpoints.subject import ClipSize
@@ -164,12 +165,14 @@ def numbers_by_prompt(
     return {prompt: numbers[index % len(numbers)] for index, prompt in enumerate(prompts)}
 
 
-def plan_recording(name: str, recording: Recording) -> RecordActivations:
+def plan_recording(name: str, recording: Recording, *, purpose: str) -> RecordActivations:
     """Return the job that runs the reference.
 
     Args:
         name: Its name.
         recording: Clips to make.
+        purpose: What the pictures are for that they begin with, in the name of the job that makes
+            them: "to calibrate".
     """
     return RecordActivations(
         name=name,
@@ -182,19 +185,19 @@ def plan_recording(name: str, recording: Recording) -> RecordActivations:
         prompts=tuple(recording.prompts),
         first_seed=recording.first_seed,
         numbers=tuple(dict(numbers) for numbers in recording.numbers),
-        pictures=_plan_pictures(recording),
+        pictures=_plan_pictures(recording, purpose),
         cuts=recording.folder.cuts,
     )
 
 
-def _plan_pictures(recording: Recording) -> Job[Pictures] | None:
+def _plan_pictures(recording: Recording, purpose: str) -> Job[Pictures] | None:
     """Return the job that makes the pictures that clips begin with; None for models without."""
-    if recording.folder.recipe.task == "text_to_video":
+    if not {"picture", "clip"} & TASKS[recording.folder.recipe.task].inputs.keys():
         return None
     names, size = tuple(recording.prompts), recording.size
     if recording.pictures is None:
         return SynthesizeImages(
-            name="synthesize pictures",
+            name=f"synthesize pictures {purpose}",
             model=files_of(open_model(default_model_folder(IMAGE_MODEL))),
             prompts=names,
             height=size.height,
@@ -202,7 +205,7 @@ def _plan_pictures(recording: Recording) -> Job[Pictures] | None:
         )
     content = [sha256_file(recording.pictures / name) for name in names]
     return ReadImages(
-        name="read pictures",
+        name=f"read pictures {purpose}",
         files=Files(places={"folder": recording.pictures}, fingerprint=digest_of(content)),
         names=names,
         height=size.height,

@@ -115,13 +115,15 @@ def plan_export(request: ExportRequest) -> ExportPlan:
     calibration: RecordActivations | None = None
     if any(needs_calibration(plan) for plan in request.plans):
         recording = calibration_of(folder, request.clip, request.pictures)
-        calibration = plan_recording(CALIBRATION, _with_memory(recording, costs))
+        recording = _with_memory(recording, costs)
+        calibration = plan_recording(CALIBRATION, recording, purpose="to calibrate")
     reference: RecordActivations | None = None
     if request.verify:
         manifest = outline(folder.recipe, pipeline, sizes)
         guidance = request.folded_guidance
         recording = verification_of(manifest, folder, guidance, request.pictures)
-        reference = plan_recording(REFERENCE, _with_memory(recording, costs))
+        recording = _with_memory(recording, costs)
+        reference = plan_recording(REFERENCE, recording, purpose="to verify")
     lowerings = _plan_lowerings(request, costs, calibration)
     return ExportPlan(
         request=request,
