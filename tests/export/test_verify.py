@@ -22,6 +22,7 @@ from mvsdk_export.checkpoints import open_model
 from mvsdk_export.checkpoints.subject import ClipSize
 from mvsdk_export.errors import ExportError, ParityError
 from mvsdk_export.families import find_recipe
+from mvsdk_export.families.conditioning import cut_recipe, read_cuts
 from mvsdk_export.jobs.job import Inputs
 from mvsdk_export.parity.jobs import RecordActivations
 from mvsdk_export.parity.recording import files_of
@@ -38,6 +39,7 @@ from mvsdk_export.quantize.activations import Evaluation, load_calls, save_calls
 
 pytestmark = pytest.mark.torch
 
+CONDITIONING = "transformer_conditioning"
 RECIPE = find_recipe("sticker")
 
 
@@ -180,10 +182,12 @@ def check_records(bundle: Bundle) -> None:
     for variant in manifest.components["transformer"].variants:
         records = [r for r in manifest.verification if r.variant == variant.id]
         found = {(r.component, r.step) for r in records if r.metric != "frame_difference_psnr"}
-        whole = {(name, None) for name in ("text_encoder", "vae_decoder", END_TO_END)}
+        once = ("text_encoder", CONDITIONING, "vae_decoder", END_TO_END)
+        whole = {(name, None) for name in once}
         assert found == whole | {("transformer", step) for step in steps}
         assert any(r.metric == "frame_difference_psnr" for r in records)
-        floors = RECIPE.floors_db[variant.precision]
+        floors = dict(RECIPE.floors_db[variant.precision])
+        floors[CONDITIONING] = floors["transformer"]  # of which it is a part
         for r in records:
             margin = 3.0 if r.metric == "frame_difference_psnr" else 0.0
             assert r.floor_db == floors[r.component] - margin
@@ -198,6 +202,7 @@ def test_floor_that_is_missed_makes_a_failed_record(
     bundle = Bundle.open(onnx_bundle)
     video, default = bundle.manifest.program.video, bundle.manifest.samplers["main"].default_steps
     (prompt, *_) = RECIPE.verification_prompts
+    cuts = read_cuts(bundle.manifest.extensions)
     job = RecordActivations(
         name="run the reference",
         model=files_of(open_model(tiny_model_folder)),
@@ -214,11 +219,15 @@ def test_floor_that_is_missed_makes_a_failed_record(
         prompts=(prompt,),
         first_seed=7,
         pictures=None,
+        cuts=cuts,
     )
     job.run(Inputs([]), tmp_path)
     calls = load_calls(tmp_path / "calls.npz")
     floors = {"fp32": {**RECIPE.floors_db["fp32"], "transformer": 300.0}}
     recipe = replace(RECIPE, floors_db=floors)
+    for cut in cuts:
+        recipe = cut_recipe(recipe, cut)
+    recipe.floors_db["fp32"][CONDITIONING] = 80.0  # that of the denoiser is out of reach
     records = verify_set(onnx_bundle, "onnx-fp32", calls, recipe, numbers={prompt: {}})
     missed = {(r.component, r.step) for r in records if not r.passed}
     assert missed == {("transformer", step) for step in range(default)}
