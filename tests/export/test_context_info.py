@@ -18,9 +18,9 @@ from torch import nn
 from mvsdk.devices import find_chipset
 from mvsdk.manifest.memory import GraphMemory
 from mvsdk_export.errors import ExportError
+from mvsdk_export.graphs.onnx import export_onnx
 from mvsdk_export.quantize.qdq import quantize_w8a16
-from mvsdk_export.targets.onnx import export_onnx
-from mvsdk_export.targets.snapdragon import compile_context
+from mvsdk_export.targets.snapdragon.compiler import compile_context
 from mvsdk_export.targets.snapdragon.context_info import (
     parse_graph_blob,
     read_context,

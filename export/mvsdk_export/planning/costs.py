@@ -168,7 +168,7 @@ def estimate_crossing_bytes(
     graph = wrap(component, select_implementations_(build_on_meta(component, config), "htp"), once)
     inputs = _empty_inputs(component, sizes)
     if component.cut is not None:
-        graph = without_dead_code(graph, inputs)
+        graph = without_dead_code(graph, _as_taken(inputs))
     trace = _Trace(graph, inputs)
     with torch.device("meta"), torch.no_grad(), trace:
         graph(*_as_taken(inputs))
@@ -197,7 +197,7 @@ def _measure_once(
     graph = wrap(component, network, options)
     inputs = _empty_inputs(component, dict(sizes))
     if component.cut is not None:
-        graph = without_dead_code(graph, inputs)
+        graph = without_dead_code(graph, _as_taken(inputs))
     return measure_graph(component.name, graph, *inputs)
 
 
