@@ -18,7 +18,7 @@ from functools import reduce
 from itertools import accumulate, islice
 from typing import NoReturn, TypeAlias, TypeVar, cast
 
-from mvsdk._text import quoted
+from mvsdk._text import json_fault, quoted
 from mvsdk.errors import BundleError
 
 JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
@@ -184,8 +184,7 @@ def load_json(payload: bytes) -> JsonValue:
         ) from exc
     except json.JSONDecodeError as exc:
         raise BundleError(
-            f"manifest.json is not JSON: {exc.msg.lower()} at line {exc.lineno} "
-            f"column {exc.colno}; download or export the bundle again",
+            f"manifest.json is not JSON: {json_fault(exc)}; download or export the bundle again",
             rule="D2",
             where="",
         ) from exc

@@ -11,6 +11,7 @@ import os
 import re
 import shlex
 import unicodedata
+from json import JSONDecodeError
 
 MOST = 96
 """Characters of a text that a message shows, unless told otherwise."""
@@ -135,3 +136,9 @@ def _fitting(pieces: list[str], room: int) -> list[str]:
             break
         kept.append(piece)
     return kept
+
+
+def json_fault(exc: JSONDecodeError) -> str:
+    """Return what is wrong with a JSON text, and where, such as "expecting value at line 2 ..."."""
+    what = exc.msg.lower().removesuffix(" at")  # "unterminated string starting at"
+    return f"{what} at line {exc.lineno} column {exc.colno}"

@@ -19,6 +19,7 @@ from mvsdk._json import (
     parse_strictly,
     quote,
 )
+from mvsdk._text import json_fault
 from mvsdk.errors import BundleError
 
 MAX_VOCABULARY_BYTES = 8 << 20
@@ -90,7 +91,7 @@ def _read_object(path: Path, most_values: int) -> dict[str, Any]:
         where, got, want, _ = exc.args
         _fail(path, f"is not strict JSON: {where} is {got}, expected {want}", "T22", exc)
     except json.JSONDecodeError as exc:
-        place = f"{exc.msg.lower()} at line {exc.lineno} column {exc.colno}"
+        place = json_fault(exc)
         _fail(path, f"cannot be read as JSON: {place}; export again", "T22", exc)
     except UnicodeDecodeError as exc:
         _fail(path, f"is not UTF-8 at byte {exc.start}; export again", "T22", exc)

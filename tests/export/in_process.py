@@ -31,6 +31,10 @@ class _Here(Process):
     def poll(self) -> int | None:
         return None if self._thread.is_alive() else 0
 
+    def wait(self) -> int:
+        self._thread.join()
+        return 0
+
     def end(self) -> Ending:
         if self._thread.ident is not None:
             self._thread.join()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn, cast
 
 from mvsdk._json import UNPRINTABLE, describe, has_more_values, quote
-from mvsdk._text import quoted, reason_of
+from mvsdk._text import json_fault, quoted, reason_of
 from mvsdk_export.errors import CheckpointError
 
 MAX_BYTES = 1 << 20
@@ -159,10 +159,7 @@ def parse_object(payload: bytes, where: str, *, most_values: int = MAX_VALUES) -
     except UnicodeDecodeError as exc:
         raise CheckpointError(f"{where} is not UTF-8 at byte {exc.start}; {REPAIR}") from exc
     except json.JSONDecodeError as exc:
-        raise CheckpointError(
-            f"{where} is not JSON: {exc.msg.lower()} at line {exc.lineno} column {exc.colno}; "
-            f"{REPAIR}"
-        ) from exc
+        raise CheckpointError(f"{where} is not JSON: {json_fault(exc)}; {REPAIR}") from exc
     except RecursionError as exc:
         raise CheckpointError(f"{where} is nested too deeply; {REPAIR}") from exc
     except _Fault as exc:

@@ -146,7 +146,8 @@ def _columns() -> int:
 
 def describe_place(progress: Progress) -> str:
     """Return where an export is, in words."""
-    return f"stage {progress.index + 1} of {progress.count}, {progress.stage}"
+    where = "in" if progress.state == "running" else "after"
+    return f"{where} stage {progress.index + 1} of {progress.count}, {progress.stage}"
 
 
 def about(seconds: float) -> str:

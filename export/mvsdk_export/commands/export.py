@@ -131,7 +131,7 @@ def _export(plan: ExportPlan, runner: JobRunner) -> ExportReport:
     except BaseException:  # Ctrl-C, or asked to end
         if display is not None and display.last is not None:
             with contextlib.suppress(OSError):  # the terminal may be what went away
-                say(f"stopped in {describe_place(display.last)}; {_kept(runner)}")
+                say(f"stopped {describe_place(display.last)}; {_kept(runner)}")
         raise
 
 

@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +67,7 @@ class News:
     items: Items | None
 
 
-class Process:
+class Process(ABC):
     """A process that runs a job. What it tells goes to a queue, read in a thread of its own."""
 
     def __init__(self, pid: int, channel: IO[bytes], lifeline: int) -> None:
@@ -101,13 +102,13 @@ class Process:
         except RuntimeError as exc:  # no more threads
             raise ExportError(f"no process can be followed: {exc}; end other programs") from exc
 
+    @abstractmethod
     def poll(self) -> int | None:
         """Return its exit status; None if it has not ended."""
-        raise NotImplementedError
 
+    @abstractmethod
     def wait(self) -> int:
         """Wait for its end; return its exit status."""
-        raise NotImplementedError
 
     def end(self) -> Ending:
         """End it, if it has not ended, and what it has left behind."""
