@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from importlib.util import find_spec as find_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from mvsdk._installed import toolchain_install
 from mvsdk._staging import check_name
@@ -16,11 +16,10 @@ from mvsdk._text import quoted
 from mvsdk.devices import Chipset, find_chipset
 from mvsdk.errors import InputError
 from mvsdk.manifest import Precision, Target
-from mvsdk.targets import TARGETS
 from mvsdk_export.commands.arguments import read_chips, read_precisions
 from mvsdk_export.extras import require_toolchain
 from mvsdk_export.targets import specs_of, target_specs
-from mvsdk_export.targets.options import option_of, read_choice, read_formats
+from mvsdk_export.targets.options import option_of, read_choice
 
 if TYPE_CHECKING:
     from mvsdk_export.planning.request import ExportRequest, VariantOverride
@@ -103,11 +102,7 @@ class ChosenTargets:
 
     def _formats_of(self, target: Target) -> list[TargetSpec[Any]]:
         """Return the formats of a target that are asked for."""
-        specs = specs_of(target)
-        if target != "iphone":
-            return specs
-        wanted = read_formats(self._arguments)
-        return [spec for spec in specs if spec.format in wanted]
+        return [spec for spec in specs_of(target) if spec.is_chosen(self._arguments)]
 
     def _all_specs(self) -> list[TargetSpec[Any]]:
         """Return those that some component may be made for."""
@@ -182,7 +177,7 @@ class ChosenTargets:
         return found
 
     def _read_chipsets(self) -> tuple[Chipset, ...]:
-        if all(spec.target != "snapdragon" for spec in self.specs):
+        if not any(spec.takes_chips for spec in self.specs):
             return ()
         names = read_chips(self._arguments.chip, every=False)
         return tuple(dict.fromkeys(find_chipset(name) for name in names))
@@ -209,10 +204,10 @@ class ChosenTargets:
             kind = self.kind_of(spec)
             read_choice("--component", name, components)
             read_choice(f"--component {name}={target}", precision, kind.precisions)
-            if target == "snapdragon" and any(plan.chipset is None for plan in variants):
+            if spec.takes_chips and any(plan.chipset is None for plan in variants):
                 raise InputError(
                     f"--component {name}={target}/{precision} is compiled for the chip that the "
-                    "others are for; use it with --target snapdragon"
+                    f"others are for; use it with --target {target}"
                 )
             require_kinds([kind], "export")
             overrides[name] = VariantOverride(
@@ -227,12 +222,12 @@ def kinds_of(plans: Iterable[Any]) -> list[Kind]:
     """Return what makes variants.
 
     Args:
-        plans: What has `format` and `delegate`, such as variants of a manifest.
+        plans: What has `target`, `format` and `delegate`, such as variants of a manifest.
     """
     found: dict[int, Kind] = {}
     for plan in plans:
         for spec in target_specs().values():
-            if spec.format == plan.format:
+            if (spec.target, spec.format) == (plan.target, plan.format):
                 kind = spec.kinds.get(plan.delegate or "", next(iter(spec.kinds.values())))
                 found[id(kind)] = kind
     return list(found.values())
@@ -299,10 +294,8 @@ def _split_override(text: str) -> tuple[str, Target, str]:
             f"--component {quoted(text, 40)} is not NAME=TARGET/PRECISION, such as "
             "vae_decoder=snapdragon/fp16"
         )
-    return name, cast("Target", read_choice("--component", target, tuple(TARGETS))), precision
-
-
-_COREML_ONLY = ("resources", "attention", "chunk_bytes")
+    known = dict.fromkeys(spec.target for spec in target_specs().values())
+    return name, read_choice("--component", target, tuple(known)), precision
 
 
 def _check_belonging(
@@ -316,25 +309,37 @@ def _check_belonging(
         others: Of --component.
     """
     made = tuple(dict.fromkeys([*targets, *others]))
-    belongs: Mapping[str, Target] = {
-        name: spec.target for spec in target_specs().values() for name in spec.option_names
-    }
-    for name, target in belongs.items():
-        if getattr(options, name) not in (None, False) and target not in made:
-            raise InputError(
-                f"{option_of(name)} goes with --target {target}, not {', '.join(made)}; "
-                "leave it out"
-            )
-    apple = "iphone" in made or options.delegate == "coreml"
-    if options.deployment_target is not None and not apple:
+    every = target_specs().values()
+    chosen = [spec for spec in every if spec.target in made and spec.is_chosen(options)]
+    for name in dict.fromkeys(name for spec in every for name in spec.option_names):
+        is_given = getattr(options, name) not in (None, False)
+        if is_given and not any(spec.takes(name, options) for spec in chosen):
+            _refuse_option(name, made, chosen)
+    with_chips = [spec for spec in every if spec.takes_chips]
+    if options.chip is not None and not any(spec.target in targets for spec in with_chips):
         raise InputError(
-            "--deployment-target goes with --target iphone, or executorch with --delegate coreml; "
-            "leave it out"
+            f"--chip goes with --target {' or '.join(spec.target for spec in with_chips)}, not "
+            f"{', '.join(targets)}; leave it out"
         )
-    if options.chip is not None and "snapdragon" not in targets:
-        raise InputError(
-            f"--chip goes with --target snapdragon, not {', '.join(targets)}; leave it out"
-        )
-    for name in _COREML_ONLY:
-        if getattr(options, name) is not None and "coreml" not in read_formats(options):
-            raise InputError(f"{option_of(name)} goes with --format coreml; leave it out")
+
+
+def _refuse_option(
+    name: str, made: Sequence[Target], chosen: Sequence[TargetSpec[Any]]
+) -> NoReturn:
+    """Say what an option goes with.
+
+    Args:
+        name: As `argparse` stores it.
+        made: Targets that something is made for.
+        chosen: The formats of them that are meant.
+    """
+    takers = [spec for spec in target_specs().values() if name in spec.option_names]
+    formats = [x.format for x in takers if x.target in made and x not in chosen]
+    if formats:
+        raise InputError(f"{option_of(name)} goes with --format {formats[0]}; leave it out")
+    conditions = {spec.target: spec.option_conditions.get(name) for spec in takers}
+    places = [f"{target} with {how}" if how else target for target, how in conditions.items()]
+    others = "" if conditions.keys() & set(made) else f", not {', '.join(made)}"
+    raise InputError(
+        f"{option_of(name)} goes with --target {' or '.join(places)}{others}; leave it out"
+    )

@@ -146,15 +146,12 @@ class ExportRequest:
     @property
     def chips(self) -> tuple[Chipset, ...]:
         """Chips that graphs are compiled for by Qualcomm's compiler."""
-        found = (x.chipset for x in self.plans if x.target == "snapdragon" and x.chipset)
-        return tuple(dict.fromkeys(found))
+        return tuple(dict.fromkeys(x.chipset for x in self.plans if x.chipset))
 
     @property
     def chip_precisions(self) -> tuple[Precision, ...]:
         """Precisions of those graphs."""
-        found: list[Precision] = [
-            plan.precision for plan in self.plans if plan.target == "snapdragon"
-        ]
+        found: list[Precision] = [plan.precision for plan in self.plans if plan.chipset]
         return tuple(dict.fromkeys(found))
 
     @property

@@ -136,11 +136,29 @@ class TargetSpec(ABC, Generic[O]):
     help: ClassVar[str] = ""
     """Its lines in the help of all options of targets."""
     option_names: ClassVar[tuple[str, ...]] = ()
-    """Options that no other target has, as `argparse` stores them."""
+    """Options that it takes, as `argparse` stores them; others may take some of them too."""
+    option_conditions: ClassVar[Mapping[str, str]] = {}
+    """Option -> with what else it is taken, such as "--delegate coreml"."""
+    takes_chips: ClassVar[bool] = False
+    """Whether it is compiled for a chip, so that `--chip` chooses."""
 
     def add_options(self, add: AddOption) -> None:
-        """Add its options to those of `mvsdk export`."""
+        """Add its options to those of `mvsdk export`, but for those that another one adds."""
         del add
+
+    def is_chosen(self, options: argparse.Namespace) -> bool:
+        """Return whether it is meant where `--target` names its target.
+
+        Raises:
+            InputError: If what chooses between its formats is not understood.
+        """
+        del options
+        return True
+
+    def takes(self, name: str, options: argparse.Namespace) -> bool:
+        """Return whether an option does something, as the others are."""
+        del options
+        return name in self.option_names
 
     @abstractmethod
     def read_options(self, options: argparse.Namespace) -> O:

@@ -54,6 +54,12 @@ class CoreAITarget(TargetSpec[CoreAIOptions]):
         )
     }
 
+    option_names = ("format", "deployment_target", "compute_units", "palette_group")
+
+    def is_chosen(self, options: argparse.Namespace) -> bool:
+        """Return whether `--format`, or the minimum OS, means it."""
+        return self.format in read_formats(options)
+
     def read_options(self, options: argparse.Namespace) -> CoreAIOptions:
         """Return what the options say."""
         return CoreAIOptions(

@@ -97,6 +97,7 @@ class CoreMLTarget(TargetSpec[CoreMLOptions]):
 """
     option_names = (
         "format",
+        "deployment_target",
         "compute_units",
         "attention",
         "chunk_bytes",
@@ -113,6 +114,10 @@ class CoreMLTarget(TargetSpec[CoreMLOptions]):
         add("--resources", help=argparse.SUPPRESS)
         for name in ("--chunk-bytes", "--palette-group"):
             add(name, type=whole_number, help=argparse.SUPPRESS)
+
+    def is_chosen(self, options: argparse.Namespace) -> bool:
+        """Return whether `--format`, or the minimum OS, means it."""
+        return self.format in read_formats(options)
 
     def read_options(self, options: argparse.Namespace) -> CoreMLOptions:
         """Return what the options say."""

@@ -67,13 +67,19 @@ class ExecuTorchTarget(TargetSpec[ExecuTorchOptions]):
   --external-weights     keep weights of .pte programs in .ptd files
   --etrecord             keep records for ExecuTorch's developer tools
 """
-    option_names = ("delegate", "external_weights", "etrecord")
+    option_names = ("delegate", "deployment_target", "external_weights", "etrecord")
+    option_conditions: ClassVar[Mapping[str, str]] = {"deployment_target": "--delegate coreml"}
 
     def add_options(self, add: AddOption) -> None:
         """Add its options; `--deployment-target` is that of the target iphone."""
         add("--delegate", help=argparse.SUPPRESS)
         for name in ("--external-weights", "--etrecord"):
             add(name, action="store_true", help=argparse.SUPPRESS)
+
+    def takes(self, name: str, options: argparse.Namespace) -> bool:
+        """Return whether an option does something: XNNPACK asks for no system."""
+        is_coreml = options.delegate == "coreml"
+        return name in self.option_names and (name != "deployment_target" or is_coreml)
 
     def read_options(self, options: argparse.Namespace) -> ExecuTorchOptions:
         """Return what the options say."""

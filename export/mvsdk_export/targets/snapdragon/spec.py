@@ -22,6 +22,7 @@ class SnapdragonTarget(TargetSpec[None]):
     name = "snapdragon"
     target = "snapdragon"
     format = "qnn_context"
+    takes_chips = True
     kinds: ClassVar[Mapping[str, Kind]] = {
         "qnn_context": Kind(
             precisions=("w8a16", "fp16"),
