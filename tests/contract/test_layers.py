@@ -27,14 +27,14 @@ is called by coremltools; shtab writes scripts for shells, and is asked for wher
 RUNTIME_MAY_LOAD = {"mvsdk", "numpy"}
 LIGHT_MAY_LOAD = {"mvsdk", "mvsdk_export", "numpy"}
 LIGHT = re.compile(
-    r"mvsdk_export\.(cli|errors|extras|findings|families|jobs|targets"
+    r"mvsdk_export\.(cli|errors|extras|findings|offers|families|jobs|targets"
     r"|commands(\.\w+)?|jobs\.\w+|parity\.jobs|families(\.\w+)?\.recipe"
     r"|targets\.(spec|options|artefact)|targets\.\w+\.(spec|jobs|models))"
 )
 """What `mvsdk --help`, lists of models and targets, and plans of jobs load."""
 
 ROOMS = (
-    *("errors", "quiet", "extras", "findings"),
+    *("errors", "quiet", "extras", "findings", "offers"),
     *("jobs", "layers", "families", "checkpoints", "graphs", "quantize"),
     *("targets", "parity", "planning", "compress"),
     *("assemble", "export", "training", "commands", "cli"),

@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 import random
-import secrets
 import shutil
 import signal
 import subprocess
@@ -23,20 +22,18 @@ import pytest
 pytest.importorskip("torch")
 
 from exporting import SIZE, Toolchain, children_of, make_toolchain
+from marked_processes import Marked, needs_proc
 
 from mvsdk.bundle import Bundle
 
 KILLS = int(os.environ.get("MVSDK_TEST_KILLS", "6"))
-MARK = "MVSDK_TEST_MARK"
 SEED = 17
 
 pytestmark = [
     pytest.mark.torch,
     pytest.mark.slow,
     pytest.mark.exhaustive,
-    pytest.mark.skipif(
-        not Path("/proc/self/environ").exists(), reason="finds processes as Linux lets it"
-    ),
+    needs_proc,
 ]
 
 
@@ -44,7 +41,7 @@ class Killed:
     """An export in a process of its own, and whoever comes of it."""
 
     def __init__(self, toolchain: Toolchain, command: tuple[str | Path, ...]) -> None:
-        self._mark = secrets.token_hex(8)
+        self._marked = Marked()
         path = os.pathsep.join([str(toolchain.packages), *filter(None, sys.path)])
         self._log = toolchain.packages / "said.txt"
         with self._log.open("wb") as log:
@@ -53,10 +50,9 @@ class Killed:
                 stdout=subprocess.DEVNULL,
                 stderr=log,
                 env={
-                    **os.environ,
+                    **self._marked.environment,
                     "PYTHONPATH": path,
                     "MVSDK_CACHE": str(toolchain.cache),
-                    MARK: self._mark,
                 },
             )
 
@@ -74,15 +70,15 @@ class Killed:
                 jobs += children_of(pid)
         return [export, *warm, *jobs]
 
-    def alive(self) -> list[int]:
-        """Return the ids of all processes that it started, and that have not ended."""
-        mark, found = f"{MARK}={self._mark}".encode(), []
-        for folder in Path("/proc").iterdir():
-            with contextlib.suppress(OSError):
-                if folder.name.isdigit() and mark in (folder / "environ").read_bytes():
-                    state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
-                    found += [int(folder.name)] if state not in "ZX" else []
-        return found
+    def survivors(self) -> list[int]:
+        """Wait for all that it started to end; return the ids of those that have not."""
+        return self._marked.survivors(5.0)
+
+    def end(self) -> None:
+        """End all of it."""
+        self.process.kill()
+        self.process.wait()
+        self._marked.kill()
 
 
 @contextlib.contextmanager
@@ -91,11 +87,7 @@ def exporting(toolchain: Toolchain, command: tuple[str | Path, ...]) -> Iterator
     try:
         yield export
     finally:
-        export.process.kill()
-        export.process.wait()
-        for pid in export.alive():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        export.end()
 
 
 def test_killed_exports_leave_nothing_half_and_nobody_and_go_on(
@@ -124,10 +116,7 @@ def test_killed_exports_leave_nothing_half_and_nobody_and_go_on(
             status = export.process.wait(timeout=120)
             if kind != "too late":
                 assert status in (-signal.SIGKILL, 2, 0), about
-            gone = time.monotonic() + 5
-            while (left := export.alive()) and time.monotonic() < gone:
-                time.sleep(0.02)
-            assert left == [], about
+            assert export.survivors() == [], about
             if status == 2:
                 said = export.said()
                 assert said[-1].startswith("error: "), about

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import secrets
 import signal
 import subprocess
 import sys
@@ -17,11 +16,10 @@ import pytest
 
 pytest.importorskip("resource")
 
-pytestmark = pytest.mark.skipif(
-    not Path("/proc/self/environ").exists(), reason="finds processes as Linux lets it"
-)
+from marked_processes import Marked, needs_proc
 
-MARK = "MVSDK_TEST_MARK"
+pytestmark = needs_proc
+
 RUN = """
 import signal, sys
 from pathlib import Path
@@ -51,32 +49,29 @@ class Export:
     """A process that runs one stage, which starts others, and all that come of it."""
 
     def __init__(self, cache: Path) -> None:
-        self.cache, self._mark = cache, secrets.token_hex(8)
+        self.cache, self._marked = cache, Marked()
         path = os.pathsep.join(filter(None, sys.path))
         self.process = subprocess.Popen(
             [sys.executable, "-c", RUN, str(cache)],
             stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": path, MARK: self._mark},
+            env={**self._marked.environment, "PYTHONPATH": path},
         )
         assert self.process.stdout is not None
         assert self.process.stdout.readline() == b"begins\n"
 
     def alive(self) -> list[int]:
         """Return the process ids of all that were started, and have not ended."""
-        mark, found = f"{MARK}={self._mark}".encode(), []
-        for folder in Path("/proc").iterdir():
-            with contextlib.suppress(OSError):
-                if folder.name.isdigit() and mark in (folder / "environ").read_bytes():
-                    state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
-                    found += [int(folder.name)] if state not in "ZX" else []
-        return found
+        return self._marked.alive()
 
-    def survivors(self, seconds: float = 2.0) -> list[int]:
+    def survivors(self) -> list[int]:
         """Wait for all to end; return those that have not."""
-        deadline = time.monotonic() + seconds
-        while (found := self.alive()) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        return found
+        return self._marked.survivors()
+
+    def kill(self) -> None:
+        """End all of it."""
+        self.process.kill()
+        self.process.communicate()
+        self._marked.kill()
 
     def wait_for_crowd(self) -> None:
         """Wait until the stage has started all that it starts."""
@@ -96,11 +91,7 @@ def exporting(cache: Path) -> Iterator[Export]:
     try:
         yield export
     finally:
-        export.process.kill()
-        export.process.communicate()
-        for pid in export.alive():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        export.kill()
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT])

@@ -13,12 +13,11 @@ docs/adding_a_family.md shows a whole one.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
 
 from mvsdk._text import quoted
-from mvsdk_export.errors import ExportError, one_line
+from mvsdk_export.errors import ExportError
 from mvsdk_export.families.recipe import (
     DECODER,
     ComponentRecipe,
@@ -28,8 +27,7 @@ from mvsdk_export.families.recipe import (
     TensorRecipe,
     resolve,
 )
-
-_logger = logging.getLogger(__name__)
+from mvsdk_export.offers import load_offer
 
 GROUP = "mvsdk.families"
 """Entry points of other packages: each names a `Recipe`, and is called as that is."""
@@ -82,7 +80,7 @@ def find_recipe(name: str) -> Recipe:
     Raises:
         ExportError: No recipe has that name, or the package that offers it is broken.
     """
-    return RECIPES[name] if name in RECIPES else _load(_find_point(name))
+    return RECIPES[name] if name in RECIPES else load_offer(_find_point(name), Recipe, "recipe")
 
 
 def _find_point(name: str) -> EntryPoint:
@@ -100,28 +98,6 @@ def _find_point(name: str) -> EntryPoint:
 
 def _offered() -> list[EntryPoint]:
     return [point for point in entry_points(group=GROUP) if point.name not in RECIPES]
-
-
-def _load(point: EntryPoint) -> Recipe:
-    try:
-        recipe: object = point.load()
-    except Exception as exc:  # whatever a package of somebody else's raises
-        _logger.debug("%s does not load", point.value, exc_info=exc)
-        raise ExportError(
-            f"the recipe {quoted(point.name)} does not load from {point.value} ({one_line(exc)}); "
-            "correct its package, or install it again"
-        ) from exc
-    if not isinstance(recipe, Recipe) or recipe.name != point.name:
-        what = (
-            f"the recipe {quoted(recipe.name)}"
-            if isinstance(recipe, Recipe)
-            else f"a {type(recipe).__name__}"
-        )
-        raise ExportError(
-            f"{point.value} is {what}, expected a Recipe called {quoted(point.name)}; correct its "
-            "package"
-        )
-    return recipe
 
 
 __all__ = [

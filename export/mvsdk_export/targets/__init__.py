@@ -6,21 +6,17 @@ name of a target and where its `TargetSpec` is. docs/adding_a_target.md shows a 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from functools import cache
-from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
-from mvsdk._text import quoted
-from mvsdk_export.errors import ExportError, one_line
+from mvsdk_export.families.recipe import resolve
+from mvsdk_export.offers import load_offer
 
 if TYPE_CHECKING:
     from mvsdk.manifest import Target
     from mvsdk_export.targets.spec import TargetSpec
-
-_logger = logging.getLogger(__name__)
 
 GROUP = "mvsdk.targets"
 """Entry points of other packages."""
@@ -42,10 +38,12 @@ def target_specs() -> Mapping[str, TargetSpec[Any]]:
     Raises:
         ExportError: If the package that offers one is broken.
     """
+    from mvsdk_export.targets.spec import TargetSpec  # which imports this package
+
     offered = [point for point in entry_points(group=GROUP) if point.name not in _PLACES]
     return {
-        **{name: _resolve(place) for name, place in _PLACES.items()},
-        **{point.name: _load(point) for point in offered},
+        **{name: resolve(place) for name, place in _PLACES.items()},
+        **{point.name: load_offer(point, TargetSpec, "target") for point in offered},
     }
 
 
@@ -61,28 +59,3 @@ def find_spec(name: str) -> TargetSpec[Any]:
 def specs_of(target: Target) -> list[TargetSpec[Any]]:
     """Return the formats of a target that `--target` names."""
     return [spec for spec in target_specs().values() if spec.target == target]
-
-
-def _resolve(place: str) -> TargetSpec[Any]:
-    module, _, attribute = place.partition(":")
-    return getattr(import_module(module), attribute)
-
-
-def _load(point: EntryPoint) -> TargetSpec[Any]:
-    from mvsdk_export.targets.spec import TargetSpec
-
-    try:
-        spec: object = point.load()
-    except Exception as exc:  # whatever a package of somebody else's raises
-        _logger.debug("%s does not load", point.value, exc_info=exc)
-        raise ExportError(
-            f"the target {quoted(point.name)} does not load from {point.value} ({one_line(exc)}); "
-            "correct its package, or uninstall it"
-        ) from exc
-    if not isinstance(spec, TargetSpec) or spec.name != point.name:
-        what = f"the target {quoted(spec.name)}" if isinstance(spec, TargetSpec) else "no target"
-        raise ExportError(
-            f"{point.value} is {what}, expected a TargetSpec called {quoted(point.name)}; correct "
-            "its package"
-        )
-    return spec
