@@ -30,7 +30,7 @@ from mvsdk.manifest import (  # noqa: E402
 )
 from mvsdk_export.checkpoints import ModelFolder, open_model  # noqa: E402
 from mvsdk_export.checkpoints.pipeline import make_pipeline, sizes_of  # noqa: E402
-from mvsdk_export.families import ComponentRecipe, Recipe, find_recipe  # noqa: E402
+from mvsdk_export.families import ComponentRecipe, find_recipe  # noqa: E402
 from mvsdk_export.families.pipeline import (  # noqa: E402
     Clip,
     Pipeline,
@@ -143,7 +143,7 @@ def _component(name: str, role: Any, inputs: str, outputs: str) -> ComponentReci
     )
 
 
-def two_outputs(recipe: Recipe) -> Pipeline:
+def two_outputs() -> Pipeline:
     """Return what makes a clip with a graph of two outputs, and a table; no sampler."""
     program = Program(
         name="default",
@@ -171,7 +171,6 @@ def two_outputs(recipe: Recipe) -> Pipeline:
         ),
         output="clip",
     )
-    del recipe
     return Pipeline(
         programs=(program,),
         samplers={},
@@ -179,7 +178,7 @@ def two_outputs(recipe: Recipe) -> Pipeline:
     )
 
 
-def test_the_reference_runs_graphs_of_several_outputs_without_a_sampler() -> None:
+def two_graphs(early: Halves) -> Reference:
     recipe = replace(
         find_recipe("sticker"),
         components=(
@@ -187,7 +186,11 @@ def test_the_reference_runs_graphs_of_several_outputs_without_a_sampler() -> Non
             _component("late", "vae_decoder", "half frames", "frames"),
         ),
     )
-    reference = Reference(recipe, two_outputs(recipe), SIZES, {"early": Halves(), "late": Joined()})
+    return Reference(recipe, two_outputs(), SIZES, {"early": early, "late": Joined()})
+
+
+def test_the_reference_runs_graphs_of_several_outputs_without_a_sampler() -> None:
+    reference = two_graphs(Halves())
     early, late, whole = reference.run(
         Case(prompt="a", seed=3, num_inference_steps=1, numbers={"motion": 0.5})
     )
@@ -204,3 +207,22 @@ def test_the_reference_runs_graphs_of_several_outputs_without_a_sampler() -> Non
     assert not np.array_equal(
         reference.run(Case(prompt="a", seed=4, num_inference_steps=1))[0].inputs["noise"], noise
     )
+
+
+def test_a_network_runs_once_for_what_clips_of_one_seed_share() -> None:
+    early = Halves()
+    seen: list[Tensor] = []
+    early.register_forward_hook(lambda _module, _inputs, outputs: seen.append(outputs[0]))
+    reference = two_graphs(early)
+    first, again = (
+        reference.run(Case(prompt="a", seed=3, num_inference_steps=steps))[0] for steps in (1, 2)
+    )
+    assert len(seen) == 1
+    assert np.array_equal(first.outputs["half"], again.outputs["half"])
+    assert not first.outputs["half"].flags.writeable  # both have it
+    moved = {"motion": 0.5}
+    other = reference.run(Case(prompt="a", seed=3, num_inference_steps=2, numbers=moved))[0]
+    assert len(seen) == 2
+    assert not np.array_equal(other.outputs["half"], first.outputs["half"])
+    reference.run(Case(prompt="b", seed=3, num_inference_steps=1))
+    assert len(seen) == 3  # of another prompt nothing is kept
