@@ -11,19 +11,18 @@ to quote is the ratio of the medians. Both make the same clip, whose frames are 
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import math
-import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from turns import WARM_UP, Timed, joined, summarize, take_turns
 
 import mvsdk
 
@@ -34,31 +33,18 @@ PROMPT = "a rocket flying left"
 WHOLE, CUT = SIDES = ("one graph", "conditioning once")
 ROUNDS = 8
 """Turns that each side takes."""
-WARM_UP = 2
-"""Runs that are not counted at the start of every turn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
-    """One side of the comparison; times in milliseconds of wall time."""
+class Record(Timed):
+    """One side of the comparison."""
 
-    side: str
-    model: str
-    steps: int
-    threads: int
-    runs: int
-    median_ms: float
-    p90_ms: float
-    min_ms: float
     encode_median_ms: float
     """Inside the graphs that run once: the text encoder, and the conditioning where it is cut."""
     denoise_median_ms: float
     """Inside the denoiser, all steps of a clip."""
     psnr_db: float | None
     """Of the frames against those of one graph; None for equal ones."""
-    versions: Mapping[str, str]
-    machine: str
-    date: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,20 +178,31 @@ def _show_graphs(side: str, graphs: list[Graph]) -> None:
 def _measure(
     bundles: Mapping[str, Path], folder: Path, options: argparse.Namespace
 ) -> list[Record]:
-    turns: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
-    each = max(1, math.ceil(options.runs / ROUNDS))
-    for _ in range(ROUNDS):
-        for side in SIDES:
-            frames = folder / f"{SIDES.index(side)}.npy"
-            command = [sys.executable, __file__, "--turn", str(bundles[side]), str(frames)]
-            command += ["--runs", str(each), "--steps", str(options.steps)]
-            command += ["--threads", str(options.threads)]
-            answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-            turns[side].append(json.loads(answer.stdout))
-    psnr = _psnr_db(folder / "0.npy", folder / "1.npy")
-    return [
-        _record(side, turns[side], options, psnr_db=psnr if side == CUT else None) for side in SIDES
-    ]
+    frames = {side: folder / f"{index}.npy" for index, side in enumerate(SIDES)}
+    given = ["--steps", str(options.steps), "--threads", str(options.threads)]
+    commands = {
+        side: [__file__, "--turn", str(bundles[side]), str(frames[side]), *given] for side in SIDES
+    }
+    turns = take_turns(commands, runs=options.runs, rounds=ROUNDS)
+    psnr = _psnr_db(frames[WHOLE], frames[CUT])
+    records: list[Record] = []
+    for side in SIDES:
+        timed = summarize(
+            side,
+            joined(turns[side], "times_ms"),
+            model=options.model,
+            steps=options.steps,
+            threads=options.threads,
+        )
+        records.append(
+            Record(
+                **asdict(timed),
+                encode_median_ms=round(statistics.median(joined(turns[side], "encode_ms")), 3),
+                denoise_median_ms=round(statistics.median(joined(turns[side], "denoise_ms")), 3),
+                psnr_db=psnr if side == CUT else None,
+            )
+        )
+    return records
 
 
 def _take_turn(bundle: Path, frames: Path, options: argparse.Namespace) -> dict[str, list[float]]:
@@ -234,37 +231,6 @@ def _psnr_db(whole: Path, cut: Path) -> float | None:
     from mvsdk_export.parity.verify import psnr_db
 
     return psnr_db(np.load(cut), np.load(whole).astype(np.float64))
-
-
-def _record(
-    side: str,
-    turns: list[dict[str, Any]],
-    options: argparse.Namespace,
-    *,
-    psnr_db: float | None,
-) -> Record:
-    from mvsdk_export.jobs.job import tool_versions
-
-    times, encode, denoise = (
-        [value for turn in turns for value in turn[key]]
-        for key in ("times_ms", "encode_ms", "denoise_ms")
-    )
-    return Record(
-        side=side,
-        model=options.model,
-        steps=options.steps,
-        threads=options.threads,
-        runs=len(times),
-        median_ms=round(statistics.median(times), 3),
-        p90_ms=round(statistics.quantiles(times, n=10)[-1], 3) if len(times) > 1 else times[0],
-        min_ms=round(min(times), 3),
-        encode_median_ms=round(statistics.median(encode), 3),
-        denoise_median_ms=round(statistics.median(denoise), 3),
-        psnr_db=psnr_db,
-        versions=tool_versions(),
-        machine=f"{platform.system()} {platform.machine()}",
-        date=datetime.datetime.now(datetime.UTC).date().isoformat(),
-    )
 
 
 if __name__ == "__main__":

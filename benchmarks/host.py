@@ -2,7 +2,7 @@
 
     python benchmarks/host.py [--runs 20] [--steps 4] [--json records.jsonl]
 
-All sides make the same clip: same weights, noise, schedule and number of threads. Each runs in a
+All sides make the same kind of clip: same weights, schedule and number of threads. Each runs in a
 process of its own, as threads that spin after their work slow whatever else runs in the process,
 and the processes take turns, so that a machine whose speed drifts slows all; the figures to quote
 are the ratios of the medians. Eager PyTorch runs twice: the network as it was exported
@@ -13,10 +13,7 @@ Host overhead is what a generation spends outside the graphs (tokens, noise, sam
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import math
-import platform
 import statistics
 import subprocess
 import sys
@@ -24,7 +21,10 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
+
+from turns import WARM_UP, Timed, joined, summarize, take_turns
 
 import mvsdk
 
@@ -32,27 +32,14 @@ PROMPT = "a rocket flying left"
 ONNX, EXPORTED, EAGER = SIDES = ("onnx fp32", "eager, exported forms", "eager, PyTorch's forms")
 ROUNDS = 4
 """Turns that each side takes."""
-WARM_UP = 2
-"""Runs that are not counted at the start of every turn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
-    """One side of the comparison; times in milliseconds of wall time."""
+class Record(Timed):
+    """One side of the comparison."""
 
-    side: str
-    model: str
-    steps: int
-    threads: int
-    runs: int
-    median_ms: float
-    p90_ms: float
-    min_ms: float
     host_share: float | None
     """Share of a generation outside the graphs; None where it is not known."""
-    versions: dict[str, str]
-    machine: str
-    date: str
 
 
 def main() -> int:
@@ -100,23 +87,24 @@ def _export(model: str, checkpoint: Path | None, bundle: Path) -> None:
 
 
 def _measure(bundle: Path, options: argparse.Namespace) -> dict[str, Record]:
-    times: dict[str, list[float]] = {side: [] for side in SIDES}
-    shares: list[float] = []
-    each = max(1, math.ceil(options.runs / ROUNDS))
-    for _ in range(ROUNDS):
-        for side in SIDES:
-            command = [sys.executable, __file__, "--turn", side, str(bundle), "--runs", str(each)]
-            command += ["--model", options.model, "--steps", str(options.steps)]
-            command += ["--threads", str(options.threads)]
-            command += ["--checkpoint", str(options.checkpoint)] if options.checkpoint else []
-            answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-            turn = json.loads(answer.stdout)
-            times[side] += turn["times_ms"]
-            shares += turn["host_shares"]
-    share = statistics.median(shares)
-    return {
-        side: _record(side, times[side], options, share if side == ONNX else None) for side in SIDES
-    }
+    given = ["--model", options.model, "--steps", str(options.steps)]
+    given += ["--threads", str(options.threads)]
+    given += ["--checkpoint", str(options.checkpoint)] if options.checkpoint else []
+    commands = {side: [__file__, "--turn", side, str(bundle), *given] for side in SIDES}
+    turns = take_turns(commands, runs=options.runs, rounds=ROUNDS)
+    records: dict[str, Record] = {}
+    for side in SIDES:
+        timed = summarize(
+            side,
+            joined(turns[side], "times_ms"),
+            model=options.model,
+            steps=options.steps,
+            threads=options.threads,
+        )
+        shares = joined(turns[side], "host_shares")
+        share = statistics.median(shares) if shares else None
+        records[side] = Record(**asdict(timed), host_share=share)
+    return records
 
 
 def _take_turn(side: str, bundle: Path, options: argparse.Namespace) -> dict[str, list[float]]:
@@ -172,29 +160,13 @@ def _eager(side: str, bundle: Path, options: argparse.Namespace) -> Callable[[],
         default_steps=options.steps,
     )
     reference = Reference.of(folder, clip, networks)
-    case = Case(prompt=PROMPT, seed=7, num_inference_steps=options.steps)
-    return lambda: (reference.run(case), None)[1]
+    seeds = count(7)  # each clip is of its own: what networks gave for a seed is kept
 
+    def run() -> None:
+        case = Case(prompt=PROMPT, seed=next(seeds), num_inference_steps=options.steps)
+        reference.run(case)
 
-def _record(
-    side: str, times: list[float], options: argparse.Namespace, share: float | None
-) -> Record:
-    from mvsdk_export.jobs.job import tool_versions
-
-    return Record(
-        side=side,
-        model=options.model,
-        steps=options.steps,
-        threads=options.threads,
-        runs=len(times),
-        median_ms=round(statistics.median(times), 3),
-        p90_ms=round(statistics.quantiles(times, n=10)[-1], 3) if len(times) > 1 else times[0],
-        min_ms=round(min(times), 3),
-        host_share=share,
-        versions=tool_versions(),
-        machine=f"{platform.system()} {platform.machine()}",
-        date=datetime.datetime.now(datetime.UTC).date().isoformat(),
-    )
+    return run
 
 
 if __name__ == "__main__":
