@@ -56,6 +56,9 @@ class _Here(Process):
 class InProcessLauncher(Launcher):
     """Starts no processes. What a job raises is raised as it is."""
 
+    def warm_up(self, modules: Sequence[str]) -> None:
+        del modules
+
     def start(
         self, job: object, *, name: str, preload: Sequence[str], log: IO[bytes], scratch: Path
     ) -> Process:

@@ -57,6 +57,21 @@ class Other(Note):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Look(Probe):
+    """Looks around in its process."""
+
+    module: str
+    variable: str
+
+    def run(self, inputs: Inputs, output: Path) -> dict[str, Any]:
+        return {
+            "is_loaded": self.module in sys.modules,
+            "value": os.environ.get(self.variable),
+            "parent": os.getppid(),
+        }
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Count(Probe):
     """Counts clips."""
 

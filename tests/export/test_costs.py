@@ -131,6 +131,38 @@ def test_what_is_folded_is_no_activation_and_what_is_unused_is_no_weight() -> No
     assert costs.parameters == 100
 
 
+class _Idle(nn.Module):
+    """Half of what it computes has no reader, and some of it none that changes with the input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernel = nn.Parameter(torch.zeros(8, 8))
+        self.idle = nn.Parameter(torch.zeros(8, 64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = (x @ self.idle).relu()
+        wide.mul_(2)
+        constant = self.kernel @ self.kernel
+        return x @ constant
+
+
+def test_what_nobody_reads_costs_nothing() -> None:
+    costs = _measure(_Idle(), _meta(3, 8))
+    assert costs.parameters == 64
+    assert costs.flops == 2 * 3 * 8 * 8
+    assert costs.activation_peak_bytes["fp32"] == 4 * (3 * 8 + 3 * 8)
+
+
+def test_what_is_written_in_place_has_a_reader() -> None:
+    class Filled(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            found = torch.zeros(4, 2)
+            found[:2].copy_(x @ x.T)
+            return found
+
+    assert _measure(Filled(), _meta(2, 5)).flops == 2 * 2 * 2 * 5
+
+
 def test_parameters_are_those_of_the_networks(tiny_model_folder: Path) -> None:
     costs, networks = _sticker(tiny_model_folder), tiny_networks()
     for name in ("text_encoder", "transformer"):

@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("torch")
 
 from damage import BIAS, spoil
-from probe_jobs import Meet, Note, Other, Probe
+from probe_jobs import Look, Meet, Note, Other, Probe
 
 from mvsdk.devices import find_chipset
 from mvsdk.errors import BundleError, MvsdkError
@@ -229,6 +229,33 @@ def test_processes_can_be_started_anew(tmp_path: Path) -> None:
         results = [runner[job].result for job in jobs]
     assert {result["parent"] for result in results} == {os.getpid()}
     assert results[1]["found"] == ["c"]
+
+
+@CAN_FORK
+def test_modules_can_be_imported_before_there_is_a_job(tmp_path: Path) -> None:
+    job = Look(module="colorsys", variable="HOME")
+    with JobRunner(tmp_path / "a") as runner:
+        runner.warm_up(["colorsys", "no_module_of_this_name"])
+        runner.warm_up(["wave"])  # once is enough
+        warm = runner._launcher._source._child.pid
+        runner.run([job])
+        assert runner[job].result["is_loaded"]
+        assert runner[job].result["parent"] == warm
+    assert not make(tmp_path / "b", job).result["is_loaded"]
+
+
+@pytest.mark.parametrize("warm", [pytest.param(True, marks=CAN_FORK), False])
+@pytest.mark.parametrize(("own", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_of_jobs_side_by_side_do_not_spin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, warm: bool, own: str | None, expected: str
+) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if own is not None:
+        monkeypatch.setenv("OMP_WAIT_POLICY", own)
+    job = Look(module="os", variable="OMP_WAIT_POLICY")
+    with JobRunner(tmp_path, launcher=Launcher(warm=warm)) as runner:
+        runner.run([job])
+        assert runner[job].result["value"] == expected
 
 
 @CAN_FORK

@@ -14,9 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.fx.experimental.proxy_tensor import make_fx
 
-from mvsdk_export.errors import ExportError, first_line
 from mvsdk_export.families.cut import Crossing, Cut
 from mvsdk_export.families.recipe import ComponentRecipe
 
@@ -128,30 +126,6 @@ class StepGraph(nn.Module):
         for stub in self._stubs.values():
             stub.reset()
         return outputs
-
-
-def without_dead_code(graph: nn.Module, inputs: Sequence[Tensor]) -> nn.Module:
-    """Return what is left of a part of a cut graph in a capture: operators whose results are read.
-
-    Args:
-        graph: The part, on the meta device.
-        inputs: Its inputs, on the meta device.
-
-    Raises:
-        ExportError: If it cannot run on them.
-    """
-    try:
-        with torch.device("meta"), torch.no_grad():
-            module = make_fx(graph)(*inputs)
-    except (RuntimeError, ValueError, ArithmeticError) as exc:
-        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in inputs)
-        raise ExportError(
-            f"a graph cannot run on inputs of shape {shapes}: {first_line(exc)}; choose another "
-            "size, or correct its config.json"
-        ) from exc
-    module.graph.eliminate_dead_code()
-    module.recompile()
-    return module
 
 
 class _Tap:

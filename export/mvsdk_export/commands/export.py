@@ -84,27 +84,27 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    targets = ChosenTargets(options)
-    request = _read_request(options, targets)
-    say_chip_notes(options.chip)
-    resources = read_resources(options.resources, request)
-    for name, why in targets.left_out.items():
-        say(f"{name} is left out: {why}")
-    from mvsdk_export.planning.plan import plan_export
-
-    plan = plan_export(request)
-    request = plan.request
-    if options.dry_run:
-        _show_plan(plan, chosen=options.decode_frames is None, as_json=options.json)
-        return 0
-    from mvsdk_export.jobs.interrupts import interrupted_once
     from mvsdk_export.jobs.runner import JobRunner
 
-    if resources is not None:
-        check_place(resources)
+    targets = ChosenTargets(options)
     with JobRunner(cache_folder() / "export") as runner:
-        with interrupted_once():
-            report = _export(plan, runner)
+        if not options.dry_run:
+            runner.warm_up([name for spec in targets.specs for name in spec.preload])
+        request = _read_request(options, targets)
+        say_chip_notes(options.chip)
+        resources = read_resources(options.resources, request)
+        for name, why in targets.left_out.items():
+            say(f"{name} is left out: {why}")
+        from mvsdk_export.planning.plan import plan_export
+
+        plan = plan_export(request)
+        request = plan.request
+        if options.dry_run:
+            _show_plan(plan, chosen=options.decode_frames is None, as_json=options.json)
+            return 0
+        if resources is not None:
+            check_place(resources)
+        report = _export(plan, runner)
         if options.keep_intermediates:
             say(f"finished stages are kept in {quoted(runner.cache_folder)}")
         else:
@@ -121,10 +121,11 @@ def _run(options: argparse.Namespace) -> int:
 def _export(plan: ExportPlan, runner: JobRunner) -> ExportReport:
     """Make the bundle; who interrupts that is told what will be found again."""
     from mvsdk_export.export import export
+    from mvsdk_export.jobs.interrupts import interrupted_once
 
     display: Display | None = None
     try:
-        with shown_progress() as display:
+        with interrupted_once(), shown_progress() as display:
             return export(plan, runner, display.show, history=read_history())
     except Exception:
         raise

@@ -103,6 +103,10 @@ class JobRunner:
         """
         return cast("Made[R]", self._made[self._keys[job]])
 
+    def warm_up(self, modules: Sequence[str]) -> None:
+        """Begin to import what jobs will need, in the process that they are forked from."""
+        self._launcher.warm_up(modules)
+
     def run(self, jobs: Sequence[Job[Any]], listener: Listener | None = None) -> None:
         """Run jobs and all that they need, or find them finished.
 

@@ -1,9 +1,10 @@
 """The warm process: it imports what jobs import, forks a process for each, and computes nothing.
 
-What it is asked for comes as packets of a socket, with the file descriptors of a job's process:
-standard input, output and error. It answers with process ids and, as they come, exit statuses. It
-has no threads of its own, and nothing that it imports may start any that hold locks: a fork takes
-but the thread that forks. It ends with its parent; what it has forked watches for that itself.
+What it is asked for comes as packets of a socket: modules to import, and for a fork the file
+descriptors of a job's process, which are its standard input, output and error. It answers with
+process ids and, as they come, exit statuses. It has no threads of its own, and nothing that it
+imports may start any that hold locks: a fork takes but the thread that forks. It ends with its
+parent; what it has forked watches for that itself.
 """
 
 from __future__ import annotations
@@ -54,7 +55,10 @@ def main() -> int:
             return 0
         if not content:
             return 0
-        _import(json.loads(content)["preload"])
+        message = json.loads(content)
+        _import(message["preload"])
+        if not message["fork"]:
+            continue
         gc.freeze()  # what is there is never collected, so it stays shared
         try:
             pid = os.fork()

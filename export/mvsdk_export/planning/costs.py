@@ -24,7 +24,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mvsdk.manifest import Precision
 from mvsdk_export.checkpoints.building import GraphOptions, build_on_meta, with_frames, wrap
-from mvsdk_export.checkpoints.cut_graph import without_dead_code
 from mvsdk_export.errors import ExportError
 from mvsdk_export.families import DECODER, ComponentRecipe, Recipe
 from mvsdk_export.families.shapes import graph_sizes, input_shapes
@@ -166,12 +165,7 @@ def estimate_crossing_bytes(
     """
     once = replace(options, guidance=None)
     graph = wrap(component, select_implementations_(build_on_meta(component, config), "htp"), once)
-    inputs = _empty_inputs(component, sizes)
-    if component.cut is not None:
-        graph = without_dead_code(graph, _as_taken(inputs))
-    trace = _Trace(graph, inputs)
-    with torch.device("meta"), torch.no_grad(), trace:
-        graph(*_as_taken(inputs))
+    trace = _trace(component.name, graph, _empty_inputs(component, sizes))
     return trace.crossing_bytes(parts) * (1 if options.guidance is None else 2)
 
 
@@ -195,10 +189,7 @@ def _measure_once(
     """Do it once a process: it is asked for by whoever chooses a size, and by whoever plans."""
     network = select_implementations_(build_on_meta(component, config), "htp")
     graph = wrap(component, network, options)
-    inputs = _empty_inputs(component, dict(sizes))
-    if component.cut is not None:
-        graph = without_dead_code(graph, _as_taken(inputs))
-    return measure_graph(component.name, graph, *inputs)
+    return measure_graph(component.name, graph, *_empty_inputs(component, dict(sizes)))
 
 
 def _empty_inputs(component: ComponentRecipe, sizes: Mapping[str, int]) -> tuple[Tensor, ...]:
@@ -246,26 +237,17 @@ def measure_graph(name: str, graph: nn.Module, *inputs: Tensor) -> ComponentCost
     Raises:
         ExportError: If the module cannot run on them.
     """
-    trace = _Trace(graph, inputs)
-    try:
-        counter = FlopCounterMode(display=False)
-        with torch.device("meta"), torch.no_grad(), counter, trace:
-            outputs = graph(*_as_taken(inputs))
-    except (RuntimeError, ValueError, ArithmeticError) as exc:
-        raise ExportError(
-            f"{name} cannot run on inputs of shape {_shapes(inputs)}: "
-            f"{' '.join(str(exc).split())}; choose another size, or correct its config.json"
-        ) from exc
-    trace.finish(outputs)
+    trace = _trace(name, graph, inputs)
+    weights = trace.weights
     tables = {_storage(x.weight) for x in graph.modules() if isinstance(x, nn.Embedding)}
-    embeddings = sum(x.numel() for x in trace.used if _storage(x) in tables)
-    kernels = sum(x.numel() for x in trace.used if x.dim() > 1) - embeddings
-    vectors = sum(weight.numel() for weight in trace.used if weight.dim() <= 1)
+    embeddings = sum(x.numel() for x in weights if _storage(x) in tables)
+    kernels = sum(x.numel() for x in weights if x.dim() > 1) - embeddings
+    vectors = sum(weight.numel() for weight in weights if weight.dim() <= 1)
     hungriest = max(trace.operators, key=lambda item: trace.working_set(item, "fp32"))
     return ComponentCosts(
         component=name,
         parameters=kernels + embeddings + vectors,
-        flops=counter.get_total_flops(),
+        flops=sum(item.flops for item in trace.operators),
         weight_bytes={
             p: kernels * KERNEL_BYTES[p]
             + embeddings * EMBEDDING_BYTES[p]
@@ -276,6 +258,25 @@ def measure_graph(name: str, graph: nn.Module, *inputs: Tensor) -> ComponentCost
         working_set_bytes={p: trace.working_set(hungriest, p) for p in COUNTED_PRECISIONS},
         hungriest_operator=hungriest.name,
     )
+
+
+def _trace(name: str, graph: nn.Module, inputs: tuple[Tensor, ...]) -> _Trace:
+    """Run a graph on the meta device and return what it did.
+
+    Raises:
+        ExportError: If it cannot run on the inputs.
+    """
+    counter = FlopCounterMode(display=False)
+    recorder = _Recorder(graph, inputs, counter)
+    try:
+        with torch.device("meta"), torch.no_grad(), counter, recorder:
+            outputs = graph(*_as_taken(inputs))
+    except (RuntimeError, ValueError, ArithmeticError) as exc:
+        raise ExportError(
+            f"{name} cannot run on inputs of shape {_shapes(inputs)}: "
+            f"{' '.join(str(exc).split())}; choose another size, or correct its config.json"
+        ) from exc
+    return _Trace(recorder, outputs)
 
 
 def _as_taken(inputs: tuple[Tensor, ...]) -> list[Tensor]:
@@ -290,8 +291,8 @@ class _Buffer:
     elements: int
     element_bytes: int | None
     """None for floating point, whose width the precision decides."""
-    born: int
-    died: int
+    born: int = 0
+    died: int = 0
 
     def bytes(self, precision: Precision) -> int:
         return self.elements * (self.element_bytes or ACTIVATION_BYTES[precision])
@@ -300,70 +301,107 @@ class _Buffer:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Operator:
     name: str
-    buffers: frozenset[int]
-    """Activations read and written."""
+    reads: frozenset[int]
+    """Activations."""
+    writes: frozenset[int]
+    weights: frozenset[int]
+    flops: int
+
+    @property
+    def buffers(self) -> frozenset[int]:
+        """Activations that take room of their own while it runs; a view takes none."""
+        return frozenset() if self.writes <= self.reads else self.reads | self.writes
 
 
-class _Trace(TorchDispatchMode):
-    """Record which operator reads and writes which activation.
+class _Recorder(TorchDispatchMode):
+    """Record which operator reads and writes which activation, in order.
 
     Buffers are told apart by their storage, so views cost nothing. Every tensor is kept until the
     end, as an address may be used again otherwise; on the meta device that takes no memory.
     """
 
-    def __init__(self, graph: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def __init__(
+        self, graph: nn.Module, inputs: tuple[Tensor, ...], counter: FlopCounterMode
+    ) -> None:
         super().__init__()
-        self.used: list[Tensor] = []
         self.operators: list[_Operator] = []
-        self._weights_before: list[int] = []
-        """Elements of the weights that were read up to each operator."""
-        self._weights = {_storage(weight): weight for weight in graph.parameters()}
-        self._buffers: dict[int, _Buffer] = {}
+        self.weights = {_storage(weight): weight for weight in graph.parameters()}
+        self._weights_in = {storage: frozenset([storage]) for storage in self.weights}
+        """Constant -> the weights that it is computed from."""
+        self.buffers: dict[int, _Buffer] = {}
+        self._counter = counter
         self._kept: list[Tensor] = []
         for tensor in inputs:
-            self._add(tensor, 0)
+            self._add(tensor)
+        self.inputs = dict(self.buffers)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         del types
+        before = self._counter.get_total_flops()
         result = func(*args, **(kwargs or {}))
-        reads = list(_tensors((args, kwargs)))
-        writes = list(_tensors(result))
-        for tensor in reads:
-            if (weight := self._weights.pop(_storage(tensor), None)) is not None:
-                self.used.append(weight)
-        self._record(str(func), reads, writes)
+        flops = self._counter.get_total_flops() - before
+        read = {_storage(tensor) for tensor in _tensors((args, kwargs))}
+        written = list(_tensors(result))
+        weights = frozenset().union(*(self._weights_in.get(x, frozenset()) for x in read))
+        if activations := read & self.buffers.keys():
+            for tensor in written:
+                self._add(tensor)
+            self.operators.append(
+                _Operator(
+                    name=str(func),
+                    reads=frozenset(activations),
+                    writes=frozenset(map(_storage, written)),
+                    weights=weights,
+                    flops=flops,
+                )
+            )
+        else:  # computed from weights and constants alone: folded by every exporter
+            self._kept += written
+            self._weights_in |= {_storage(tensor): weights for tensor in written}
         return result
 
-    def _record(self, name: str, reads: list[Tensor], writes: list[Tensor]) -> None:
-        now = len(self.operators)
-        read = {_storage(tensor) for tensor in reads} & self._buffers.keys()
-        if not read:  # computed from weights and constants alone: folded by every exporter
-            self._kept += writes
-            return
-        for tensor in writes:
-            self._add(tensor, now)
-        written = {_storage(tensor) for tensor in writes}
-        for storage in read:
-            self._buffers[storage].died = now
-        self._weights_before.append(sum(weight.numel() for weight in self.used))
-        is_view = written <= read
-        self.operators.append(
-            _Operator(name=name, buffers=frozenset() if is_view else frozenset(read | written))
-        )
-
-    def _add(self, tensor: Tensor, now: int) -> None:
+    def _add(self, tensor: Tensor) -> None:
         self._kept.append(tensor)
         element_bytes = None if tensor.is_floating_point() else tensor.element_size()
         elements = tensor.untyped_storage().nbytes() // tensor.element_size()
-        buffer = _Buffer(elements=elements, element_bytes=element_bytes, born=now, died=now)
-        self._buffers.setdefault(_storage(tensor), buffer)
+        buffer = _Buffer(elements=elements, element_bytes=element_bytes)
+        self.buffers.setdefault(_storage(tensor), buffer)
 
-    def finish(self, outputs: Any) -> None:
-        """Keep the outputs alive to the end."""
-        for tensor in _tensors(outputs):
-            self._buffers[_storage(tensor)].died = len(self.operators) - 1
+
+class _Trace:
+    """The operators of a graph that a capture of it keeps: those whose results are read."""
+
+    def __init__(self, recorder: _Recorder, outputs: Any) -> None:
+        alive = {_storage(tensor) for tensor in _tensors(outputs)}
+        ends = alive & recorder.buffers.keys()
+        kept: list[_Operator] = []
+        for operator in reversed(recorder.operators):
+            if operator.writes & alive:
+                kept.append(operator)
+                alive |= operator.reads
+        self.operators = kept[::-1]
+        self._buffers = self._live_buffers(recorder, ends)
+        used: dict[int, Tensor] = {}
+        self._weights_before: list[int] = []
+        """Elements of the weights that were read up to each operator."""
+        for operator in self.operators:
+            used |= {storage: recorder.weights[storage] for storage in operator.weights}
+            self._weights_before.append(sum(weight.numel() for weight in used.values()))
+        self.weights = list(used.values())
+
+    def _live_buffers(self, recorder: _Recorder, ends: set[int]) -> dict[int, _Buffer]:
+        """Return inputs and what the operators make; outputs are alive to the end."""
+        found = {storage: replace(buffer) for storage, buffer in recorder.inputs.items()}
+        for now, operator in enumerate(self.operators):
+            for storage in operator.writes:
+                found.setdefault(storage, replace(recorder.buffers[storage], born=now, died=now))
+            for storage in operator.reads:
+                found[storage].died = now
+        for storage in ends:
+            found[storage].died = len(self.operators) - 1
+        return found
 
     def peak_bytes(self, precision: Precision) -> int:
         """Return the largest sum of buffers that are alive during one operator."""

@@ -139,6 +139,8 @@ class TargetSpec(ABC, Generic[O]):
     """Options that it takes, as `argparse` stores them; others may take some of them too."""
     option_conditions: ClassVar[Mapping[str, str]] = {}
     """Option -> with what else it is taken, such as "--delegate coreml"."""
+    preload: ClassVar[tuple[str, ...]] = ()
+    """Modules that its first jobs import: they are imported while an export is planned."""
     takes_chips: ClassVar[bool] = False
     """Whether it is compiled for a chip, so that `--chip` chooses."""
 

@@ -43,6 +43,7 @@ class CoreAITarget(TargetSpec[CoreAIOptions]):
     name = "coreai"
     target = "iphone"
     format = "coreai"
+    preload = LowerCoreAI.PRELOAD
     is_default = False
     kinds: ClassVar[Mapping[str, Kind]] = {
         "coreai": Kind(

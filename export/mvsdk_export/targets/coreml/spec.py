@@ -72,6 +72,7 @@ class CoreMLTarget(TargetSpec[CoreMLOptions]):
     name = "coreml"
     target = "iphone"
     format = "coreml"
+    preload = ConvertCoreML.PRELOAD
     kinds: ClassVar[Mapping[str, Kind]] = {
         "coreml": Kind(
             precisions=("fp16", "w8", "w6", "w4"),

@@ -46,6 +46,7 @@ class ExecuTorchTarget(TargetSpec[ExecuTorchOptions]):
     name = "executorch"
     target = "executorch"
     format = "executorch"
+    preload = LowerExecuTorch.PRELOAD
     kinds: ClassVar[Mapping[str, Kind]] = {
         "xnnpack": Kind(
             precisions=("fp32", "w8a8"),

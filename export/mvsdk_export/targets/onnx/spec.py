@@ -11,6 +11,7 @@ from mvsdk.devices import Chipset
 from mvsdk.manifest import Precision
 from mvsdk_export.jobs.job import Job
 from mvsdk_export.targets.artefact import Artefact
+from mvsdk_export.targets.onnx.jobs import TraceOnnx
 from mvsdk_export.targets.onnx.models import GraphSource, plan_models
 from mvsdk_export.targets.spec import Kind, Lowering, TargetSpec, VariantPlan, plan_by_kind
 
@@ -25,6 +26,7 @@ class OnnxTarget(TargetSpec[None]):
     target = "onnx"
     format = "onnx"
     is_phone = False
+    preload = TraceOnnx.PRELOAD
     kinds: ClassVar[Mapping[str, Kind]] = {
         "onnx": Kind(
             precisions=("fp32", "fp16", "w8a16"),

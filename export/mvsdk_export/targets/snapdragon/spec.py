@@ -11,6 +11,7 @@ from mvsdk.devices import Chipset
 from mvsdk.manifest import ComputeUnit, Precision
 from mvsdk_export.jobs.job import Job
 from mvsdk_export.targets.artefact import Artefact
+from mvsdk_export.targets.onnx.jobs import TraceOnnx
 from mvsdk_export.targets.onnx.models import GraphSource, Models, plan_models, signature_names
 from mvsdk_export.targets.snapdragon.jobs import CompileContext, StitchContexts
 from mvsdk_export.targets.spec import Kind, Lowering, TargetSpec, VariantPlan
@@ -22,6 +23,7 @@ class SnapdragonTarget(TargetSpec[None]):
     name = "snapdragon"
     target = "snapdragon"
     format = "qnn_context"
+    preload = TraceOnnx.PRELOAD
     takes_chips = True
     kinds: ClassVar[Mapping[str, Kind]] = {
         "qnn_context": Kind(
