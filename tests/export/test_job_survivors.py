@@ -127,6 +127,31 @@ def test_nothing_survives_when_export_and_warm_process_are_killed_together(
         assert export.survivors() == []
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_warm_process_ends_with_the_export_while_it_imports(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    """An import takes seconds; this one would take a minute."""
+    begun = tmp_path / "begun"
+    (tmp_path / "slow_to_import.py").write_text(
+        f"import pathlib, time; pathlib.Path({str(begun)!r}).touch(); time.sleep(60)"
+    )
+    marked = Marked()
+    path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    program = (
+        "import time; from mvsdk_export.jobs.process import Launcher; launcher = Launcher();"
+        "launcher.warm_up(['slow_to_import']); time.sleep(60)"
+    )
+    environment = {**marked.environment, "PYTHONPATH": path}
+    with subprocess.Popen([sys.executable, "-c", program], env=environment) as process:
+        while not begun.exists():
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(number)
+        process.wait()
+    assert marked.survivors() == []
+
+
 def test_second_request_to_end_does_not_leave_the_first_half_done(tmp_path: Path) -> None:
     for pause_s in (0.0, 0.001, 0.003, 0.01):
         with exporting(tmp_path / "cache") as export:

@@ -150,6 +150,62 @@ def test_headroom_lets_nothing_through_a_clip(tmp_path: Path, limits: tuple[str,
     assert np.abs(found - wanted).max() < 1e-3
 
 
+BEYOND_ZERO = [(0.5, np.inf), (-np.inf, -0.5), (0.5, 1.5), (-1.5, -0.5)]
+"""Limits that no quantised range can hold values within: all of them hold zero."""
+
+
+def write_clipped(folder: Path, least: float, most: float) -> tuple[Path, Path]:
+    """Write y = 1 / clip(2 x), and its quantised form."""
+    source, target = folder / "m.onnx", folder / "q.onnx"
+    names = ["least" if np.isfinite(least) else "", *(["most"] if np.isfinite(most) else [])]
+    nodes = [
+        helper.make_node("Mul", ["x", "two"], ["scaled"], name="scale"),
+        helper.make_node("Clip", ["scaled", *names], ["clipped"], name="clip"),
+        helper.make_node("Div", ["one", "clipped"], ["y"], name="divide"),
+    ]
+    values = {"least": least, "most": most, "two": 2.0, "one": 1.0}
+    constants = {name: np.float32(values[name]) for name in ("two", "one", *filter(None, names))}
+    save_graph(source, nodes, constants, SHAPE)
+    quantize_w8a16(source, target, FEEDS)
+    return source, target
+
+
+@pytest.mark.parametrize(("least", "most"), BEYOND_ZERO)
+def test_clip_beyond_zero_is_written_as_max_and_min(
+    tmp_path: Path, least: float, most: float
+) -> None:
+    source, target = write_clipped(tmp_path, least, most)
+    x = FEEDS[1]["x"]
+    found = sqnr_db(run(target, x), run(source, x))
+    assert found is not None
+    assert found > 60.0
+    kinds = [node.op_type for node in onnx.load(target).graph.node]
+    wanted = {"Max": int(np.isfinite(least)), "Min": int(np.isfinite(most)), "Clip": 0}
+    assert {kind: kinds.count(kind) for kind in wanted} == wanted
+
+
+@pytest.mark.qnn
+@pytest.mark.parametrize(("least", "most"), BEYOND_ZERO)
+def test_clip_beyond_zero_clips_on_the_htp(tmp_path: Path, least: float, most: float) -> None:
+    """QNN 2.51 leaves a Clip of 16-bit values out, whatever its limits are."""
+    pytest.importorskip("onnxruntime_qnn")
+    from mvsdk.backends.qnn import find_device, provider_options, register
+    from mvsdk.devices import find_chipset
+    from mvsdk_export.targets.snapdragon.compiler import compile_context
+
+    source, target = write_clipped(tmp_path, least, most)
+    chip, context = find_chipset("sm8650").chip, tmp_path / "q_ctx.onnx"
+    delegation = compile_context(target, context, chip, float16=False)
+    assert not delegation.non_delegated
+    options = ort.SessionOptions()
+    options.add_provider_for_devices([find_device(ort)], provider_options(register(ort), chip))
+    x = FEEDS[1]["x"]
+    (given,) = ort.InferenceSession(context, options).run(None, {"x": x})
+    found = sqnr_db(np.asarray(given), run(source, x))
+    assert found is not None
+    assert found > 50.0
+
+
 def test_last_convolution_in_two_terms_is_as_good_as_its_activations(
     models: tuple[Path, Path], tmp_path: Path
 ) -> None:

@@ -14,15 +14,17 @@ import gc
 import importlib
 import json
 import os
+import select
 import selectors
 import signal
 import socket
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 _MOST_BYTES = 1 << 16
+_LOOK_S = 0.2
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGCHLD")
 
 
@@ -56,7 +58,8 @@ def main() -> int:
         if not content:
             return 0
         message = json.loads(content)
-        _import(message["preload"])
+        with _ending_with(channel):
+            _import(message["preload"])
         if not message["fork"]:
             continue
         gc.freeze()  # what is there is never collected, so it stays shared
@@ -91,6 +94,25 @@ def _tell_ended(channel: socket.socket) -> None:
             if pid == 0:
                 return
             _tell(channel, {"pid": pid, "status": os.waitstatus_to_exitcode(status)})
+
+
+@contextlib.contextmanager
+def _ending_with(channel: socket.socket) -> Iterator[None]:
+    """Look at the channel now and then while something else takes seconds; end if it is closed."""
+    watched = select.poll()
+    watched.register(channel, 0)  # nothing but its end
+
+    def look(*_: object) -> None:
+        if watched.poll(0):
+            os._exit(0)
+
+    signal.signal(signal.SIGALRM, look)
+    signal.setitimer(signal.ITIMER_REAL, _LOOK_S, _LOOK_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
 
 def _import(names: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import count
@@ -97,6 +98,7 @@ def _prepare(source: Path, folder: Path, *, split_last: bool) -> Path:
     if split_last:
         split_weights(model, last_convolutions(model.graph))
     separate_biases(model)
+    replace_clips(model)
     prepared = folder / "prepared.onnx"
     save_model(model, prepared)
     return prepared
@@ -162,6 +164,33 @@ def clip_limits(graph: onnx.GraphProto) -> dict[str, tuple[float, float]]:
         for node in graph.node
         if node.op_type == "Clip"
     }
+
+
+def replace_clips(model: onnx.ModelProto) -> None:
+    """Write a Clip to limits on one side of zero as Max and Min.
+
+    Quantised ranges hold zero, so that no range clips to such limits, and the HTP compiler leaves
+    the operator out all the same (QNN 2.51).
+
+    Args:
+        model: Changed in place; limits are constants of the graph.
+    """
+    graph = model.graph
+    limits = clip_limits(graph)
+    for position in reversed(range(len(graph.node))):
+        node = graph.node[position]
+        least, most = limits.get(node.output[0], (0.0, 0.0))
+        if node.op_type != "Clip" or least <= 0.0 <= most:
+            continue
+        bounds = (("Max", 1, least), ("Min", 2, most))
+        steps = [(kind, node.input[i]) for kind, i, limit in bounds if math.isfinite(limit)]
+        results = [f"{node.output[0]}/{kind}" for kind, _ in steps[:-1]] + [node.output[0]]
+        value = node.input[0]
+        graph.node.remove(node)
+        for (kind, limit), result in zip(steps, results, strict=True):
+            made = onnx.helper.make_node(kind, [value, limit], [result], f"{node.name}/{kind}")
+            graph.node.insert(position, made)
+            position, value = position + 1, result
 
 
 def last_convolutions(graph: onnx.GraphProto) -> list[str]:
