@@ -198,12 +198,12 @@ def measure_full(options: argparse.Namespace) -> None:
     """Take the whole denoiser to stitched contexts, at every precision."""
     bench = Bench("full", options.chip, options.records, _limits(options))
     subject = "SVD" if options.uncompressed else "MobileVD"
+    subject += ", layers whole" * options.whole
     with _folder(options) as folder:
         place = {"folder": str(folder)}
         if not (folder / "parts.json").exists():
-            traced = bench.run(
-                "trace", subject, "fp32", {**place, "compressed": not options.uncompressed}
-            )
+            what = {"compressed": not options.uncompressed, "whole": options.whole}
+            traced = bench.run("trace", subject, "fp32", {**place, **what})
             if traced.failure:
                 return
             cut = bench.run("split", subject, "fp32", {**place, "parts": options.parts})
@@ -287,6 +287,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=PRECISIONS)
     parser.add_argument("--parts", type=int, help="default: the fewest that memory allows")
     parser.add_argument("--uncompressed", action="store_true", help="SVD itself")
+    parser.add_argument("--whole", action="store_true", help="run no layer in parts")
     parser.add_argument("--chip", default="sm8650")
     parser.add_argument(
         "--limit", type=float, help=f"processor seconds of a phase, default: {LIMITS_S}"

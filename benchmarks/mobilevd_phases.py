@@ -112,8 +112,14 @@ def _diffusers_block(block: str, channels: int, heads: int) -> tuple[Any, Callab
     return network, attend
 
 
-def trace_unet(*, folder: str, compressed: bool) -> dict[str, Any]:
-    """Trace the whole denoiser for one step, with random weights and inputs to calibrate on."""
+def trace_unet(*, folder: str, compressed: bool, whole: bool) -> dict[str, Any]:
+    """Trace the whole denoiser for one step, with random weights and inputs to calibrate on.
+
+    Args:
+        folder: To write to.
+        compressed: By the paper's recipe.
+        whole: Run no layer in parts.
+    """
     import numpy as np
     import torch
 
@@ -126,6 +132,9 @@ def trace_unet(*, folder: str, compressed: bool) -> dict[str, Any]:
     config = _compressed_config() if compressed else SVDUNetConfig()
     network = OneStepGraph(SVDUNet(config)).eval()
     select_implementations_(network, "htp")
+    for module in network.modules() if whole else ():
+        if getattr(module, "implementation", None) in ("frames", "positions"):
+            vars(module)["implementation"] = "whole"
     _, _, height, width = LEVELS[0]
     latents = config.out_channels, height, width
     feeds = [
@@ -245,6 +254,7 @@ def compile_part(*, folder: str, part: int, precision: str, chip: str) -> dict[s
 
     from mvsdk.devices import find_chipset
     from mvsdk_export.targets.snapdragon.compiler import compile_context
+    from mvsdk_export.targets.snapdragon.context_info import read_context
 
     source = Path(folder) / f"{precision}_{part}.onnx"
     target = Path(folder) / f"{precision}_{part}_ctx.onnx"
@@ -253,8 +263,13 @@ def compile_part(*, folder: str, part: int, precision: str, chip: str) -> dict[s
         source, target, find_chipset(chip).chip, float16=precision == "fp16"
     )
     given = [x for x in graph.output if x.name in _crossing(Path(folder))]
+    binaries = sorted(target.parent.glob(f"{target.stem}*.bin"))
+    graphs = [graph for path in binaries for graph in read_context(path).graphs]
+    memory = [graph.memory for graph in graphs if graph.memory is not None]
     return {
-        "context_bytes": sum(x.stat().st_size for x in target.parent.glob(f"{target.stem}*.bin")),
+        "context_bytes": sum(x.stat().st_size for x in binaries),
+        "spilled_bytes": sum(x.spill_fill_bytes for x in memory),
+        "ddr_bytes": sum(x.ddr_tensor_bytes or 0 for x in memory),
         "delegated": delegation.delegated,
         "non_delegated": [node.operator for node in delegation.non_delegated],
         "nodes": len(graph.node),

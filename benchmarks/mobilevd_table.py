@@ -28,6 +28,10 @@ class Record:
     peak_bytes: int
     """Largest resident memory of the child."""
     context_bytes: int | None = None
+    spilled_bytes: int | None = None
+    """Buffer in main memory for activations that have no room on the chip."""
+    ddr_bytes: int | None = None
+    """Of other activations in main memory."""
     delegated: int | None = None
     """EPContext nodes: 1 if the compiler took the part whole."""
     forms: str = "npu"
@@ -124,11 +128,18 @@ def _sum(records: Sequence[Record]) -> list[str]:
         f"{sum(x.cpu_s for x in compiled):.1f}" if compiled else "",
         f"{max(x.peak_bytes for x in compiled) / 2**30:.2f}" if compiled else "",
         f"{sum(x.context_bytes or 0 for x in made) / _MIB:.1f}" if made else "",
+        _megabytes([x.spilled_bytes for x in made]),
+        _megabytes([x.ddr_bytes for x in made]),
         str(sum(x.delegated or 0 for x in made)) if made else "",
         ", ".join(y for x in made for y in x.non_delegated) or ("none" if made else ""),
         f"{sum(x.crossing_bytes or 0 for x in made) / _MIB:.1f}" if made else "",
         "; ".join(failures),
     ]
+
+
+def _megabytes(counts: Sequence[int | None]) -> str:
+    known = [count for count in counts if count is not None]
+    return f"{sum(known) / 1e6:.1f}" if known else ""
 
 
 _HEADINGS = (
@@ -138,6 +149,8 @@ _HEADINGS = (
     "compile s",
     "compile GiB",
     "context MiB",
+    "spilled MB",
+    "DDR MB",
     "contexts",
     "left to the CPU",
     "crossing MiB",
@@ -146,6 +159,6 @@ _HEADINGS = (
 
 
 def _table(labels: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    rules = ["---", *["---:"] * 6, "---", "---:", "---"]
+    rules = ["---", *["---:"] * 8, "---", "---:", "---"]
     body = [[label, *row] for label, row in zip(labels, rows, strict=True)]
     return [f"| {' | '.join(cells)} |" for cells in [_HEADINGS, rules, *body]]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -94,39 +97,53 @@ def hourglass_w8a16(
 
 
 @pytest.fixture(scope="session")
-def toolchain(tmp_path_factory: pytest.TempPathFactory) -> Toolchain:
-    """Return the command line with a cache that the session's exports share."""
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder that the processes of a run of tests share."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def toolchain(shared_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Toolchain]:
+    """Return the command line with a cache that the run's exports share."""
     pytest.importorskip("torch")
     from exporting import make_toolchain
+    from lasting_launcher import LastingLauncher
 
-    return make_toolchain(tmp_path_factory.mktemp("toolchain"))
+    own = make_toolchain(tmp_path_factory.mktemp("toolchain"))
+    yield replace(own, cache=shared_folder / "cache")
+    LastingLauncher.end_all()
 
 
 @pytest.fixture(scope="session")
-def onnx_bundle(
-    toolchain: Toolchain, tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def onnx_bundle(toolchain: Toolchain, tiny_model_folder: Path, shared_folder: Path) -> Path:
     """Return a verified bundle of the tiny model, target onnx, every precision: only read it."""
-    out = tmp_path_factory.mktemp("bundles") / "onnx.mvbundle"
-    return _export(toolchain, out, tiny_model_folder, "--target", "onnx")
+    out = shared_folder / "onnx.mvbundle"
+    return _export_once(toolchain, out, tiny_model_folder, "--target", "onnx")
 
 
 @pytest.fixture(scope="session")
-def snapdragon_bundle(
-    toolchain: Toolchain, tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def snapdragon_bundle(toolchain: Toolchain, tiny_model_folder: Path, shared_folder: Path) -> Path:
     """Return a verified bundle of the tiny model for one chip, w8a16 and fp16: only read it."""
     pytest.importorskip("onnxruntime_qnn")
-    out = tmp_path_factory.mktemp("bundles") / "snapdragon.mvbundle"
+    out = shared_folder / "snapdragon.mvbundle"
     arguments = ("--target", "snapdragon", "--chip", "sm8550", "--precision", "w8a16,fp16")
-    return _export(toolchain, out, tiny_model_folder, *arguments)
+    return _export_once(toolchain, out, tiny_model_folder, *arguments)
 
 
-def _export(toolchain: Toolchain, out: Path, folder: Path, *arguments: str) -> Path:
-    done = toolchain(
-        *("export", *arguments, "--checkpoint", folder, "--out", out),
-        *("--keep-intermediates", "--json"),
-    )
+def _export_once(toolchain: Toolchain, out: Path, folder: Path, *arguments: str) -> Path:
+    """Export, unless another process of the run has done it."""
+    from filelock import FileLock
+
+    with FileLock(f"{out}.lock"):
+        if out.exists():
+            return out
+        done = toolchain(
+            *("export", *arguments, "--checkpoint", folder, "--out", out),
+            *("--keep-intermediates", "--json"),
+        )
     assert done.status == 0, done.err
     assert Path(json.loads(done.out)["bundle"]).samefile(out)
     return out

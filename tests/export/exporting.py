@@ -13,10 +13,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import lasting_launcher
 import pytest
+from lasting_launcher import LastingLauncher
 
 from mvsdk import cli
 from mvsdk_export.cli import COMMANDS
+from mvsdk_export.jobs import runner
 
 SIZE = ("--height", "32", "--width", "32")
 STEPS = ("--steps", "1,2")
@@ -47,11 +50,13 @@ class Toolchain:
     """A folder for `sys.path` that says which verbs are installed."""
 
     def __call__(self, *arguments: str | Path) -> Outcome:
-        """Run a command in this process."""
+        """Run a command in this process, which keeps a warm process from one to the next."""
         out, err = io.StringIO(), io.StringIO()
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(cli, "entry_points", lambda group: [_EntryPoint()] if group else [])
             patch.setenv("MVSDK_CACHE", str(self.cache))
+            if not lasting_launcher.is_replaced():
+                patch.setattr(runner, "Launcher", LastingLauncher)
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
                 status = cli.main([str(argument) for argument in arguments])
         return Outcome(status=status, out=out.getvalue(), err=err.getvalue())
