@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
+import subprocess
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +29,7 @@ from mvsdk_export.jobs.failures import failure_of
 from mvsdk_export.jobs.job import Files, Inputs, Job, Keys, Made, in_order, needs
 from mvsdk_export.jobs.process import Ending, JobError, Launcher
 from mvsdk_export.jobs.runner import Event, JobRunner
-from mvsdk_export.jobs.source import _place_of, source_files
+from mvsdk_export.jobs.source import _file_of, _place_of, source_files
 from mvsdk_export.parity.jobs import RecordActivations
 from mvsdk_export.planning.plan import ExportPlan, plan_export
 from mvsdk_export.planning.request import ExportRequest, plan_variants
@@ -389,6 +392,36 @@ def test_source_of_a_job_is_what_it_imports_and_no_more(model_copy: Path, tmp_pa
     found = [x for x in places if x.startswith(tuple(f"mvsdk_export/{y}/" for y in unrelated))]
     assert found == []
     assert not any(x.startswith(("mvsdk_export/families/svd", "mvsdk/cli/")) for x in places)
+
+
+LOADED_BY = """
+import pickle, sys
+from pathlib import Path
+from mvsdk_export.jobs.job import Inputs
+job = pickle.loads(Path(sys.argv[1]).read_bytes())
+job.run(Inputs([]), Path(sys.argv[2]))
+print(*(name for name in sys.modules if name.partition(".")[0] in ("mvsdk", "mvsdk_export")))
+"""
+
+
+@pytest.mark.parametrize("kind", [TraceOnnx, RecordActivations])
+def test_all_that_a_job_imports_is_its_source(
+    kind: type[Job[Any]], tiny_model_folder: Path, tmp_path: Path
+) -> None:
+    """Names that are made at run time, too."""
+    jobs = plan_of(tiny_model_folder, tmp_path).jobs
+    job = min((job for job in jobs if isinstance(job, kind)), key=lambda job: len(str(job)))
+    (tmp_path / "job").write_bytes(pickle.dumps(job))
+    (tmp_path / "output").mkdir()
+    command = [sys.executable, "-c", LOADED_BY, str(tmp_path / "job"), str(tmp_path / "output")]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    loaded = done.stdout.splitlines()[-1].split()
+    places = source_places(job)
+    paths = {_place_of(path): name for name in loaded if (path := _file_of(name)) is not None}
+    missing = {name for place, name in paths.items() if place not in places}
+    # A task says what callers may give: what is given is a field of the job.
+    assert {name for name in missing if not name.startswith("mvsdk.tasks.")} == set()
+    assert len(paths) > 20
 
 
 def source_places(job: Job[Any]) -> set[str]:
