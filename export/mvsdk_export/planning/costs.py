@@ -386,9 +386,12 @@ class _Trace:
         used: dict[int, Tensor] = {}
         self._weights_before: list[int] = []
         """Elements of the weights that were read up to each operator."""
+        read = 0
         for operator in self.operators:
-            used |= {storage: recorder.weights[storage] for storage in operator.weights}
-            self._weights_before.append(sum(weight.numel() for weight in used.values()))
+            for storage in operator.weights - used.keys():
+                used[storage] = recorder.weights[storage]
+                read += used[storage].numel()
+            self._weights_before.append(read)
         self.weights = list(used.values())
 
     def _live_buffers(self, recorder: _Recorder, ends: set[int]) -> dict[int, _Buffer]:
