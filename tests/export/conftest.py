@@ -113,7 +113,7 @@ def toolchain(shared_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     from lasting_launcher import LastingLauncher
 
     own = make_toolchain(tmp_path_factory.mktemp("toolchain"))
-    yield replace(own, cache=shared_folder / "cache")
+    yield replace(own, cache=shared_folder / "cache", keeps=True)
     LastingLauncher.end_all()
 
 

@@ -48,9 +48,13 @@ class Toolchain:
     cache: Path
     packages: Path
     """A folder for `sys.path` that says which verbs are installed."""
+    keeps: bool = False
+    """Whether exports leave what their jobs made to those after them."""
 
     def __call__(self, *arguments: str | Path) -> Outcome:
         """Run a command in this process, which keeps a warm process from one to the next."""
+        if self.keeps and arguments[0] == "export" and "--keep-intermediates" not in arguments:
+            arguments = (*arguments, "--keep-intermediates")
         out, err = io.StringIO(), io.StringIO()
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(cli, "entry_points", lambda group: [_EntryPoint()] if group else [])

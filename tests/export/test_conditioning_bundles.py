@@ -15,6 +15,7 @@ import pytest
 pytest.importorskip("torch")
 
 from exporting import Toolchain
+from lasting_launcher import LastingLauncher
 from tiny_mobilevd import write_tiny_animator_folder
 from toy_models.folders import write_package, write_toy
 from toy_models.recipes import TOYS
@@ -38,7 +39,6 @@ from mvsdk.manifest import (
     Tokenize,
 )
 from mvsdk_export.checkpoints import ModelFolder, open_model
-from mvsdk_export.checkpoints.cut_graph import without_dead_code
 from mvsdk_export.checkpoints.pipeline import make_pipeline, sizes_of
 from mvsdk_export.export import export
 from mvsdk_export.families import find_recipe
@@ -281,11 +281,13 @@ def test_a_component_that_runs_once_is_made_in_what_its_denoiser_is(
 
 
 @pytest.fixture(scope="module")
-def bundles(sticker: ModelFolder, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def bundles(
+    sticker: ModelFolder, toolchain: Toolchain, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
     """Return verified bundles of one model: with the component that runs once, and without."""
     folder = tmp_path_factory.mktemp("conditioning")
     found = {"cut": folder / "cut.mvbundle", "whole": folder / "whole.mvbundle"}
-    with JobRunner(folder / "cache", slots=1) as runner:
+    with JobRunner(toolchain.cache / "export", launcher=LastingLauncher()) as runner:
         for name, out in found.items():
             request = _request(sticker, out, runs_conditioning_once=name == "cut")
             export(request, runner, lambda _: None)
@@ -341,16 +343,6 @@ def test_bundles_with_and_without_the_component_verify(
     manifest = Bundle.open(bundles[name]).manifest
     assert {item.component for item in manifest.verification} >= set(manifest.components)
     assert all(item.passed for item in manifest.verification)
-
-
-def test_dead_code_of_a_graph_that_cannot_run_is_refused(sticker: ModelFolder) -> None:
-    import torch
-
-    from mvsdk_export.errors import ExportError
-
-    layer = torch.nn.Linear(4, 4, device="meta")
-    with pytest.raises(ExportError, match=r"inputs of shape \(2, 3\)"):
-        without_dead_code(layer, [torch.empty(2, 3, device="meta")])
 
 
 @pytest.fixture(scope="module")

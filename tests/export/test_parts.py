@@ -14,6 +14,7 @@ from onnx import TensorProto, helper
 
 pytest.importorskip("torch")
 
+from exporting import Toolchain
 from part_models import Arrays, make_model, run_model
 from probe_jobs import Copy
 from tiny_mobilevd import write_tiny_animator_folder
@@ -392,7 +393,7 @@ def export_in_parts(request: ExportRequest, cache: Path) -> mvsdk.Manifest:
     plan = plan_export(request)
     with JobRunner(cache) as runner:
         report = export(plan, runner, told.append)
-    ended = [progress.stage for progress in told if progress.state == "finished"]
+    ended = [progress.stage for progress in told if progress.state != "running"]
     assert sorted(ended) == sorted(plan.names)
     manifest = report.bundle.manifest
     assert manifest.verification
@@ -401,13 +402,15 @@ def export_in_parts(request: ExportRequest, cache: Path) -> mvsdk.Manifest:
 
 
 @pytest.mark.slow
-def test_onnx_bundle_of_a_model_in_parts_is_verified(tmp_path: Path, in_process: None) -> None:
+def test_onnx_bundle_of_a_model_in_parts_is_verified(
+    tmp_path: Path, in_process: None, toolchain: Toolchain
+) -> None:
     """Two evaluations with guidance in one graph, which share their weights."""
     del in_process
     request = animation_request(
         tmp_path / "m", tmp_path / "o", "fp32", "fp16", target="onnx", one_step=False
     )
-    manifest = export_in_parts(request, tmp_path / "cache")
+    manifest = export_in_parts(request, toolchain.cache / "export")
     variants = manifest.components["unet"].variants
     assert [variant.id for variant in variants] == ["onnx-fp32", "onnx-fp16"]
     assert len({variant.inputs for variant in variants}) == 1
@@ -417,12 +420,12 @@ def test_onnx_bundle_of_a_model_in_parts_is_verified(tmp_path: Path, in_process:
 @pytest.mark.qnn
 @pytest.mark.parametrize("precision", ["w8a16", "fp16"])
 def test_compiled_bundle_of_a_model_in_parts_is_verified_on_the_emulator(
-    tmp_path: Path, in_process: None, precision: Precision
+    tmp_path: Path, in_process: None, toolchain: Toolchain, precision: Precision
 ) -> None:
     pytest.importorskip("onnxruntime_qnn")
     del in_process
     request = animation_request(tmp_path / "m", tmp_path / "o", precision, target="snapdragon")
-    manifest = export_in_parts(request, tmp_path / "cache")
+    manifest = export_in_parts(request, toolchain.cache / "export")
     found = {
         name: variant.delegation
         for name, part in manifest.components.items()
