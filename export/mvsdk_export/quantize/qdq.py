@@ -4,31 +4,28 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
-from numpy.typing import NDArray
 from onnx import numpy_helper
-from onnx.external_data_helper import uses_external_data
-from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
-from onnxruntime.quantization.calibrate import TensorData, create_calibrator, save_tensors_data
+from onnxruntime.quantization import CalibrationDataReader, QuantType, StaticQuantConfig
+from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, TensorsData
 from onnxruntime.quantization.execution_providers.qnn import (
     get_qnn_qdq_config,
     qnn_preprocess_model,
 )
+from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+from onnxruntime.quantization.quant_utils import load_model_with_shape_infer, update_opset_version
 
 from mvsdk_export.errors import ExportError
 from mvsdk_export.graphs.onnx import save_model
-from mvsdk_export.jobs.progress import counted
+from mvsdk_export.quantize.indexed_model import IndexedModel
+from mvsdk_export.quantize.ranges import Feed, measure_ranges
 from mvsdk_export.quiet import quiet
-
-Feed = Mapping[str, NDArray[Any]]
-
 
 _MOVES = frozenset({"DepthToSpace", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 """Operators that change no value."""
@@ -70,25 +67,36 @@ def quantize_w8a16(
         prepared = _prepare(source, Path(folder), split_last=split_last)
         config = get_qnn_qdq_config(
             prepared,
-            _Reader(feeds),
+            _NoReader(),
             activation_type=QuantType.QUInt16,
             weight_type=QuantType.QInt8,
             per_channel=True,
             init_overrides=_normalisation_weights(prepared),
         )
-        ranges = Path(folder) / "ranges.json"
-        _calibrate(prepared, feeds, config.op_types_to_quantize, ranges)
-        quantize_static(
-            prepared,
-            target,
-            activation_type=config.activation_type,
-            weight_type=config.weight_type,
-            op_types_to_quantize=config.op_types_to_quantize,
-            per_channel=config.per_channel,
-            use_external_data_format=config.use_external_data_format,
-            extra_options=config.extra_options,
-            calibration_cache_path=ranges,
+        kinds = config.op_types_to_quantize
+        quantizer = QDQQuantizer(
+            _at_opset(load_model_with_shape_infer(prepared), config),
+            config.per_channel,
+            config.reduce_range,
+            config.weight_type,
+            config.activation_type,
+            _calibrate(prepared, feeds, kinds),
+            [],
+            [],
+            kinds,
+            config.extra_options,
         )
+        quantizer.model = IndexedModel(quantizer.model.model)
+        quantizer.quantize_model()
+        quantizer.model.save_model_to_file(target, config.use_external_data_format)
+
+
+def _at_opset(model: onnx.ModelProto, config: StaticQuantConfig) -> onnx.ModelProto:
+    """Return a model whose opset has the types of the quantised one."""
+    overrides = config.extra_options.get("TensorQuantOverrides")
+    return update_opset_version(
+        model, config.weight_type, config.activation_type, tensor_quant_overrides=overrides
+    )
 
 
 def _prepare(source: Path, folder: Path, *, split_last: bool) -> Path:
@@ -104,47 +112,18 @@ def _prepare(source: Path, folder: Path, *, split_last: bool) -> Path:
     return prepared
 
 
-def _calibrate(source: Path, feeds: Sequence[Feed], kinds: Sequence[str], target: Path) -> None:
-    """Write the range of every activation, with headroom, where `quantize_static` reads them."""
-    with tempfile.TemporaryDirectory() as folder:
-        augmented = Path(folder) / "augmented.onnx"
-        calibrator = create_calibrator(
-            source,
-            kinds,
-            augmented_model_path=str(augmented),
-            use_external_data_format=_is_external(source),
-        )
-        calibrator.infer_session = _sparing_session(augmented)
-        calibrator.collect_data(_Reader(feeds))
-        ranges = calibrator.compute_data()
+def _calibrate(source: Path, feeds: Sequence[Feed], kinds: Sequence[str]) -> TensorsData:
+    """Return the range of every activation, with headroom."""
     limits = clip_limits(onnx.load(source).graph)
-    for name, seen in ranges.items():
-        lowest, highest = (x * np.float32(1 + HEADROOM) for x in seen.range_value)
+    ranges: dict[str, Any] = {}
+    for name, seen in measure_ranges(source, feeds, kinds).items():
+        lowest, highest = (x * np.float32(1 + HEADROOM) for x in seen)
         least, most = limits.get(name, (-np.inf, np.inf))
         ranges[name] = TensorData(
             lowest=np.maximum(lowest, np.float32(least)),
             highest=np.minimum(highest, np.float32(most)),
         )
-    save_tensors_data(ranges, target)
-
-
-def _sparing_session(path: Path) -> ort.InferenceSession:
-    """Open a model with a reduction behind every activation, for little memory.
-
-    In the usual order the session keeps every activation until all have been reduced: more than
-    11 GiB for a part of 0.6 GB of weights, and 3.2 GiB so (docs/npu_forms.md).
-    """
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
-    options.enable_cpu_mem_arena = options.enable_mem_pattern = False
-    options.add_session_config_entry("session.disable_prepacking", "1")
-    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-
-def _is_external(path: Path) -> bool:
-    graph = onnx.load(path, load_external_data=False).graph
-    return any(uses_external_data(tensor) for tensor in graph.initializer)
+    return TensorsData(CalibrationMethod.MinMax, ranges)
 
 
 def clip_limits(graph: onnx.GraphProto) -> dict[str, tuple[float, float]]:
@@ -286,13 +265,11 @@ def _normalisation_weights(path: Path) -> dict[str, list[dict[str, Any]]]:
     return {name: [{"quant_type": QuantType.QUInt16}] for name in sorted(scales)}
 
 
-class _Reader(CalibrationDataReader):
-    def __init__(self, feeds: Sequence[Feed]) -> None:
-        self._feeds: Iterator[Feed] = iter(counted(feeds, "inputs"))
+class _NoReader(CalibrationDataReader):
+    """Stands where ONNX Runtime's own calibrator would find inputs."""
 
     def get_next(self) -> Any:
-        feed = next(self._feeds, None)
-        return None if feed is None else dict(feed)
+        return None
 
 
 def _check_feeds(feeds: Sequence[Feed]) -> None:
