@@ -45,6 +45,7 @@ def _cases() -> list[object]:
         can_run = isinstance(step, Command) and why_never(step) is None
         is_long = can_run and isinstance(step, Command) and estimate_s(step) > LIMIT_S
         marks = [pytest.mark.long] if is_long else []
+        marks += [] if page.name == "README.md" else [pytest.mark.exhaustive]
         cases.append(pytest.param(page, step, id=step.label[:100], marks=marks))
     return cases
 

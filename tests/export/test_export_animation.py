@@ -70,6 +70,7 @@ def _is_verified(manifest: Manifest) -> bool:
     return bool(manifest.verification) and all(r.passed for r in manifest.verification)
 
 
+@pytest.mark.exhaustive
 def test_model_of_many_steps_keeps_its_guidance_and_its_pictures(
     toolchain: Toolchain, many_steps_folder: Path, pictures: Path, tmp_path: Path
 ) -> None:
@@ -122,6 +123,7 @@ def test_one_step_model_runs_on_the_emulator_with_a_picture_of_bytes(
     assert _records(manifest, END_TO_END)
 
 
+@pytest.mark.exhaustive
 def test_shipped_model_goes_where_the_picture_looks(toolchain: Toolchain, tmp_path: Path) -> None:
     """Pictures of three subjects, and mirrored: what comes out goes the one way, and the other."""
     out = tmp_path / "animator.mvbundle"

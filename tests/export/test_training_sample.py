@@ -60,6 +60,7 @@ def _write_data(recipe: StickerTraining, work: Path) -> None:
     (work / "data" / "emoji" / "data.json").write_text(json.dumps(names))
 
 
+@pytest.mark.exhaustive
 def test_every_stage_runs_on_a_hundredth_of_the_data(tmp_path: Path) -> None:
     recipe = _recipe()
     _write_data(recipe, tmp_path)

@@ -42,6 +42,7 @@ def test_environment_of_torchrun_that_is_incomplete_is_refused(
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_two_processes_train_one_model(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     done = subprocess.run(

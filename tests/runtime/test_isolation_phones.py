@@ -129,6 +129,7 @@ def _first_death(
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("kind", [pytest.param(kind, marks=MARKS[kind]) for kind in KINDS])
 # of PyTorch, inside what the compilers do with it
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
