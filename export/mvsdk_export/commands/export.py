@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    took = "sticker, 2 cores: onnx 4 min, snapdragon 3, all 13"
+    took = "sticker, 2 cores: onnx 1 min, snapdragon 2, all 7"
     parser.description = f"Compile and verify a model. {took}."
     parser.add_argument("--target", required=True, help=f"{', '.join(TARGETS)}; all: every phone")
     add_model_arguments(parser, "model folder (default: the one shipped)")
