@@ -20,7 +20,7 @@ from pages import ROOT, Command, Page, Snippet
 from mvsdk import cli
 from mvsdk_export.commands.arguments import DEFAULT_MODEL
 
-LIMIT_S = float(os.environ.get("MVSDK_DOCS_S", "60"))
+LIMIT_S = float(os.environ.get("MVSDK_DOCS_S", "30"))
 """What takes longer, as its page says, is not run."""
 UNTOLD_S = 600.0
 """What is thought of a slow command whose page does not say how long it takes."""

@@ -1,7 +1,7 @@
 """Every command and every snippet of README.md and docs/*.md, run as printed.
 
 Those of one page run in its order in one folder, so that a bundle that one makes is there for the
-next. What takes longer than MVSDK_DOCS_S seconds (60 unless set) is left out, and what needs it
+next. What takes longer than MVSDK_DOCS_S seconds (30 unless set) is left out, and what needs it
 too, with the reason; of an export that is left out it is asked what it would make. MVSDK_DOCS_TIMES
 names a file that gets a line for everything that was run: its seconds, and where it is printed.
 """
