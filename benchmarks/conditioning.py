@@ -187,13 +187,7 @@ def _measure(
     psnr = _psnr_db(frames[WHOLE], frames[CUT])
     records: list[Record] = []
     for side in SIDES:
-        timed = summarize(
-            side,
-            joined(turns[side], "times_ms"),
-            model=options.model,
-            steps=options.steps,
-            threads=options.threads,
-        )
+        timed = summarize(side, turns[side], options)
         records.append(
             Record(
                 **asdict(timed),

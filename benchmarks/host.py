@@ -94,13 +94,7 @@ def _measure(bundle: Path, options: argparse.Namespace) -> dict[str, Record]:
     turns = take_turns(commands, runs=options.runs, rounds=ROUNDS)
     records: dict[str, Record] = {}
     for side in SIDES:
-        timed = summarize(
-            side,
-            joined(turns[side], "times_ms"),
-            model=options.model,
-            steps=options.steps,
-            threads=options.threads,
-        )
+        timed = summarize(side, turns[side], options)
         shares = joined(turns[side], "host_shares")
         share = statistics.median(shares) if shares else None
         records[side] = Record(**asdict(timed), host_share=share)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import json
 import math
@@ -66,15 +67,21 @@ def joined(turns: Sequence[Mapping[str, list[float]]], key: str) -> list[float]:
 
 
 def summarize(
-    side: str, times_ms: Sequence[float], *, model: str, steps: int, threads: int
+    side: str, turns: Sequence[Mapping[str, list[float]]], options: argparse.Namespace
 ) -> Timed:
-    """Return the record of one side's clips."""
-    values = sorted(times_ms)
+    """Return the record of one side's clips.
+
+    Args:
+        side: Its name.
+        turns: What `take_turns` returned of it, with `times_ms`.
+        options: Has `model`, `steps` and `threads`.
+    """
+    values = sorted(joined(turns, "times_ms"))
     return Timed(
         side=side,
-        model=model,
-        steps=steps,
-        threads=threads,
+        model=options.model,
+        steps=options.steps,
+        threads=options.threads,
         runs=len(values),
         median_ms=round(statistics.median(values), 3),
         p90_ms=round(statistics.quantiles(values, n=10)[-1] if values[1:] else values[0], 3),

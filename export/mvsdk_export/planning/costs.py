@@ -11,7 +11,7 @@ place and tile, so a phone needs less. Constants that a graph computes are folde
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import accumulate
@@ -28,6 +28,7 @@ from mvsdk_export.errors import ExportError
 from mvsdk_export.families import DECODER, ComponentRecipe, Recipe
 from mvsdk_export.families.shapes import graph_sizes, input_shapes
 from mvsdk_export.layers.selection import select_implementations_
+from mvsdk_export.planning.data_flow import tensors_of
 from mvsdk_export.planning.preflight import COUNTED_PRECISIONS
 
 KERNEL_BYTES: Mapping[Precision, int] = {"fp32": 4, "fp16": 2, "w8a16": 1}
@@ -342,8 +343,8 @@ class _Recorder(TorchDispatchMode):
         before = self._counter.get_total_flops()
         result = func(*args, **(kwargs or {}))
         flops = self._counter.get_total_flops() - before
-        read = {_storage(tensor) for tensor in _tensors((args, kwargs))}
-        written = list(_tensors(result))
+        read = {_storage(tensor) for tensor in tensors_of((args, kwargs))}
+        written = list(tensors_of(result))
         weights = frozenset().union(*(self._weights_in.get(x, frozenset()) for x in read))
         if activations := read & self.buffers.keys():
             for tensor in written:
@@ -374,7 +375,7 @@ class _Trace:
     """The operators of a graph that a capture of it keeps: those whose results are read."""
 
     def __init__(self, recorder: _Recorder, outputs: Any) -> None:
-        alive = {_storage(tensor) for tensor in _tensors(outputs)}
+        alive = {_storage(tensor) for tensor in tensors_of(outputs)}
         ends = alive & recorder.buffers.keys()
         kept: list[_Operator] = []
         for operator in reversed(recorder.operators):
@@ -452,13 +453,3 @@ def _shapes(tensors: tuple[Tensor, ...]) -> str:
 
 def _storage(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata
-
-
-def _tensors(tree: Any) -> Iterator[Tensor]:
-    if isinstance(tree, Tensor):
-        yield tree
-    elif isinstance(tree, dict):
-        yield from _tensors(tuple(tree.values()))
-    elif isinstance(tree, list | tuple):
-        for item in tree:
-            yield from _tensors(item)

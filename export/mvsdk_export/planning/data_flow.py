@@ -118,7 +118,7 @@ class DataFlow(TorchDispatchMode):
         named = kwargs or {}
         result = func(*args, **named)
         self._kept += [args, named, result]
-        reads = () if _name_of(func) in _SHAPES_ALONE else tuple(_tensors((args, named)))
+        reads = () if _name_of(func) in _SHAPES_ALONE else tuple(tensors_of((args, named)))
         if func._schema.is_mutable and _name_of(func) != "detach_":
             known = self._constant | self._changing
             if any(id(tensor) in known for tensor in reads):
@@ -138,7 +138,7 @@ class DataFlow(TorchDispatchMode):
         is_changing = any(id(tensor) in self._changing for tensor in reads)
         if is_changing:
             self._needed |= dict.fromkeys(constant)
-        writes = [tensor for tensor in _tensors(result) if id(tensor) not in self._inputs]
+        writes = [tensor for tensor in tensors_of(result) if id(tensor) not in self._inputs]
         number = len(self.operators)
         self.operators.append(_Operator(reads=tuple(constant), flops=flops))
         for tensor in writes:
@@ -152,7 +152,7 @@ class DataFlow(TorchDispatchMode):
     def end(self, outputs: Any) -> None:
         """Count what the graph gives as read at every step."""
         self._kept.append(outputs)
-        given = [id(tensor) for tensor in _tensors(outputs)]
+        given = [id(tensor) for tensor in tensors_of(outputs)]
         self._needed |= dict.fromkeys(x for x in given if x in self._constant)
 
     def find_frontier(self) -> Frontier:
@@ -292,11 +292,12 @@ def _name_of(func: Any) -> str:
     return func._schema.name.rpartition("::")[2]
 
 
-def _tensors(tree: Any) -> Iterator[Tensor]:
+def tensors_of(tree: Any) -> Iterator[Tensor]:
+    """Yield the tensors among the arguments or results of an operator."""
     if isinstance(tree, Tensor):
         yield tree
     elif isinstance(tree, dict):
-        yield from _tensors(tuple(tree.values()))
+        yield from tensors_of(tuple(tree.values()))
     elif isinstance(tree, list | tuple):
         for item in tree:
-            yield from _tensors(item)
+            yield from tensors_of(item)

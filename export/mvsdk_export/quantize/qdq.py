@@ -74,13 +74,14 @@ def quantize_w8a16(
             init_overrides=_normalisation_weights(prepared),
         )
         kinds = config.op_types_to_quantize
+        ranges = _calibrate(prepared, feeds, kinds)  # first: it holds the model for itself
         quantizer = QDQQuantizer(
             _at_opset(load_model_with_shape_infer(prepared), config),
             config.per_channel,
             config.reduce_range,
             config.weight_type,
             config.activation_type,
-            _calibrate(prepared, feeds, kinds),
+            ranges,
             [],
             [],
             kinds,

@@ -1,7 +1,7 @@
 """Ranges of activations: the extremes that a model's values have over some inputs.
 
 ONNX Runtime's own calibrator does the same, in a time that grows with the square of the number of
-operators: 70 s for 2400 activations.
+operators: for 2400 activations it took 24 s to make the graph that is run, and all of this 1 s.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _FLAT = "mvsdk/flat"
 _KINDS = ("ReduceMin", "ReduceMax")
 
 
-def is_external(path: Path) -> bool:
+def _is_external(path: Path) -> bool:
     """Return whether weights of a model lie in a file beside it."""
     graph = onnx.load(path, load_external_data=False).graph
     return any(uses_external_data(tensor) for tensor in graph.initializer)
@@ -51,7 +51,7 @@ def measure_ranges(source: Path, feeds: Sequence[Feed], kinds: Collection[str]) 
     outputs = _add_reductions(model, names)
     with tempfile.TemporaryDirectory() as folder:
         augmented = Path(folder) / "augmented.onnx"
-        onnx.save(model, augmented, save_as_external_data=is_external(source))
+        onnx.save(model, augmented, save_as_external_data=_is_external(source))
         del model
         session = _sparing_session(augmented)
         found: dict[str, NDArray[Any]] = {}
