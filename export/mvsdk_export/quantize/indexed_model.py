@@ -1,7 +1,7 @@
 """ONNX Runtime's model under quantisation, with indices: its own searches all of it every time.
 
-Of a graph of 2400 operators that took 21 of the 27 s of a quantisation. Results are the same, in the
-same order.
+Of a graph of 2400 operators that took 21 of the 27 s of a quantisation. Results are the same, in
+the same order.
 """
 
 from __future__ import annotations
