@@ -207,7 +207,7 @@ def only_error(done: Outcome) -> str:
         ("--target snapdragon --precision fp32", "unknown precision 'fp32'; known: w8a16, fp16"),
         ("--target snapdragon --chip sm1", "unknown chip 'sm1'; known: sm8550"),
         ("--target onnx --chip sm8550", "--chip goes with --target snapdragon, not onnx"),
-        ("--target onnx --frames 99", "frames is 99, allowed: 8 to 8; use --frames 8"),
+        ("--target onnx --frames 99", "frames is 99, allowed: 8; use --frames 8"),
         ("--target onnx --height 33", "height is 33, allowed: 32 to 128, a multiple of 16"),
         ("--target onnx --width 0", "width is 0"),
         ("--target onnx --steps 0", "steps is 0, allowed: 1 to 1000 each"),

@@ -100,6 +100,7 @@ def test_file_that_becomes_too_large_is_no_fault_of_ours(tmp_path: Path) -> None
         (errno.EDQUOT, "disk quota exceeded in '{}'; set MVSDK_CACHE to a folder on a larger disk"),
         (errno.EACCES, "'{}': permission denied; set MVSDK_CACHE to a folder that you may write"),
         (errno.EIO, "'{}': input/output error; set MVSDK_CACHE to a folder on another disk"),
+        (errno.ENOTDIR, "'{}': not a directory; set MVSDK_CACHE to a folder that can be made"),
     ],
 )
 @pytest.mark.parametrize("place", ["_make_parents", "sync_tree"])

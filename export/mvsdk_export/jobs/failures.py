@@ -19,6 +19,7 @@ from mvsdk.errors import MvsdkError, OutputError
 from mvsdk_export.errors import ExportError, first_line
 from mvsdk_export.jobs.process import Ending, name_signal
 
+_NO_PLACES = (errno.ENOTDIR, errno.ENOENT, errno.ELOOP, errno.ENAMETOOLONG)
 _LARGER = "set MVSDK_CACHE to a folder on a larger disk"
 _REFUSALS = {
     errno.ENOSPC: ("no space left in", _LARGER),
@@ -92,7 +93,11 @@ def keeping(name: str, cache: Path) -> Iterator[None]:
         if (number := _number(found)) is not None:
             raise _cannot_keep(name, number, cache) from exc
         reason = reason_of(found)
-        which = "that you may write to" if found.errno in NOT_ALLOWED else "on another disk"
+        which = "on another disk"
+        if found.errno in NOT_ALLOWED:
+            which = "that you may write to"
+        elif found.errno in _NO_PLACES:
+            which = "that can be made"
         raise OutputError(
             f"{name} cannot be kept in {quoted(cache)}: {reason}; set MVSDK_CACHE to a folder "
             f"{which}"

@@ -122,7 +122,7 @@ def _frames(recipe: Recipe, num_frames: int) -> Finding:
         severity="ok" if good else "error",
         what="frames",
         value=str(num_frames),
-        limit=f"{least} to {most}",
+        limit=str(least) if least == most else f"{least} to {most}",
         next_step="" if good else f"use --frames {min(max(num_frames, least), most)}",
     )
 
