@@ -17,9 +17,10 @@ from onnxruntime.quantization.onnx_model import ONNXModel
 from test_quantize import FEEDS, write_model
 
 from mvsdk_export.quantize import qdq
+from mvsdk_export.quantize.activations import Feed
 from mvsdk_export.quantize.indexed_model import IndexedModel
 from mvsdk_export.quantize.qdq import quantize_w8a16
-from mvsdk_export.quantize.ranges import Feed, measure_ranges
+from mvsdk_export.quantize.ranges import measure_ranges
 
 pytestmark = pytest.mark.torch
 

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from mvsdk_export.errors import CompressionError
 from mvsdk_export.jobs.progress import counted, counting
+from mvsdk_export.quantize.activations import Feed
 from mvsdk_export.quantize.weights import FLOAT16, Compressed, WeightScheme, compress
 
 PROBES = 2
@@ -40,8 +41,6 @@ _ROUNDS = 8
 """Assignments that are measured at most."""
 _CLOSE_DB = 1.0
 """What may be left over."""
-
-Feed = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mvsdk_export.graphs.split import Part
 from mvsdk_export.jobs.progress import counting
-from mvsdk_export.quantize.qdq import Feed
+from mvsdk_export.quantize.activations import Feed
 
 
 def evaluate_parts(parts: Sequence[Part], calls: Sequence[Feed], folder: Path) -> None:

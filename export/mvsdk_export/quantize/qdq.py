@@ -23,8 +23,9 @@ from onnxruntime.quantization.quant_utils import load_model_with_shape_infer, up
 
 from mvsdk_export.errors import ExportError
 from mvsdk_export.graphs.onnx import save_model
+from mvsdk_export.quantize.activations import Feed
 from mvsdk_export.quantize.indexed_model import IndexedModel
-from mvsdk_export.quantize.ranges import Feed, measure_ranges
+from mvsdk_export.quantize.ranges import measure_ranges
 from mvsdk_export.quiet import quiet
 
 _MOVES = frozenset({"DepthToSpace", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})

@@ -7,7 +7,7 @@ operators: for 2400 activations it took 24 s to make the graph that is run, and 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ from onnx.external_data_helper import uses_external_data
 from onnxruntime.quantization.quant_utils import load_model_with_shape_infer
 
 from mvsdk_export.jobs.progress import counted
+from mvsdk_export.quantize.activations import Feed
 
-Feed = Mapping[str, NDArray[Any]]
 Range = tuple[NDArray[np.float32], NDArray[np.float32]]
 """Lowest and highest, (1,) each."""
 

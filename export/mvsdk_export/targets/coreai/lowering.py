@@ -21,7 +21,8 @@ from mvsdk_export.errors import ExportError
 from mvsdk_export.graphs.capture import capture, capture_module
 from mvsdk_export.graphs.memory import lean_heap
 from mvsdk_export.layers.selection import select_implementations_
-from mvsdk_export.quantize.mixed import Assignment, Feed
+from mvsdk_export.quantize.activations import Feed
+from mvsdk_export.quantize.mixed import Assignment
 from mvsdk_export.targets.coreai.asset import AssetReport, read_reports, save_asset
 from mvsdk_export.targets.coreai.implementations import (
     decompositions,

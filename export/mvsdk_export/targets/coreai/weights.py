@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from mvsdk_export.quantize.mixed import Assignment, Feed, assign
+from mvsdk_export.quantize.activations import Feed
+from mvsdk_export.quantize.mixed import Assignment, assign
 from mvsdk_export.quantize.weights import Compressed, Linear, WeightScheme, compress, divisor
 from mvsdk_export.targets.coreai.implementations import tidy_
 from mvsdk_export.targets.coreai.tools import import_coreai

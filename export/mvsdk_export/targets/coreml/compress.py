@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from mvsdk_export.errors import CompressionError
 from mvsdk_export.graphs.capture import capture
-from mvsdk_export.quantize.mixed import Assignment, Feed, assign
+from mvsdk_export.quantize.activations import Feed
+from mvsdk_export.quantize.mixed import Assignment, assign
 from mvsdk_export.quantize.weights import (
     FLOAT16,
     Compressed,
