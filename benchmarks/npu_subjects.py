@@ -17,8 +17,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mvsdk_export.families.svd.blocks import ResBlock
-from mvsdk_export.families.svd.transformer import FeedForward, FrameAttention, SelfAttention
 from mvsdk_export.layers import blocks
 from mvsdk_export.layers.implementations import (
     CROSS_ATTENTION_FUNCTIONS,
@@ -29,11 +27,13 @@ from mvsdk_export.layers.implementations import (
     TEMPORAL_CONV_FUNCTIONS,
 )
 from mvsdk_export.layers.parts import FRAME_FUNCTIONS, POSITION_FUNCTIONS
+from mvsdk_export.layers.resnet import ResBlock
 from mvsdk_export.layers.selection import (
     implementation_of,
     override_implementations_,
     select_implementations_,
 )
+from mvsdk_export.layers.transformer import FeedForward, FrameAttention, SelfAttention
 
 GROUPS = 16
 SVD_HEAD_DIM = 64

@@ -17,8 +17,9 @@ from mvsdk_export.compress.folding import fold_cross_attention
 from mvsdk_export.compress.frames import halve_frames
 from mvsdk_export.compress.funnels import add_funnels, merge_funnels
 from mvsdk_export.compress.pruning import prune_temporal
-from mvsdk_export.families.svd.transformer import SelfAttention, SingleTokenCrossAttention
+from mvsdk_export.families.svd.transformer import SingleTokenCrossAttention
 from mvsdk_export.families.svd.unet import SVDUNet
+from mvsdk_export.layers.transformer import SelfAttention
 
 # The feature has another width than any layer: what is folded has another shape then.
 SMALL = replace(TINY_UNET, cross_attention_dim=12)

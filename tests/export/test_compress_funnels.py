@@ -18,8 +18,8 @@ from torch import Tensor  # noqa: E402
 
 from mvsdk_export.compress.funnels import add_funnels, merge_funnels, report_funnels  # noqa: E402
 from mvsdk_export.errors import CompressionError  # noqa: E402
-from mvsdk_export.families.svd.transformer import FrameAttention, SelfAttention  # noqa: E402
 from mvsdk_export.families.svd.unet import SVDUNet  # noqa: E402
+from mvsdk_export.layers.transformer import FrameAttention, SelfAttention  # noqa: E402
 
 
 def _product(attention: SelfAttention, which: str) -> Tensor:

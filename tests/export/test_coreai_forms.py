@@ -14,7 +14,6 @@ import torch.nn.functional as F  # noqa: E402
 from core_ai import MARKS, run_asset, run_network, sqnr_db  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
-from mvsdk_export.families.svd.transformer import GatedUnit, SelfAttention  # noqa: E402
 from mvsdk_export.graphs.capture import capture  # noqa: E402
 from mvsdk_export.layers.blocks import (  # noqa: E402
     CrossAttention,
@@ -25,6 +24,7 @@ from mvsdk_export.layers.blocks import (  # noqa: E402
     TemporalConv,
 )
 from mvsdk_export.layers.selection import select_implementations_  # noqa: E402
+from mvsdk_export.layers.transformer import GatedUnit, SelfAttention  # noqa: E402
 from mvsdk_export.targets.coreai.implementations import (  # noqa: E402
     decompositions,
     write_convolutions_,

@@ -27,7 +27,7 @@ from mvsdk_export.checkpoints import load_configs, open_decoder, open_model  # n
 from mvsdk_export.errors import CheckpointError  # noqa: E402
 from mvsdk_export.families import find_recipe  # noqa: E402
 from mvsdk_export.families.pipeline import Clip  # noqa: E402
-from mvsdk_export.families.svd.light_decoder import (  # noqa: E402
+from mvsdk_export.families.stable_diffusion.light_decoder import (  # noqa: E402
     LightDecoder,
     LightDecoderConfig,
     LightDecoderGraph,

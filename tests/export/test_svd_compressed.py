@@ -17,13 +17,10 @@ from torch import Tensor  # noqa: E402
 
 from mvsdk_export.checkpoints.configs import config_to_document  # noqa: E402
 from mvsdk_export.families.svd.frames import FRAME_DOWN, FRAME_UP  # noqa: E402
-from mvsdk_export.families.svd.transformer import (  # noqa: E402
-    FrameAttention,
-    SelfAttention,
-    TransformerLayer,
-)
+from mvsdk_export.families.svd.transformer import TransformerLayer  # noqa: E402
 from mvsdk_export.families.svd.unet import SVDUNet, SVDUNetConfig  # noqa: E402
 from mvsdk_export.layers.selection import select_implementations_  # noqa: E402
+from mvsdk_export.layers.transformer import FrameAttention, SelfAttention  # noqa: E402
 
 
 def test_full_size_runs_without_weights() -> None:

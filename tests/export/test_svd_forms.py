@@ -19,19 +19,11 @@ from tiny_svd import CLIP_FIELDS, VAE_FIELDS  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
-from mvsdk_export.families.svd import clip_vision, transformer  # noqa: E402
-from mvsdk_export.families.svd.blocks import ResBlock  # noqa: E402
 from mvsdk_export.families.svd.clip_vision import ClipVisionConfig, ClipVisionEncoder  # noqa: E402
-from mvsdk_export.families.svd.implementations import (  # noqa: E402
-    FRAME_ATTENTION_FUNCTIONS,
-    GEGLU_FUNCTIONS,
-    QUICK_GELU_FUNCTIONS,
-)
-from mvsdk_export.families.svd.vae import (  # noqa: E402
-    TemporalAutoencoder,
-    TemporalAutoencoderConfig,
-)
-from mvsdk_export.layers import parts  # noqa: E402
+from mvsdk_export.families.svd.vae import TemporalAutoencoder, TemporalAutoencoderConfig  # noqa: E402
+from mvsdk_export.layers import clip, parts, transformer  # noqa: E402
+from mvsdk_export.layers.activations import GEGLU_FUNCTIONS, QUICK_GELU_FUNCTIONS  # noqa: E402
+from mvsdk_export.layers.frame_attention import FRAME_ATTENTION_FUNCTIONS  # noqa: E402
 from mvsdk_export.layers.parts import (  # noqa: E402
     FRAME_FUNCTIONS,
     MAP_BYTES,
@@ -39,6 +31,7 @@ from mvsdk_export.layers.parts import (  # noqa: E402
     frames_apart,
     positions_apart,
 )
+from mvsdk_export.layers.resnet import ResBlock  # noqa: E402
 from mvsdk_export.layers.selection import select_implementations_  # noqa: E402
 from mvsdk_export.layers.token_attention import TOKEN_ATTENTION_FUNCTIONS  # noqa: E402
 
@@ -167,7 +160,7 @@ def test_every_layer_with_forms_has_one_for_npus() -> None:
     }
     defined = {
         kind
-        for module in (transformer, clip_vision)
+        for module in (transformer, clip)
         for kind in vars(module).values()
         if hasattr(kind, "NPU_FORM") and kind.__module__ == module.__name__
     }

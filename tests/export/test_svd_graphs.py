@@ -44,6 +44,11 @@ with warnings.catch_warnings():
     from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from mvsdk_export.families.autoencoder import Autoencoder, AutoencoderConfig  # noqa: E402
+from mvsdk_export.families.stable_diffusion.light_decoder import (  # noqa: E402
+    LightDecoder,
+    LightDecoderConfig,
+    LightDecoderGraph,
+)
 from mvsdk_export.families.svd.clip_vision import ClipVisionConfig, ClipVisionEncoder  # noqa: E402
 from mvsdk_export.families.svd.graphs import (  # noqa: E402
     CLIP_MEAN,
@@ -56,16 +61,8 @@ from mvsdk_export.families.svd.graphs import (  # noqa: E402
     OneStepGraph,
     resize_matrix,
 )
-from mvsdk_export.families.svd.light_decoder import (  # noqa: E402
-    LightDecoder,
-    LightDecoderConfig,
-    LightDecoderGraph,
-)
 from mvsdk_export.families.svd.unet import SVDUNet, SVDUNetConfig  # noqa: E402
-from mvsdk_export.families.svd.vae import (  # noqa: E402
-    TemporalAutoencoder,
-    TemporalAutoencoderConfig,
-)
+from mvsdk_export.families.svd.vae import TemporalAutoencoder, TemporalAutoencoderConfig  # noqa: E402
 from mvsdk_export.graphs.onnx import export_onnx  # noqa: E402
 from mvsdk_export.layers.selection import select_implementations_  # noqa: E402
 

@@ -24,13 +24,10 @@ with warnings.catch_warnings():
     from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from mvsdk_export.families.svd import clip_vision  # noqa: E402
 from mvsdk_export.families.svd.clip_vision import ClipVisionConfig, ClipVisionEncoder  # noqa: E402
 from mvsdk_export.families.svd.unet import SVDUNet, SVDUNetConfig  # noqa: E402
-from mvsdk_export.families.svd.vae import (  # noqa: E402
-    TemporalAutoencoder,
-    TemporalAutoencoderConfig,
-)
+from mvsdk_export.families.svd.vae import TemporalAutoencoder, TemporalAutoencoderConfig  # noqa: E402
+from mvsdk_export.layers.activations import ACTIVATIONS  # noqa: E402
 
 MEDIUM = SMALL | {
     "block_out_channels": (64, 96, 128, 160),
@@ -99,7 +96,7 @@ def test_autoencoder_is_the_public_one(layers: int) -> None:
     assert torch.equal(network.decode(latents), network.decode(latents, 6))
 
 
-@pytest.mark.parametrize("activation", list(clip_vision.ACTIVATIONS))
+@pytest.mark.parametrize("activation", list(ACTIVATIONS))
 @torch.no_grad()
 def test_image_encoder_is_the_public_one(activation: str) -> None:
     assert _error_of_image_encoder(CLIP_FIELDS | {"hidden_act": activation}, std=0.2) < 1e-5

@@ -31,8 +31,8 @@ from mvsdk_export.compress.rebuilding import build_empty, rebuild
 from mvsdk_export.compress.reports import LATENT_SIZE, Fidelity, Report
 from mvsdk_export.errors import CompressionError
 from mvsdk_export.families.svd.config import FUNNEL_LAYERS, LEVELS, SVDUNetConfig
-from mvsdk_export.families.svd.transformer import FrameAttention, SelfAttention
 from mvsdk_export.families.svd.unet import SVDUNet
+from mvsdk_export.layers.transformer import FrameAttention, SelfAttention
 
 Init = Literal["csi", "he"]
 

@@ -81,6 +81,37 @@ def token_split_einsum(q: Tensor, k: Tensor, v: Tensor, heads: int, scale: float
     return torch.cat(out, dim=1).squeeze(2).transpose(1, 2)
 
 
+# Attention from each token to itself and those before it: q, k, v (N, L, heads * d), heads,
+# scale of the logits -> like q
+
+BOUNDED_MASK = -64.0
+"""Added to the logits of later tokens where numbers have a common range: e**-64 of a probability is
+nothing in float32, and the range of the logits stays one that 16 bits divide finely."""
+
+
+def causal_fused(q: Tensor, k: Tensor, v: Tensor, heads: int, scale: float) -> Tensor:
+    """Use the framework's kernel."""
+    q, k, v = (_split(x, heads) for x in (q, k, v))
+    return _merge(F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale))
+
+
+def causal_masked(q: Tensor, k: Tensor, v: Tensor, heads: int, scale: float) -> Tensor:
+    """Add a number to the logits of later tokens that no probability of theirs survives."""
+    return _causal(q, k, v, heads, scale, -1e4)
+
+
+def causal_bounded_mask(q: Tensor, k: Tensor, v: Tensor, heads: int, scale: float) -> Tensor:
+    """Add a number that is small enough for the logits to keep their bits once quantised."""
+    return _causal(q, k, v, heads, scale, BOUNDED_MASK)
+
+
+def _causal(q: Tensor, k: Tensor, v: Tensor, heads: int, scale: float, mask: float) -> Tensor:
+    length = q.shape[1]
+    q, k, v = (_split(x, heads) for x in (q * scale, k, v))
+    later = torch.full((length, length), mask, dtype=q.dtype, device=q.device).triu(1)
+    return _merge((q @ k.transpose(2, 3) + later).softmax(dim=-1) @ v)
+
+
 def _channels_first(x: Tensor) -> Tensor:
     """Map tokens `(N, P, C)` to `(N, C, 1, P)`."""
     return x.transpose(1, 2)[:, :, None]
@@ -93,6 +124,12 @@ TOKEN_ATTENTION_FUNCTIONS: dict[str, Callable[[Tensor, Tensor, Tensor, int, floa
     "heads_split": token_heads_split,
     "rows_split": token_rows_split,
     "split_einsum": token_split_einsum,
+}
+
+CAUSAL_ATTENTION_FUNCTIONS: dict[str, Callable[[Tensor, Tensor, Tensor, int, float], Tensor]] = {
+    "fused": causal_fused,
+    "masked": causal_masked,
+    "bounded_mask": causal_bounded_mask,
 }
 
 

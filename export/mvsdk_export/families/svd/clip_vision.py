@@ -10,10 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from mvsdk._json import describe
-from mvsdk_export.families.svd.blocks import TokenProjection
-from mvsdk_export.families.svd.implementations import QUICK_GELU_FUNCTIONS
-from mvsdk_export.layers.selection import Implementations
-from mvsdk_export.layers.token_attention import TOKEN_ATTENTION_FUNCTIONS, token_attention_on
+from mvsdk_export.layers.activations import ACTIVATIONS
+from mvsdk_export.layers.clip import ClipLayer
 
 MAX_IMAGE_SIZE = 1024
 """Largest side of an image: matrices that resize to it are made when a graph is."""
@@ -38,31 +36,6 @@ class ClipVisionConfig:
     projection_dim: int = 1024
     hidden_act: str = "gelu"
     """Activation of the feed-forward layers, of `ACTIVATIONS`."""
-
-
-class QuickGelu(nn.Module):
-    """Sigmoid approximation of the Gaussian error linear unit, `x * sigmoid(1.702 x)`.
-
-    Reference:
-        Hendrycks and Gimpel 2016, arXiv:1606.08415, sec. 2.
-    """
-
-    IMPLEMENTATIONS: ClassVar[Implementations] = {
-        "htp": "tanh",
-        "htp_fp16": "halves",
-        "float": "sigmoid",
-    }
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.implementation = "sigmoid"
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply the activation elementwise."""
-        return QUICK_GELU_FUNCTIONS[self.implementation](x)
-
-
-ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "quick_gelu": QuickGelu}
 
 
 class ClipVisionEncoder(nn.Module):
@@ -99,7 +72,17 @@ class _VisionModel(nn.Module):
         self.embeddings = _Embeddings(config)
         self.pre_layrnorm = nn.LayerNorm(config.hidden_size)  # spelt so in every public file
         self.encoder = nn.ModuleDict(
-            {"layers": nn.ModuleList(_Layer(config) for _ in range(config.num_hidden_layers))}
+            {
+                "layers": nn.ModuleList(
+                    ClipLayer(
+                        config.hidden_size,
+                        config.intermediate_size,
+                        config.num_attention_heads,
+                        config.hidden_act,
+                    )
+                    for _ in range(config.num_hidden_layers)
+                )
+            }
         )
         self.post_layernorm = nn.LayerNorm(config.hidden_size)
 
@@ -122,53 +105,6 @@ class _Embeddings(nn.Module):
         patches = self.patch_embedding(pixels).flatten(2).transpose(1, 2)  # (B, patches, size)
         first = self.class_embedding.expand(pixels.shape[0], 1, -1)
         return torch.cat([first, patches], dim=1) + self.position_embedding.weight
-
-
-class _Layer(nn.Module):
-    def __init__(self, config: ClipVisionConfig) -> None:
-        super().__init__()
-        self.layer_norm1 = nn.LayerNorm(config.hidden_size)
-        self.self_attn = ClipAttention(config.hidden_size, config.num_attention_heads)
-        self.layer_norm2 = nn.LayerNorm(config.hidden_size)
-        self.mlp = _FeedForward(config)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.self_attn(self.layer_norm1(x))
-        return x + self.mlp(self.layer_norm2(x))
-
-
-class ClipAttention(nn.Module):
-    """Attention between all tokens of an image."""
-
-    IMPLEMENTATIONS: ClassVar[Implementations] = token_attention_on("batched")
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.scale = (width // heads) ** -0.5
-        self.q_proj = TokenProjection(width, width)
-        self.k_proj = TokenProjection(width, width)
-        self.v_proj = TokenProjection(width, width)
-        self.out_proj = TokenProjection(width, width)
-        self.implementation = "fused"
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map tokens `(B, L, width)` to the same shape."""
-        q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
-        return self.out_proj(
-            TOKEN_ATTENTION_FUNCTIONS[self.implementation](q, k, v, self.heads, self.scale)
-        )
-
-
-class _FeedForward(nn.Module):
-    def __init__(self, config: ClipVisionConfig) -> None:
-        super().__init__()
-        self.fc1 = TokenProjection(config.hidden_size, config.intermediate_size)
-        self.activation = ACTIVATIONS[config.hidden_act]()
-        self.fc2 = TokenProjection(config.intermediate_size, config.hidden_size)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.activation(self.fc1(x)))
 
 
 def _check(config: ClipVisionConfig) -> None:

@@ -2,99 +2,31 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor, nn
 
-from mvsdk_export.families.svd.blocks import (
-    Mlp,
-    TimeMixer,
-    TokenProjection,
-    per_frame,
-    sinusoids,
-)
-from mvsdk_export.families.svd.implementations import (
-    FRAME_ATTENTION_FUNCTIONS,
-    GEGLU_FUNCTIONS,
-)
+from mvsdk_export.families.svd.blocks import TimeMixer
 from mvsdk_export.layers.blocks import GroupNorm
-from mvsdk_export.layers.implementations import LINEAR_FUNCTIONS
-from mvsdk_export.layers.parts import POSITION_FUNCTIONS
-from mvsdk_export.layers.selection import Implementations
-from mvsdk_export.layers.token_attention import TOKEN_ATTENTION_FUNCTIONS, token_attention_on
+from mvsdk_export.layers.embeddings import Mlp, sinusoids
+from mvsdk_export.layers.resnet import per_frame
+from mvsdk_export.layers.transformer import (
+    FeedForward,
+    FrameAttention,
+    SelfAttention,
+    TokenCrossAttention,
+    TokenProjection,
+)
 
 
-class SelfAttention(nn.Module):
-    """Attention between the tokens of one frame.
-
-    Args:
-        width: Channels of a token.
-        heads: Heads.
-        inner: Channels of a head; `width // heads` unless the layer has funnels.
-        bias: True if queries, keys and values have a bias.
-    """
-
-    IMPLEMENTATIONS: ClassVar[Implementations] = token_attention_on("batched")
-
-    def __init__(
-        self, width: int, heads: int, *, inner: int | None = None, bias: bool = False
-    ) -> None:
-        super().__init__()
-        self.heads = heads
-        self.scale = (width // heads) ** -0.5
-        inner_width = heads * (width // heads if inner is None else inner)
-        self.to_q = TokenProjection(width, inner_width, bias=bias)
-        self.to_k = TokenProjection(width, inner_width, bias=bias)
-        self.to_v = TokenProjection(width, inner_width, bias=bias)
-        self.to_out = nn.ModuleList([TokenProjection(inner_width, width)])
-        self.implementation = "fused"
-
-    def forward(self, x: Tensor, num_frames: int) -> Tensor:
-        """Map tokens `(B * F, P, width)` to the same shape, F = `num_frames`."""
-        q, k, v = self.to_q(x), self.to_k(x), self.to_v(x)
-        return self.to_out[0](self._attend(q, k, v, num_frames))
-
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, num_frames: int) -> Tensor:
-        return TOKEN_ATTENTION_FUNCTIONS[self.implementation](q, k, v, self.heads, self.scale)
-
-
-class FrameAttention(SelfAttention):
-    """The same between the tokens that one position has in all frames."""
-
-    IMPLEMENTATIONS: ClassVar[Implementations] = {"htp": "unrolled"}
-
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, num_frames: int) -> Tensor:
-        return FRAME_ATTENTION_FUNCTIONS[self.implementation](
-            q, k, v, num_frames, self.heads, self.scale
-        )
-
-
-class SingleTokenCrossAttention(nn.Module):
+class SingleTokenCrossAttention(TokenCrossAttention):
     """Attention from every token of a clip to the features of its image.
 
     Stable Video Diffusion has one such feature, and softmax over one key is 1 whatever the query:
     `FoldedCrossAttention` is what is left of the layer then. This one takes any number.
     """
 
-    IMPLEMENTATIONS: ClassVar[Implementations] = token_attention_on("batched")
-
     def __init__(self, width: int, context_width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.scale = (width // heads) ** -0.5
-        self.to_q = TokenProjection(width, width, bias=False)
-        self.to_k = nn.Linear(context_width, width, bias=False)
-        self.to_v = nn.Linear(context_width, width, bias=False)
-        self.to_out = nn.ModuleList([TokenProjection(width, width)])
-        self.implementation = "fused"
-
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        """Attend from `(B * F, P, width)` to `(B, L, context_width)`; the shape of `x` is kept."""
-        q, k, v = self.to_q(x), self.to_k(context), self.to_v(context)
-        q = q.reshape(context.shape[0], -1, q.shape[2])  # all frames of a clip in its rows
-        out = TOKEN_ATTENTION_FUNCTIONS[self.implementation](q, k, v, self.heads, self.scale)
-        return self.to_out[0](out.reshape(x.shape))
+        super().__init__(width, context_width, heads, context_projection=nn.Linear)
 
 
 class FoldedCrossAttention(nn.Module):
@@ -118,49 +50,6 @@ class FoldedCrossAttention(nn.Module):
             msg = f"a folded cross-attention takes 1 feature per clip, got {context.shape[1]}"
             raise ValueError(msg)
         return self.to_out[0](context)
-
-
-class GatedUnit(nn.Module):
-    """Linear layer whose one half, behind a GELU, gates the other.
-
-    Reference:
-        Shazeer 2020, arXiv:2002.05202 (GEGLU).
-    """
-
-    IMPLEMENTATIONS: ClassVar[Implementations] = {"htp": "two_products"}
-
-    def __init__(self, width: int, inner: int) -> None:
-        super().__init__()
-        self.proj = TokenProjection(width, 2 * inner)
-        self.implementation = "one_product"
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map `(N, P, width)` to `(N, P, inner)`."""
-        linear = LINEAR_FUNCTIONS[self.proj.implementation]
-        return GEGLU_FUNCTIONS[self.implementation](x, self.proj.weight, self.proj.bias, linear)
-
-
-class FeedForward(nn.Module):
-    """A gated unit four times as wide, and a linear layer back.
-
-    The empty place between them is that of a dropout, and keeps the public state-dict keys. The NPU
-    form takes some positions of all frames after the other, where the map between the layers has no
-    room on the chip.
-    """
-
-    IMPLEMENTATIONS: ClassVar[Implementations] = {"htp": "positions", "float": "whole"}
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.implementation = "whole"
-        self.widest = 4 * width
-        self.net = nn.Sequential(
-            GatedUnit(width, 4 * width), nn.Identity(), TokenProjection(4 * width, width)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map `(N, P, width)` to the same shape."""
-        return POSITION_FUNCTIONS[self.implementation](x, self.net, self.widest)
 
 
 class TransformerLayer(nn.Module):

@@ -7,18 +7,13 @@ from dataclasses import dataclass
 from torch import Tensor, cat, nn
 
 from mvsdk_export.families.svd.added_values import AddedSinusoids
-from mvsdk_export.families.svd.blocks import (
-    Downsample,
-    Mlp,
-    SpatioTemporalResBlock,
-    TimeMixer,
-    Upsample,
-    sinusoids,
-)
+from mvsdk_export.families.svd.blocks import SpatioTemporalResBlock, TimeMixer
 from mvsdk_export.families.svd.config import LEVELS, SVDUNetConfig, check_svd_unet_config
 from mvsdk_export.families.svd.frames import FRAME_DOWN, FRAME_UP
 from mvsdk_export.families.svd.transformer import TransformerSpatioTemporal
 from mvsdk_export.layers.blocks import GroupNorm, SiLU
+from mvsdk_export.layers.embeddings import Mlp, sinusoids
+from mvsdk_export.layers.resnet import Downsample, Upsample
 
 TemporalBlock = SpatioTemporalResBlock | TransformerSpatioTemporal
 

@@ -9,18 +9,16 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from mvsdk_export.families.svd.blocks import (
-    Downsample,
+from mvsdk_export.families.stable_diffusion.vae import ImageEncoder
+from mvsdk_export.families.svd.blocks import SpatioTemporalResBlock, TimeMixer
+from mvsdk_export.layers.blocks import GroupNorm, PointwiseConv, SiLU
+from mvsdk_export.layers.resnet import (
     FrameConv,
-    ResBlock,
-    SpatioTemporalResBlock,
-    TimeMixer,
     Upsample,
     frames_to_rows,
     rows_to_frames,
 )
-from mvsdk_export.families.svd.transformer import SelfAttention
-from mvsdk_export.layers.blocks import GroupNorm, PointwiseConv, SiLU
+from mvsdk_export.layers.transformer import MapAttention
 
 LEVELS = 4
 """Resolutions: each but the first halves height and width."""
@@ -52,56 +50,6 @@ class TemporalAutoencoderConfig:
     norm_groups: int = 32
 
 
-class MapAttention(SelfAttention):
-    """Attention between the positions of one frame, one head, with norm and residual connection."""
-
-    def __init__(self, channels: int, groups: int) -> None:
-        super().__init__(channels, 1, bias=True)
-        self.group_norm = GroupNorm(groups, channels, EPS)
-
-    def forward(self, x: Tensor, num_frames: int = 1) -> Tensor:
-        """Map `(N, C, H, W)` to the same shape."""
-        n, channels, h, w = x.shape
-        tokens = self.group_norm(x).permute(0, 2, 3, 1).reshape(n, h * w, channels)
-        out = super().forward(tokens, num_frames)
-        return x + out.reshape(n, h, w, channels).permute(0, 3, 1, 2)
-
-
-class ImageStage(nn.Module):
-    """Residual blocks of one resolution of the encoder, and attention or the way to the next."""
-
-    def __init__(
-        self,
-        config: TemporalAutoencoderConfig,
-        in_channels: int,
-        channels: int,
-        *,
-        layers: int,
-        attention: bool = False,
-        downsample: bool = False,
-    ) -> None:
-        super().__init__()
-        groups = config.norm_groups
-        widths = [in_channels, *[channels] * (layers - 1)]
-        self.resnets = nn.ModuleList(
-            ResBlock(width, channels, embedding_dim=None, groups=groups, eps=EPS)
-            for width in widths
-        )
-        if attention:
-            self.attentions = nn.ModuleList([MapAttention(channels, groups)])
-        if downsample:
-            self.downsamplers = nn.ModuleList([Downsample(channels, padding=0)])
-        self.has_attention, self.has_downsampler = attention, downsample
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map `(N, in_channels, H, W)` to `(N, channels, H', W')`; attention follows the first."""
-        for index, resnet in enumerate(self.resnets):
-            if self.has_attention and index == 1:
-                x = self.attentions[0](x)
-            x = resnet(x)
-        return self.downsamplers[0](x) if self.has_downsampler else x
-
-
 class ClipStage(nn.Module):
     """The same of the decoder, whose residual blocks mix the frames of a clip."""
 
@@ -130,7 +78,7 @@ class ClipStage(nn.Module):
             for width in widths
         )
         if attention:
-            self.attentions = nn.ModuleList([MapAttention(channels, config.norm_groups)])
+            self.attentions = nn.ModuleList([MapAttention(channels, config.norm_groups, EPS)])
         if upsample:
             self.upsamplers = nn.ModuleList([Upsample(channels)])
         self.has_attention, self.has_upsampler = attention, upsample
@@ -142,37 +90,6 @@ class ClipStage(nn.Module):
                 x = self.attentions[0](x)
             x = resnet(x, num_frames)
         return self.upsamplers[0](x) if self.has_upsampler else x
-
-
-class ImageEncoder(nn.Module):
-    """Map images to the moments of their latents."""
-
-    def __init__(self, config: TemporalAutoencoderConfig) -> None:
-        super().__init__()
-        widths, layers = config.block_out_channels, config.layers_per_block
-        self.conv_in = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
-        self.down_blocks = nn.ModuleList(
-            ImageStage(
-                config,
-                widths[max(level - 1, 0)],
-                width,
-                layers=layers,
-                downsample=level < LEVELS - 1,
-            )
-            for level, width in enumerate(widths)
-        )
-        self.mid_block = ImageStage(config, widths[-1], widths[-1], layers=2, attention=True)
-        self.activation = SiLU()
-        self.conv_norm_out = GroupNorm(config.norm_groups, widths[-1], EPS)
-        self.conv_out = nn.Conv2d(widths[-1], 2 * config.latent_channels, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map `(N, 3, H, W)` to `(N, 2 * latent_channels, H / 8, W / 8)`."""
-        x = self.conv_in(x)
-        for stage in self.down_blocks:
-            x = stage(x)
-        x = self.activation(self.conv_norm_out(self.mid_block(x)))
-        return self.conv_out(x)
 
 
 class ClipDecoder(nn.Module):

@@ -12,13 +12,15 @@ from torch import Tensor, nn
 
 from mvsdk_export.families.animator.recipe import ANIMATOR
 from mvsdk_export.families.autoencoder import Autoencoder
-from mvsdk_export.families.svd.blocks import ResBlock, TemporalResBlock, sinusoids
+from mvsdk_export.families.svd.blocks import TemporalResBlock
 from mvsdk_export.families.svd.clip_vision import ClipVisionConfig, ClipVisionEncoder
 from mvsdk_export.families.svd.config import SVDUNetConfig
 from mvsdk_export.families.svd.graphs import CLIP_MEAN, CLIP_STD
 from mvsdk_export.families.svd.transformer import TransformerSpatioTemporal
 from mvsdk_export.families.svd.unet import SVDUNet
 from mvsdk_export.layers.blocks import PointwiseConv
+from mvsdk_export.layers.embeddings import sinusoids
+from mvsdk_export.layers.resnet import ResBlock
 from mvsdk_export.training.animator.bank import ClipBank
 from mvsdk_export.training.animator.clips import Move
 from mvsdk_export.training.methods.autoencoder import to_network

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from mvsdk.schedules import karras_sigmas
 from mvsdk_export.checkpoints.scheduler import EDMScheduler
 from mvsdk_export.compress.importance import TemporalImportance
-from mvsdk_export.families.svd.transformer import SelfAttention, SingleTokenCrossAttention
+from mvsdk_export.families.svd.transformer import SingleTokenCrossAttention
 from mvsdk_export.families.svd.unet import SVDUNet
+from mvsdk_export.layers.transformer import SelfAttention
 from mvsdk_export.training.loop import LossFunction
 from mvsdk_export.training.methods.adversarial import RECONSTRUCTION_WEIGHT, Backbone, Heads, judge
 from mvsdk_export.training.methods.edm import (
