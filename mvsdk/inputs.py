@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from mvsdk._arguments import check_kind, check_number, check_whole_number, shown
 from mvsdk.errors import InputError
-from mvsdk.manifest import ClipInput, NumberInput, PictureInput, Program, Tokenize
+from mvsdk.manifest import (
+    ClipInput,
+    NegativePromptInput,
+    NumberInput,
+    PictureInput,
+    Program,
+    Tokenize,
+)
 from mvsdk.runner import text_of
 from mvsdk.tokenizers import check_prompt
 
@@ -111,7 +118,7 @@ def _check_names(program: Program, given: Mapping[str, object]) -> None:
             known = ", ".join(program.inputs) or "nothing"
             raise InputError(f"this bundle takes no {shown(name)}; it takes: {known}; leave it out")
     for name, item in program.inputs.items():
-        if item.kind != "number" and given.get(name) is None:
+        if item.kind not in ("number", "negative_prompt") and given.get(name) is None:
             raise InputError(f"{name} is missing; this bundle needs a {item.kind}")
 
 
@@ -133,6 +140,8 @@ def _prepare(name: str, item: Input, value: object) -> str | float | NDArray[Any
                 width=item.width,
                 fps=item.fps,
             ).frames
+        case NegativePromptInput() if value is None:
+            return ""
         case _:
             check_prompt(value)  # type: ignore[arg-type]
             return str(value)
@@ -159,10 +168,11 @@ def _check_texts(
         if isinstance(operation, Tokenize):
             tokens = tokenize(operation.tokenizer, text_of(operation, values))
             if tokens.dropped and operation.input is not None:
-                notes.append(_cut(tokens.dropped))
+                what = program.inputs[operation.input].kind.replace("_", " ")
+                notes.append(_cut(what, tokens.dropped))
     return tuple(dict.fromkeys(notes))
 
 
-def _cut(dropped: int) -> str:
+def _cut(what: str, dropped: int) -> str:
     tokens, are = ("tokens", "are") if dropped > 1 else ("token", "is")
-    return f"the prompt is too long for this model: its last {dropped} {tokens} {are} left out"
+    return f"the {what} is too long for this model: its last {dropped} {tokens} {are} left out"

@@ -147,6 +147,8 @@ class Pipeline:
         self,
         prompt: str,
         *,
+        negative_prompt: str | None = None,
+        guidance_scale: float | None = None,
         numbers: Mapping[str, float] | None = None,
         num_inference_steps: int | None = None,
         seed: int = 0,
@@ -156,7 +158,10 @@ class Pipeline:
 
         Args:
             prompt: What the clip shows.
-            numbers: Such as `guidance_scale`, by the names of `number_inputs`.
+            negative_prompt: What it shall not show, of bundles that take one; None for nothing.
+            guidance_scale: How closely the prompt is followed, of bundles that leave it to a
+                caller; None takes the bundle's.
+            numbers: Further ones, by the names of `number_inputs`.
             num_inference_steps: Steps, one of those in the bundle; None takes its default.
             seed: Chooses the noise, 0 to 2**64 - 1; the same seed gives the same bytes.
             on_step: Called after every step, the last time with the clip; an exception of its own
@@ -169,7 +174,12 @@ class Pipeline:
         """
         check_on_step(on_step)
         steps = self.stream(
-            prompt, numbers=numbers, num_inference_steps=num_inference_steps, seed=seed
+            prompt,
+            negative_prompt=negative_prompt,
+            guidance_scale=guidance_scale,
+            numbers=numbers,
+            num_inference_steps=num_inference_steps,
+            seed=seed,
         )
         return run_to_the_end(steps, on_step)
 
@@ -177,6 +187,8 @@ class Pipeline:
         self,
         prompt: str,
         *,
+        negative_prompt: str | None = None,
+        guidance_scale: float | None = None,
         numbers: Mapping[str, float] | None = None,
         num_inference_steps: int | None = None,
         seed: int = 0,
@@ -194,7 +206,10 @@ class Pipeline:
 
         Args:
             prompt: What the clip shows.
-            numbers: Such as `guidance_scale`, by the names of `number_inputs`.
+            negative_prompt: What it shall not show, of bundles that take one; None for nothing.
+            guidance_scale: How closely the prompt is followed, of bundles that leave it to a
+                caller; None takes the bundle's.
+            numbers: Further ones, by the names of `number_inputs`.
             num_inference_steps: Steps, one of those in the bundle; None takes its default.
             seed: Chooses the noise, 0 to 2**64 - 1.
 
@@ -205,7 +220,11 @@ class Pipeline:
             InputError: If prompt, steps or seed are not allowed, or the bundle wants a picture.
         """
         return self._stream_task(
-            "text_to_video", {"prompt": prompt}, numbers, num_inference_steps, seed
+            "text_to_video",
+            {"prompt": prompt, "negative_prompt": negative_prompt},
+            join_numbers({"guidance_scale": guidance_scale}, numbers),
+            num_inference_steps,
+            seed,
         )
 
     def animate(

@@ -30,7 +30,7 @@ from mvsdk.manifest.operations import (
     Take,
     Tokenize,
 )
-from mvsdk.manifest.programs import NumberInput, PromptInput
+from mvsdk.manifest.programs import NegativePromptInput, NumberInput, PromptInput
 from mvsdk.noise import initial_latents
 from mvsdk.sampling import sample_schedule
 
@@ -144,7 +144,7 @@ class Runner:
             value = self._values[name]
             if isinstance(given, NumberInput):
                 known[name] = np.array([value], np.float32)
-            elif not isinstance(given, PromptInput):
+            elif not isinstance(given, PromptInput | NegativePromptInput):
                 known[name] = np.asarray(value)
         for name in sorted(self.program.names_used() & set(self._manifest.tables)):
             known[name] = self._resources.table(name)

@@ -23,13 +23,14 @@ from mvsdk.manifest import (
 from mvsdk.manifest.memory import MEMORY, GraphMemory, memory_to_json
 from mvsdk_export.checkpoints import ModelFolder
 from mvsdk_export.checkpoints.pipeline import sizes_of
+from mvsdk_export.checkpoints.scheduler import DiscreteScheduler
 from mvsdk_export.families import ComponentRecipe, TensorRecipe
 from mvsdk_export.families.conditioning import CUTS, write_cuts
 from mvsdk_export.families.pipeline import TYPES, Pipeline, tensors_of
 from mvsdk_export.jobs.job import Made, tool_versions
 from mvsdk_export.jobs.progress import counted
 from mvsdk_export.jobs.runner import files_made
-from mvsdk_export.parity.recording import GUIDANCE
+from mvsdk_export.parity.recording import GUIDANCE, SAMPLER
 from mvsdk_export.planning.plan import ExportPlan, Key
 from mvsdk_export.planning.request import ExportRequest
 from mvsdk_export.targets import find_spec
@@ -71,8 +72,10 @@ def add_files(
         for part in recipe.components
     }
     extensions: dict[str, JsonValue] = {}
-    if request.folded_guidance is not None:
+    if request.folded_guidance is not None and recipe.guidance == "frames":
         extensions[GUIDANCE] = list(request.folded_guidance)
+    if isinstance(folder.scheduler, DiscreteScheduler):
+        extensions[SAMPLER] = folder.scheduler.sampler
     if memory := _memory(artefacts):
         extensions[MEMORY] = memory_to_json(memory)
     if folder.cuts:
@@ -88,7 +91,12 @@ def add_files(
         samplers=pipeline.samplers,
         tokenizers=_add_tokenizers(writer, folder, pipeline),
         tables=_add_tables(writer, pipeline),
-        source=Source(model=recipe.name, recipe=recipe.name, checkpoint=folder.files_with_hashes()),
+        source=Source(
+            model=recipe.name,
+            recipe=recipe.name,
+            checkpoint=folder.files_with_hashes(),
+            lora=folder.loras_with_hashes(),
+        ),
         licences=tuple(
             Licence(name=name, applies_to=what) for name, what in recipe.licences.items()
         ),
@@ -100,9 +108,12 @@ def add_files(
 def _add_tokenizers(
     writer: BundleWriter, folder: ModelFolder, pipeline: Pipeline
 ) -> dict[str, TokenizerSpec]:
-    if folder.tokenizer_file is None:
+    if folder.vocabulary is None:
         return {}
-    file = writer.add_file(VOCABULARY, source=folder.tokenizer_file)
+    path = writer.directory / VOCABULARY
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(folder.vocabulary.to_bytes())
+    file = writer.add_file(VOCABULARY)
     return {
         name: TokenizerSpec(
             kind=item.kind, file=file, max_length=item.max_length, too_long=item.too_long

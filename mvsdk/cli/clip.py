@@ -89,6 +89,8 @@ def clip_command(task: TaskSpec) -> Command:
                 nargs=None if item.required else "?",
                 help=item.help_text,
             )
+        if task.negative:  # told beside another, as the help of a verb fits a screen
+            parser.add_argument("--negative-prompt", metavar="TEXT", help=argparse.SUPPRESS)
         for option in task.numbers:
             parser.add_argument(
                 option.flag,
@@ -110,7 +112,7 @@ def clip_command(task: TaskSpec) -> Command:
 def _method(
     task: TaskSpec,
     given: Mapping[str, object],
-    chosen: Mapping[str, float | None],
+    chosen: Mapping[str, float | str | None],
     pipeline: Pipeline,
 ) -> Method:
     """Return what makes the clip.
@@ -118,7 +120,7 @@ def _method(
     Args:
         task: The task.
         given: Arguments of the command line by name; None for those left out.
-        chosen: Numbers that have options of their own, likewise.
+        chosen: Numbers and texts that have options of their own, likewise.
         pipeline: What runs.
     """
     if task.method is not None:
@@ -153,6 +155,8 @@ def _make_clip(options: argparse.Namespace, task: TaskSpec) -> int:
     named = next(given[name] for name in task.named_after if given[name] is not None)
     stem = named.stem if isinstance(named, Path) else str(named)
     chosen = {option.name: getattr(options, option.name) for option in task.numbers}
+    if task.negative:
+        chosen["negative_prompt"] = options.negative_prompt
     import mvsdk
     from mvsdk.bundle import Bundle
     from mvsdk.video import check_fps, check_scale

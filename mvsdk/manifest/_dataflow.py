@@ -35,6 +35,7 @@ from mvsdk.manifest.programs import (
     MAX_FPS,
     MIN_FPS,
     ClipInput,
+    NegativePromptInput,
     NumberInput,
     PictureInput,
     Program,
@@ -128,9 +129,11 @@ class _Checker:
     def _check_inputs(self) -> None:
         program = self.program
         allowed = TASKS[program.task].inputs
-        for kind in ("prompt", "picture", "clip"):
-            least, most = allowed.get(kind, (0, 0))
-            count = sum(given.kind == kind for given in program.inputs.values())
+        kinds = [given.kind for given in program.inputs.values()]
+        beside = {"negative_prompt": (0, kinds.count("prompt"))}
+        for kind in ("prompt", "negative_prompt", "picture", "clip"):
+            least, most = {**allowed, **beside}.get(kind, (0, 0))
+            count = kinds.count(kind)
             if not least <= count <= most:
                 words = str(least) if least == most else f"{least} or {most}"
                 fail(
@@ -156,7 +159,7 @@ class _Checker:
             where = f"{self.where}.inputs.{name}"
             self._take_name(name, where)
             match given:
-                case PromptInput():
+                case PromptInput() | NegativePromptInput():
                     continue
                 case PictureInput():
                     array = Array("uint8", (1, given.height, given.width, 3))
@@ -254,17 +257,19 @@ class _Checker:
 
     def _tokenize(self, operation: Tokenize, where: str) -> None:
         name = operation.input
+        given = None if name is None else self.program.inputs.get(name)
         if name is not None:
             self.used.add(name)
-            if not isinstance(self.program.inputs.get(name), PromptInput):
+            if not isinstance(given, PromptInput | NegativePromptInput):
                 fail(f"{where}.input", name, "an input of the kind prompt, or null", "P9")
         spec = self.manifest.tokenizers.get(operation.tokenizer)
         if spec is None:
             self._unknown(f"{where}.tokenizer", operation.tokenizer, "P9")
         own = operation.before + operation.after
-        if name is None and spec.kind not in TAKES_NOTHING and is_blank(own):
-            words = f"an input, or words before or after, for {spec.kind}"
-            fail(f"{where}.input", "null, with no words at all", words, "P9")
+        may_be_blank = name is None or isinstance(given, NegativePromptInput)
+        if may_be_blank and spec.kind not in TAKES_NOTHING and is_blank(own):
+            words = f"a prompt, or words before or after, for {spec.kind}"
+            fail(f"{where}.input", f"{name or 'null'}, with no words at all", words, "P9")
         if len(own) > MAX_PROMPT:  # else every prompt would be refused, as if it were too long
             got = f"with after a text of {len(own)} characters"
             fail(f"{where}.before", got, f"at most {MAX_PROMPT}", "P9")

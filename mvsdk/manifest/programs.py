@@ -79,6 +79,13 @@ class PromptInput:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NegativePromptInput:
+    """A text of the caller that says what a clip shall not show; empty unless it is given."""
+
+    kind: Literal["negative_prompt"] = "negative_prompt"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PictureInput:
     """A picture of the caller: uint8 (1, height, width, 3)."""
 
@@ -109,7 +116,7 @@ class NumberInput:
     whole: bool = False
 
 
-Input: TypeAlias = PromptInput | PictureInput | ClipInput | NumberInput
+Input: TypeAlias = PromptInput | NegativePromptInput | PictureInput | ClipInput | NumberInput
 
 
 def parse_input(node: Node) -> Input:
@@ -119,6 +126,9 @@ def parse_input(node: Node) -> Input:
         case "prompt":
             node.fields("kind")
             return PromptInput()
+        case "negative_prompt":
+            node.fields("kind")
+            return NegativePromptInput()
         case "picture":
             f = node.fields("kind", "height", "width")
             return PictureInput(

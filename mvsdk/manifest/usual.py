@@ -79,7 +79,7 @@ def usual_program(model: UsualModel) -> Program:
             *constants,
             DrawNoise(stream=0, shape=model.latents, output="start"),
             _sample(model, names),
-            *_decode(model),
+            *decode_operations(model.latents[0], model.decode_frames),
         ),
         output="frames",
     )
@@ -151,15 +151,21 @@ def _sample(model: UsualModel, constants: Mapping[str, str]) -> Sample:
     )
 
 
-def _decode(model: UsualModel) -> list[Operation]:
-    parts = model.latents[0] // model.decode_frames
+def decode_operations(frames: int, at_once: int) -> list[Operation]:
+    """Return what makes `frames` of `latents`, by the decoder, some frames at once.
+
+    Args:
+        frames: Of the clip.
+        at_once: That the decoder's graph takes; divides them.
+    """
+    parts = frames // at_once
     if parts == 1:
         return [Run(component="vae_decoder", inputs={"latents": "latents"}, outputs=_FRAMES)]
     take = Take(
         array="latents",
         axis=0,
-        start=Index(start=0, steps={"part": model.decode_frames}),
-        size=model.decode_frames,
+        start=Index(start=0, steps={"part": at_once}),
+        size=at_once,
         output="part_latents",
     )
     run = Run(

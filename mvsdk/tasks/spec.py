@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-InputKind = Literal["prompt", "picture", "clip", "number"]
+InputKind = Literal["prompt", "negative_prompt", "picture", "clip", "number"]
 
 _FORMATS = {
     "prompt": "",
+    "negative_prompt": "",
     "picture": "PNG JPEG WebP GIF BMP TIFF",
     "clip": "MP4 MOV WebM Matroska AVI GIF WebP",
 }
@@ -51,7 +52,8 @@ class TaskSpec:
 
     name: str
     inputs: Mapping[InputKind, tuple[int, int]]
-    """Kind of input of a program -> least and most of them; numbers are free (rule P1)."""
+    """Kind of input of a program -> least and most of them; numbers are free, and so is a negative
+    prompt beside a prompt (rule P1)."""
     command: str
     """Verb of the command line."""
     help: str
@@ -59,6 +61,8 @@ class TaskSpec:
     """What stands after the verb, in the order in which the method takes it."""
     named_after: tuple[str, ...]
     """Arguments that a clip without a name of its own is called after: the first that is given."""
+    negative: bool = False
+    """Whether the method takes a negative prompt."""
     numbers: tuple[NumberOption, ...] = field(default=())
     method: str | None = None
     """Of `Pipeline`; None: `run`, which takes inputs by their names."""

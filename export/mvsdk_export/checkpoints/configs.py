@@ -1,7 +1,7 @@
 """config.json: a network's configuration dataclass, field by field.
 
 The dataclass is the schema: its names, types and defaults decide what a file may hold. Types in
-use are int, float, bool, str and tuples of these of fixed length.
+use are int, float, bool, str and tuples of these, of fixed length or of any (`tuple[int, ...]`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ MAX_BLOCKS = 256
 """Largest number of blocks or layers: each costs time to build, whatever the weights are."""
 MAX_PER_BLOCK = 8
 """Largest number of layers of each of several blocks."""
+MAX_LEVELS = 8
+"""Most items of a list of any length: resolutions of a network."""
 MAX_FRAMES = 256
 """Largest number of frames of a clip: each costs time when a graph is traced, and in some networks
 already when they are built."""
@@ -53,9 +55,13 @@ def _value(document: Document, key: str, hint: Any, *, off: bool = False) -> obj
     """Read one value; `off` allows the integer 0, with which a part is left out."""
     if get_origin(hint) is tuple:
         kinds, value = get_args(hint), document.values[key]
-        if not isinstance(value, list) or len(cast("list[object]", value)) != len(kinds):
+        items = cast("list[object]", value) if isinstance(value, list) else []
+        if Ellipsis in kinds:
+            if not 1 <= len(items) <= MAX_LEVELS:
+                document.fail(key, f"a list of 1 to {MAX_LEVELS}")
+            kinds = kinds[:1] * len(items)
+        if not isinstance(value, list) or len(items) != len(kinds):
             document.fail(key, f"a list of {len(kinds)}")
-        items = cast("list[object]", value)
         parts = {f"{key}[{index}]": item for index, item in enumerate(items)}
         inner = Document(document.path, parts)
         return tuple(_value(inner, part, kind) for part, kind in zip(parts, kinds, strict=True))

@@ -13,10 +13,11 @@ from typing import Any
 from mvsdk._text import quoted
 from mvsdk_export.checkpoints.documents import Document, read_document
 from mvsdk_export.checkpoints.locations import find_folder, locate
-from mvsdk_export.checkpoints.public import VARIANTS, parse_public_config
+from mvsdk_export.checkpoints.public import parse_public_config
 from mvsdk_export.checkpoints.weight_files import WeightFiles, find_weights
 from mvsdk_export.errors import CheckpointError
 from mvsdk_export.families import DecoderVariant, Recipe
+from mvsdk_export.families.public import VARIANTS
 
 CONFIG_FILE = "config.json"
 
@@ -42,7 +43,7 @@ class DecoderFolder:
         Raises:
             CheckpointError: If config.json is wrong.
         """
-        return parse_public_config(self._document, self.variant.decoder)
+        return parse_public_config(self._document, self.variant.decoder, self.variant.public)
 
     def find_weights(self) -> WeightFiles:
         """Find the weights.

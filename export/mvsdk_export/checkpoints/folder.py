@@ -2,33 +2,44 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mvsdk._text import quoted, reason_of
 from mvsdk.bundle import sha256_file
 from mvsdk.manifest import FileRef
+from mvsdk_export.checkpoints.additions import Additions
 from mvsdk_export.checkpoints.building import GraphOptions, build_on_meta, with_frames, wrap
 from mvsdk_export.checkpoints.decoder import CONFIG_FILE, DecoderFolder, open_decoder
 from mvsdk_export.checkpoints.documents import Document, read_document
 from mvsdk_export.checkpoints.layouts import Layout, find_layout
 from mvsdk_export.checkpoints.locations import INDEX_FILE, find_folder, locate
-from mvsdk_export.checkpoints.scheduler import OneStepScheduler, Scheduler
-from mvsdk_export.checkpoints.vocabulary import check_vocabulary
+from mvsdk_export.checkpoints.lora import Change, LoraFile, collect_changes, open_lora
+from mvsdk_export.checkpoints.motion import MotionFolder, open_motion
+from mvsdk_export.checkpoints.scheduler import (
+    DiscreteSampler,
+    DiscreteScheduler,
+    OneStepScheduler,
+    Scheduler,
+)
+from mvsdk_export.checkpoints.vocabulary import TOKENIZER_FILE, Vocabulary, open_vocabulary
 from mvsdk_export.checkpoints.weight_files import WeightFiles, find_weights
 from mvsdk_export.errors import CheckpointError, ExportError
-from mvsdk_export.families import DECODER, RECIPES, Recipe, find_recipe
+from mvsdk_export.families import DECODER, RECIPES, ComponentRecipe, Recipe, find_recipe
 from mvsdk_export.families.conditioning import cut_recipe
 from mvsdk_export.families.cut import Cut
+from mvsdk_export.families.recipe import resolve
 from mvsdk_export.families.shapes import config_sizes
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from mvsdk_export.checkpoints.weights import Rename
+
 SCHEDULER_FILE = "scheduler/scheduler_config.json"
-TOKENIZER_FILE = "tokenizer/vocab.json"
 MODEL_CARD = "README.md"
 QUALITY_FILE = "quality.json"
 
@@ -42,13 +53,19 @@ class ModelFolder:
     recipe: Recipe
     """What it is a checkpoint of, as its scheduler wants it."""
     scheduler: Scheduler
-    vocabulary_size: int | None
-    """Tokens of the vocabulary file; None for a model that takes no text."""
+    vocabulary: Vocabulary | None
+    """Of its tokenizer; None for a model that takes no text."""
     weights: Mapping[str, WeightFiles]
     """Subfolder -> its weights."""
     _layout: Layout
     decoder: DecoderFolder | None = None
     """Where the decoder comes from; None for the model folder itself."""
+    motion: MotionFolder | None = None
+    """Temporal layers of the denoiser; None for an image model."""
+    loras: tuple[LoraFile, ...] = ()
+    """What is added to the weights, in order."""
+    additions: Additions = field(default_factory=Additions)
+    """What was put beside the folder."""
     cuts: tuple[Cut, ...] = ()
     """Where graphs of the recipe are cut in two."""
     _whole: Recipe | None = None
@@ -60,13 +77,8 @@ class ModelFolder:
 
     @property
     def paths(self) -> dict[str, Path]:
-        """Folders of the model: `model`, and `decoder` if that comes from elsewhere."""
-        return {"model": self.path} | ({"decoder": self.decoder.path} if self.decoder else {})
-
-    @property
-    def tokenizer_file(self) -> Path | None:
-        """The WordPiece vocabulary, as a bundle ships it; None for a model that takes no text."""
-        return locate(self.path, TOKENIZER_FILE) if self.recipe.takes_text else None
+        """Places of the model: `model`, and what is put beside it, as `Additions.places`."""
+        return {"model": self.path} | self.additions.places
 
     def configs(self) -> dict[str, Any]:
         """Return the configuration dataclasses of all components' networks by component.
@@ -74,13 +86,14 @@ class ModelFolder:
         Raises:
             CheckpointError: If a config.json is wrong, or the components do not fit together.
         """
-        configs = _parse_configs(self.path, self.recipe, self._layout, self.decoder)
+        configs = _parse_configs(self.path, self.recipe, self._layout, self.decoder, self.motion)
+        size = None if self.vocabulary is None else self.vocabulary.size
         for name, config in configs.items():
-            wanted = getattr(config, "vocabulary_size", self.vocabulary_size)
-            if wanted != self.vocabulary_size:
+            wanted = getattr(config, "vocabulary_size", size)
+            if wanted != size:
                 raise CheckpointError(
                     f"{name} of {quoted(self.path)} wants {wanted} tokens, {TOKENIZER_FILE} has "
-                    f"{self.vocabulary_size}; use the vocabulary that it was trained with"
+                    f"{size}; use the vocabulary that it was trained with"
                 )
         return configs
 
@@ -111,8 +124,42 @@ class ModelFolder:
 
         part = self.recipe.component(component)
         config = with_frames(self.load_config(component), num_frames)
-        network, files = build_on_meta(part, config), self.weights[part.folder].files
-        return load_weights_(network, files, unused=part.unused_weights)
+        return load_weights_(
+            build_on_meta(part, config),
+            self._files_of(part),
+            unused=part.unused_weights,
+            rename=_rename(part),
+            changes=self._changes().get(part.name),
+        )
+
+    def _files_of(self, part: ComponentRecipe) -> tuple[Path, ...]:
+        """Return the weights of a component: those of its folder, and of what is added to it."""
+        files = self.weights[part.folder].files
+        if self.motion is None or part.folder != self._motion_part.folder:
+            return files
+        weights = self.motion.weights
+        return files if weights is None else (*files, *weights.files)
+
+    @property
+    def _motion_part(self) -> ComponentRecipe:
+        assert self.motion is not None
+        return self.whole_recipe.component(self.motion.recipe.component)
+
+    def _changes(self) -> dict[str, dict[str, Change]]:
+        """Return what LoRAs add to the weights of each component."""
+        if not self.loras:
+            return {}
+        configs = self.configs()
+        shapes: dict[str, dict[str, tuple[int, ...]]] = {}
+        for part in self.recipe.components:
+            weights = build_on_meta(part, configs[part.name]).state_dict()
+            shapes[part.name] = {name: tuple(x.shape) for name, x in weights.items()}
+        changes = collect_changes(self.loras, shapes)
+        for cut in self.cuts:  # both graphs are of one network
+            if cut.component in changes or cut.name in changes:
+                both = {**changes.get(cut.name, {}), **changes.get(cut.component, {})}
+                changes |= {cut.component: both, cut.name: both}
+        return changes
 
     def load_graph(
         self,
@@ -160,30 +207,57 @@ class ModelFolder:
         from mvsdk_export.checkpoints.weights import check_headers
 
         configs = self.configs()
-        for folder, part in {part.folder: part for part in self.recipe.components}.items():
+        for part in {part.folder: part for part in self.recipe.components}.values():
             config = with_frames(configs[part.name], num_frames)
-            network, files = build_on_meta(part, config), self.weights[folder].files
-            check_headers(network, files, unused=part.unused_weights)
+            check_headers(
+                build_on_meta(part, config),
+                self._files_of(part),
+                unused=part.unused_weights,
+                rename=_rename(part),
+            )
+        self._changes()
 
-    def with_decoder(self, path: Path) -> ModelFolder:
-        """Return the model with another decoder, which the recipe knows as its light one.
-
-        The decoder's files are then among those of the model, in the subfolder of that name.
+    def with_additions(self, additions: Additions) -> ModelFolder:
+        """Return the model with what a user puts beside it; its files are then among the model's.
 
         Args:
-            path: Public folder of that decoder.
+            additions: What that is.
 
         Raises:
-            CheckpointError: If the recipe knows none, or a file of it is missing, damaged, a
-                pickle or outside the folder.
+            CheckpointError: If the recipe takes none of its kind, or a file is missing, damaged, a
+                pickle, or made for another model.
         """
-        decoder = open_decoder(path, self.recipe)
+        model = self
+        if additions.decoder is not None:
+            model = model._with_decoder(open_decoder(additions.decoder, self.recipe))
+        if additions.motion is not None:
+            model = model._with_motion(open_motion(additions.motion, self.recipe))
+        if additions.sampler is not None:
+            model = model._with_sampler(additions.sampler)
+        loras = tuple(open_lora(choice) for choice in additions.loras)
+        return replace(model, loras=loras, additions=additions)
+
+    def _with_decoder(self, decoder: DecoderFolder) -> ModelFolder:
         return replace(
             self,
             recipe=self.recipe.for_decoder(decoder.variant),
             weights={**self.weights, decoder.folder: decoder.find_weights()},
             decoder=decoder,
         )
+
+    def _with_motion(self, motion: MotionFolder) -> ModelFolder:
+        scheduler = self.scheduler
+        if isinstance(scheduler, DiscreteScheduler):
+            scheduler = scheduler.for_motion()
+        return replace(self, motion=motion, scheduler=scheduler)
+
+    def _with_sampler(self, sampler: DiscreteSampler) -> ModelFolder:
+        if not isinstance(self.scheduler, DiscreteScheduler):
+            raise CheckpointError(
+                f"{quoted(self.path)} is sampled as its scheduler says, {self.scheduler.kind}, got "
+                f"the sampler {sampler}; leave --sampler out"
+            )
+        return replace(self, scheduler=replace(self.scheduler, sampler=sampler))
 
     def with_cuts(self, cuts: Sequence[Cut]) -> ModelFolder:
         """Return the model with graphs cut there, and nowhere else.
@@ -200,23 +274,39 @@ class ModelFolder:
     def files_with_hashes(self) -> tuple[FileRef, ...]:
         """Return every file that the model consists of, sorted by path."""
         paths = {INDEX_FILE, SCHEDULER_FILE, *self._layout.further}
-        if self.recipe.takes_text:
-            paths.add(TOKENIZER_FILE)
+        if self.vocabulary is not None:
+            paths |= {file.relative_to(self.path).as_posix() for file in self.vocabulary.files}
         if (self.path / MODEL_CARD).is_file():
             paths.add(MODEL_CARD)
         located: dict[str, Path] = {}
         for folder, weights in self.weights.items():
-            indices = () if weights.index is None else (weights.index,)
-            files = (*weights.files, *indices)
             if self.decoder is not None and folder == self.decoder.folder:
                 root = self.decoder.path
-                names = (CONFIG_FILE, *(file.relative_to(root).as_posix() for file in files))
+                names = (CONFIG_FILE, *(x.relative_to(root).as_posix() for x in weights.all))
                 located |= {f"{folder}/{name}": locate(root, name) for name in names}
             else:
                 paths.add(f"{folder}/{CONFIG_FILE}")
-                paths |= {file.relative_to(self.path).as_posix() for file in files}
+                paths |= {file.relative_to(self.path).as_posix() for file in weights.all}
         located |= {path: locate(self.path, path) for path in paths}
+        if self.motion is not None:
+            located |= self.motion.files()
         return tuple(_reference(path, file) for path, file in sorted(located.items()))
+
+    def loras_with_hashes(self) -> tuple[FileRef, ...]:
+        """Return the LoRAs, in the order in which they are added."""
+        return tuple(
+            _reference(f"lora/{n}_{_plain_name(file.path)}", file.path)
+            for n, file in enumerate(self.loras)
+        )
+
+
+def _plain_name(path: Path) -> str:
+    """Return a file's name with the letters that paths of a bundle may have."""
+    return re.sub(r"[^A-Za-z0-9._+-]", "_", path.name)
+
+
+def _rename(part: ComponentRecipe) -> Rename | None:
+    return None if part.rename_weights is None else resolve(part.rename_weights)
 
 
 def _reference(path: str, file: Path) -> FileRef:
@@ -244,14 +334,14 @@ def default_model_folder(recipe_name: str) -> Path:
 
 
 def open_model(
-    path: Path, recipe: Recipe | None = None, *, decoder: Path | None = None
+    path: Path, recipe: Recipe | None = None, *, additions: Additions | None = None
 ) -> ModelFolder:
     """Open a model folder and check its structure, without torch and without reading weights.
 
     Args:
-        path: The folder: one of ours, or a public one of Stable Video Diffusion.
+        path: The folder: one of ours, or a public one that a recipe knows.
         recipe: What it must be a checkpoint of; None for any recipe.
-        decoder: Folder of another decoder (`ModelFolder.with_decoder`); None for the model's own.
+        additions: What is put beside it; None for nothing.
 
     Raises:
         CheckpointError: If a file is missing, damaged, a pickle, outside the folder, or the folder
@@ -268,7 +358,7 @@ def open_model(
         path=root,
         recipe=found.for_scheduler(scheduler),
         scheduler=scheduler,
-        vocabulary_size=check_vocabulary(locate(root, TOKENIZER_FILE))
+        vocabulary=open_vocabulary(root, found.tokenizer, is_own=layout.is_own)
         if found.takes_text
         else None,
         weights={
@@ -276,7 +366,7 @@ def open_model(
         },
         _layout=layout,
     )
-    return model if decoder is None else model.with_decoder(decoder)
+    return model if additions is None else model.with_additions(additions)
 
 
 def read_recipe(path: Path, recipe: Recipe | None = None) -> Recipe:
@@ -297,7 +387,10 @@ def read_recipe(path: Path, recipe: Recipe | None = None) -> Recipe:
 
 
 def load_configs(
-    path: Path, recipe: Recipe, decoder: DecoderFolder | None = None
+    path: Path,
+    recipe: Recipe,
+    decoder: DecoderFolder | None = None,
+    motion: MotionFolder | None = None,
 ) -> dict[str, Any]:
     """Read the configurations of all components; weights need not be there.
 
@@ -305,6 +398,7 @@ def load_configs(
         path: The model folder.
         recipe: What it must be a checkpoint of.
         decoder: Where the decoder comes from; None for the model folder itself.
+        motion: Temporal layers of the denoiser; None for none.
 
     Returns:
         Component name -> configuration dataclass of its network.
@@ -314,7 +408,7 @@ def load_configs(
     """
     root = find_folder(path)
     layout, found = _read_index(root, recipe)
-    return _parse_configs(root, found, layout, decoder)
+    return _parse_configs(root, found, layout, decoder, motion)
 
 
 def _read_index(root: Path, recipe: Recipe | None) -> tuple[Layout, Recipe]:
@@ -341,27 +435,39 @@ def _read_documents(root: Path, recipe: Recipe) -> dict[str, Document]:
 
 
 def _parse_configs(
-    root: Path, recipe: Recipe, layout: Layout, decoder: DecoderFolder | None
+    root: Path,
+    recipe: Recipe,
+    layout: Layout,
+    decoder: DecoderFolder | None,
+    motion: MotionFolder | None,
 ) -> dict[str, Any]:
     elsewhere = {} if decoder is None else {DECODER: decoder.load_config()}
     own = tuple(part for part in recipe.components if part.name not in elsewhere)
     inside = replace(recipe, components=own)
     configs = layout.parse_configs(_read_documents(root, inside), inside) | elsewhere
+    if motion is not None:
+        changed = {x.name for x in recipe.components if x.folder == _motion_folder(recipe, motion)}
+        configs |= {name: motion.add_to(configs[name]) for name in changed}
     _check_agreement(root, configs)
     if recipe.task == "image_to_video" and recipe.pipeline is None:
         _check_picture(root, recipe.denoiser, configs[recipe.denoiser])
     return configs
 
 
+def _motion_folder(recipe: Recipe, motion: MotionFolder) -> str:
+    """Return the folder of the denoiser, whose graph may be cut into two components."""
+    return recipe.component(motion.recipe.component).folder
+
+
 def _check_agreement(root: Path, configs: Mapping[str, Any]) -> None:
     """Check that tensors which cross between components have one size on both sides."""
     for symbol, fields in config_sizes(configs).items():
         (first, size), *others = fields.items()
-        for field, value in others:
+        for other, value in others:
             if value != size:
                 raise CheckpointError(
                     f"components of {quoted(root)} do not fit: {first} is {size}, "
-                    f"{field} is {value}, expected one size {symbol}; use components of one model"
+                    f"{other} is {value}, expected one size {symbol}; use components of one model"
                 )
 
 

@@ -1,19 +1,21 @@
-"""Kinds of model folders: ours, and public ones of Stable Video Diffusion."""
+"""Kinds of model folders: ours, and the public ones that recipes know."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mvsdk._text import quoted
-from mvsdk_export.checkpoints import public
 from mvsdk_export.checkpoints.configs import parse_config
-from mvsdk_export.checkpoints.documents import Document, unsupported
-from mvsdk_export.checkpoints.scheduler import Scheduler, read_public_scheduler, read_scheduler
+from mvsdk_export.checkpoints.documents import Document, read_document, unsupported
+from mvsdk_export.checkpoints.public import check_index, check_values, parse_public_configs
+from mvsdk_export.checkpoints.scheduler import PUBLIC_READERS, Scheduler, read_scheduler
 from mvsdk_export.errors import CheckpointError
-from mvsdk_export.families import Recipe, recipe_names
+from mvsdk_export.families import RECIPES, Recipe, recipe_names
+from mvsdk_export.families.public import VARIANTS, PublicModel
 from mvsdk_export.families.recipe import resolve
 
 FORMAT_VERSION = 1
@@ -32,6 +34,8 @@ class Layout:
     """From the config.json of every subfolder to the configuration of every component."""
     variants: tuple[str, ...] = ()
     """Variants of weights that are read where the plain ones are missing."""
+    is_own: bool = False
+    """Whether we write such folders."""
     further: Mapping[str, Callable[[Document], None]]
     """Further JSON files of every such folder, and what checks them."""
 
@@ -64,32 +68,53 @@ def find_layout(document: Document) -> Layout:
     """Return the kind of the folder that a model_index.json lies in.
 
     Raises:
-        CheckpointError: If it is none of `LAYOUTS`.
+        CheckpointError: If no recipe has models of its class.
     """
+    if document.values.get("_class_name") == CLASS_NAME:
+        return OWN
+    recipes = _public_recipes()
+    known = [CLASS_NAME, *(name for _, x in recipes for name in x.pipelines)]
     name = document.values.get("_class_name")
-    if type(name) is str and name not in LAYOUTS:
-        raise unsupported(quoted(document.path), name, LAYOUTS)
-    return LAYOUTS[document.choice("_class_name", tuple(LAYOUTS))]
+    if type(name) is str and name not in known:
+        raise unsupported(quoted(document.path), name, known)
+    name = document.choice("_class_name", known)
+    recipe, public = next(item for item in recipes if name in item[1].pipelines)
+    return _public_layout(recipe, public)
 
 
-def _read_public_scheduler(path: Path, kinds: Sequence[str]) -> Scheduler:
-    del kinds  # such a folder has one kind
-    return read_public_scheduler(path)
+def _public_recipes() -> list[tuple[str, PublicModel]]:
+    """Return the recipes of this package whose models come in public folders."""
+    return [(name, x.public) for name, x in RECIPES.items() if x.public is not None]
 
 
-LAYOUTS: dict[str, Layout] = {
-    CLASS_NAME: Layout(
-        read_index=_read_own_index,
-        read_scheduler=read_scheduler,
-        parse_configs=parse_own_configs,
-        further={},
-    ),
-    public.CLASS_NAME: Layout(
-        read_index=public.read_public_index,
-        read_scheduler=_read_public_scheduler,
-        parse_configs=public.parse_public_configs,
-        variants=public.VARIANTS,
-        further={public.PREPROCESSOR_FILE: public.check_preprocessor},
-    ),
-}
-"""By the `_class_name` of model_index.json."""
+def _public_layout(recipe: str, public: PublicModel) -> Layout:
+    def read_index(document: Document) -> str:
+        check_index(document, public)
+        return recipe
+
+    def read_scheduler_file(path: Path, kinds: Sequence[str]) -> Scheduler:
+        del kinds  # such a folder has one kind
+        return PUBLIC_READERS[public.scheduler](read_document(path))
+
+    def parse_configs(documents: Mapping[str, Document], model: Recipe) -> dict[str, Any]:
+        return parse_public_configs(documents, model, public)
+
+    return Layout(
+        read_index=read_index,
+        read_scheduler=read_scheduler_file,
+        parse_configs=parse_configs,
+        variants=VARIANTS,
+        further={
+            name: partial(check_values, values=values) for name, values in public.documents.items()
+        },
+    )
+
+
+OWN = Layout(
+    read_index=_read_own_index,
+    read_scheduler=read_scheduler,
+    parse_configs=parse_own_configs,
+    is_own=True,
+    further={},
+)
+"""Folders that we write."""

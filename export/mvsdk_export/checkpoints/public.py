@@ -1,20 +1,11 @@
-"""Public folders of Stable Video Diffusion and of its light decoder, as diffusers writes them.
+"""Public folders, as diffusers and transformers write them, read by what a recipe says of them.
 
-    model_index.json                            StableVideoDiffusionPipeline
-    unet/ vae/ image_encoder/                   config.json, weights
-    scheduler/scheduler_config.json             read by scheduler.py
-    feature_extractor/preprocessor_config.json  how the image encoder wants its pictures
-
-The folder of a light decoder holds one network, so config.json and weights lie in it directly.
-A key either is a field of ours of the same name, or has the one value that our networks implement,
-or changes nothing when clips are made. Every other key is an error. Keys that are left out have the
-defaults of the library that reads the folder otherwise.
+`families.public` has the types; a family has the data, beside its recipe.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, cast, get_args, get_origin, get_type_hints
 
 from mvsdk._text import quoted
@@ -22,224 +13,59 @@ from mvsdk_export.checkpoints.building import with_frames
 from mvsdk_export.checkpoints.configs import parse_config
 from mvsdk_export.checkpoints.documents import Document, unsupported
 from mvsdk_export.families import ComponentRecipe, Recipe
+from mvsdk_export.families.public import PublicConfig, PublicModel
 from mvsdk_export.families.recipe import resolve
 
-CLASS_NAME = "StableVideoDiffusionPipeline"
-RECIPE = "mobilevd"
-LEVELS = 4
-"""Resolutions of every network that has several."""
-PREPROCESSOR_FILE = "feature_extractor/preprocessor_config.json"
-
-
-VARIANTS = ("fp16", "bf16")
-"""Variants of weights that are read where the plain ones are missing."""
-
-DIFFUSERS_UNUSED = (
-    "_diffusers_version",
-    "_name_or_path",
-    # What training with a moving average of the weights notes beside them.
-    "decay",
-    "inv_gamma",
-    "min_decay",
-    "optimization_step",
-    "power",
-    "update_after_step",
-    "use_ema_warmup",
-)
-"""Keys of any network of diffusers that change nothing."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PublicConfig:
-    """What the keys of a public config.json mean.
-
-    A key that is left out has the value that the class has by default in its own library, which
-    leaves out some when it writes, and had not all of them in its older versions.
-    """
-
-    classes: Mapping[str, object]
-    """Key -> what it says of the class that the file is of."""
-    fields: Mapping[str, object]
-    """Field of our configuration -> its default in the library."""
-    per_level: tuple[str, ...] = ()
-    """Fields that are one number or one for each of the four levels, whichever ours is."""
-    fixed: Mapping[str, object]
-    """Key -> the one value that our network implements, also its default unless required."""
-    required: tuple[str, ...]
-    """Keys that may not be left out: without them it would be another network."""
-    unused: tuple[str, ...]
-    """Keys that change nothing: sizes of training pictures, dropout, who wrote the file."""
-
-
-PUBLIC_CONFIGS: dict[str, PublicConfig] = {
-    "unet": PublicConfig(
-        classes={"_class_name": "UNetSpatioTemporalConditionModel"},
-        fields={
-            "in_channels": 8,
-            "out_channels": 4,
-            "block_out_channels": [320, 640, 1280, 1280],
-            "layers_per_block": 2,
-            "num_attention_heads": [5, 10, 20, 20],
-            "cross_attention_dim": 1024,
-            "transformer_layers_per_block": 1,
-            "addition_time_embed_dim": 256,
-            "projection_class_embeddings_input_dim": 768,
-            "num_frames": 25,
-        },
-        per_level=(
-            "layers_per_block",
-            "num_attention_heads",
-            "cross_attention_dim",
-            "transformer_layers_per_block",
-        ),
-        fixed={
-            "down_block_types": [
-                "CrossAttnDownBlockSpatioTemporal",
-                "CrossAttnDownBlockSpatioTemporal",
-                "CrossAttnDownBlockSpatioTemporal",
-                "DownBlockSpatioTemporal",
-            ],
-            "up_block_types": [
-                "UpBlockSpatioTemporal",
-                "CrossAttnUpBlockSpatioTemporal",
-                "CrossAttnUpBlockSpatioTemporal",
-                "CrossAttnUpBlockSpatioTemporal",
-            ],
-        },
-        required=("_class_name",),
-        unused=(*DIFFUSERS_UNUSED, "sample_size"),
-    ),
-    "vae": PublicConfig(
-        classes={"_class_name": "AutoencoderKLTemporalDecoder"},
-        fields={
-            "in_channels": 3,
-            "out_channels": 3,
-            "block_out_channels": [64],
-            "layers_per_block": 1,
-            "latent_channels": 4,
-            "scaling_factor": 0.18215,
-        },
-        fixed={"down_block_types": ["DownEncoderBlock2D"] * 4},
-        required=("_class_name", "block_out_channels", "down_block_types"),
-        unused=(*DIFFUSERS_UNUSED, "force_upcast", "sample_size"),
-    ),
-    "image_encoder": PublicConfig(
-        classes={
-            "architectures": ["CLIPVisionModelWithProjection"],
-            "model_type": "clip_vision_model",
-        },
-        fields={
-            "hidden_size": 768,
-            "intermediate_size": 3072,
-            "num_hidden_layers": 12,
-            "num_attention_heads": 12,
-            "image_size": 224,
-            "patch_size": 32,
-            "projection_dim": 512,
-            "hidden_act": "quick_gelu",
-        },
-        fixed={"num_channels": 3, "layer_norm_eps": 1e-5},
-        required=("model_type",),
-        unused=(
-            "_attn_implementation_autoset",
-            "_name_or_path",
-            "attention_dropout",
-            "dropout",
-            "dtype",
-            "initializer_factor",
-            "initializer_range",
-            "torch_dtype",
-            "transformers_version",
-        ),
-    ),
-    "decoder": PublicConfig(
-        classes={"_class_name": "AutoencoderTiny"},
-        fields={
-            "latent_channels": 4,
-            "decoder_block_out_channels": [64, 64, 64, 64],
-            "num_decoder_blocks": [3, 3, 3, 1],
-        },
-        fixed={
-            "act_fn": "relu",
-            "out_channels": 3,
-            "scaling_factor": 1.0,
-            "shift_factor": 0.0,
-            "upsample_fn": "nearest",
-            "upsampling_scaling_factor": 2,
-        },
-        required=("_class_name",),
-        unused=(
-            *DIFFUSERS_UNUSED,
-            "block_out_channels",
-            "encoder_block_out_channels",
-            "force_upcast",
-            "in_channels",
-            "latent_magnitude",
-            "latent_shift",
-            "num_encoder_blocks",
-        ),
-    ),
-}
-"""Subfolder, as recipes call it -> meaning of its config.json."""
-
-_PARTS: dict[str, tuple[str, str]] = {
-    "image_encoder": ("transformers", "CLIPVisionModelWithProjection"),
-    "scheduler": ("diffusers", "EulerDiscreteScheduler"),
-    "unet": ("diffusers", "UNetSpatioTemporalConditionModel"),
-    "vae": ("diffusers", "AutoencoderKLTemporalDecoder"),
-}
 _INDEX_UNUSED = ("_diffusers_version", "_name_or_path", "requires_safety_checker")
 """Keys of model_index.json that change nothing. So do parts that are null: pipelines name those
 that they can do without."""
-_PREPROCESSOR: dict[str, object] = {
-    "do_normalize": True,
-    "image_mean": [0.48145466, 0.4578275, 0.40821073],
-    "image_std": [0.26862954, 0.26130258, 0.27577711],
-}
-"""What of it is used: pictures are resized by the pipeline itself."""
 
 
-def read_public_index(document: Document) -> str:
-    """Check model_index.json; return the name of the recipe.
+def check_index(document: Document, public: PublicModel) -> None:
+    """Check model_index.json.
 
     Raises:
-        CheckpointError: If the pipeline has other parts than Stable Video Diffusion.
+        CheckpointError: If the pipeline has other parts than the recipe knows.
     """
-    for part, supported in _PARTS.items():
+    for part, supported in public.parts.items():
         _check_part(document, part, supported)
     absent = [key for key, value in document.values.items() if value in (None, [None, None])]
-    document.check_keys(("_class_name", *_PARTS, "feature_extractor"), (*_INDEX_UNUSED, *absent))
-    return RECIPE
+    document.check_keys(("_class_name", *public.parts), (*public.ignored, *_INDEX_UNUSED, *absent))
 
 
-def _check_part(document: Document, part: str, supported: Sequence[str]) -> None:
+def _check_part(document: Document, part: str, supported: Sequence[tuple[str, str]]) -> None:
     """Check the class of a part, which the index writes as its library and its name."""
-    value = document.values.get(part, list(supported))
+    value, known = document.values.get(part), [list(item) for item in supported]
+    if value is None:
+        return  # absent: what must be there is checked elsewhere
     if isinstance(value, list) and all(type(word) is str for word in cast("list[object]", value)):
-        if value != list(supported):
-            raise unsupported(f"{part} of {quoted(document.path)}", value, [list(supported)])
+        if value not in known:
+            raise unsupported(f"{part} of {quoted(document.path)}", value, known)
     else:
-        document.fail(part, f"a library and a class, {' and '.join(supported)}")
+        document.fail(part, f"a library and a class, {' and '.join(supported[0])}")
 
 
-def check_preprocessor(document: Document) -> None:
-    """Check that pictures are normalised as the graph of the image encoder does it.
+def check_values(document: Document, values: Mapping[str, object]) -> None:
+    """Check that a further file of a folder has some values.
 
     Raises:
         CheckpointError: If not.
     """
-    for key in _PREPROCESSOR:
+    for key in values:
         if key not in document.values:
-            document.fail(key, "what CLIP has")
-    document.check_fixed(_PREPROCESSOR)
+            document.fail(key, "what the public model has")
+    document.check_fixed(values)
 
 
-def parse_public_configs(documents: Mapping[str, Document], recipe: Recipe) -> dict[str, Any]:
+def parse_public_configs(
+    documents: Mapping[str, Document], recipe: Recipe, public: PublicModel
+) -> dict[str, Any]:
     """Build the configurations of all components.
 
     Args:
         documents: Subfolder -> its config.json.
-        recipe: Of `RECIPE`.
+        recipe: The model.
+        public: What the recipe says of its public folders.
 
     Returns:
         Component name -> configuration dataclass of its network. The autoencoder decodes clips of
@@ -249,31 +75,46 @@ def parse_public_configs(documents: Mapping[str, Document], recipe: Recipe) -> d
         CheckpointError: With the first key that is unknown, missing, or of a wrong value.
     """
     configs = {
-        part.name: parse_public_config(documents[part.folder], part) for part in recipe.components
+        part.name: parse_public_config(documents[part.folder], part, public.configs[part.folder])
+        for part in recipe.components
     }
     num_frames = configs[recipe.denoiser].num_frames
     return {name: with_frames(config, num_frames) for name, config in configs.items()}
 
 
-def parse_public_config(document: Document, part: ComponentRecipe) -> Any:
+def parse_public_config(document: Document, part: ComponentRecipe, public: PublicConfig) -> Any:
     """Build the configuration of one component from its public config.json.
 
     Raises:
         CheckpointError: As `parse_public_configs`.
     """
-    public, config_class = PUBLIC_CONFIGS[part.folder], resolve(part.config)
+    config_class = resolve(part.config)
+    further = check_public_config(document, public)
+    hints = get_type_hints(config_class)
+    values = {
+        name: _as_ours(
+            document.values.get(public.names.get(name, name), default),
+            hints[name],
+            per_level=name in public.per_level,
+        )
+        for name, default in public.fields.items()
+    }
+    return parse_config(Document(document.path, {**values, **further}), config_class)
+
+
+def check_public_config(document: Document, public: PublicConfig) -> Mapping[str, object]:
+    """Check a public config.json, but for the values of fields; return what `read` makes of it.
+
+    Raises:
+        CheckpointError: As `parse_public_configs`.
+    """
     for key, supported in public.classes.items():  # first: another class has other keys
         document.check_class(key, supported)
     document.check_fixed(public.fixed)
-    known = (*public.classes, *public.fields, *public.fixed, *public.unused)
+    fields = [public.names.get(name, name) for name in public.fields]
+    known = (*public.classes, *fields, *public.further, *public.fixed, *public.unused)
     document.check_keys(public.required, [key for key in known if key not in public.required])
-    hints = get_type_hints(config_class)
-    found = {**public.fields, **document.values}
-    values = {
-        key: _as_ours(found[key], hints[key], per_level=key in public.per_level)
-        for key in public.fields
-    }
-    return parse_config(Document(document.path, values), config_class)
+    return {} if public.read is None else public.read(document)
 
 
 def _as_ours(value: object, hint: Any, *, per_level: bool) -> object:
@@ -285,12 +126,16 @@ def _as_ours(value: object, hint: Any, *, per_level: bool) -> object:
     items = cast("list[object]", value) if isinstance(value, list) else None
     if get_origin(hint) is tuple:
         kinds = get_args(hint)
+        if Ellipsis in kinds:
+            return (
+                value if items is None else [_as_ours(x, kinds[0], per_level=False) for x in items]
+            )
         if per_level and type(value) in (int, float):
             items = [value] * len(kinds)
         if items is None or len(items) != len(kinds):
             return value
         return [_as_ours(item, kinds[0], per_level=False) for item in items]
-    if per_level and items is not None and len(items) == LEVELS and items.count(items[0]) == LEVELS:
+    if per_level and items is not None and items and items.count(items[0]) == len(items):
         return _as_ours(items[0], hint, per_level=False)
     if hint is int and isinstance(value, float) and value.is_integer():
         return int(value)

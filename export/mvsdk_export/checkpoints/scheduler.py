@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal, TypeAlias, cast
+from typing import Literal, TypeAlias, cast, get_args
 
 from mvsdk.manifest import PredictionType, SamplerKind
 from mvsdk.samplers import SAMPLERS
+from mvsdk.schedules import BetaSchedule
 from mvsdk_export.checkpoints.documents import Document, read_document
 
 MIN_SHIFT = 1e-3
 """Below, the levels of a schedule of a thousand steps are no longer told apart."""
 MAX_SIGMA = 1e4
 MIN_RHO, MAX_RHO = 0.5, 100.0
+
+DiscretePrediction: TypeAlias = Literal["epsilon", "v_prediction", "sample"]
+DiscreteSampler: TypeAlias = Literal["euler_trailing", "lcm", "ddim", "euler_ancestral"]
+Spacing: TypeAlias = Literal["leading", "linspace", "trailing"]
+DISCRETE_SAMPLERS: tuple[DiscreteSampler, ...] = get_args(DiscreteSampler)
+"""How a denoiser of discrete timesteps may be sampled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +73,41 @@ class OneStepScheduler:
         return asdict(self)
 
 
-Scheduler: TypeAlias = FlowScheduler | EDMScheduler | OneStepScheduler
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiscreteScheduler:
+    """Noise levels of a denoiser that was trained at timesteps 0, 1, 2, ... of falling signal.
+
+    How it is sampled is the user's choice: `sampler`.
+    """
+
+    kind: Literal["discrete"] = "discrete"
+    prediction_type: DiscretePrediction = "epsilon"
+    beta_start: float = 0.00085
+    beta_end: float = 0.012
+    beta_schedule: BetaSchedule = "scaled_linear"
+    num_train_timesteps: int = 1000
+    steps_offset: int = 1
+    """First timestep of schedules that are spaced from it on."""
+    set_alpha_to_one: bool = False
+    """Whether the last step of DDIM ends without noise, or at the first timestep's level."""
+    ddim_spacing: Spacing = "leading"
+    """How DDIM spaces its timesteps."""
+    sampler: DiscreteSampler = "euler_trailing"
+
+    def for_motion(self) -> DiscreteScheduler:
+        """Return the levels of AnimateDiff's motion modules, whatever those of the image model are.
+
+        Betas grow linearly, and DDIM begins at the last timestep.
+        """
+        return replace(self, beta_schedule="linear", ddim_spacing="linspace")
+
+    def to_document(self) -> dict[str, object]:
+        """Return what is written to scheduler_config.json."""
+        values = {key: value for key, value in asdict(self).items() if key != "sampler"}
+        return {**values, "timestep_spacing": values.pop("ddim_spacing")}
+
+
+Scheduler: TypeAlias = FlowScheduler | EDMScheduler | OneStepScheduler | DiscreteScheduler
 
 
 def read_scheduler(path: Path, kinds: Sequence[str]) -> Scheduler:
@@ -84,6 +125,8 @@ def read_scheduler(path: Path, kinds: Sequence[str]) -> Scheduler:
     if kind == "one_step":
         document.check_keys(("kind", "sigma"))
         return OneStepScheduler(sigma=document.number("sigma", above=0.0, most=MAX_SIGMA))
+    if kind == "discrete":
+        return _discrete_scheduler(document, required=_DISCRETE_KEYS)
     if kind == "edm_euler":
         document.check_keys(("kind", "prediction_type", "sigma_min", "sigma_max", "rho"))
         document.choice("prediction_type", ("v_prediction",))
@@ -131,13 +174,12 @@ EULER_DISCRETE_UNUSED = (
 """Keys without effect where `sigma_min` and `sigma_max` are given and times are continuous."""
 
 
-def read_public_scheduler(path: Path) -> Scheduler:
-    """Read the scheduler_config.json of a public folder: an `EulerDiscreteScheduler` as SVD has it.
+def read_continuous_edm(document: Document) -> Scheduler:
+    """Read the scheduler_config.json of SVD: an `EulerDiscreteScheduler` of continuous times.
 
     Raises:
         CheckpointError: If it is no such file, or describes another way of sampling.
     """
-    document = read_document(path)
     document.check_class("_class_name", EULER_DISCRETE["_class_name"])  # first: other keys
     document.check_keys(
         (*EULER_DISCRETE, "sigma_min", "sigma_max"),
@@ -145,6 +187,71 @@ def read_public_scheduler(path: Path) -> Scheduler:
     )
     document.check_fixed({**EULER_DISCRETE, **EULER_DISCRETE_ABSENT})
     return _edm_scheduler(document, rho=7.0)
+
+
+_DISCRETE_KEYS = (
+    *("kind", "prediction_type", "beta_start", "beta_end", "beta_schedule"),
+    *("num_train_timesteps", "steps_offset", "set_alpha_to_one", "timestep_spacing"),
+)
+_DISCRETE_FIXED: dict[str, object] = {"trained_betas": None, "rescale_betas_zero_snr": False}
+"""Keys of other noise levels than betas give, with the values that make none of it."""
+MAX_TRAIN_TIMESTEPS = 100_000
+
+
+def read_discrete(document: Document) -> Scheduler:
+    """Read the scheduler_config.json of Stable Diffusion, of whatever class.
+
+    Betas and what the denoiser predicts decide what it was trained for. All else is how a library
+    samples it, which is the user's choice here.
+
+    Raises:
+        CheckpointError: If its noise levels are no betas from one number to another.
+    """
+    document.check_fixed(_DISCRETE_FIXED)
+    # What diffusers' classes have in common by default.
+    usual: dict[str, object] = {
+        "prediction_type": "epsilon",
+        "beta_start": 0.0001,
+        "beta_end": 0.02,
+        "beta_schedule": "linear",
+        "num_train_timesteps": 1000,
+        "steps_offset": 0,
+        "set_alpha_to_one": True,
+        "timestep_spacing": "leading",
+    }
+    given = {key: document.values[key] for key in usual if document.values.get(key) is not None}
+    return _discrete_scheduler(Document(document.path, {**usual, **given}))
+
+
+def _discrete_scheduler(document: Document, required: Sequence[str] = ()) -> DiscreteScheduler:
+    if required:
+        document.check_keys(required)
+    most = document.number("beta_end", above=0.0, most=0.999)
+    least = document.number("beta_start", above=0.0, most=0.999)
+    if least > most:
+        document.fail("beta_start", f"a number of at most beta_end, {most:g}")
+    return DiscreteScheduler(
+        prediction_type=cast(
+            "DiscretePrediction",
+            document.choice("prediction_type", get_args(DiscretePrediction)),
+        ),
+        beta_start=least,
+        beta_end=most,
+        beta_schedule=cast(
+            "BetaSchedule", document.choice("beta_schedule", get_args(BetaSchedule))
+        ),
+        num_train_timesteps=document.integer("num_train_timesteps", 1, MAX_TRAIN_TIMESTEPS),
+        steps_offset=document.integer("steps_offset", 0, 1000),
+        set_alpha_to_one=document.boolean("set_alpha_to_one", default=True),
+        ddim_spacing=cast("Spacing", document.choice("timestep_spacing", get_args(Spacing))),
+    )
+
+
+PUBLIC_READERS: Mapping[str, Callable[[Document], Scheduler]] = {
+    "continuous_edm": read_continuous_edm,
+    "discrete": read_discrete,
+}
+"""What a recipe calls a public scheduler_config.json -> what reads it."""
 
 
 def _edm_scheduler(document: Document, *, rho: float) -> EDMScheduler:

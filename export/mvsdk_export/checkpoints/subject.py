@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mvsdk_export.checkpoints.additions import Additions
 from mvsdk_export.checkpoints.folder import ModelFolder, open_model
 from mvsdk_export.families import ComponentRecipe
 from mvsdk_export.families.cut import Cut
@@ -82,6 +83,7 @@ def open_files(model: Files) -> ModelFolder:
     """Open the model folder of a job.
 
     Args:
-        model: As `ModelFolder.files` makes it: the folder, and that of another decoder if any.
+        model: As `parity.recording.files_of` makes it: the folder, and what is put beside it.
     """
-    return open_model(model.places["model"], decoder=model.places.get("decoder"))
+    additions = Additions.of(model.places, model.settings)
+    return open_model(model.places["model"], additions=additions)

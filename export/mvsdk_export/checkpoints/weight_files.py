@@ -34,6 +34,11 @@ class WeightFiles:
     index: Path | None = None
     """Index of the shards."""
 
+    @property
+    def all(self) -> tuple[Path, ...]:
+        """The files, and the index if there is one."""
+        return self.files if self.index is None else (*self.files, self.index)
+
 
 def find_weights(root: Path, part: ComponentRecipe, variants: Sequence[str] = ()) -> WeightFiles:
     """Find the weights of a component.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from mvsdk._json import describe, quote
 from mvsdk._text import quoted, reason_of
 from mvsdk_export.checkpoints.headers import DTYPE_BYTES, TensorEntry, read_header
+from mvsdk_export.checkpoints.lora import Change
 from mvsdk_export.errors import CheckpointError
 
 DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
@@ -27,8 +28,17 @@ SHOWN = 3
 """Names that a message lists before it only counts."""
 
 
+Rename = Callable[[str], str | None]
+"""Name in a file -> name in the network; None for a tensor that is not read."""
+
+
 def load_weights_(
-    network: nn.Module, files: Sequence[Path], *, unused: tuple[str, ...] = ()
+    network: nn.Module,
+    files: Sequence[Path],
+    *,
+    unused: tuple[str, ...] = (),
+    rename: Rename | None = None,
+    changes: Mapping[str, Change] | None = None,
 ) -> nn.Module:
     """Fill a network that was built on the meta device.
 
@@ -36,6 +46,8 @@ def load_weights_(
         network: Its state dict says which tensors, of which shape, must be there; no others may.
         files: safetensors files, one or the shards of one.
         unused: How the names of tensors begin that may be there and are not read.
+        rename: What the network calls a tensor of a file; None where both are the same.
+        changes: Name of a weight -> what LoRAs add to it.
 
     Returns:
         The network, float32 on the CPU.
@@ -44,16 +56,22 @@ def load_weights_(
         CheckpointError: If tensors are missing, unexpected, of a wrong shape or type, or not
             finite.
     """
-    headers = check_headers(network, files, unused=unused)
+    headers = check_headers(network, files, unused=unused, rename=rename)
     tensors: dict[str, Tensor] = {}
     for path, entries in headers.items():
-        tensors.update(read_tensors(path, entries))
+        for name, tensor in read_tensors(path, entries):
+            change = (changes or {}).get(name)
+            tensors[name] = tensor if change is None else change.add_to(tensor)
     network.load_state_dict(tensors, strict=True, assign=True)
     return network
 
 
 def check_headers(
-    network: nn.Module, files: Sequence[Path], *, unused: tuple[str, ...] = ()
+    network: nn.Module,
+    files: Sequence[Path],
+    *,
+    unused: tuple[str, ...] = (),
+    rename: Rename | None = None,
 ) -> Mapping[Path, Mapping[str, TensorEntry]]:
     """Compare what files say they hold with what a network needs; no weight is read.
 
@@ -61,21 +79,35 @@ def check_headers(
         network: As `load_weights_` takes it.
         files: Likewise.
         unused: Likewise.
+        rename: Likewise.
 
     Returns:
-        File -> tensor name -> entry, without those that are not used.
+        File -> the network's name of a tensor -> entry, without those that are not used.
 
     Raises:
         CheckpointError: If tensors are missing, unexpected, or of a wrong shape or type.
     """
-    headers = {
-        path: {
-            name: entry for name, entry in read_header(path).items() if not name.startswith(unused)
-        }
-        for path in files
-    }
+    headers = {path: _named_entries(path, unused, rename) for path in files}
     _check_entries(headers, network.state_dict())
     return headers
+
+
+def _named_entries(
+    path: Path, unused: tuple[str, ...], rename: Rename | None
+) -> dict[str, TensorEntry]:
+    """Return the tensors of a file that are read, by the network's names."""
+    named: dict[str, TensorEntry] = {}
+    for name, entry in read_header(path).items():
+        ours = name if rename is None else rename(name)
+        if ours is None or name.startswith(unused):
+            continue
+        if ours in named:
+            raise CheckpointError(
+                f"{quoted(path)} holds tensor {describe(ours)} under two names, expected one; "
+                "download or make it again"
+            )
+        named[ours] = entry
+    return named
 
 
 def read_tensors(path: Path, entries: Mapping[str, TensorEntry]) -> Iterator[tuple[str, Tensor]]:

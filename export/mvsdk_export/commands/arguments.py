@@ -6,7 +6,7 @@ import argparse
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from mvsdk._text import quoted
 from mvsdk.cli.command import named_path, whole_number
@@ -14,10 +14,15 @@ from mvsdk.devices import CHIPSETS, DEFAULT_CHIPSETS, find_chipset
 from mvsdk.errors import InputError
 from mvsdk.manifest import Precision
 from mvsdk_export.checkpoints import ModelFolder, default_model_folder, open_model
-from mvsdk_export.families import Recipe, find_recipe
+from mvsdk_export.checkpoints.additions import Additions, LoraChoice
+from mvsdk_export.checkpoints.lora import MAX_SCALE
+from mvsdk_export.checkpoints.scheduler import DISCRETE_SAMPLERS
+from mvsdk_export.families import DECODER, Recipe, find_recipe
 
 DEFAULT_MODEL = "sticker"
 MAX_GUIDANCE = 100.0
+MAX_TEXT_GUIDANCE = 30.0
+"""As the programs that take it from the caller have it."""
 
 
 def add_model_arguments(parser: argparse.ArgumentParser, checkpoint: str) -> None:
@@ -29,21 +34,70 @@ def add_model_arguments(parser: argparse.ArgumentParser, checkpoint: str) -> Non
     """
     parser.add_argument("--model", help=f"recipe (default: the checkpoint's, else {DEFAULT_MODEL})")
     parser.add_argument("--checkpoint", metavar="DIR", type=named_path, help=checkpoint)
+    add_addition_arguments(parser)
+
+
+def add_addition_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add --motion, --lora and --sampler."""
+    parser.add_argument(
+        "--motion",
+        metavar="PLACE",
+        type=named_path,
+        help="motion modules, folder or file; --lora FILE[:SCALE]; --sampler NAME",
+    )
+    # Told in the line above: the help of a verb fits a screen.
+    parser.add_argument("--lora", metavar="F[:S]", action="append", help=argparse.SUPPRESS)
+    parser.add_argument("--sampler", help=argparse.SUPPRESS)
+
+
+def read_additions(options: argparse.Namespace) -> Additions:
+    """Read what is put beside a model folder: --decoder, --motion, --lora and --sampler.
+
+    Raises:
+        InputError: If a scale or the sampler is none.
+    """
+    if options.sampler not in (None, *DISCRETE_SAMPLERS):
+        raise InputError(
+            f"unknown sampler {quoted(options.sampler)}; known: {', '.join(DISCRETE_SAMPLERS)}"
+        )
+    return Additions(
+        decoder=options.decoder,
+        motion=options.motion,
+        loras=tuple(map(_read_lora, options.lora or ())),
+        sampler=options.sampler,
+    )
+
+
+def _read_lora(text: str) -> LoraChoice:
+    """Read FILE or FILE:SCALE; a colon without a number behind it is part of the name."""
+    name, colon, word = text.rpartition(":")
+    try:
+        scale = float(word) if colon else 1.0
+    except ValueError:
+        name, scale = text, 1.0
+    if not colon:
+        name = text
+    if not (math.isfinite(scale) and abs(scale) <= MAX_SCALE):
+        raise InputError(
+            f"the scale of --lora {quoted(text)} is {word[:32]}, allowed: {-MAX_SCALE:g} to "
+            f"{MAX_SCALE:g}"
+        )
+    return LoraChoice(path=named_path(name), scale=scale)
 
 
 def open_chosen_model(
-    model: str | None, checkpoint: Path | None, decoder: Path | None = None
+    model: str | None, checkpoint: Path | None, additions: Additions | None = None
 ) -> ModelFolder:
-    """Open the model folder that --model, --checkpoint and --decoder mean.
+    """Open the model folder that --model and --checkpoint mean, with what is put beside it.
 
     Raises:
         ExportError: If no recipe has that name, or its weights are not shipped.
-        CheckpointError: If the folder is none of that recipe, or damaged, or the decoder's is.
+        CheckpointError: If the folder is none of that recipe, or damaged, or an addition is.
     """
     recipe = None if model is None else find_recipe(model)
     if checkpoint is None:
         checkpoint = default_model_folder(model or DEFAULT_MODEL)
-    return open_model(checkpoint, recipe, decoder=decoder)
+    return open_model(checkpoint, recipe, additions=additions)
 
 
 def default_frames(recipe: Recipe, configs: Mapping[str, Any]) -> int:
@@ -62,10 +116,27 @@ def default_frames(recipe: Recipe, configs: Mapping[str, Any]) -> int:
     return num_frames if least <= num_frames <= most else recipe.num_frames
 
 
+def default_side(
+    recipe: Recipe, configs: Mapping[str, Any], side: Literal["height", "width"]
+) -> int:
+    """Return height or width of a clip unless told otherwise.
+
+    Returns:
+        That which the checkpoint was trained with, where its configuration tells, or the recipe's.
+    """
+    latents: int = getattr(configs[recipe.denoiser], "sample_size", 0)
+    scale: int = getattr(configs.get(DECODER), "scale", 0)
+    size = latents * scale
+    least, most = recipe.size_range
+    if size and least <= size <= most and size % recipe.size_multiple == 0:
+        return size
+    return recipe.height if side == "height" else recipe.width
+
+
 def add_guidance_argument(parser: argparse.ArgumentParser) -> None:
     """Add --guidance."""
     parser.add_argument(
-        "--guidance", metavar="A,B", help="of the first and last frame, or none (SVD: 1,3)"
+        "--guidance", metavar="G", help="1.5; of the first and last frame 1,3 (SVD); or none"
     )
 
 
@@ -73,7 +144,8 @@ def read_guidance(text: str | None, recipe: Recipe) -> tuple[float, float] | Non
     """Read the guidance of the first and the last frame; None for none.
 
     Args:
-        text: A pair of numbers, or "none"; None means what the recipe says.
+        text: A number, or a pair of them where frames differ, or "none"; None means what the
+            recipe says.
         recipe: The model.
 
     Raises:
@@ -89,15 +161,17 @@ def read_guidance(text: str | None, recipe: Recipe) -> tuple[float, float] | Non
             "trained to do without; leave it out"
         )
     try:
-        first, last = (float(word) for word in text.split(","))
+        scales = tuple(float(word) for word in text.split(","))
+        first, last = scales * 2 if recipe.guidance == "text" else scales
     except ValueError as exc:
-        raise InputError(
-            f"--guidance is {quoted(text)}, expected those of the first and the last frame, such "
-            "as 1,3, or none"
-        ) from exc
-    if not all(math.isfinite(x) and 0.0 <= x <= MAX_GUIDANCE for x in (first, last)):
-        raise InputError(f"--guidance is {quoted(text)}, allowed: 0 to {MAX_GUIDANCE:g} each")
-    return first, last
+        what = "a number, such as 7.5"
+        if recipe.guidance == "frames":
+            what = "those of the first and the last frame, such as 1,3"
+        raise InputError(f"--guidance is {quoted(text)}, expected {what}, or none") from exc
+    least, most = (1.0, MAX_TEXT_GUIDANCE) if recipe.guidance == "text" else (0.0, MAX_GUIDANCE)
+    if not all(math.isfinite(x) and least <= x <= most for x in (first, last)):
+        raise InputError(f"--guidance is {quoted(text)}, allowed: {least:g} to {most:g} each")
+    return None if recipe.guidance == "text" and first == 1.0 else (first, last)
 
 
 def read_picture_folder(folder: Path | None, recipe: Recipe) -> Path | None:

@@ -26,7 +26,9 @@ from mvsdk_export.commands.arguments import (
     add_model_arguments,
     add_size_arguments,
     default_frames,
+    default_side,
     open_chosen_model,
+    read_additions,
     read_guidance,
     read_picture_folder,
     read_steps,
@@ -166,7 +168,7 @@ EXPORT = Command(
 
 def _read_request(options: argparse.Namespace, targets: ChosenTargets) -> ExportRequest:
     variants = targets.plan_variants()
-    folder = open_chosen_model(options.model, options.checkpoint, options.decoder)
+    folder = open_chosen_model(options.model, options.checkpoint, read_additions(options))
     recipe = folder.recipe
     overrides = targets.read_overrides([part.name for part in recipe.components], variants)
     steps = recipe.steps if options.steps is None else read_steps(options.steps)
@@ -176,8 +178,8 @@ def _read_request(options: argparse.Namespace, targets: ChosenTargets) -> Export
         "num_frames": default_frames(recipe, folder.configs())
         if options.frames is None
         else options.frames,
-        "height": recipe.height if options.height is None else options.height,
-        "width": recipe.width if options.width is None else options.width,
+        "height": options.height or default_side(recipe, folder.configs(), "height"),
+        "width": options.width or default_side(recipe, folder.configs(), "width"),
         "decode_frames": options.decode_frames,
     }
     chips = tuple(dict.fromkeys(plan.chipset for plan in variants if plan.chipset is not None))

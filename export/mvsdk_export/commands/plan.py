@@ -22,12 +22,17 @@ from mvsdk_export.checkpoints import (
     open_decoder,
     read_recipe,
 )
+from mvsdk_export.checkpoints.lora import open_lora
+from mvsdk_export.checkpoints.motion import MotionFolder, open_motion
 from mvsdk_export.commands.arguments import (
     DEFAULT_MODEL,
+    add_addition_arguments,
     add_decoder_arguments,
     add_guidance_argument,
     add_size_arguments,
     default_frames,
+    default_side,
+    read_additions,
     read_chips,
     read_guidance,
     read_precisions,
@@ -67,6 +72,8 @@ class _Request:
     """Component -> configuration of its network."""
     decoder: DecoderFolder | None
     """Where the decoder comes from; None for where the others do."""
+    motion: MotionFolder | None
+    """Temporal layers that the denoiser is given; None for none."""
     num_frames: int
     decode_frames: int | None
     """Frames that are decoded at once; None where nobody said."""
@@ -92,6 +99,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_size_arguments(parser)
     add_decoder_arguments(parser)
+    add_addition_arguments(parser)
     add_guidance_argument(parser)
     parser.add_argument(
         "--precision", metavar="P,...", help=f"of {', '.join(COUNTED_PRECISIONS)} (default: all)"
@@ -176,21 +184,28 @@ def _read_request(options: argparse.Namespace) -> _Request:
     decoder = None if options.decoder is None else open_decoder(options.decoder, recipe)
     if decoder is not None:
         recipe = recipe.for_decoder(decoder.variant)
+    additions = read_additions(options)
+    motion = None
+    if additions.motion is not None:
+        motion = open_motion(additions.motion, recipe, needs_weights=False)
+    for choice in additions.loras:  # they cost nothing, but are to be there
+        open_lora(choice)
     steps = read_steps(options.steps) if options.steps is not None else recipe.steps
     guidance = read_guidance(options.guidance, recipe)
     precisions = read_precisions(options.precision or "all", COUNTED_PRECISIONS)
     chips = read_chips(options.chip)
     require_toolchain("torch", command="plan")
-    configs = _read_configs(recipe, folder, decoder)
+    configs = _read_configs(recipe, folder, decoder, motion)
     return _Request(
         recipe=recipe,
         source="defaults" if folder is None else str(folder),
         configs=configs,
         decoder=decoder,
+        motion=motion,
         decode_frames=options.decode_frames,
         num_frames=default_frames(recipe, configs) if options.frames is None else options.frames,
-        height=recipe.height if options.height is None else options.height,
-        width=recipe.width if options.width is None else options.width,
+        height=options.height or default_side(recipe, configs, "height"),
+        width=options.width or default_side(recipe, configs, "width"),
         steps=steps,
         guidance=guidance,
         precisions=precisions,
@@ -213,12 +228,18 @@ def _find_model(model: str | None, checkpoint: Path | None) -> tuple[Recipe, Pat
 
 
 def _read_configs(
-    recipe: Recipe, folder: Path | None, decoder: DecoderFolder | None
+    recipe: Recipe,
+    folder: Path | None,
+    decoder: DecoderFolder | None,
+    motion: MotionFolder | None,
 ) -> Mapping[str, Any]:
     """Return the configurations of all components; without a folder, those of the defaults."""
     if folder is not None:
-        return load_configs(folder, recipe, decoder)
+        return load_configs(folder, recipe, decoder, motion)
     configs = {part.name: resolve(part.config)() for part in recipe.components}
+    if motion is not None:
+        name = motion.recipe.component
+        configs[name] = motion.add_to(configs[name])
     return configs if decoder is None else {**configs, DECODER: decoder.load_config()}
 
 

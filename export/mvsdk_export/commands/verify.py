@@ -14,11 +14,16 @@ from mvsdk.cli.command import Command, named_path
 from mvsdk.cli.output import show, show_json
 from mvsdk.errors import InputError, MvsdkError, OutputError
 from mvsdk_export.checkpoints import MODEL_CARD, default_model_folder, open_model
-from mvsdk_export.commands.arguments import read_picture_folder
+from mvsdk_export.commands.arguments import (
+    add_addition_arguments,
+    read_additions,
+    read_picture_folder,
+)
 from mvsdk_export.commands.bar import read_history, shown_progress
 from mvsdk_export.commands.export import variant_table
 from mvsdk_export.commands.targets import kinds_of, require_kinds
 from mvsdk_export.families import Recipe, find_recipe
+from mvsdk_export.parity.recording import read_sampler
 
 if TYPE_CHECKING:
     from mvsdk_export.checkpoints import ModelFolder
@@ -38,6 +43,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         type=named_path,
         help="light decoder that the bundle was made with",
     )
+    add_addition_arguments(parser)
     parser.add_argument(
         "--pictures", metavar="DIR", type=named_path, help="pictures to verify image-to-video with"
     )
@@ -63,7 +69,8 @@ def _run(options: argparse.Namespace) -> int:
     variants = [v for part in bundle.manifest.components.values() for v in part.variants]
     require_kinds(kinds_of(variants), "verify")
     path = options.checkpoint or default_model_folder(recipe.name)
-    folder = open_model(path, recipe, decoder=options.decoder)
+    additions = replace(read_additions(options), sampler=read_sampler(bundle.manifest))
+    folder = open_model(path, recipe, additions=additions)
     _check_source(bundle, folder)
     from mvsdk_export.export import verify_bundle
     from mvsdk_export.jobs.interrupts import interrupted_once

@@ -35,6 +35,7 @@ GROUP = "mvsdk.families"
 _PLACES: Mapping[str, str] = {
     "animator": "mvsdk_export.families.animator.recipe:ANIMATOR",
     "mobilevd": "mvsdk_export.families.svd.recipe:MOBILEVD",
+    "stable_diffusion": "mvsdk_export.families.stable_diffusion.recipe:STABLE_DIFFUSION",
     "sticker": "mvsdk_export.families.sticker.recipe:STICKER",
 }
 """Name -> where the recipe is. No other package replaces one of them."""

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import Any, Literal, Protocol
 
-from mvsdk.manifest import Role, Task
+from mvsdk.manifest import Role, Task, TokenizerKind
 from mvsdk_export.families.cut import Cut
+from mvsdk_export.families.public import PublicConfig, PublicModel
 
 Shape = tuple[int, ...]
 
@@ -80,6 +81,9 @@ class ComponentRecipe:
     """Keyword arguments that the wrapper takes beside the network."""
     unused_weights: tuple[str, ...] = ()
     """How the names of tensors begin that the file may hold and this network has not."""
+    rename_weights: str | None = None
+    """`"module:function"` of a tensor's name in the file -> what the network calls it, None for one
+    that it has not; None where both are the same."""
     inputs: tuple[TensorRecipe, ...]
     outputs: tuple[TensorRecipe, ...]
     cut: Cut | None = None
@@ -107,6 +111,23 @@ class DecoderVariant:
     """Its `folder` is what bundles call the folder of that decoder, which lies anywhere."""
     licences: Mapping[str, str]
     """Further ones."""
+    public: PublicConfig
+    """What its config.json means."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MotionRecipe:
+    """Temporal layers that a model's denoiser may be given, from a folder or file of their own."""
+
+    component: str
+    """The denoiser."""
+    folder: str
+    """What bundles call their folder, which lies anywhere."""
+    public: PublicConfig
+    """What their config.json means, but for what `read` says."""
+    read: str
+    """`"module:function"` of (config.json, shapes of the weights by name, configuration of the
+    denoiser) -> the fields of that configuration that they decide."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,8 +168,18 @@ class Recipe:
     """Licence -> what it applies to."""
     ships_weights: bool = True
     """Whether this package holds a checkpoint."""
+    public: PublicModel | None = None
+    """Its public folders; None where there are none."""
     light_decoder: DecoderVariant | None = None
     """A decoder that takes less, of weights that are no part of a checkpoint; None for none."""
+    motion: MotionRecipe | None = None
+    """Temporal layers that its denoiser takes; None where it takes none."""
+    tokenizer: TokenizerKind = "wordpiece"
+    """Kind of the vocabulary of models that take text."""
+    guidance: Literal["frames", "text"] = "frames"
+    """What classifier-free guidance is away from and how it is chosen: from no picture, by a scale
+    for the first and one for the last frame, which the graph holds; or from another text, by a
+    number of the program, which a caller chooses."""
     pipeline: str | None = None
     """`"module:function"` of (recipe, sampler, sizes) -> `pipelines.Pipeline`, of models whose
     clips need more than one denoiser and one decoder; None for the others. The sampler is that of
@@ -170,8 +201,10 @@ class Recipe:
 
     @property
     def takes_guidance(self) -> bool:
-        """Whether the denoiser's graph can hold classifier-free guidance."""
-        return any("guidance" in part.wrapper_options for part in self.components)
+        """Whether clips can be made with classifier-free guidance."""
+        return self.guidance == "text" or any(
+            "guidance" in part.wrapper_options for part in self.components
+        )
 
     def component(self, name: str) -> ComponentRecipe:
         """Return the component of that name."""

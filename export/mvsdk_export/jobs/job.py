@@ -24,7 +24,7 @@ import platform
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
 from hashlib import sha256
 from json import dumps
@@ -72,6 +72,8 @@ class Files:
     """Hash of what lies there."""
     modules: tuple[str, ...] = ()
     """Modules that what lies there names, and that a job imports by these names."""
+    settings: Mapping[str, str | float] = field(default_factory=dict[str, "str | float"])
+    """Word -> what else is said of what lies there."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -210,7 +212,11 @@ class Keys:
         if isinstance(value, Job):
             return {"job": self[value]}
         if isinstance(value, Files):
-            return {"files": value.fingerprint, "words": sorted(value.places)}
+            return {
+                "files": value.fingerprint,
+                "words": sorted(value.places),
+                "settings": dict(value.settings),
+            }
         if is_dataclass(value):
             return {"type": type(value).__qualname__, **self._encode_fields(value)}
         if isinstance(value, Mapping):

@@ -104,7 +104,12 @@ class RecordActivations(Job[Recorded]):
         from mvsdk_export.parity.reference import Case, Reference
 
         folder = open_files(self.model).with_cuts(self.cuts)
-        clip = Clip(**asdict(self.size), steps=self.steps, default_steps=self.default_steps)
+        clip = Clip(
+            **asdict(self.size),
+            steps=self.steps,
+            default_steps=self.default_steps,
+            guidance=self.guidance,
+        )
         networks = {
             part.name: Subject(
                 component=part.name, size=self.size, guidance=self.guidance, cuts=self.cuts

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from mvsdk.bundle import sha256_file
 from mvsdk.errors import BundleError
@@ -14,6 +15,7 @@ from mvsdk.manifest import Manifest, NumberInput, Program
 from mvsdk.tasks import TASKS
 from mvsdk_export.checkpoints import MODEL_CARD, ModelFolder, default_model_folder, open_model
 from mvsdk_export.checkpoints.pipeline import make_pipeline
+from mvsdk_export.checkpoints.scheduler import DISCRETE_SAMPLERS, DiscreteSampler
 from mvsdk_export.checkpoints.subject import ClipSize
 from mvsdk_export.families import RECIPES, ComponentRecipe, Recipe, find_recipe, place_of
 from mvsdk_export.families.pipeline import Clip
@@ -26,6 +28,8 @@ from mvsdk_export.parity.jobs import (
 )
 from mvsdk_export.parity.pictures import IMAGE_MODEL, PictureFiles, find_pictures
 
+SAMPLER = "x-sampler"
+"""Key of a manifest: which sampler was chosen, where the checkpoint leaves it open."""
 GUIDANCE = "x-guidance"
 """Key of a manifest: guidance of the first and the last frame, which the denoiser's graph holds."""
 MAX_GUIDANCE = 1000.0
@@ -143,6 +147,21 @@ def _ends(program: Program) -> list[Mapping[str, float]]:
     return [{}, least, {}, most]
 
 
+def read_sampler(manifest: Manifest) -> DiscreteSampler | None:
+    """Return the sampler that was chosen for a bundle of ours; None where there was no choice.
+
+    Raises:
+        BundleError: If the manifest says something else under its key.
+    """
+    name = manifest.extensions.get(SAMPLER)
+    if name is not None and name not in DISCRETE_SAMPLERS:
+        raise BundleError(
+            f"{SAMPLER} of the manifest is {json.dumps(name)[:64]}; allowed: "
+            f"{', '.join(DISCRETE_SAMPLERS)}; export the bundle again"
+        )
+    return None if name is None else cast("DiscreteSampler", name)
+
+
 def _more_motion(program: Program) -> list[Mapping[str, float]]:
     """Return what verification says of clips: what is usual, and one number at its end."""
     numbers = _numbers(program)
@@ -151,7 +170,12 @@ def _more_motion(program: Program) -> list[Mapping[str, float]]:
 
 
 def _numbers(program: Program) -> dict[str, NumberInput]:
-    return {name: x for name, x in program.inputs.items() if isinstance(x, NumberInput)}
+    return {
+        name: x
+        for name, x in program.inputs.items()
+        # No graph is given the scale of guidance; at its most, clips are of no use.
+        if isinstance(x, NumberInput) and name != "guidance_scale"
+    }
 
 
 def _find_pictures(folder: Path | None) -> PictureFiles | None:
@@ -226,18 +250,20 @@ def files_of(folder: ModelFolder) -> Files:
         places=folder.paths,
         fingerprint=digest_of(hashes),
         modules=modules_of(folder.recipe),
+        settings=folder.additions.settings,
     )
 
 
 def modules_of(recipe: Recipe) -> tuple[str, ...]:
     """Return the modules that a recipe is in and names."""
-    named = [recipe.pipeline, *(x for part in recipe.components for x in _references(part))]
+    motion = None if recipe.motion is None else recipe.motion.read
+    named = [recipe.pipeline, motion, *(x for part in recipe.components for x in _references(part))]
     places = {reference.partition(":")[0] for reference in named if reference}
     return tuple(sorted(places | {place_of(recipe.name).partition(":")[0]}))
 
 
 def _references(part: ComponentRecipe) -> tuple[str | None, ...]:
-    return part.network, part.config, part.wrapper
+    return part.network, part.config, part.wrapper, part.rename_weights
 
 
 def digest_of(parts: Sequence[str]) -> str:
@@ -246,11 +272,14 @@ def digest_of(parts: Sequence[str]) -> str:
 
 
 def read_guidance(manifest: Manifest) -> tuple[float, float] | None:
-    """Return the guidance that a bundle of ours holds; None for none.
+    """Return the guidance that clips of a bundle of ours are made with; None for none.
 
     Raises:
         BundleError: If the manifest says something else under its key.
     """
+    scale = manifest.program.inputs.get("guidance_scale")
+    if find_recipe(manifest.source.recipe).guidance == "text" and isinstance(scale, NumberInput):
+        return scale.default, scale.default  # no graph holds it: the program does
     if GUIDANCE not in manifest.extensions:
         return None
     match manifest.extensions[GUIDANCE]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -85,17 +87,7 @@ class Reference:
             networks: The graphs' networks, by component name.
         """
         pipeline = make_pipeline(folder, clip)
-        vocabulary = folder.tokenizer_file
-        tokenizers = (
-            {}
-            if vocabulary is None
-            else {
-                name: load_tokenizer(
-                    vocabulary, kind=item.kind, max_length=item.max_length, too_long=item.too_long
-                )
-                for name, item in pipeline.tokenizers.items()
-            }
-        )
+        tokenizers = load_tokenizers(folder, pipeline)
         return cls(folder.recipe, pipeline, sizes_of(folder, clip), networks, tokenizers)
 
     def run(self, case: Case) -> list[Evaluation]:
@@ -184,6 +176,21 @@ def _digest(inputs: Mapping[str, NDArray[Any]]) -> bytes:
         digest.update(f"{name} {value.dtype} {value.shape} ".encode())
         digest.update(np.ascontiguousarray(value).tobytes())
     return digest.digest()
+
+
+def load_tokenizers(folder: ModelFolder, pipeline: Pipeline) -> dict[str, Tokenizer]:
+    """Return the tokenizers of a pipeline by name, of the vocabulary that a bundle would ship."""
+    if folder.vocabulary is None:
+        return {}
+    with TemporaryDirectory() as name:
+        file = Path(name) / "vocab.json"
+        file.write_bytes(folder.vocabulary.to_bytes())
+        return {
+            name: load_tokenizer(
+                file, kind=item.kind, max_length=item.max_length, too_long=item.too_long
+            )
+            for name, item in pipeline.tokenizers.items()
+        }
 
 
 def given_inputs(manifest: Manifest, case: Case) -> dict[str, Any]:

@@ -46,6 +46,8 @@ class UNetConfig:
     """Classes that the noise level is embedded with, such as noise on a small picture; 0: none."""
     norm_groups: int = 32
     norm_eps: float = 1e-5
+    sample_size: int = 64
+    """Sides of the latents that the model was trained with."""
     num_frames: int = 1
     temporal_layers: str = "none"
     """Of `TEMPORAL_LAYERS`."""

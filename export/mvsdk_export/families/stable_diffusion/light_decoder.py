@@ -30,6 +30,11 @@ class LightDecoderConfig:
     num_decoder_blocks: tuple[int, int, int, int] = (3, 3, 3, 1)
     """Residual blocks of each level; height and width double from one to the next."""
 
+    @property
+    def scale(self) -> int:
+        """Pixels of a latent position along each side."""
+        return 1 << (len(self.num_decoder_blocks) - 1)
+
 
 class LightBlock(nn.Module):
     """Three 3x3 convolutions with a residual connection; nothing is normalised."""

@@ -7,6 +7,7 @@ Checkpoints are public ones of Stable Video Diffusion (14 or 25 frames), and wha
 from __future__ import annotations
 
 from mvsdk_export.families.recipe import ComponentRecipe, DecoderVariant, Recipe, SchedulerVariant
+from mvsdk_export.families.stable_diffusion.public import LIGHT_DECODER_PUBLIC
 from mvsdk_export.families.svd.components import (
     DENOISER,
     FLOORS_DB,
@@ -17,6 +18,7 @@ from mvsdk_export.families.svd.components import (
     WEIGHTS,
     vae_components,
 )
+from mvsdk_export.families.svd.public import SVD_PUBLIC
 
 _VAE_ENCODER, _VAE_DECODER = vae_components(
     "mvsdk_export.families.svd.vae:TemporalAutoencoder",
@@ -72,8 +74,10 @@ MOBILEVD = Recipe(
         "terms of its model card apply",
     },
     ships_weights=False,
+    public=SVD_PUBLIC,
     light_decoder=DecoderVariant(
         decoder=_LIGHT_DECODER,
+        public=LIGHT_DECODER_PUBLIC,
         licences={
             "LicenseRef-Light-Decoder": "the weights of the light decoder: the terms of its own "
             "model card apply",

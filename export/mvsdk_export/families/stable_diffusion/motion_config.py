@@ -1,0 +1,102 @@
+"""Which temporal layers a folder of motion modules holds, and whether they fit a denoiser."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from mvsdk._text import quoted
+from mvsdk_export.errors import CheckpointError
+from mvsdk_export.families.public import Values
+
+DEFAULT_FRAMES = 16
+"""Frames of a clip, where nobody says; AnimateDiff was trained with these."""
+SD_WIDTHS = (320, 640, 1280, 1280)
+SD1_TEXT = 768
+"""Channels of the text that Stable Diffusion 1.x attends to. Motion modules of its widths fit the
+tensors of 2.x as well, which they were not trained for."""
+
+
+def read_motion(
+    document: Values, shapes: Mapping[str, tuple[int, ...]], config: Any
+) -> Mapping[str, object]:
+    """Return the fields of a denoiser's configuration that motion modules decide.
+
+    Args:
+        document: config.json of the motion modules; empty for those of a single file, which has
+            none: the weights say what they can, and the library's defaults the rest.
+        shapes: Of their weights, by name; empty where there are none, to plan without.
+        config: `UNetConfig` of the denoiser without motion.
+
+    Raises:
+        CheckpointError: If they were made for another denoiser.
+    """
+    widths = tuple(config.block_out_channels)
+    levels = len(widths)
+    made_for = _widths_of(shapes) if shapes else _said_widths(document)
+    where = quoted(document.path)
+    if made_for != widths:
+        raise CheckpointError(
+            f"the motion modules of {where} are for a denoiser of widths {_listed(made_for)}, "
+            f"expected {_listed(widths)}, those of the checkpoint; choose motion modules that "
+            "were made for it"
+        )
+    if widths == SD_WIDTHS and config.cross_attention_dim != SD1_TEXT:
+        raise CheckpointError(
+            f"the motion modules of {where} are for Stable Diffusion 1.x, whose text has "
+            f"{SD1_TEXT} channels, that of the checkpoint has {config.cross_attention_dim}, as "
+            "2.x has; choose a checkpoint of 1.x"
+        )
+    layers = [int(count) for count in config.layers_per_block]
+    if _whole(document, "motion_layers_per_block", 2, levels) != layers:
+        document.fail("motion_layers_per_block", f"that of the checkpoint, {_listed(layers)}")
+    heads = _whole(document, "motion_num_attention_heads", 8, levels)
+    for key in ("motion_mid_block_layers_per_block", "motion_transformer_layers_per_mid_block"):
+        document.check_fixed({key: 1})
+    said = document.values.get("motion_max_seq_length", 32)
+    if type(said) is not int or said < 1:
+        document.fail("motion_max_seq_length", "a whole number")
+    places = [shape[1] for name, shape in shapes.items() if name.endswith("pos_embed.pe")]
+    return {
+        "temporal_layers": "motion",
+        "num_frames": DEFAULT_FRAMES,
+        "motion_heads": tuple(heads),
+        "motion_transformer_layers": tuple(
+            _whole(document, "motion_transformer_layers_per_block", 1, levels)
+        ),
+        "motion_mid_block": any(name.startswith("mid_block.") for name in shapes)
+        if shapes
+        else document.values.get("use_motion_mid_block", True),
+        "motion_norm_groups": document.values.get("motion_norm_num_groups", 32),
+        "motion_max_frames": min(places, default=said),
+    }
+
+
+def _widths_of(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
+    found: dict[int, int] = {}
+    for name, shape in shapes.items():
+        parts = name.split(".")
+        if parts[0] == "down_blocks" and name.endswith(".motion_modules.0.norm.weight"):
+            found[int(parts[1])] = shape[0]
+    return tuple(width for _, width in sorted(found.items()))
+
+
+def _said_widths(document: Values) -> tuple[int, ...]:
+    value = document.values.get("block_out_channels", list(SD_WIDTHS))
+    items = cast("list[object]", value) if isinstance(value, list) else []
+    if not items or any(type(item) is not int for item in items):
+        document.fail("block_out_channels", "a list of widths")
+    return tuple(cast("list[int]", items))
+
+
+def _whole(document: Values, key: str, default: int, levels: int) -> list[int]:
+    """Return a number for each level, of a key that has one, or one for each."""
+    value = document.values.get(key, default)
+    values = cast("list[object]", value) if isinstance(value, list) else [value] * levels
+    if len(values) != levels or any(type(x) is not int or x < 1 for x in values):
+        document.fail(key, f"a whole number, or one for each of {levels} levels")
+    return cast("list[int]", values)
+
+
+def _listed(values: Sequence[int]) -> str:
+    return ", ".join(map(str, values)) or "none"
