@@ -39,6 +39,7 @@ def test_plan_decodes_as_many_frames_at_once_as_fit(
     assert plan["components"]["vae_decoder"]["evaluations"] == {"4": frames // at_once}
 
 
+@pytest.mark.exhaustive
 def test_stable_video_diffusion_fits_at_the_size_of_its_recipe(toolchain: Toolchain) -> None:
     done = toolchain("plan", "--model", "mobilevd", "--precision", "w8a16", "--chip", "sm8650")
     assert done.status == 0, done.out
@@ -67,6 +68,7 @@ def test_decoder_that_no_part_makes_fit_is_refused_without_advice_to_make_smalle
     assert "vae_decoder alone is too large; try a light --decoder, a smaller size" in done.out
 
 
+@pytest.mark.exhaustive
 def test_only_snapdragon_limits_the_frames(toolchain: Toolchain, svd: Path) -> None:
     dry_run = ("export", "--checkpoint", svd, "--frames", "14", *ONE_STEP_EACH, "--dry-run")
     for target, at_once in (("all", 7), ("iphone", 14), ("executorch", 14), ("onnx", 14)):

@@ -57,6 +57,7 @@ def test_guidance_is_that_of_the_scheduler_unless_told_otherwise(
     assert replace(request_in_parts, folder=one_step).folded_guidance is None
 
 
+@pytest.mark.exhaustive
 def test_what_calibrates_grows_with_clips_steps_and_cuts(request_in_parts: ExportRequest) -> None:
     cut = estimate(request_in_parts)
     assert estimate(request_in_parts, 5) == 5 * cut

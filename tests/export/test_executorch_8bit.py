@@ -24,6 +24,7 @@ from mvsdk_export.targets.executorch.quantized import lower_xnnpack_8bit  # noqa
 pytestmark = MARKS
 
 
+@pytest.mark.exhaustive
 def test_layers_have_8_bits_as_far_as_the_output_bears_it(tmp_path: Path) -> None:
     shares: list[int] = []
     for target in (20.0, 58.0):
@@ -107,6 +108,7 @@ def test_8_bits_are_one_delegate_when_nothing_is_left_outside(tmp_path: Path) ->
     assert sqnr_db(run_program(path, feed), run_network(network, feed)) > 30
 
 
+@pytest.mark.exhaustive
 def test_layers_of_folded_weights_cost_what_they_cost(tmp_path: Path) -> None:
     class Folded(nn.Module):
         def __init__(self) -> None:

@@ -98,6 +98,7 @@ def test_model_of_many_steps_keeps_its_guidance_and_its_pictures(
     assert (video.frames == again.frames).all()
 
 
+@pytest.mark.exhaustive
 def test_one_step_model_runs_on_the_emulator_with_a_picture_of_bytes(
     toolchain: Toolchain, one_step_folder: Path, tmp_path: Path
 ) -> None:

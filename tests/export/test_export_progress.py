@@ -69,6 +69,7 @@ def test_export_says_what_it_counts_what_it_finds_and_what_it_took_before(
     assert re.search(one_of_two, again.err, re.MULTILINE)
 
 
+@pytest.mark.exhaustive
 def test_verification_tells_its_progress_as_an_export_does(
     monkeypatch: pytest.MonkeyPatch, toolchain: Toolchain, command: tuple[str | Path, ...]
 ) -> None:

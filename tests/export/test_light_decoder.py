@@ -231,7 +231,8 @@ def test_dry_run_says_which_decoder_and_how_many_frames(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("is_light", [pytest.param(False, marks=pytest.mark.exhaustive), True])
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("is_light", [False, True])
 def test_bundle_decodes_in_parts_as_pytorch_does(
     toolchain: Toolchain, model: Path, written: Path, tmp_path: Path, is_light: bool
 ) -> None:

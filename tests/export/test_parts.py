@@ -402,6 +402,7 @@ def export_in_parts(request: ExportRequest, cache: Path) -> mvsdk.Manifest:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_onnx_bundle_of_a_model_in_parts_is_verified(
     tmp_path: Path, in_process: None, toolchain: Toolchain
 ) -> None:

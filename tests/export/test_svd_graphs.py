@@ -313,8 +313,8 @@ def _light_decoder() -> tuple[nn.Module, dict[str, Tensor]]:
         _vae_encoder,
         _vae_decoder,
         _light_decoder,
-        pytest.param(_one_step, marks=pytest.mark.slow),
-        pytest.param(_guided, marks=pytest.mark.slow),
+        pytest.param(_one_step, marks=(pytest.mark.slow, pytest.mark.exhaustive)),
+        pytest.param(_guided, marks=(pytest.mark.slow, pytest.mark.exhaustive)),
     ],
 )
 @torch.no_grad()

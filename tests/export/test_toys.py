@@ -295,8 +295,10 @@ def test_the_emulator_runs_toys(
     "choice",
     [
         pytest.param("iphone --precision fp16", marks=pytest.mark.apple),
-        pytest.param("iphone --format coreai --precision fp16", marks=CORE_AI),
-        pytest.param("executorch --precision fp32", marks=EXECUTORCH),
+        pytest.param(
+            "iphone --format coreai --precision fp16", marks=(*CORE_AI, pytest.mark.exhaustive)
+        ),
+        pytest.param("executorch --precision fp32", marks=(*EXECUTORCH, pytest.mark.exhaustive)),
     ],
 )
 def test_phones_take_a_decoder_that_remembers(
