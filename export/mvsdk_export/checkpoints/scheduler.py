@@ -97,9 +97,12 @@ class DiscreteScheduler:
     def for_motion(self) -> DiscreteScheduler:
         """Return the levels of AnimateDiff's motion modules, whatever those of the image model are.
 
-        Betas grow linearly, and DDIM begins at the last timestep.
+        Betas grow linearly, and DDIM goes from the last timestep to the first, where it ends
+        without noise: at the first timestep's own level its last step would do nothing.
         """
-        return replace(self, beta_schedule="linear", ddim_spacing="linspace")
+        return replace(
+            self, beta_schedule="linear", ddim_spacing="linspace", set_alpha_to_one=True
+        )
 
     def to_document(self) -> dict[str, object]:
         """Return what is written to scheduler_config.json."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -48,8 +50,17 @@ def read_motion(
             "2.x has; choose a checkpoint of 1.x"
         )
     layers = [int(count) for count in config.layers_per_block]
-    if _whole(document, "motion_layers_per_block", 2, levels) != layers:
-        document.fail("motion_layers_per_block", f"that of the checkpoint, {_listed(layers)}")
+    made_layers = (
+        _layers_of(shapes) if shapes else _whole(document, "motion_layers_per_block", 2, levels)
+    )
+    if made_layers != layers:
+        raise CheckpointError(
+            f"the motion modules of {where} are for {_listed(made_layers)} layers in the blocks "
+            f"of a denoiser, the checkpoint has {_listed(layers)}; choose motion modules that were "
+            "made for it"
+        )
+    # diffusers gives its motion modules the groups of the denoiser, whatever their own file says.
+    document.check_fixed({"motion_norm_num_groups": config.norm_groups})
     heads = _whole(document, "motion_num_attention_heads", 8, levels)
     for key in ("motion_mid_block_layers_per_block", "motion_transformer_layers_per_mid_block"):
         document.check_fixed({key: 1})
@@ -67,18 +78,22 @@ def read_motion(
         "motion_mid_block": any(name.startswith("mid_block.") for name in shapes)
         if shapes
         else document.values.get("use_motion_mid_block", True),
-        "motion_norm_groups": document.values.get("motion_norm_num_groups", 32),
+        "motion_norm_groups": config.norm_groups,
         "motion_max_frames": min(places, default=said),
     }
 
 
+_NORM = re.compile(r"down_blocks\.(\d{1,2})\.motion_modules\.(\d{1,2})\.norm\.weight")
+
+
 def _widths_of(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
-    found: dict[int, int] = {}
-    for name, shape in shapes.items():
-        parts = name.split(".")
-        if parts[0] == "down_blocks" and name.endswith(".motion_modules.0.norm.weight"):
-            found[int(parts[1])] = shape[0]
+    found = {int(m[1]): shape[0] for name, shape in shapes.items() if (m := _NORM.fullmatch(name))}
     return tuple(width for _, width in sorted(found.items()))
+
+
+def _layers_of(shapes: Mapping[str, tuple[int, ...]]) -> list[int]:
+    blocks = Counter(int(m[1]) for name in shapes if (m := _NORM.fullmatch(name)))
+    return [count for _, count in sorted(blocks.items())]
 
 
 def _said_widths(document: Values) -> tuple[int, ...]:
