@@ -61,7 +61,7 @@ def test_loaded_networks_compute_what_the_saved_ones_did(tiny_model_folder: Path
         for key, value in network.state_dict().items():
             assert torch.equal(loaded.state_dict()[key], value.half().float())
     ids = torch.from_numpy(
-        WordPiece.from_file(folder.tokenizer_file, 16).encode("a rocket flying left").ids
+        WordPiece.from_file(folder.vocabulary.files[0], 16).encode("a rocket flying left").ids
     )
     with torch.no_grad():
         ours, theirs = folder.load("text_encoder")(ids), saved["text_encoder"](ids)
@@ -107,7 +107,7 @@ def test_configs_scheduler_and_vocabulary_are_read(tiny_model_folder: Path) -> N
     folder = open_model(tiny_model_folder, STICKER)
     assert folder.load_config("transformer") == tiny_networks()["transformer"].config
     assert folder.scheduler == SCHEDULER
-    assert folder.vocabulary_size == folder.load_config("text_encoder").vocabulary_size
+    assert folder.vocabulary.size == folder.load_config("text_encoder").vocabulary_size
 
 
 def test_every_file_is_listed_with_its_hash(tiny_model_folder: Path) -> None:

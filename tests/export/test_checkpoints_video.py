@@ -211,7 +211,7 @@ def test_what_does_not_belong_together_is_not_written(
         CheckpointError, match=r"comes from .*sticker', a checkpoint of sticker; take"
     ):
         _save(tmp_path / "m", sticker.path, EDMScheduler())
-    vocabulary = sticker.tokenizer_file
+    vocabulary = sticker.vocabulary.files[0]
     with pytest.raises(CheckpointError, match="model folder of mobilevd has no vocabulary; pass"):
         _save(tmp_path / "m", tiny_svd_folder, EDMScheduler(), vocabulary_file=vocabulary)
     with pytest.raises(CheckpointError, match="a model folder of sticker has a vocabulary; pass"):

@@ -24,6 +24,7 @@ import mvsdk  # noqa: E402
 from mvsdk.bundle import Bundle, sha256_file  # noqa: E402
 from mvsdk.manifest import END_TO_END  # noqa: E402
 from mvsdk_export.checkpoints import load_configs, open_decoder, open_model  # noqa: E402
+from mvsdk_export.checkpoints.additions import Additions  # noqa: E402
 from mvsdk_export.errors import CheckpointError  # noqa: E402
 from mvsdk_export.families import find_recipe  # noqa: E402
 from mvsdk_export.families.pipeline import Clip  # noqa: E402
@@ -98,7 +99,7 @@ def test_frames_are_those_of_diffusers(fields: dict[str, Any]) -> None:
 
 @torch.no_grad()
 def test_a_model_takes_the_decoder_of_another_folder(model: Path, written: Path) -> None:
-    folder = open_model(model, decoder=written)
+    folder = open_model(model, additions=Additions(decoder=written))
     folder.check()
     latents = torch.randn(2, 4, 3, 5)
     frames = folder.load_graph("vae_decoder", num_frames=4)(latents)
@@ -112,7 +113,10 @@ def test_a_model_takes_the_decoder_of_another_folder(model: Path, written: Path)
 
 
 def test_its_files_are_among_those_of_the_model(model: Path, written: Path) -> None:
-    alone, both = (open_model(model, decoder=x).files_with_hashes() for x in (None, written))
+    alone, both = (
+        open_model(model, additions=Additions(decoder=x)).files_with_hashes()
+        for x in (None, written)
+    )
     further = [ref for ref in both if ref not in alone]
     assert [ref.path for ref in further] == [f"decoder/{CONFIG}", f"decoder/{WEIGHTS}"]
     assert [ref.sha256 for ref in further] == [sha256_file(written / x) for x in (CONFIG, WEIGHTS)]
@@ -123,7 +127,7 @@ def test_its_files_are_among_those_of_the_model(model: Path, written: Path) -> N
 def test_keys_that_older_files_lack_are_not_missed(model: Path, light: Path) -> None:
     new = ("upsample_fn", "shift_factor", "scaling_factor", "block_out_channels")
     edit_json(CONFIG, **dict.fromkeys(new, ...))(light)
-    open_model(model, decoder=light).check()
+    open_model(model, additions=Additions(decoder=light)).check()
 
 
 def test_weights_need_not_be_there_to_plan(model: Path, light: Path) -> None:
@@ -131,7 +135,7 @@ def test_weights_need_not_be_there_to_plan(model: Path, light: Path) -> None:
     decoder = open_decoder(light, MOBILEVD)
     assert load_configs(model, MOBILEVD, decoder)["vae_decoder"].num_decoder_blocks == (2, 1, 1, 1)
     with pytest.raises(CheckpointError, match=f"light' lacks {WEIGHTS}"):
-        open_model(model, decoder=light)
+        open_model(model, additions=Additions(decoder=light))
 
 
 def _rename(old: str, new: str) -> Callable[[Path], None]:
@@ -176,13 +180,13 @@ def test_another_decoder_is_refused(
 ) -> None:
     damage(light)
     with pytest.raises(CheckpointError, match=message) as caught:
-        open_model(model, decoder=light).check()
+        open_model(model, additions=Additions(decoder=light)).check()
     assert "\n" not in str(caught.value)
 
 
 def test_a_model_without_a_light_decoder_takes_none(tiny_model_folder: Path, written: Path) -> None:
     with pytest.raises(CheckpointError, match=r"sticker has no light decoder, .*; leave --"):
-        open_model(tiny_model_folder, decoder=written)
+        open_model(tiny_model_folder, additions=Additions(decoder=written))
 
 
 @torch.no_grad()

@@ -30,8 +30,8 @@ from mvsdk_export.checkpoints import (  # noqa: E402
     open_model,
     save_model_folder,
 )
-from mvsdk_export.checkpoints.public import PUBLIC_CONFIGS  # noqa: E402
-from mvsdk_export.families import find_recipe  # noqa: E402
+from mvsdk_export.families import RECIPES, find_recipe  # noqa: E402
+from mvsdk_export.families.public import PublicConfig  # noqa: E402
 
 MOBILEVD = find_recipe("mobilevd")
 CLIP = "image_encoder/model.safetensors"
@@ -110,19 +110,34 @@ def test_levels_that_differ_where_ours_are_alike_are_refused(svd_copy: Path) -> 
         open_model(svd_copy).check()
 
 
+def _public_configs() -> list[tuple[str, PublicConfig]]:
+    """Return what recipes say of every config.json of a public folder."""
+    found: list[tuple[str, PublicConfig]] = []
+    for recipe in RECIPES.values():
+        if recipe.public is not None:
+            found += recipe.public.configs.items()
+        if recipe.light_decoder is not None:
+            found.append(("decoder", recipe.light_decoder.public))
+        if recipe.motion is not None:
+            found.append(("motion", recipe.motion.public))
+    return found
+
+
 def test_what_a_file_leaves_out_is_what_the_library_has_by_default() -> None:
     with quiet():
         import diffusers
-        from transformers import CLIPVisionConfig
+        from transformers import CLIPTextConfig, CLIPVisionConfig
 
-    for part, public in PUBLIC_CONFIGS.items():
-        if part == "image_encoder":
-            defaults: dict[str, Any] = CLIPVisionConfig().to_dict()
+    for part, public in _public_configs():
+        library = {"image_encoder": CLIPVisionConfig, "text_encoder": CLIPTextConfig}
+        if part in library:
+            defaults: dict[str, Any] = library[part]().to_dict()
         else:
             network = getattr(diffusers, str(public.classes["_class_name"]))
             found = inspect.signature(network.__init__).parameters.items()
             defaults = {name: parameter.default for name, parameter in found}
-        for key, value in {**public.fields, **public.fixed}.items():
+        fields = {public.names.get(name, name): value for name, value in public.fields.items()}
+        for key, value in {**fields, **public.fixed}.items():
             theirs = defaults[key]
             theirs = list(theirs) if isinstance(theirs, tuple) else theirs
             assert theirs == value or key in public.required, (part, key)
@@ -204,9 +219,9 @@ UNSUPPORTED: dict[str, tuple[Damage, str]] = {
         name: (
             edit_json(INDEX, _class_name=name),
             rf"model_index\.json' is of the class '{name}', which is not supported; "
-            "supported are MvsdkPipeline, StableVideoDiffusionPipeline; choose such a model",
+            "supported are MvsdkPipeline, StableVideoDiffusionPipeline, StableDiffusionPipeline; choose ",
         )
-        for name in ("AnimateDiffPipeline", "WanPipeline", "StableDiffusionPipeline")
+        for name in ("AnimateDiffPipeline", "WanPipeline", "StableDiffusionXLPipeline")
     },
     "denoiser in the index": (
         edit_json(INDEX, unet=["diffusers", "UNet2DConditionModel"]),

@@ -55,8 +55,8 @@ def test_a_public_folder_is_a_checkpoint_of_mobilevd(tiny_svd_folder: Path) -> N
     folder = open_model(tiny_svd_folder)
     assert folder.recipe == MOBILEVD == open_model(tiny_svd_folder, MOBILEVD).recipe
     assert folder.scheduler == EDMScheduler(sigma_min=0.002, sigma_max=700.0, rho=7.0)
-    assert folder.tokenizer_file is None
-    assert folder.vocabulary_size is None
+    assert folder.vocabulary is None
+    assert folder.vocabulary is None
     folder.check()
 
 

@@ -38,8 +38,8 @@ BIAS = "conv_in.bias"
 REFUSED_AT_OPEN: Refusals = {
     **weights_not_opened(UNET, BIAS),
     "other pipeline": (
-        edit_json(INDEX, _class_name="StableDiffusionPipeline"),
-        "is of the class 'StableDiffusionPipeline', which is not supported; supported are Mvs",
+        edit_json(INDEX, _class_name="FluxPipeline"),
+        "is of the class 'FluxPipeline', which is not supported; supported are Mvs",
     ),
     "other part": (
         edit_json(INDEX, unet=["diffusers", "UNet2DConditionModel"]),
@@ -66,7 +66,7 @@ REFUSED_AT_OPEN: Refusals = {
     ),
     "no mean": (
         edit_json(PREPROCESSOR, image_mean=...),
-        "image_mean is missing, expected what CLIP",
+        "image_mean is missing, expected what the public",
     ),
     "other scheduler": (
         edit_json(SCHEDULE, _class_name="DDIMScheduler"),

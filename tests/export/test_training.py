@@ -220,7 +220,7 @@ def test_package_is_a_model_folder_with_a_measured_card(run: Run, tmp_path: Path
     average = run.plan.load_networks().denoiser.state_dict()
     for name, value in folder.load("transformer").state_dict().items():
         assert torch.equal(value, average[name].half().float())
-    assert folder.tokenizer_file.read_bytes() == run.plan.vocabulary_file.read_bytes()
+    assert folder.vocabulary.to_bytes() == run.plan.vocabulary_file.read_bytes()
     card = (out / "README.md").read_text()
     assert "disc, arrow" in card
     assert f"{done.quality.autoencoder_psnr_db:.1f} dB on fresh clips" in card

@@ -8,8 +8,8 @@
     scheduler/scheduler_config.json      how the denoiser was trained to be sampled
     README.md                            model card
 
-Public folders of Stable Video Diffusion (public.py) and of a light decoder (decoder.py) are read as
-well.
+Public folders, as recipes know them (public.py), are read as well; and what a user puts beside one:
+a light decoder (decoder.py), motion modules (motion.py), LoRAs (lora.py).
 
 A folder may come from anywhere. Nothing in it is executed: pickles are refused, JSON is bounded and
 strict, weights are compared with the network before they are read. Importing this needs no torch;
@@ -17,6 +17,8 @@ strict, weights are compared with the network before they are read. Importing th
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from mvsdk_export.checkpoints.building import GraphOptions
 from mvsdk_export.checkpoints.decoder import DecoderFolder, open_decoder
@@ -36,7 +38,9 @@ from mvsdk_export.checkpoints.scheduler import (
     OneStepScheduler,
     Scheduler,
 )
-from mvsdk_export.checkpoints.writer import save_model_folder
+
+if TYPE_CHECKING:
+    from mvsdk_export.checkpoints.writer import save_model_folder
 
 __all__ = [
     "INDEX_FILE",
@@ -56,3 +60,13 @@ __all__ = [
     "read_recipe",
     "save_model_folder",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Load what writes folders where somebody writes one: jobs only read."""
+    if name == "save_model_folder":
+        from mvsdk_export.checkpoints import writer
+
+        return writer.save_model_folder
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)

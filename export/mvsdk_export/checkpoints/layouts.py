@@ -76,7 +76,8 @@ def find_layout(document: Document) -> Layout:
     known = [CLASS_NAME, *(name for _, x in recipes for name in x.pipelines)]
     name = document.values.get("_class_name")
     if type(name) is str and name not in known:
-        raise unsupported(quoted(document.path), name, known)
+        usual = [CLASS_NAME, *(x.pipelines[0] for _, x in recipes)]
+        raise unsupported(quoted(document.path), name, usual)
     name = document.choice("_class_name", known)
     recipe, public = next(item for item in recipes if name in item[1].pipelines)
     return _public_layout(recipe, public)

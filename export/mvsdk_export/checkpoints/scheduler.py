@@ -100,9 +100,7 @@ class DiscreteScheduler:
         Betas grow linearly, and DDIM goes from the last timestep to the first, where it ends
         without noise: at the first timestep's own level its last step would do nothing.
         """
-        return replace(
-            self, beta_schedule="linear", ddim_spacing="linspace", set_alpha_to_one=True
-        )
+        return replace(self, beta_schedule="linear", ddim_spacing="linspace", set_alpha_to_one=True)
 
     def to_document(self) -> dict[str, object]:
         """Return what is written to scheduler_config.json."""

@@ -43,7 +43,7 @@ def add_addition_arguments(parser: argparse.ArgumentParser) -> None:
         "--motion",
         metavar="PLACE",
         type=named_path,
-        help="motion modules, folder or file; --lora FILE[:SCALE]; --sampler NAME",
+        help="motion modules; --lora FILE[:SCALE]; --sampler NAME",
     )
     # Told in the line above: the help of a verb fits a screen.
     parser.add_argument("--lora", metavar="F[:S]", action="append", help=argparse.SUPPRESS)

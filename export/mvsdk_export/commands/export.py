@@ -74,7 +74,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", metavar="DIR", type=named_path, help=f"bundle to write (default: MODEL{SUFFIX})"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace a bundle at --out")
+    # Two in one line: the help of a verb fits a screen.
+    more = "replace a bundle at --out; --json: a report as JSON"
+    parser.add_argument("--overwrite", action="store_true", help=more)
     parser.add_argument("--dry-run", action="store_true", help="say what would be made, and stop")
     parser.add_argument("--no-verify", action="store_true", help="skip the parity checks")
     parser.add_argument(
@@ -82,7 +84,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="keep finished stages for the next export",
     )
-    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.add_argument("--json", action="store_true", help=argparse.SUPPRESS)
 
 
 def _run(options: argparse.Namespace) -> int:

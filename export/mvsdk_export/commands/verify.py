@@ -23,7 +23,6 @@ from mvsdk_export.commands.bar import read_history, shown_progress
 from mvsdk_export.commands.export import variant_table
 from mvsdk_export.commands.targets import kinds_of, require_kinds
 from mvsdk_export.families import Recipe, find_recipe
-from mvsdk_export.parity.recording import read_sampler
 
 if TYPE_CHECKING:
     from mvsdk_export.checkpoints import ModelFolder
@@ -69,6 +68,8 @@ def _run(options: argparse.Namespace) -> int:
     variants = [v for part in bundle.manifest.components.values() for v in part.variants]
     require_kinds(kinds_of(variants), "verify")
     path = options.checkpoint or default_model_folder(recipe.name)
+    from mvsdk_export.parity.recording import read_sampler
+
     additions = replace(read_additions(options), sampler=read_sampler(bundle.manifest))
     folder = open_model(path, recipe, additions=additions)
     _check_source(bundle, folder)

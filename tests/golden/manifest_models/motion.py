@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from manifest_models.parts import (
     ONNX_FP16,
     ONNX_FP32,
@@ -20,9 +23,18 @@ from manifest_models.parts import (
 )
 from mvsdk.manifest import (
     DrawNoise,
+    InputValue,
+    Linear,
     Manifest,
+    NegativePromptInput,
+    NumberInput,
+    Numbers,
+    Operation,
     Program,
     PromptInput,
+    Run,
+    Tensor,
+    Term,
     Tokenize,
     VariantSet,
     VideoSpec,
@@ -62,18 +74,37 @@ def stable_diffusion_motion() -> Manifest:
         "unet": on_npu.id,
         "vae_decoder": exact.id,
     }
-    names = {tensor.name: tensor.name for tensor in keys}
+    encoded = {"text": "prompt", "negative_text": "negative_prompt"}
     program = Program(
         name="512x512",
         task="text_to_video",
         video=VideoSpec(frames=16, height=512, width=512, fps=8.0),
-        inputs={"prompt": PromptInput()},
+        inputs={
+            "prompt": PromptInput(),
+            "negative_prompt": NegativePromptInput(),
+            "guidance_scale": NumberInput(minimum=1.0, maximum=20.0, default=7.5),
+        },
         operations=(
-            Tokenize(input="prompt", tokenizer="clip", output="input_ids"),
-            run("text_encoder", {"input_ids": "input_ids"}, {hidden.name: hidden.name}),
-            run("conditioning", {hidden.name: hidden.name}, names),
+            *(x for name, given in encoded.items() for x in _encode(given, name, keys)),
+            Numbers(values=(InputValue(input="guidance_scale"),), output="scale"),
+            Numbers(
+                values=(InputValue(input="guidance_scale", scale=-1.0, offset=1.0),), output="rest"
+            ),
             DrawNoise(stream=0, shape=latents, output="start"),
-            denoise(*names),
+            replace(
+                denoise(),
+                operations=(
+                    _denoise("text", "with_text", keys),
+                    _denoise("negative_text", "without", keys),
+                    Linear(
+                        terms=(
+                            Term(array="with_text", scale="scale"),
+                            Term(array="without", scale="rest"),
+                        ),
+                        output="model_output",
+                    ),
+                ),
+            ),
             each_frame("vae_decoder", 16, "latents", ("latents", "frames"), "frames"),
         ),
         output="frames",
@@ -99,3 +130,23 @@ def stable_diffusion_motion() -> Manifest:
         source=source("animatediff-lightning"),
         licences=licences(),
     )
+
+
+def _encode(prompt: str, name: str, keys: Sequence[Tensor]) -> list[Operation]:
+    """Return what makes keys of a text, which are the same at every step."""
+    return [
+        Tokenize(input=prompt, tokenizer="clip", output=f"{name}_ids"),
+        run("text_encoder", {"input_ids": f"{name}_ids"}, {"encoder_hidden_states": name}),
+        run(
+            "conditioning",
+            {"encoder_hidden_states": name},
+            {tensor.name: f"{name}_{tensor.name}" for tensor in keys},
+        ),
+    ]
+
+
+def _denoise(name: str, output: str, keys: Sequence[Tensor]) -> Run:
+    """Return a call of the denoiser with the keys of one text."""
+    given = {tensor.name: f"{name}_{tensor.name}" for tensor in keys}
+    inputs = {"sample": "model_input", "timestep": "timestep", **given}
+    return run("unet", inputs, {"model_output": output})

@@ -54,8 +54,11 @@ class Program:
         pictures = [kind for kind in kinds if kind in ("picture", "clip")]
         prompts = (1,) if task == "text_to_video" else (0, 1)
         need(pictures == INPUTS.get(task, []) and kinds.count("prompt") in prompts, "P1", at)
+        need(kinds.count("negative_prompt") <= kinds.count("prompt"), "P1", at)
         for name, value in inputs.items():
             here, known = f"{at}.{name}", Known("prompt")
+            if value["kind"] == "negative_prompt":
+                known = Known("prompt", (), ("blank",))
             if value["kind"] in ("picture", "clip"):
                 known = Known("uint8", (value.get("frames", 1), value["height"], value["width"], 3))
             elif value["kind"] == "number":
@@ -98,9 +101,10 @@ class Program:
 
     def tokenize(self, op: Parts, at: str, scope: Scope) -> None:
         tokenizer = self.part("tokenizers", op["tokenizer"], "P9", f"{at}.tokenizer")
+        said = scope.get(op["input"], Known("", (), ("blank",)))
         if op["input"] is not None:
             self.get(scope, op["input"], "P9", f"{at}.input", "prompt")
-        elif tokenizer["kind"] == "wordpiece":
+        if "blank" in said.also and tokenizer["kind"] == "wordpiece":
             need((op["before"] + op["after"]).strip(BLANKS), "P9", f"{at}.input")
         need(len(op["before"] + op["after"]) <= 4096, "P9", f"{at}.before")
         tokens = Known("int32", (1, tokenizer["max_length"]))

@@ -80,7 +80,11 @@ def _read_unet(document: Values) -> Mapping[str, object]:
     if type(mid_only_cross) is not bool:
         document.fail("mid_block_only_cross_attention", "null, true or false")
     classes = document.values.get("num_class_embeds")
+    size = document.values.get("sample_size")
+    if isinstance(size, list):  # height and width
+        size = next(iter(cast("list[object]", size)), None)
     return {
+        "sample_size": 64 if size is None else size,
         "layers_per_block": _per_level(document, "layers_per_block", 2),
         "down_attention": _attention(document, "down_block_types"),
         "up_attention": _attention(document, "up_block_types")[::-1],
@@ -106,11 +110,16 @@ UNET = PublicConfig(
         "use_linear_projection": False,
         "norm_groups": 32,
         "norm_eps": 1e-5,
-        "sample_size": 64,
     },
     names={"norm_groups": "norm_num_groups"},
     further=(
-        *("attention_head_dim", "num_attention_heads", "down_block_types", "up_block_types"),
+        *(
+            "sample_size",
+            "attention_head_dim",
+            "num_attention_heads",
+            "down_block_types",
+            "up_block_types",
+        ),
         *("layers_per_block", "mid_block_type", "only_cross_attention", "num_class_embeds"),
         *("mid_block_only_cross_attention", "transformer_layers_per_block"),
     ),

@@ -25,6 +25,14 @@ def _words(corpus: Malformed) -> None:
         corpus.values("P9", "sticker", f"{tokenize}.input", name)
     corpus.values("P9", "sticker", f"{tokenize}.tokenizer", "other", "Main")
     corpus.values("P9", "sticker", f"{tokenize}.input", None)
+    corpus.wrong(
+        "P9",
+        "sticker",
+        "a negative prompt without words",
+        f"{tokenize}.input",
+        put(f"{tokenize}.input", "negative"),
+        put("programs[0].inputs.negative", {"kind": "negative_prompt"}),
+    )
     corpus.values("P9", "video_to_video", f"{tokenize}.input", "clip", "noise_level")
     for before, after in ((" ", ""), ("", "\u3000"), ("\u00a0 ", "\u2003")):
         corpus.wrong(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from corpus.cases import Malformed, copied, drop, fill, put, rename
 from corpus.operations import looped, numbers
-from corpus.places import LOOP, OPERATIONS, SAMPLE, UNITS, UPSCALE
+from corpus.places import LOOP, MOTION, OPERATIONS, SAMPLE, UNITS, UPSCALE
 
 PROMPT = {"kind": "prompt"}
 PICTURE = {"kind": "picture", "height": 64, "width": 64}
@@ -36,6 +36,10 @@ def _inputs(corpus: Malformed) -> None:
     ):
         corpus.wrong("P1", base, name, inputs, put(f"{inputs}.further", given))
     corpus.wrong("P1", "sticker", "no prompt", inputs, put(inputs, {}))
+    negative = {"kind": "negative_prompt"}
+    corpus.wrong("P1", "animator", "a lone negative", inputs, put(f"{inputs}.further", negative))
+    corpus.wrong("P1", MOTION, "two negatives", inputs, put(f"{inputs}.further", negative))
+    corpus.wrong("P1", MOTION, "no prompt, a negative", inputs, drop(f"{inputs}.prompt"))
     corpus.wrong("P1", "animator", "no picture", inputs, drop(f"{inputs}.picture"))
     corpus.wrong("P1", "upscale", "no clip", inputs, put(inputs, {}))
     for task, base in (
