@@ -219,7 +219,7 @@ UNSUPPORTED: dict[str, tuple[Damage, str]] = {
         name: (
             edit_json(INDEX, _class_name=name),
             rf"model_index\.json' is of the class '{name}', which is not supported; "
-            "supported are MvsdkPipeline, StableVideoDiffusionPipeline, StableDiffusionPipeline; choose ",
+            "supported are MvsdkPipeline, StableVideoDiffusionPipeline, StableDiffusionPipeline; ",
         )
         for name in ("AnimateDiffPipeline", "WanPipeline", "StableDiffusionXLPipeline")
     },

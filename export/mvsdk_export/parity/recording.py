@@ -243,7 +243,8 @@ def files_of(folder: ModelFolder) -> Files:
     All its files decide what a model computes, but the card; so does the code that its recipe
     names.
     """
-    hashes = [ref.sha256 for ref in folder.files_with_hashes() if ref.path != MODEL_CARD]
+    files = (*folder.files_with_hashes(), *folder.loras_with_hashes())
+    hashes = [ref.sha256 for ref in files if ref.path != MODEL_CARD]
     if folder.recipe.name not in RECIPES:
         hashes.append(repr(folder.recipe))
     return Files(
