@@ -199,11 +199,18 @@ def measure_full(options: argparse.Namespace) -> None:
     bench = Bench("full", options.chip, options.records, _limits(options))
     subject = "SVD" if options.uncompressed else "MobileVD"
     subject += ", layers whole" * options.whole
+    phase = "trace"
+    what: dict[str, Any] = {"compressed": not options.uncompressed, "whole": options.whole}
+    if options.motion is not None:
+        frames, height, width = options.motion
+        phase = "trace motion"
+        what = {"frames": frames, "height": height, "width": width, "motion": frames > 1}
+        subject = "SD 1.5 with motion v2" if frames > 1 else "SD 1.5"
+        subject += f", {frames} x {width}x{height}"
     with _folder(options) as folder:
         place = {"folder": str(folder)}
         if not (folder / "parts.json").exists():
-            what = {"compressed": not options.uncompressed, "whole": options.whole}
-            traced = bench.run("trace", subject, "fp32", {**place, **what})
+            traced = bench.run(phase, subject, "fp32", {**place, **what})
             if traced.failure:
                 return
             cut = bench.run("split", subject, "fp32", {**place, "parts": options.parts})
@@ -287,6 +294,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=PRECISIONS)
     parser.add_argument("--parts", type=int, help="default: the fewest that memory allows")
     parser.add_argument("--uncompressed", action="store_true", help="SVD itself")
+    parser.add_argument(
+        "--motion",
+        nargs=3,
+        type=int,
+        metavar=("FRAMES", "HEIGHT", "WIDTH"),
+        help="instead, Stable Diffusion 1.5 with motion v2; of one frame without",
+    )
     parser.add_argument("--whole", action="store_true", help="run no layer in parts")
     parser.add_argument("--chip", default="sm8650")
     parser.add_argument(

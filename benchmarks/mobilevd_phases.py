@@ -24,7 +24,6 @@ FEEDS = 2
 
 def trace_block(*, folder: str, block: str, level: int, form: str) -> dict[str, Any]:
     """Trace one block at the size of its level, with inputs to calibrate on."""
-    import numpy as np
     import torch
     from torch import Tensor, nn
 
@@ -53,9 +52,7 @@ def trace_block(*, folder: str, block: str, level: int, form: str) -> dict[str, 
         for _ in range(FEEDS)
     ]
     export_onnx(network, feeds[0], ["y"], Path(folder) / "part_0.onnx")
-    for index, feed in enumerate(feeds):
-        arrays = {name: value.numpy() for name, value in feed.items()}
-        np.savez(Path(folder) / f"feed_{index}.npz", allow_pickle=False, **arrays)
+    _save_feeds(folder, feeds)
     return {"weight_bytes": 4 * sum(x.numel() for x in network.parameters())}
 
 
@@ -120,7 +117,6 @@ def trace_unet(*, folder: str, compressed: bool, whole: bool) -> dict[str, Any]:
         compressed: By the paper's recipe.
         whole: Run no layer in parts.
     """
-    import numpy as np
     import torch
 
     from mvsdk_export.families.svd.graphs import OneStepGraph
@@ -148,10 +144,54 @@ def trace_unet(*, folder: str, compressed: bool, whole: bool) -> dict[str, Any]:
     ]
     with torch.no_grad():
         export_onnx(network, feeds[0], ["model_output"], Path(folder) / "model.onnx")
+    _save_feeds(folder, feeds)
+    return {"weight_bytes": 4 * sum(x.numel() for x in network.parameters())}
+
+
+def trace_motion(
+    *, folder: str, frames: int, height: int, width: int, motion: bool
+) -> dict[str, Any]:
+    """Trace the denoiser of Stable Diffusion 1.5, with motion modules or without.
+
+    Args:
+        folder: To write to.
+        frames: Of a clip.
+        height: Of a clip, pixels.
+        width: Likewise.
+        motion: Whether there are motion modules, those of AnimateDiff v2.
+    """
+    import torch
+
+    from mvsdk_export.families.stable_diffusion.config import UNetConfig
+    from mvsdk_export.families.stable_diffusion.unet import UNet
+    from mvsdk_export.graphs.onnx import export_onnx
+    from mvsdk_export.layers.selection import select_implementations_
+
+    torch.manual_seed(0)
+    kind = "motion" if motion else "none"
+    config = UNetConfig(temporal_layers=kind, num_frames=frames)
+    network = select_implementations_(UNet(config).eval(), "htp")
+    latents = config.out_channels, height // 8, width // 8
+    feeds = [
+        {
+            "sample": torch.randn(frames, *latents),
+            "timestep": torch.tensor([timestep]),
+            "encoder_hidden_states": torch.randn(1, 77, config.cross_attention_dim),
+        }
+        for timestep in (999.0, 249.0)
+    ]
+    with torch.no_grad():
+        export_onnx(network, feeds[0], ["model_output"], Path(folder) / "model.onnx")
+    _save_feeds(folder, feeds)
+    return {"weight_bytes": 4 * sum(x.numel() for x in network.parameters())}
+
+
+def _save_feeds(folder: str, feeds: list[dict[str, Any]]) -> None:
+    import numpy as np
+
     for index, feed in enumerate(feeds):
         arrays = {name: value.numpy() for name, value in feed.items()}
         np.savez(Path(folder) / f"feed_{index}.npz", allow_pickle=False, **arrays)
-    return {"weight_bytes": 4 * sum(x.numel() for x in network.parameters())}
 
 
 def _compressed_config() -> Any:
@@ -312,6 +352,7 @@ def _value_bytes(value: Any) -> int:
 PHASES: dict[str, Callable[..., dict[str, Any]]] = {
     "trace block": trace_block,
     "trace": trace_unet,
+    "trace motion": trace_motion,
     "split": split,
     "evaluate": evaluate,
     "quantise": quantise,

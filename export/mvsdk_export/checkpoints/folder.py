@@ -451,6 +451,8 @@ def _parse_configs(
     _check_agreement(root, configs)
     if recipe.task == "image_to_video" and recipe.pipeline is None:
         _check_picture(root, recipe.denoiser, configs[recipe.denoiser])
+    if recipe.guidance == "text":
+        _check_text_alone(root, recipe.denoiser, configs[recipe.denoiser])
     return configs
 
 
@@ -478,4 +480,20 @@ def _check_picture(root: Path, denoiser: str, config: Any) -> None:
             f"{denoiser} of {quoted(root)} takes {config.in_channels} channels and gives "
             f"{config.out_channels}, expected twice as many in as out: a model that begins with a "
             "picture"
+        )
+
+
+def _check_text_alone(root: Path, denoiser: str, config: Any) -> None:
+    """Check that the denoiser is told nothing but a text."""
+    if config.in_channels != config.out_channels or config.num_class_embeds:
+        kinds = {
+            8: "edits pictures (InstructPix2Pix)",
+            7: "enlarges pictures",
+            9: "fills in pictures",
+        }
+        what = kinds.get(config.in_channels, "begins with something else")
+        raise CheckpointError(
+            f"{denoiser} of {quoted(root)} takes {config.in_channels} channels and gives "
+            f"{config.out_channels}, expected as many in as out: it {what}, which is not "
+            "supported; choose a model that takes a prompt alone"
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mvsdk._json import MAX_WHERE, shorten
 from mvsdk._text import quoted, reason_of
-from mvsdk_export.checkpoints.headers import is_pickle, pickle_error
+from mvsdk_export.checkpoints.headers import is_pickle, pickle_error, read_header
 from mvsdk_export.errors import CheckpointError
 
 INDEX_FILE = "model_index.json"
@@ -35,8 +35,23 @@ def find_folder(path: Path, *, holds: str = INDEX_FILE) -> Path:
         raise CheckpointError(f"model folder {name} cannot be opened: {reason}; {advice}") from exc
     if exists and is_pickle(path):
         raise pickle_error(path, "a folder with model.safetensors")
+    if exists and path.suffix == ".safetensors":
+        raise _single_file(path)
     what = "is a file" if exists else "does not exist"
     raise CheckpointError(f"model folder {name} {what}; {advice}")
+
+
+def _single_file(path: Path) -> CheckpointError:
+    """Return the error for a checkpoint in one file, with the command that makes a folder of it."""
+    original = any(x.startswith("model.diffusion_model.") for x in read_header(path))
+    what = "a checkpoint in one file, with the names of the original code" if original else "a file"
+    folder = path.stem
+    return CheckpointError(
+        f"{quoted(path)} is {what}, expected a folder that holds {INDEX_FILE}; convert it: python "
+        f'-c "from diffusers import StableDiffusionPipeline as P; '
+        f'P.from_single_file({path.name!r}).save_pretrained({folder!r})", and give --checkpoint '
+        f"{folder}"
+    )
 
 
 def locate(root: Path, relative: str) -> Path:

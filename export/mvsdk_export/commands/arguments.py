@@ -116,6 +116,25 @@ def default_frames(recipe: Recipe, configs: Mapping[str, Any]) -> int:
     return num_frames if least <= num_frames <= most else recipe.num_frames
 
 
+def check_frames(recipe: Recipe, configs: Mapping[str, Any], frames: int) -> None:
+    """Check that the denoiser makes sense of a number of frames, where that is up to motion modules.
+
+    Raises:
+        InputError: If there are too few places for them, or no motion modules at all.
+    """
+    if recipe.motion is None:
+        return
+    config = configs[recipe.motion.component]
+    if not config.has_motion and frames != 1:
+        raise InputError(
+            f"--frames {frames} needs motion modules: without them {recipe.name} makes pictures "
+            "that know nothing of each other; give --motion, or --frames 1"
+        )
+    if config.has_motion and frames > config.motion_max_frames:
+        most = config.motion_max_frames
+        raise InputError(f"--frames {frames} is more than the motion modules know: 1 to {most}")
+
+
 def default_side(
     recipe: Recipe, configs: Mapping[str, Any], side: Literal["height", "width"]
 ) -> int:

@@ -25,6 +25,7 @@ from mvsdk_export.commands.arguments import (
     add_guidance_argument,
     add_model_arguments,
     add_size_arguments,
+    check_frames,
     default_frames,
     default_side,
     open_chosen_model,
@@ -173,6 +174,8 @@ def _read_request(options: argparse.Namespace, targets: ChosenTargets) -> Export
     folder = open_chosen_model(options.model, options.checkpoint, read_additions(options))
     recipe = folder.recipe
     overrides = targets.read_overrides([part.name for part in recipe.components], variants)
+    if options.frames is not None:
+        check_frames(recipe, folder.configs(), options.frames)
     steps = recipe.steps if options.steps is None else read_steps(options.steps)
     guidance = read_guidance(options.guidance, recipe)
     pictures = read_picture_folder(options.pictures, recipe)
@@ -238,7 +241,10 @@ def _show_plan(plan: ExportPlan, *, chosen: bool, as_json: bool) -> None:
         return
     size = f"{request.num_frames} frames of {request.width} x {request.height}"
     scales = request.folded_guidance
-    guidance = "" if scales is None else "guidance {:g} to {:g}, ".format(*scales)
+    form = (
+        "guidance {:g}, " if request.folder.recipe.guidance == "text" else "guidance {:g} to {:g}, "
+    )
+    guidance = "" if scales is None else form.format(*scales)
     lines = [
         f"{content['model']} from {quoted(content['checkpoint'])}",
         f"{size}, {guidance}steps {', '.join(map(str, request.steps))}; "

@@ -30,6 +30,7 @@ from mvsdk_export.commands.arguments import (
     add_decoder_arguments,
     add_guidance_argument,
     add_size_arguments,
+    check_frames,
     default_frames,
     default_side,
     read_additions,
@@ -196,6 +197,8 @@ def _read_request(options: argparse.Namespace) -> _Request:
     chips = read_chips(options.chip)
     require_toolchain("torch", command="plan")
     configs = _read_configs(recipe, folder, decoder, motion)
+    if options.frames is not None:
+        check_frames(recipe, configs, options.frames)
     return _Request(
         recipe=recipe,
         source="defaults" if folder is None else str(folder),
@@ -327,7 +330,10 @@ def _to_text(
     if request.guidance is not None:
         first, last = request.guidance
         lines.append(
-            f"guidance {first:g} to {last:g}: each run of the denoiser evaluates its network twice"
+            f"guidance {first:g}: the denoiser runs twice a step, with the prompt and with another"
+            if request.recipe.guidance == "text"
+            else f"guidance {first:g} to {last:g}: each run of the denoiser evaluates its network "
+            "twice"
         )
     if costs and request.decode_frames is not None:
         from mvsdk_export.planning.decoding import describe_parts

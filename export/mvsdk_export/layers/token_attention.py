@@ -57,6 +57,20 @@ def token_rows_split(q: Tensor, k: Tensor, v: Tensor, heads: int, scale: float) 
     return torch.cat([token_heads_split(a, b, c, heads, scale) for a, b, c in rows])
 
 
+SCORE_BYTES = 640 << 20
+"""Above this, in 16-bit values, the probabilities of all heads and frames are not made at once."""
+
+
+def token_bounded(q: Tensor, k: Tensor, v: Tensor, heads: int, scale: float) -> Tensor:
+    """Multiply with heads in the batch where all probabilities have room, else one head at a time.
+
+    At 64x64 positions those of 16 frames and 8 heads are 4 GiB.
+    """
+    scores = 2 * q.shape[0] * heads * q.shape[1] * k.shape[1]
+    attend = token_batched if scores <= SCORE_BYTES else token_rows_split
+    return attend(q, k, v, heads, scale)
+
+
 def token_scaled_logits(q: Tensor, k: Tensor, v: Tensor, heads: int, scale: float) -> Tensor:
     """Scale the logits in place of the queries: other ranges, once they are quantised."""
     q, k, v = (_split(x, heads) for x in (q, k, v))
@@ -123,6 +137,7 @@ TOKEN_ATTENTION_FUNCTIONS: dict[str, Callable[[Tensor, Tensor, Tensor, int, floa
     "scaled_logits": token_scaled_logits,
     "heads_split": token_heads_split,
     "rows_split": token_rows_split,
+    "bounded": token_bounded,
     "split_einsum": token_split_einsum,
 }
 

@@ -37,7 +37,7 @@ class SelfAttention(nn.Module):
         bias: True if queries, keys and values have a bias.
     """
 
-    IMPLEMENTATIONS: ClassVar[Implementations] = token_attention_on("batched")
+    IMPLEMENTATIONS: ClassVar[Implementations] = token_attention_on("bounded")
 
     def __init__(
         self, width: int, heads: int, *, inner: int | None = None, bias: bool = False

@@ -92,8 +92,8 @@ def measure_recipe(
         num_frames: Frames of a clip.
         height: Pixels.
         width: Pixels.
-        guidance: Classifier-free guidance that the denoiser's graph holds, which makes it run the
-            network twice; None for none.
+        guidance: Classifier-free guidance, with which the denoiser's graph runs its network twice,
+            or runs twice itself (`Recipe.guidance`); None for none.
         decode_frames: Frames that the decoder takes at once, a divisor of `num_frames`; None for
             all.
 
@@ -106,10 +106,16 @@ def measure_recipe(
     )
     # No cost depends on the noise level, which is a constant of the graph.
     options = GraphOptions(height=height, width=width, guidance=guidance, sigma=1.0)
-    return tuple(
+    costs = [
         _measure_part(part, with_frames(configs[part.name], num_frames), sizes, options)
         for part in recipe.components
-    )
+    ]
+    if recipe.guidance == "text" and guidance is not None:  # both texts, on one set of graphs
+        twice = [part.role in ("text_encoder", *DENOISERS) for part in recipe.components]
+        costs = [
+            replace(x, parts=2 * x.parts) if y else x for x, y in zip(costs, twice, strict=True)
+        ]
+    return tuple(costs)
 
 
 def measure_decoder(
