@@ -483,15 +483,18 @@ def _check_picture(root: Path, denoiser: str, config: Any) -> None:
         )
 
 
+_KINDS = {
+    7: "enlarges pictures",
+    8: "edits pictures, as InstructPix2Pix",
+    9: "fills in pictures",
+}
+"""Channels that a public denoiser takes -> what it does."""
+
+
 def _check_text_alone(root: Path, denoiser: str, config: Any) -> None:
     """Check that the denoiser is told nothing but a text."""
     if config.in_channels != config.out_channels or config.num_class_embeds:
-        kinds = {
-            8: "edits pictures (InstructPix2Pix)",
-            7: "enlarges pictures",
-            9: "fills in pictures",
-        }
-        what = kinds.get(config.in_channels, "begins with something else")
+        what = _KINDS.get(config.in_channels, "begins with something else")
         raise CheckpointError(
             f"{denoiser} of {quoted(root)} takes {config.in_channels} channels and gives "
             f"{config.out_channels}, expected as many in as out: it {what}, which is not "

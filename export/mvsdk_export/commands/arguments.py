@@ -117,7 +117,7 @@ def default_frames(recipe: Recipe, configs: Mapping[str, Any]) -> int:
 
 
 def check_frames(recipe: Recipe, configs: Mapping[str, Any], frames: int) -> None:
-    """Check that the denoiser makes sense of a number of frames, where that is up to motion modules.
+    """Check that the denoiser makes sense of a number of frames, of models with motion modules.
 
     Raises:
         InputError: If there are too few places for them, or no motion modules at all.

@@ -111,9 +111,12 @@ def measure_recipe(
         for part in recipe.components
     ]
     if recipe.guidance == "text" and guidance is not None:  # both texts, on one set of graphs
-        twice = [part.role in ("text_encoder", *DENOISERS) for part in recipe.components]
+        roles = {part.name: part.role for part in recipe.components}
         costs = [
-            replace(x, parts=2 * x.parts) if y else x for x, y in zip(costs, twice, strict=True)
+            replace(item, parts=2 * item.parts)
+            if roles[item.component] in ("text_encoder", "denoiser")
+            else item
+            for item in costs
         ]
     return tuple(costs)
 
