@@ -129,8 +129,14 @@ def build_motion(**fields: Any) -> Any:
         return randomize_(MotionAdapter(**{**MOTION, **fields}), 4)
 
 
-def write_pipeline(folder: Path, **unet: Any) -> dict[str, Any]:
-    """Write a folder as Stable Diffusion 1.5 has it; return its networks."""
+def write_pipeline(folder: Path, *, old: bool = True, **unet: Any) -> dict[str, Any]:
+    """Write a folder as Stable Diffusion 1.5 has it; return its networks.
+
+    Args:
+        folder: To write.
+        old: With the names of 2022, or as diffusers and transformers of today write them.
+        **unet: Fields of the denoiser that are not `UNET`.
+    """
     parts = build_parts(**unet)
     folder.mkdir(parents=True)
     for name, network in parts.items():
@@ -151,7 +157,8 @@ def write_pipeline(folder: Path, **unet: Any) -> dict[str, Any]:
         "vae": ["diffusers", "AutoencoderKL"],
     }
     (folder / "model_index.json").write_text(json.dumps(index), "utf-8")
-    _make_old(folder)
+    if old:
+        _make_old(folder)
     return parts
 
 
