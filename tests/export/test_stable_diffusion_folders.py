@@ -38,10 +38,6 @@ from mvsdk_export.families.pipeline import Clip  # noqa: E402
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 UNET_FILE, VAE_FILE = f"unet/{WEIGHTS}", f"vae/{WEIGHTS}"
 TEXT_FILE = "text_encoder/model.safetensors"
-    f"unet/{WEIGHTS}",
-    f"vae/{WEIGHTS}",
-    "text_encoder/model.safetensors",
-)
 UNET_CONFIG, VAE_CONFIG, TEXT_CONFIG = (
     f"{part}/config.json" for part in ("unet", "vae", "text_encoder")
 )
@@ -227,8 +223,6 @@ def test_of_a_scheduler_the_betas_matter(copy: Path, scheduler: dict[str, Any]) 
 def _clip(*steps: int, guidance: tuple[float, float] | None = None) -> Clip:
     size = {"num_frames": 1, "height": 64, "width": 64, "decode_frames": 1}
     return Clip(**size, steps=steps, default_steps=steps[0], guidance=guidance)
-
-
 
 
 def test_samplers_have_the_levels_of_the_library(places: Path) -> None:
@@ -445,9 +439,7 @@ def test_what_is_no_such_model_is_refused_in_one_line(
 def test_a_checkpoint_in_one_file_is_refused_with_what_converts_it(tmp_path: Path) -> None:
     file = tmp_path / "dreamshaper 8.safetensors"
     save_file({"model.diffusion_model.input_blocks.0.0.weight": torch.ones(1)}, file)
-    with refused(
-        r"the original code, .* P\.from_single_file\('dreamshaper 8.safetensors'\)"
-    ):
+    with refused(r"the original code, .* P\.from_single_file\('dreamshaper 8.safetensors'\)"):
         open_model(file)
     (tmp_path / "v1-5.ckpt").write_bytes(b"PK\x03\x04")
     with refused("is a pickle, which can run any code"):
