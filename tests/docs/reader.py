@@ -30,7 +30,7 @@ PATIENCE = 8.0
 NEVER_RUN: Mapping[str, str] = {
     r"pip install ": "installs what is published; tests/contract/test_packaging.py builds wheels",
     r"make ": "makes an environment of its own and runs what other tests and pages do",
-    r"hf download ": "downloads 9 GB of weights; a small folder of the same form stands in",
+    r"hf download ": "downloads gigabytes of weights; small ones of the same form stand in",
     r"(mvsdk|torchrun .* -m mvsdk) train\b": "trains for an hour and more; tests/export in seconds",
     r"python benchmarks/quality\.py ": "measures what an hour of training made",
 }

@@ -71,9 +71,43 @@ def _clips(path: Path) -> None:
     )
 
 
+def _sd15(path: Path) -> None:
+    """Stable Diffusion 1.5 with few channels."""
+    from tiny_stable_diffusion import write_pipeline
+
+    write_pipeline(path, sample_size=8)
+
+
+def _motion(path: Path) -> None:
+    from tiny_stable_diffusion import single_file, write_motion
+
+    write_motion(path.with_name(f"{path.name}.folder"))
+    single_file(path.with_name(f"{path.name}.folder"), path)
+
+
+def _animatelcm(path: Path) -> None:
+    from tiny_stable_diffusion import write_motion
+
+    write_motion(path)
+    _lora(path / "AnimateLCM_sd15_t2v_lora.safetensors")
+
+
+def _lora(path: Path) -> None:
+    from tiny_loras import kohya, write_lora
+    from tiny_stable_diffusion import build_parts
+
+    name = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
+    weight = build_parts()["unet"].get_submodule(name).weight
+    write_lora(path, {("unet", name): weight.detach()}, kohya)
+
+
 STAND_INS: Mapping[str, Callable[[Path], None]] = {
     "svd": _svd,
     "taesd": _taesd,
+    "sd15": _sd15,
+    "animatediff_lightning_4step_diffusers.safetensors": _motion,
+    "animatelcm": _animatelcm,
+    "pytorch_lora_weights.safetensors": _lora,
     "photos": _photos,
     "picture.png": _picture,
     "tiny.mvbundle": _bundle,
