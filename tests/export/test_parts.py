@@ -419,7 +419,8 @@ def test_onnx_bundle_of_a_model_in_parts_is_verified(
 
 @pytest.mark.slow
 @pytest.mark.qnn
-@pytest.mark.parametrize("precision", ["w8a16", pytest.param("fp16", marks=pytest.mark.exhaustive)])
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("precision", ["w8a16", "fp16"])
 def test_compiled_bundle_of_a_model_in_parts_is_verified_on_the_emulator(
     tmp_path: Path, in_process: None, toolchain: Toolchain, precision: Precision
 ) -> None:
