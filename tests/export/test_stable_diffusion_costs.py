@@ -95,7 +95,7 @@ def test_wrong_options_are_refused_in_one_line(
     import re
 
     done = toolchain("plan", "--model", "stable_diffusion", *options)
-    assert done.status == 1
+    assert done.status == 2
     assert re.search(message, done.err), done.err
     assert done.err.count("\n") == 1
 
@@ -106,6 +106,6 @@ def test_more_frames_than_there_are_places_are_refused(
     motion = _adapter(tmp_path / "v1", motion_max_seq_length=24)
     done = toolchain("plan", "--model", "stable_diffusion", "--motion", motion, "--frames", "32")
     assert (done.status, done.err) == (
-        1,
+        2,
         "error: --frames 32 is more than the motion modules know: 1 to 24\n",
     )

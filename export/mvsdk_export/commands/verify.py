@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mvsdk._text import quoted
@@ -126,20 +127,32 @@ def _check_source(bundle: Bundle, folder: ModelFolder) -> None:
     Raises:
         InputError: If a file is another one, or one side lacks it; the model card is no matter.
     """
-    made_of = {ref.path: ref.sha256 for ref in bundle.manifest.source.checkpoint}
-    given = {ref.path: ref.sha256 for ref in folder.files_with_hashes()}
-    light = folder.recipe.light_decoder
+    source = bundle.manifest.source
+    made_of = {ref.path: ref.sha256 for ref in (*source.checkpoint, *source.lora)}
+    files = (*folder.files_with_hashes(), *folder.loras_with_hashes())
+    given = {ref.path: ref.sha256 for ref in files}
     for path in sorted((made_of.keys() | given.keys()) - {MODEL_CARD}):
         if made_of.get(path) == given.get(path):
             continue
-        name, option, place = quoted(bundle.path.name), "--checkpoint", folder.path
-        if light is not None and path.startswith(f"{light.decoder.folder}/"):
-            option, place = "--decoder", folder.paths.get("decoder")
+        name, (option, place) = quoted(bundle.path.name), _option_of(folder, path)
         if path not in given:
-            raise InputError(f"{name} was made of {path} too; give its folder with {option}")
-        if option == "--decoder" and path not in made_of:
-            raise InputError(f"{name} was made with the model's own decoder; leave --decoder out")
+            raise InputError(f"{name} was made of {path} too; give it with {option}")
+        if path not in made_of and option != "--checkpoint":
+            raise InputError(f"{name} was made without {path}; leave {option} out")
         raise InputError(
-            f"{name} was not made of {path} in {quoted(place)}; give the model folder that it was "
-            f"made of with {option}"
+            f"{name} was not made of {path} in {quoted(place)}; give the model that it was made "
+            f"of with {option}"
         )
+
+
+def _option_of(folder: ModelFolder, path: str) -> tuple[str, Path]:
+    """Return the option that gives a file of the model, and the place that it was given."""
+    recipe, places = folder.recipe, folder.paths
+    part = path.partition("/")[0]
+    if recipe.light_decoder is not None and part == recipe.light_decoder.decoder.folder:
+        return "--decoder", places.get("decoder", folder.path)
+    if recipe.motion is not None and part == recipe.motion.folder:
+        return "--motion", places.get("motion", folder.path)
+    if part == "lora":
+        return "--lora", next((x.path for x in folder.loras), folder.path)
+    return "--checkpoint", folder.path

@@ -11,6 +11,8 @@ from mvsdk._text import quoted
 from mvsdk_export.errors import CheckpointError
 from mvsdk_export.families.public import Values
 
+MAX_FRAMES = 256
+"""Most places that frames may have."""
 DEFAULT_FRAMES = 16
 """Frames of a clip, where nobody says; AnimateDiff was trained with these."""
 SD_WIDTHS = (320, 640, 1280, 1280)
@@ -51,7 +53,9 @@ def read_motion(
         )
     layers = [int(count) for count in config.layers_per_block]
     made_layers = (
-        _layers_of(shapes) if shapes else _whole(document, "motion_layers_per_block", 2, levels)
+        _layers_of(shapes)
+        if shapes
+        else _whole(document, "motion_layers_per_block", 2, levels, MAX_LAYERS)
     )
     if made_layers != layers:
         raise CheckpointError(
@@ -61,19 +65,19 @@ def read_motion(
         )
     # diffusers gives its motion modules the groups of the denoiser, whatever their own file says.
     document.check_fixed({"motion_norm_num_groups": config.norm_groups})
-    heads = _whole(document, "motion_num_attention_heads", 8, levels)
+    heads = _whole(document, "motion_num_attention_heads", 8, levels, max(widths))
     for key in ("motion_mid_block_layers_per_block", "motion_transformer_layers_per_mid_block"):
         document.check_fixed({key: 1})
     said = document.values.get("motion_max_seq_length", 32)
-    if type(said) is not int or said < 1:
-        document.fail("motion_max_seq_length", "a whole number")
+    if type(said) is not int or not 1 <= said <= MAX_FRAMES:
+        document.fail("motion_max_seq_length", f"a whole number of 1 to {MAX_FRAMES}")
     places = [shape[1] for name, shape in shapes.items() if name.endswith("pos_embed.pe")]
     return {
         "temporal_layers": "motion",
         "num_frames": DEFAULT_FRAMES,
         "motion_heads": tuple(heads),
         "motion_transformer_layers": tuple(
-            _whole(document, "motion_transformer_layers_per_block", 1, levels)
+            _whole(document, "motion_transformer_layers_per_block", 1, levels, MAX_LAYERS)
         ),
         "motion_mid_block": any(name.startswith("mid_block.") for name in shapes)
         if shapes
@@ -104,12 +108,16 @@ def _said_widths(document: Values) -> tuple[int, ...]:
     return tuple(cast("list[int]", items))
 
 
-def _whole(document: Values, key: str, default: int, levels: int) -> list[int]:
-    """Return a number for each level, of a key that has one, or one for each."""
+MAX_LAYERS = 8
+"""Most transformer layers of a motion module: each costs time to build."""
+
+
+def _whole(document: Values, key: str, default: int, levels: int, most: int) -> list[int]:
+    """Return a number for each level, of a key that has one, or one for each; 1 to `most`."""
     value = document.values.get(key, default)
     values = cast("list[object]", value) if isinstance(value, list) else [value] * levels
-    if len(values) != levels or any(type(x) is not int or x < 1 for x in values):
-        document.fail(key, f"a whole number, or one for each of {levels} levels")
+    if len(values) != levels or any(type(x) is not int or not 1 <= x <= most for x in values):
+        document.fail(key, f"a whole number of 1 to {most}, or one for each of {levels} levels")
     return cast("list[int]", values)
 
 
