@@ -259,8 +259,8 @@ def test_bundle_decodes_in_parts_as_pytorch_does(
     )
     assert done.status == 2
     wanted = (
-        f"made of decoder/{CONFIG} too; give its folder with --decoder"
+        f"made of decoder/{CONFIG} too; give it with --decoder"
         if is_light
-        else "made with the model's own decoder; leave --decoder out"
+        else f"made without decoder/{CONFIG}; leave --decoder out"
     )
     assert done.err == f"error: 'parts.mvbundle' was {wanted}\n"

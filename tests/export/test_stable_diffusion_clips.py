@@ -245,4 +245,4 @@ def test_a_bundle_is_verified_with_what_it_was_made_of(
     }
     assert all(record["passed"] for record in records)
     done = toolchain("verify", out, "--checkpoint", model.base, "--motion", model.motion)
-    assert (done.status, "--lora" in done.err) == (1, True), done.err
+    assert (done.status, "--lora" in done.err) == (2, True), done.err
