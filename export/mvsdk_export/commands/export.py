@@ -249,7 +249,9 @@ def _show_plan(plan: ExportPlan, *, chosen: bool, as_json: bool) -> None:
         f"{content['model']} from {quoted(content['checkpoint'])}",
         f"{size}, {guidance}steps {', '.join(map(str, request.steps))}; "
         f"{content['stages']} stages; would write {quoted(request.out)}",
-        *describe_parts(request.num_frames, request.size["decode_frames"], chosen=chosen),
+        *describe_parts(
+            request.folder.recipe, request.num_frames, request.size["decode_frames"], chosen=chosen
+        ),
     ]
     show("\n".join(lines) + "\n")
     rows = [[p["id"], p["target"], p["precision"], p["chip"] or "any"] for p in plans]
@@ -313,7 +315,9 @@ def _to_text(report: ExportReport, request: ExportRequest, *, chosen: bool) -> s
             stage_table(report.jobs),
             "",
             *_warning_lines(report),
-            *describe_parts(request.num_frames, decode_frames_of(manifest), chosen=chosen),
+            *describe_parts(
+                request.folder.recipe, request.num_frames, decode_frames_of(manifest), chosen=chosen
+            ),
             f"{quoted(path)}: {format_bytes(sum(ref.bytes for ref in manifest.files()))}; "
             f"{len(report.jobs)} stages in {spent:.0f} s, the largest took {format_bytes(peak)}",
             *_found_lines(report.jobs),

@@ -338,7 +338,9 @@ def _to_text(
     if costs and request.decode_frames is not None:
         from mvsdk_export.planning.decoding import describe_parts
 
-        lines += describe_parts(request.num_frames, request.decode_frames, chosen=chosen)
+        lines += describe_parts(
+            request.recipe, request.num_frames, request.decode_frames, chosen=chosen
+        )
     lines.append("")
     if costs:
         lines += [_cost_table(request, costs), "", _clip_line(request, costs), ""]

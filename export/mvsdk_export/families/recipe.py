@@ -170,6 +170,9 @@ class Recipe:
     """Whether this package holds a checkpoint."""
     public: PublicModel | None = None
     """Its public folders; None where there are none."""
+    decodes_frames_apart: bool = False
+    """Whether the decoder knows no time: frames are then decoded one by one unless told otherwise,
+    which changes nothing and takes least memory."""
     light_decoder: DecoderVariant | None = None
     """A decoder that takes less, of weights that are no part of a checkpoint; None for none."""
     motion: MotionRecipe | None = None

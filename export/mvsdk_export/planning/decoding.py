@@ -38,12 +38,15 @@ def choose_decode_frames(
         precisions: What Snapdragon chips shall compute in; nothing else has a limit.
 
     Returns:
-        All frames if they fit; 1 if not even one does, which `preflight_costs` then refuses.
+        1 for a decoder that knows no time, which takes least memory so; for others all frames if
+        they fit, and 1 if not even one does, which `preflight_costs` then refuses.
 
     Raises:
         CheckpointError: If the configuration describes no network that can be built.
         ExportError: If the decoder cannot run at this size.
     """
+    if recipe.decodes_frames_apart:
+        return 1
     limited: list[Precision] = [x for x in HTP_PRECISIONS if x in precisions]
     if not limited or not _decodes_parts(recipe):
         return num_frames
@@ -86,10 +89,11 @@ def with_decode_frames(request: ExportRequest) -> ExportRequest:
     return replace(request, decode_frames=chosen)
 
 
-def describe_parts(num_frames: int, at_once: int, *, chosen: bool) -> list[str]:
+def describe_parts(recipe: Recipe, num_frames: int, at_once: int, *, chosen: bool) -> list[str]:
     """Return a line that says how clips are decoded; none where they are decoded whole.
 
     Args:
+        recipe: The model.
         num_frames: Frames of a clip.
         at_once: Frames that are decoded at once.
         chosen: Whether nobody said how many.
@@ -98,6 +102,8 @@ def describe_parts(num_frames: int, at_once: int, *, chosen: bool) -> list[str]:
         return []
     frames = f"{at_once} frame{'s' * (at_once > 1)}"
     line = f"clips are decoded in {num_frames // at_once} parts of {frames}"
-    if chosen:
+    if chosen and recipe.decodes_frames_apart:
+        line += ", as the decoder knows no time; see --decode-frames"
+    elif chosen:
         line += f", as many as {HTP_PROCESS_LIMIT_BYTES / 1e9:g} GB (HTP) hold; see --decode-frames"
     return [line]

@@ -113,6 +113,7 @@ STABLE_DIFFUSION = Recipe(
         public=MOTION_ADAPTER,
         read=f"{_HERE}.motion_config:read_motion",
     ),
+    decodes_frames_apart=True,
     tokenizer="clip_bpe",
     guidance="text",
     light_decoder=DecoderVariant(
