@@ -19,10 +19,21 @@ from tiny_svd import CLIP_FIELDS, VAE_FIELDS  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
+from mvsdk_export.families.stable_diffusion.config import UNetConfig  # noqa: E402
+from mvsdk_export.families.stable_diffusion.text_encoder import ClipTextConfig, ClipTextEncoder  # noqa: E402
+from mvsdk_export.families.stable_diffusion.unet import UNet  # noqa: E402
 from mvsdk_export.families.svd.clip_vision import ClipVisionConfig, ClipVisionEncoder  # noqa: E402
 from mvsdk_export.families.svd.vae import TemporalAutoencoder, TemporalAutoencoderConfig  # noqa: E402
-from mvsdk_export.layers import clip, parts, transformer  # noqa: E402
+from mvsdk_export.layers import (  # noqa: E402
+    clip,
+    embeddings,
+    parts,
+    resnet,
+    token_attention,
+    transformer,
+)
 from mvsdk_export.layers.activations import GEGLU_FUNCTIONS, QUICK_GELU_FUNCTIONS  # noqa: E402
+from mvsdk_export.layers.embeddings import TIME_FUNCTIONS  # noqa: E402
 from mvsdk_export.layers.frame_attention import FRAME_ATTENTION_FUNCTIONS  # noqa: E402
 from mvsdk_export.layers.parts import (  # noqa: E402
     FRAME_FUNCTIONS,
@@ -32,8 +43,11 @@ from mvsdk_export.layers.parts import (  # noqa: E402
     positions_apart,
 )
 from mvsdk_export.layers.resnet import ResBlock  # noqa: E402
-from mvsdk_export.layers.selection import select_implementations_  # noqa: E402
-from mvsdk_export.layers.token_attention import TOKEN_ATTENTION_FUNCTIONS  # noqa: E402
+from mvsdk_export.layers.selection import ENGINES, implementation_of, select_implementations_  # noqa: E402
+from mvsdk_export.layers.token_attention import (  # noqa: E402
+    CAUSAL_ATTENTION_FUNCTIONS,
+    TOKEN_ATTENTION_FUNCTIONS,
+)
 
 
 class _Ranks(TorchDispatchMode):
@@ -53,6 +67,20 @@ def _convolution() -> nn.Module:
     return nn.Conv2d(4, 5, 3, padding=1).requires_grad_(False)
 
 
+def small_image_model() -> UNetConfig:
+    """Return an image model of few channels with motion modules."""
+    return UNetConfig(
+        block_out_channels=(32, 32, 32, 32),
+        norm_groups=8,
+        cross_attention_dim=8,
+        attention_heads=(4,) * 4,
+        motion_heads=(4,) * 4,
+        motion_norm_groups=8,
+        temporal_layers="motion",
+        num_frames=FRAMES,
+    )
+
+
 def _tokens(frames: int = FRAMES) -> tuple[Tensor, Tensor, Tensor]:
     q, k, v = 2 * torch.randn(3, frames, 6, 4 * 8)
     return q, k, v
@@ -60,6 +88,8 @@ def _tokens(frames: int = FRAMES) -> tuple[Tensor, Tensor, Tensor]:
 
 FORMS: dict[str, tuple[dict[str, Any], Callable[[], tuple[Any, ...]]]] = {
     "token_attention": (TOKEN_ATTENTION_FUNCTIONS, lambda: (*_tokens(), 4, 0.3)),
+    "causal_attention": (CAUSAL_ATTENTION_FUNCTIONS, lambda: (*_tokens(), 4, 0.3)),
+    "time": (TIME_FUNCTIONS, lambda: (torch.tensor([0.0, 249.0, 999.0]), 16, 999)),
     "frame_attention": (FRAME_ATTENTION_FUNCTIONS, lambda: (*_tokens(), FRAMES, 4, 0.3)),
     "geglu": (
         GEGLU_FUNCTIONS,
@@ -146,31 +176,57 @@ def test_attention_in_bfloat16_says_the_same() -> None:
     assert relative_error(got.float(), TOKEN_ATTENTION_FUNCTIONS["fused"](q, k, v, 4, 0.3)) < 0.03
 
 
-def test_every_layer_with_forms_has_one_for_npus() -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_every_layer_is_implemented_as_its_class_says(engine: str) -> None:
     networks = [
         small_unet(),
         TemporalAutoencoder(TemporalAutoencoderConfig(**VAE_FIELDS)),
         ClipVisionEncoder(replace(ClipVisionConfig(**CLIP_FIELDS), hidden_act="quick_gelu")),
+        UNet(small_image_model()),
+        ClipTextEncoder(ClipTextConfig(hidden_size=32, num_attention_heads=4, num_hidden_layers=1)),
     ]
     kinds = {
         type(module)
         for network in networks
         for module in network.modules()
-        if hasattr(module, "form")
+        if hasattr(type(module), "IMPLEMENTATIONS")
     }
     defined = {
         kind
-        for module in (transformer, clip)
+        for module in (clip, embeddings, resnet, transformer)
         for kind in vars(module).values()
-        if hasattr(kind, "NPU_FORM") and kind.__module__ == module.__name__
+        if hasattr(kind, "IMPLEMENTATIONS") and kind.__module__ == module.__name__
     }
+    assert len(defined) > 8
     assert defined <= kinds
-    known = {form for table, _ in FORMS.values() for form in table}
-    assert all(kind.NPU_FORM in known for kind in defined)
     for network in networks:
-        select_implementations_(network, "htp")
+        select_implementations_(network, engine)
         for module in network.modules():
-            assert getattr(module, "form", None) == getattr(type(module), "NPU_FORM", None)
+            want = implementation_of(type(module), engine)
+            assert want is None or module.implementation == want
+
+
+def test_probabilities_without_room_are_made_head_by_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = _tokens()
+    want = TOKEN_ATTENTION_FUNCTIONS["batched"](*tokens, 4, 0.3)
+    softmaxes: list[tuple[int, ...]] = []
+
+    class Softmaxes(TorchDispatchMode):
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            out = func(*args, **(kwargs or {}))
+            if "softmax" in str(func):
+                softmaxes.append(tuple(out.shape))
+            return out
+
+    for room, shapes in ((2**30, [(FRAMES, 4, 6, 6)]), (1, [(1, 6, 6)] * FRAMES * 4)):
+        monkeypatch.setattr(token_attention, "SCORE_BYTES", room)
+        softmaxes.clear()
+        with Softmaxes():
+            got = TOKEN_ATTENTION_FUNCTIONS["bounded"](*tokens, 4, 0.3)
+        assert relative_error(got, want) < 1e-5
+        assert softmaxes == shapes
 
 
 @pytest.mark.parametrize("forms", ["training", "npu"])
