@@ -2,9 +2,10 @@
 
 `graphs` are ONNX files (base64, IR 10, opset 21), `files` the others (hexadecimal). A case is a
 `bundle`, by number, and what a caller gives: `seed`, `steps` (null: the bundle's), `prompt`,
-`numbers`, and a `picture` or a `clip`, whose bytes are (37 i) mod 256 in C order, in the size that
-the program wants. It has the steps, each with level, SHA-256 of the latents (float32,
-little-endian, C order) and the `first` of them; and SHA-256 and the `first` of the frames.
+`negative_prompt`, `numbers`, and a `picture` or a `clip`, whose bytes are (37 i) mod 256 in C
+order, in the size that the program wants. It has the steps, each with level, SHA-256 of the latents
+(float32, little-endian, C order) and the `first` of them; and SHA-256 and the `first` of the
+frames.
 """
 
 from __future__ import annotations
@@ -163,6 +164,7 @@ def _told(clip: Clip) -> dict[str, Any]:
         "seed": str(clip.seed),
         "steps": clip.steps,
         "prompt": clip.prompt,
+        "negative_prompt": clip.negative_prompt,
         "picture": clip.picture,
         "clip_frames": clip.clip_frames,
         "numbers": dict(clip.numbers),
@@ -239,6 +241,8 @@ def given(clip: Clip, manifest: Manifest) -> dict[str, object]:
             values[name] = levels(clip.clip_frames, item.height, item.width, 3)
         elif item.kind == "prompt":
             values[name] = clip.prompt
+        elif item.kind == "negative_prompt":
+            values[name] = clip.negative_prompt
     return values
 
 

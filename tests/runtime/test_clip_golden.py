@@ -77,7 +77,12 @@ def steps_of(pipeline: Pipeline, case: Mapping[str, Any]) -> list[Step]:
         ask = pipeline.upscale if program.task == "upscale" else pipeline.edit
         ask(clip, numbers=case["numbers"], **options)
     else:
-        pipeline.generate(case["prompt"], **options)
+        pipeline.generate(
+            case["prompt"],
+            negative_prompt=case["negative_prompt"],
+            numbers=case["numbers"],
+            **options,
+        )
     return made
 
 

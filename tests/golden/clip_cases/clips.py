@@ -13,7 +13,7 @@ from clip_cases.models import Model, clip_of, decode, latents_of, noise, program
 from clip_cases.samplers import SAMPLERS, STEPS, STRAIGHT
 from clip_cases.stages import two_stage_model
 from clip_cases.states import anchor_model, state_model
-from clip_cases.usual import masked_text_model, picture_model, text_model
+from clip_cases.usual import guided_model, masked_text_model, picture_model, text_model
 from clip_cases.windows import noisy_windows_model, window_model
 from mvsdk.manifest import Linear, Sampler, Term
 
@@ -29,6 +29,7 @@ class Clip:
     seed: int = 7
     steps: int | None = None
     prompt: str | None = None
+    negative_prompt: str | None = None
     picture: bool = False
     """Whether a picture is given, always the same."""
     clip_frames: int = 0
@@ -48,6 +49,21 @@ def _text_clips() -> list[Clip]:
         *(
             Clip(name=f"seed {seed}", model=text_model(), seed=seed, steps=1, prompt=PROMPT)
             for seed in (0, 2**32, 2**64 - 1)
+        ),
+        *(
+            Clip(
+                name=f"guidance, {name}",
+                model=guided_model(SAMPLERS["euler_ancestral of epsilon"]),
+                steps=2,
+                prompt=PROMPT,
+                negative_prompt=negative,
+                numbers=numbers,
+            )
+            for name, negative, numbers in (
+                ("nothing against", None, {}),
+                ("something against", "cats", {}),
+                ("another strength", "cats", {"guidance_scale": 2.5}),
+            )
         ),
         Clip(name="another prompt", model=text_model(), steps=1, prompt="a cat running"),
         Clip(

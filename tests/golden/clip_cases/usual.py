@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from clip_cases.coders import decoder, image_encoder, text_encoder, vae_encoder
@@ -20,7 +21,19 @@ from clip_cases.models import (
     video_of,
 )
 from clip_cases.samplers import STRAIGHT
-from mvsdk.manifest import PromptInput, Sampler, Tokenize
+from mvsdk.manifest import (
+    InputValue,
+    Linear,
+    NegativePromptInput,
+    NumberInput,
+    Numbers,
+    Operation,
+    PromptInput,
+    Run,
+    Sampler,
+    Term,
+    Tokenize,
+)
 from mvsdk.manifest.usual import UsualModel, usual_program
 
 
@@ -70,6 +83,51 @@ def picture_model(sampler: Sampler, *, frames: int = 2, at_once: int = 2) -> Mod
         "vae_decoder": decoder(at_once),
     }
     return Model(program=usual_program(usual), graphs=graphs, samplers={"main": sampler})
+
+
+def guided_model(sampler: Sampler) -> Model:
+    """Return a model whose denoiser runs twice a step: with a prompt, and with another."""
+    network = denoiser(2, Conditions(tokens=LENGTH, place=1))
+    scale = InputValue(input="guidance_scale")
+
+    def encode(prompt: str, before: str, name: str) -> list[Operation]:
+        return [
+            Tokenize(input=prompt, before=before, tokenizer="main", output=f"{name}_ids"),
+            run("text_encoder", {"input_ids": f"{name}_ids"}, encoder_hidden_states=name),
+        ]
+
+    def evaluate(name: str, output: str) -> Run:
+        given = {"sample": "z", "timestep": "timestep", "encoder_hidden_states": name}
+        return run("denoiser", given, model_output=output)
+
+    mixed = (Term(array="with_text", scale="scale"), Term(array="without", scale="rest"))
+    operations = (
+        *encode("prompt", "", "text"),
+        *encode("negative_prompt", "a ", "negative_text"),
+        Numbers(values=(scale,), output="scale"),
+        Numbers(values=(replace(scale, scale=-1.0, offset=1.0),), output="rest"),
+        noise(latents_of(2)),
+        sample(
+            evaluate("text", "with_text"),
+            evaluate("negative_text", "without"),
+            Linear(terms=mixed, output="m"),
+        ),
+        decode(),
+    )
+    inputs = {
+        "prompt": PromptInput(),
+        "negative_prompt": NegativePromptInput(),
+        "guidance_scale": NumberInput(minimum=1.0, maximum=20.0, default=7.5),
+    }
+    return Model(
+        program=program_of("text_to_video", 2, operations, **inputs),
+        graphs={
+            "text_encoder": text_encoder(len(WORDS), LENGTH),
+            "denoiser": network,
+            "vae_decoder": decoder(2),
+        },
+        samplers={"main": sampler},
+    )
 
 
 def masked_text_model() -> Model:
