@@ -81,8 +81,8 @@ def _sd15(path: Path) -> None:
 def _motion(path: Path) -> None:
     from tiny_stable_diffusion import single_file, write_motion
 
-    write_motion(path.with_name(f"{path.name}.folder"))
-    single_file(path.with_name(f"{path.name}.folder"), path)
+    write_motion(path.parent / "folder")
+    single_file(path.parent / "folder", path)
 
 
 def _animatelcm(path: Path) -> None:
@@ -96,6 +96,7 @@ def _lora(path: Path) -> None:
     from tiny_loras import kohya, write_lora
     from tiny_stable_diffusion import build_parts
 
+    path.parent.mkdir(exist_ok=True)
     name = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
     weight = build_parts()["unet"].get_submodule(name).weight
     write_lora(path, {("unet", name): weight.detach()}, kohya)
@@ -105,9 +106,9 @@ STAND_INS: Mapping[str, Callable[[Path], None]] = {
     "svd": _svd,
     "taesd": _taesd,
     "sd15": _sd15,
-    "animatediff_lightning_4step_diffusers.safetensors": _motion,
+    "lightning/animatediff_lightning_4step_diffusers.safetensors": _motion,
     "animatelcm": _animatelcm,
-    "pytorch_lora_weights.safetensors": _lora,
+    "lcm-lora/pytorch_lora_weights.safetensors": _lora,
     "photos": _photos,
     "picture.png": _picture,
     "tiny.mvbundle": _bundle,
