@@ -202,7 +202,10 @@ def only_error(done: Outcome) -> str:
     [
         ("--target qnm", "unknown target 'qnm'; known: onnx, snapdragon"),
         ("", "the following arguments are required: --target"),
-        ("--target onnx --model wan", "unknown model 'wan'; known: animator, mobilevd, sticker"),
+        (
+            "--target onnx --model wan",
+            "unknown model 'wan'; known: animator, mobilevd, stable_diffusion, sticker",
+        ),
         ("--target onnx --precision int4", "unknown precision 'int4'; known: fp32, fp16, w8a16"),
         ("--target snapdragon --precision fp32", "unknown precision 'fp32'; known: w8a16, fp16"),
         ("--target snapdragon --chip sm1", "unknown chip 'sm1'; known: sm8550"),

@@ -183,8 +183,12 @@ def _read_request(options: argparse.Namespace, targets: ChosenTargets) -> Export
         "num_frames": default_frames(recipe, folder.configs())
         if options.frames is None
         else options.frames,
-        "height": options.height or default_side(recipe, folder.configs(), "height"),
-        "width": options.width or default_side(recipe, folder.configs(), "width"),
+        "height": default_side(recipe, folder.configs(), "height")
+        if options.height is None
+        else options.height,
+        "width": default_side(recipe, folder.configs(), "width")
+        if options.width is None
+        else options.width,
         "decode_frames": options.decode_frames,
     }
     chips = tuple(dict.fromkeys(plan.chipset for plan in variants if plan.chipset is not None))

@@ -207,8 +207,10 @@ def _read_request(options: argparse.Namespace) -> _Request:
         motion=motion,
         decode_frames=options.decode_frames,
         num_frames=default_frames(recipe, configs) if options.frames is None else options.frames,
-        height=options.height or default_side(recipe, configs, "height"),
-        width=options.width or default_side(recipe, configs, "width"),
+        height=default_side(recipe, configs, "height")
+        if options.height is None
+        else options.height,
+        width=default_side(recipe, configs, "width") if options.width is None else options.width,
         steps=steps,
         guidance=guidance,
         precisions=precisions,

@@ -278,11 +278,8 @@ def read_guidance(manifest: Manifest) -> tuple[float, float] | None:
     Raises:
         BundleError: If the manifest says something else under its key.
     """
-    scale = manifest.program.inputs.get("guidance_scale")
-    if find_recipe(manifest.source.recipe).guidance == "text" and isinstance(scale, NumberInput):
-        return scale.default, scale.default  # no graph holds it: the program does
     if GUIDANCE not in manifest.extensions:
-        return None
+        return _guidance_of_program(manifest)
     match manifest.extensions[GUIDANCE]:
         case [int() | float() as first, int() | float() as last] if _is_scale(first, last):
             return float(first), float(last)
@@ -292,6 +289,14 @@ def read_guidance(manifest: Manifest) -> tuple[float, float] | None:
                 f"the first and the last frame, 0 to {MAX_GUIDANCE:g} each, such as [1, 3]; export "
                 "the bundle again"
             )
+
+
+def _guidance_of_program(manifest: Manifest) -> tuple[float, float] | None:
+    """Return what clips are made with by default where a program has it, and no graph."""
+    if find_recipe(manifest.source.recipe).guidance != "text":
+        return None
+    scale = manifest.program.inputs.get("guidance_scale")
+    return (scale.default, scale.default) if isinstance(scale, NumberInput) else None
 
 
 def _is_scale(*values: float) -> bool:
