@@ -180,7 +180,8 @@ def test_guidance_of_a_bundle_is_read_strictly(value: Any) -> None:
     extensions = {"x-guidance": value}
     with pytest.raises(BundleError, match=r"x-guidance of the manifest is .*; export the bu"):
         read_guidance(SimpleNamespace(extensions=extensions))  # pyright: ignore
-    assert read_guidance(SimpleNamespace(extensions={})) is None  # pyright: ignore
+    without = SimpleNamespace(extensions={}, source=SimpleNamespace(recipe="animator"))
+    assert read_guidance(without) is None  # pyright: ignore
 
 
 def test_pictures_are_regular_files_that_can_be_read(
