@@ -180,7 +180,11 @@ REFUSED: dict[str, tuple[dict[str, Tensor], str]] = {
     "of nothing known": (_pair("lora_unet_spam"), "it was made for another model; choose"),
     "of another width": (
         _pair(TO_Q, 64, 64),
-        r"changes a weight of 64 to 64 channels, .* has shape \[32, 32\]; it was made for anot",
+        r"has shapes \[4, 64\] and \[64, 4\], which do not make that of .*, \[32, 32\]; it was ma",
+    ),
+    "without columns": (
+        {f"{TO_Q}.lora_down.weight": torch.ones(4), f"{TO_Q}.lora_up.weight": torch.ones(())},
+        r"has shapes \[4\] and \[\], which do not make that of",
     ),
     "half of a pair": (
         {f"{TO_Q}.lora_down.weight": torch.ones(4, 32)},

@@ -27,9 +27,11 @@ from tiny_stable_diffusion import (  # noqa: E402
 )
 from tiny_svd import quiet  # noqa: E402
 
+from mvsdk._json import is_safe_path  # noqa: E402
 from mvsdk.tokenizers import ClipBpe  # noqa: E402
 from mvsdk_export.checkpoints import ModelFolder, open_model  # noqa: E402
-from mvsdk_export.checkpoints.additions import Additions  # noqa: E402
+from mvsdk_export.checkpoints.additions import Additions, LoraChoice  # noqa: E402
+from mvsdk_export.checkpoints.locations import plain_name  # noqa: E402
 from mvsdk_export.checkpoints.pipeline import make_pipeline  # noqa: E402
 from mvsdk_export.checkpoints.scheduler import DISCRETE_SAMPLERS, DiscreteScheduler  # noqa: E402
 from mvsdk_export.errors import CheckpointError  # noqa: E402
@@ -277,6 +279,46 @@ def test_motion_without_a_middle_is_that_of_version_3(places: Path, tmp_path: Pa
         model = open_model(places / "old", additions=Additions(motion=tmp_path / name))
         assert not model.configs()["unet"].motion_mid_block
         model.check()
+
+
+@pytest.mark.parametrize(
+    "name", ["mm (v2) \u00e9t\u00e9.safetensors", "con.safetensors", ".a", "-.", 240 * "a"]
+)
+def test_whatever_a_file_is_called_it_has_a_name_for_bundles(
+    places: Path, tmp_path: Path, name: str
+) -> None:
+    shutil.copy(places / "motion.safetensors", tmp_path / name)
+    lora = LoraChoice(path=tmp_path / name)
+    motion = open_model(places / "old", additions=Additions(motion=tmp_path / name))
+    refs = [ref.path for ref in motion.files_with_hashes() if ref.path.startswith("motion/")]
+    assert len(refs) == 1
+    refs.append(f"lora/0_{plain_name(lora.path)}")
+    assert all(map(is_safe_path, refs)), refs
+
+
+def test_a_file_in_the_cache_of_the_hub_keeps_its_name(places: Path, tmp_path: Path) -> None:
+    (tmp_path / "blob").write_bytes((places / "motion.safetensors").read_bytes())
+    (tmp_path / "lightning.safetensors").symlink_to(tmp_path / "blob")
+    model = open_model(
+        places / "old", additions=Additions(motion=tmp_path / "lightning.safetensors")
+    )
+    assert "motion/lightning.safetensors" in {ref.path for ref in model.files_with_hashes()}
+
+
+def test_places_of_additions_do_not_depend_on_the_working_folder(
+    places: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(places)
+    model = open_model(Path("old"), additions=Additions(motion=Path("motion.safetensors")))
+    assert all(place.is_absolute() for place in model.paths.values())
+
+
+def test_a_clip_has_no_more_frames_than_there_are_places(places: Path, tmp_path: Path) -> None:
+    write_motion(tmp_path / "short", motion_max_seq_length=6)
+    config = open_model(places / "old", additions=Additions(motion=tmp_path / "short")).configs()[
+        "unet"
+    ]
+    assert (config.num_frames, config.motion_max_frames) == (6, 6)
 
 
 def _broad(folder: Path) -> Path:

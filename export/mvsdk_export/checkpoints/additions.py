@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 from mvsdk_export.checkpoints.scheduler import DiscreteSampler
 
@@ -32,6 +33,15 @@ class Additions:
     sampler: DiscreteSampler | None = None
     """How the denoiser is sampled, where its scheduler leaves that open; None for the default."""
 
+    def absolute(self) -> Additions:
+        """Return the same with places that do not depend on the working folder."""
+        return replace(
+            self,
+            decoder=None if self.decoder is None else self.decoder.absolute(),
+            motion=None if self.motion is None else self.motion.absolute(),
+            loras=tuple(replace(lora, path=lora.path.absolute()) for lora in self.loras),
+        )
+
     @property
     def places(self) -> dict[str, Path]:
         """Word -> file or folder, as jobs take them."""
@@ -53,12 +63,11 @@ class Additions:
         """Return what a job is told: `places` and `settings` of another."""
         count = sum(word.startswith(_LORA) for word in places)
         words = [f"{_LORA}{n}" for n in range(count)]
-        sampler = settings.get("sampler")
         return cls(
             decoder=places.get("decoder"),
             motion=places.get("motion"),
             loras=tuple(
                 LoraChoice(path=places[word], scale=float(settings[word])) for word in words
             ),
-            sampler=None if sampler is None else sampler,  # type: ignore[arg-type]
+            sampler=cast("DiscreteSampler | None", settings.get("sampler")),
         )

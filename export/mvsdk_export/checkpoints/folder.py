@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from mvsdk_export.checkpoints.building import GraphOptions, build_on_meta, with_
 from mvsdk_export.checkpoints.decoder import CONFIG_FILE, DecoderFolder, open_decoder
 from mvsdk_export.checkpoints.documents import Document, read_document
 from mvsdk_export.checkpoints.layouts import Layout, find_layout
-from mvsdk_export.checkpoints.locations import INDEX_FILE, find_folder, locate
+from mvsdk_export.checkpoints.locations import INDEX_FILE, find_folder, locate, plain_name
 from mvsdk_export.checkpoints.lora import Change, LoraFile, collect_changes, open_lora
 from mvsdk_export.checkpoints.motion import MotionFolder, open_motion
 from mvsdk_export.checkpoints.scheduler import (
@@ -235,7 +234,7 @@ class ModelFolder:
         if additions.sampler is not None:
             model = model._with_sampler(additions.sampler)
         loras = tuple(open_lora(choice) for choice in additions.loras)
-        return replace(model, loras=loras, additions=additions)
+        return replace(model, loras=loras, additions=additions.absolute())
 
     def _with_decoder(self, decoder: DecoderFolder) -> ModelFolder:
         return replace(
@@ -295,14 +294,9 @@ class ModelFolder:
     def loras_with_hashes(self) -> tuple[FileRef, ...]:
         """Return the LoRAs, in the order in which they are added."""
         return tuple(
-            _reference(f"lora/{n}_{_plain_name(file.path)}", file.path)
+            _reference(f"lora/{n}_{plain_name(file.path)}", file.path)
             for n, file in enumerate(self.loras)
         )
-
-
-def _plain_name(path: Path) -> str:
-    """Return a file's name with the letters that paths of a bundle may have."""
-    return re.sub(r"[^A-Za-z0-9._+-]", "_", path.name)
 
 
 def _rename(part: ComponentRecipe) -> Rename | None:

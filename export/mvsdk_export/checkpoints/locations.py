@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from mvsdk._json import MAX_WHERE, shorten
+from mvsdk._json import MAX_WHERE, is_safe_path, shorten
 from mvsdk._text import quoted, reason_of
 from mvsdk_export.checkpoints.headers import is_pickle, pickle_error, read_header
 from mvsdk_export.errors import CheckpointError
@@ -82,6 +82,12 @@ def locate(root: Path, relative: str) -> Path:
     if not target.is_file():
         raise CheckpointError(f"{named} of model folder {quoted(root)} is not a regular file")
     return path
+
+
+def plain_name(path: Path) -> str:
+    """Return a file's name as paths of a bundle may have it (F2): it may come from anywhere."""
+    name = re.sub(r"[^A-Za-z0-9._+-]", "_", path.name)[-200:]
+    return name if is_safe_path(name) else f"_{name}_"
 
 
 def _is_blob(root: Path, target: Path) -> bool:

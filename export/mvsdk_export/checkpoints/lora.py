@@ -177,9 +177,9 @@ class LoraFile:
         )
         if not fits:
             raise CheckpointError(
-                f"LoRA {quoted(self.path)}: layer {describe(base)} changes a weight of {down[1]} "
-                f"to {up[0]} channels, {weight} has shape {list(shape)}; it was made for another "
-                "model, such as one of Stable Diffusion 2.x: choose one for this checkpoint"
+                f"LoRA {quoted(self.path)}: layer {describe(base)} has shapes {list(down)} and "
+                f"{list(up)}, which do not make that of {weight}, {list(shape)}; it was made for "
+                "another model, such as one of Stable Diffusion 2.x: choose one for this checkpoint"
             )
 
 
@@ -291,7 +291,7 @@ def open_lora(choice: LoraChoice) -> LoraFile:
     layers = {base: _make_layer(path, base, found) for base, found in tensors.items()}
     if not layers:
         raise CheckpointError(f"LoRA {where} holds no tensor; download it again")
-    return LoraFile(choice=choice, path=path.resolve(), layers=layers)
+    return LoraFile(choice=choice, path=path.absolute(), layers=layers)
 
 
 def _split(path: Path, name: str) -> tuple[str, Role]:

@@ -15,7 +15,7 @@ from mvsdk_export.checkpoints.headers import (
     pickle_error,
     read_header,
 )
-from mvsdk_export.checkpoints.locations import find_folder, locate
+from mvsdk_export.checkpoints.locations import find_folder, locate, plain_name
 from mvsdk_export.checkpoints.public import check_public_config
 from mvsdk_export.checkpoints.weight_files import WeightFiles, find_weights
 from mvsdk_export.errors import CheckpointError
@@ -63,7 +63,7 @@ class MotionFolder:
     def files(self) -> dict[str, Path]:
         """Return their files, by the path that bundles give them."""
         if self._document is None:
-            return {f"{self.folder}/{self.path.name}": self.path}
+            return {f"{self.folder}/{plain_name(self.path)}": self.path}
         assert self.weights is not None
         names = [CONFIG_FILE, *(x.relative_to(self.path).as_posix() for x in self.weights.all)]
         return {f"{self.folder}/{name}": locate(self.path, name) for name in names}
@@ -99,7 +99,7 @@ def open_motion(path: Path, recipe: Recipe, *, needs_weights: bool = True) -> Mo
     if is_file:
         if is_pickle(path):
             raise pickle_error(path, f"motion modules in {path.stem}{SUFFIX}")
-        file = path.resolve()
+        file = path.absolute()  # a link in the cache of the hub has a name, what it leads to none
         _check_names(file, read_header(file))
         weights, document = WeightFiles(files=(file,)), None
         return MotionFolder(path=file, recipe=recipe.motion, weights=weights, _document=document)

@@ -11,6 +11,8 @@ from mvsdk._text import quoted
 from mvsdk_export.errors import CheckpointError
 from mvsdk_export.families.public import Values
 
+MAX_LAYERS = 8
+"""Most transformer layers of a motion module: each costs time to build."""
 MAX_FRAMES = 256
 """Most places that frames may have."""
 DEFAULT_FRAMES = 16
@@ -71,19 +73,31 @@ def read_motion(
     said = document.values.get("motion_max_seq_length", 32)
     if type(said) is not int or not 1 <= said <= MAX_FRAMES:
         document.fail("motion_max_seq_length", f"a whole number of 1 to {MAX_FRAMES}")
-    places = [shape[1] for name, shape in shapes.items() if name.endswith("pos_embed.pe")]
+    places = [
+        shape[1]
+        for name, shape in shapes.items()
+        if name.endswith("pos_embed.pe") and len(shape) == 3  # (1, places, width)
+    ]
+    most = min([said, *places])
+    if most < 1:
+        raise CheckpointError(
+            f"the motion modules of {where} know no place of a frame; download them again"
+        )
+    middle = document.values.get("use_motion_mid_block", True)
+    if type(middle) is not bool:
+        document.fail("use_motion_mid_block", "true or false")
     return {
         "temporal_layers": "motion",
-        "num_frames": DEFAULT_FRAMES,
+        "num_frames": min(DEFAULT_FRAMES, most),
         "motion_heads": tuple(heads),
         "motion_transformer_layers": tuple(
             _whole(document, "motion_transformer_layers_per_block", 1, levels, MAX_LAYERS)
         ),
         "motion_mid_block": any(name.startswith("mid_block.") for name in shapes)
         if shapes
-        else document.values.get("use_motion_mid_block", True),
+        else middle,
         "motion_norm_groups": config.norm_groups,
-        "motion_max_frames": min(places, default=said),
+        "motion_max_frames": most,
     }
 
 
@@ -91,7 +105,11 @@ _NORM = re.compile(r"down_blocks\.(\d{1,2})\.motion_modules\.(\d{1,2})\.norm\.we
 
 
 def _widths_of(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
-    found = {int(m[1]): shape[0] for name, shape in shapes.items() if (m := _NORM.fullmatch(name))}
+    found = {
+        int(m[1]): shape[0]
+        for name, shape in shapes.items()
+        if shape and (m := _NORM.fullmatch(name))
+    }
     return tuple(width for _, width in sorted(found.items()))
 
 
@@ -106,10 +124,6 @@ def _said_widths(document: Values) -> tuple[int, ...]:
     if not items or any(type(item) is not int for item in items):
         document.fail("block_out_channels", "a list of widths")
     return tuple(cast("list[int]", items))
-
-
-MAX_LAYERS = 8
-"""Most transformer layers of a motion module: each costs time to build."""
 
 
 def _whole(document: Values, key: str, default: int, levels: int, most: int) -> list[int]:
