@@ -140,7 +140,7 @@ def _prepare(name: str, item: Input, value: object) -> str | float | NDArray[Any
                 width=item.width,
                 fps=item.fps,
             ).frames
-        case NegativePromptInput() if value is None:
+        case NegativePromptInput() if value is None or value == "":
             return ""
         case _:
             check_prompt(value)  # type: ignore[arg-type]

@@ -86,7 +86,10 @@ def test_guidance_doubles_the_runs(toolchain: Toolchain, tmp_path: Path) -> None
         ),
         (("--lora", "a.safetensors:1e9"), "the scale of --lora .* is 1e9, allowed: -100 to 100"),
         (("--lora", "missing.safetensors:0.5"), "LoRA 'missing.safetensors' does not exist"),
-        (("--motion", "missing"), "'missing' does not exist; give a folder that holds config.json"),
+        (
+            ("--motion", "missing"),
+            "folder of motion modules 'missing' does not exist; give a folder that holds conf",
+        ),
     ],
 )
 def test_wrong_options_are_refused_in_one_line(
@@ -98,6 +101,15 @@ def test_wrong_options_are_refused_in_one_line(
     assert done.status == 2
     assert re.search(message, done.err), done.err
     assert done.err.count("\n") == 1
+
+
+def test_a_model_that_is_sampled_as_it_was_trained_has_no_choice(toolchain: Toolchain) -> None:
+    done = toolchain("plan", "--model", "sticker", "--sampler", "lcm")
+    assert (done.status, done.err) == (
+        2,
+        "error: --sampler does not go with sticker, which is sampled as its scheduler says; "
+        "leave it out\n",
+    )
 
 
 def test_more_frames_than_there_are_places_are_refused(

@@ -100,6 +100,18 @@ def test_onnxruntime_makes_the_clip(case: dict[str, Any], bundles: list[Path]) -
     assert sha256(video.frames.tobytes()) == case["frames_sha256"]
 
 
+def test_an_empty_negative_prompt_is_none(bundles: list[Path]) -> None:
+    case = next(case for case in CASES if case["name"] == "guidance, nothing against")
+    with mvsdk.load(bundles[case["bundle"]], backend=mvsdk.OnnxRuntime(threads=1)) as pipeline:
+        video = pipeline.generate(
+            case["prompt"],
+            negative_prompt="",
+            seed=int(case["seed"]),
+            num_inference_steps=case["steps"],
+        )
+    assert sha256(video.frames.tobytes()) == case["frames_sha256"]
+
+
 @pytest.mark.parametrize("case", CASES, ids=case_name)
 def test_functions_in_place_of_graphs_make_the_clip(case: dict[str, Any]) -> None:
     document = json.dumps(GOLDEN["bundles"][case["bundle"]]["manifest"])

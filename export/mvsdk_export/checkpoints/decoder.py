@@ -66,6 +66,6 @@ def open_decoder(path: Path, recipe: Recipe) -> DecoderFolder:
             f"{recipe.name} has no light decoder, so {quoted(path)} cannot take the place of its "
             "own; leave --decoder out"
         )
-    root = find_folder(path, holds=CONFIG_FILE)
+    root = find_folder(path, holds=CONFIG_FILE, what="folder of a decoder")
     document = read_document(locate(root, CONFIG_FILE))
     return DecoderFolder(path=root, variant=recipe.light_decoder, _document=document)

@@ -15,12 +15,13 @@ INDEX_FILE = "model_index.json"
 _BLOB = re.compile(r"[0-9a-f]{40,64}")
 
 
-def find_folder(path: Path, *, holds: str = INDEX_FILE) -> Path:
+def find_folder(path: Path, *, holds: str = INDEX_FILE, what: str = "model folder") -> Path:
     """Return the absolute path of a folder, symbolic links resolved.
 
     Args:
         path: The folder.
         holds: A file of every such folder, named in errors.
+        what: What errors call it.
 
     Raises:
         CheckpointError: If it is none.
@@ -32,13 +33,13 @@ def find_folder(path: Path, *, holds: str = INDEX_FILE) -> Path:
         exists = path.exists()
     except (OSError, ValueError) as exc:  # ValueError: a null byte
         reason = reason_of(exc)
-        raise CheckpointError(f"model folder {name} cannot be opened: {reason}; {advice}") from exc
+        raise CheckpointError(f"{what} {name} cannot be opened: {reason}; {advice}") from exc
     if exists and is_pickle(path):
         raise pickle_error(path, "a folder with model.safetensors")
     if exists and path.suffix == ".safetensors":
         raise _single_file(path)
-    what = "is a file" if exists else "does not exist"
-    raise CheckpointError(f"model folder {name} {what}; {advice}")
+    fault = "is a file" if exists else "does not exist"
+    raise CheckpointError(f"{what} {name} {fault}; {advice}")
 
 
 def _single_file(path: Path) -> CheckpointError:

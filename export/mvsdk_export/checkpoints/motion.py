@@ -103,7 +103,7 @@ def open_motion(path: Path, recipe: Recipe, *, needs_weights: bool = True) -> Mo
         _check_names(file, read_header(file))
         weights, document = WeightFiles(files=(file,)), None
         return MotionFolder(path=file, recipe=recipe.motion, weights=weights, _document=document)
-    root = find_folder(path, holds=CONFIG_FILE)
+    root = find_folder(path, holds=CONFIG_FILE, what="folder of motion modules")
     document = read_document(locate(root, CONFIG_FILE))
     if not needs_weights:
         return MotionFolder(path=root, recipe=recipe.motion, weights=None, _document=document)

@@ -37,17 +37,21 @@ def add_model_arguments(parser: argparse.ArgumentParser, checkpoint: str) -> Non
     add_addition_arguments(parser)
 
 
-def add_addition_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add --motion, --lora and --sampler."""
+def add_addition_arguments(parser: argparse.ArgumentParser, *, sampler: bool = True) -> None:
+    """Add --motion and --lora, and --sampler where there is a choice."""
+    more = "; --sampler NAME" if sampler else ""
     parser.add_argument(
         "--motion",
         metavar="PLACE",
         type=named_path,
-        help="motion modules; --lora FILE[:SCALE]; --sampler NAME",
+        help=f"motion modules; --lora FILE[:SCALE]{more}",
     )
     # Told in the line above: the help of a verb fits a screen.
     parser.add_argument("--lora", metavar="F[:S]", action="append", help=argparse.SUPPRESS)
-    parser.add_argument("--sampler", help=argparse.SUPPRESS)
+    if sampler:
+        parser.add_argument("--sampler", help=argparse.SUPPRESS)
+    else:
+        parser.set_defaults(sampler=None)
 
 
 def read_additions(options: argparse.Namespace) -> Additions:

@@ -186,6 +186,11 @@ def _read_request(options: argparse.Namespace) -> _Request:
     if decoder is not None:
         recipe = recipe.for_decoder(decoder.variant)
     additions = read_additions(options)
+    if additions.sampler is not None and "discrete" not in recipe.schedulers:
+        raise InputError(
+            f"--sampler does not go with {recipe.name}, which is sampled as its scheduler says; "
+            "leave it out"
+        )
     motion = None
     if additions.motion is not None:
         motion = open_motion(additions.motion, recipe, needs_weights=False)

@@ -43,7 +43,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         type=named_path,
         help="light decoder that the bundle was made with",
     )
-    add_addition_arguments(parser)
+    add_addition_arguments(parser, sampler=False)  # the bundle says which
     parser.add_argument(
         "--pictures", metavar="DIR", type=named_path, help="pictures to verify image-to-video with"
     )
