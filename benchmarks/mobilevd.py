@@ -3,12 +3,14 @@
 `blocks` compiles the residual block and the transformer of every level of Stable Video Diffusion,
 as diffusers writes them and in our forms for NPUs. `full` takes the whole denoiser, compressed by
 the paper's recipe unless told otherwise, the way of an export: trace, cut, quantise, compile part
-by part, stitch. Weights are random: what a compiler does depends on shapes and operators. Each
-phase is a child process, one at a time; records go to benchmarks/mobilevd.json as they come, and a
-record of the same trial is replaced. Nothing here is a phone's latency.
+by part, stitch; with `--motion` that of Stable Diffusion 1.5, with motion modules or without.
+Weights are random: what a compiler does depends on shapes and operators. Each phase is a child
+process, one at a time; records go to benchmarks/mobilevd.json as they come, and a record of the
+same trial is replaced. Nothing here is a phone's latency.
 
     python -m benchmarks.mobilevd blocks [--level 2] [--form npu] [--precision fp16]
     python -m benchmarks.mobilevd full [--precision w8a16] [--parts 4] [--uncompressed]
+    python -m benchmarks.mobilevd full --motion 16 256 256 --precision w8a16 --parts 8
     python -m benchmarks.mobilevd table
 """
 
@@ -274,7 +276,10 @@ def _version(package: str) -> str:
 
 def main() -> int:
     """Measure what the command line asks for and print the tables."""
-    options = _parser().parse_args()
+    parser = _parser()
+    options = parser.parse_args()
+    if options.motion is not None and (options.uncompressed or options.whole):
+        parser.error("--uncompressed and --whole are of MobileVD, and do not go with --motion")
     if options.command == "blocks":
         measure_blocks(options)
     if options.command == "full":

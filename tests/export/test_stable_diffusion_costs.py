@@ -103,6 +103,24 @@ def test_wrong_options_are_refused_in_one_line(
     assert done.err.count("\n") == 1
 
 
+def test_a_plan_knows_whether_a_lora_fits(toolchain: Toolchain, tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    for name, module in {
+        "good": "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q",
+        "bad": "lora_te2_text_model_encoder_layers_0_mlp_fc1",
+    }.items():
+        pair = {"lora_down": torch.ones(4, 1280), "lora_up": torch.ones(1280, 4)}
+        tensors = {f"{module}.{part}.weight": x for part, x in pair.items()}
+        save_file(tensors, tmp_path / f"{name}.safetensors")
+    command = ("plan", "--model", "stable_diffusion", "--height", "64", "--width", "64", "--lora")
+    good, bad = (toolchain(*command, f"{tmp_path / x}.safetensors:0.5") for x in ("good", "bad"))
+    assert good.status == 0, good.err
+    assert bad.status == 2
+    assert "it was made for Stable Diffusion XL" in bad.err
+
+
 def test_a_model_that_is_sampled_as_it_was_trained_has_no_choice(toolchain: Toolchain) -> None:
     done = toolchain("plan", "--model", "sticker", "--sampler", "lcm")
     assert (done.status, done.err) == (

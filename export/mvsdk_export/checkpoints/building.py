@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,23 @@ def build_on_meta(component: ComponentRecipe, config: Any) -> nn.Module:
             f"{_one_line(exc)}; correct the file"
         ) from exc
     return network.eval()
+
+
+def weight_shapes(
+    components: Sequence[ComponentRecipe], configs: Mapping[str, Any]
+) -> dict[str, dict[str, tuple[int, ...]]]:
+    """Return component -> name of a weight of its network -> shape.
+
+    Raises:
+        CheckpointError: As `build_on_meta`.
+    """
+    return {
+        part.name: {
+            name: tuple(weight.shape)
+            for name, weight in build_on_meta(part, configs[part.name]).state_dict().items()
+        }
+        for part in components
+    }
 
 
 def wrap(

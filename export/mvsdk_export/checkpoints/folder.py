@@ -11,7 +11,18 @@ from mvsdk._text import quoted, reason_of
 from mvsdk.bundle import sha256_file
 from mvsdk.manifest import FileRef
 from mvsdk_export.checkpoints.additions import Additions
-from mvsdk_export.checkpoints.building import GraphOptions, build_on_meta, with_frames, wrap
+from mvsdk_export.checkpoints.agreement import (
+    check_agreement,
+    check_picture,
+    check_text_alone,
+)
+from mvsdk_export.checkpoints.building import (
+    GraphOptions,
+    build_on_meta,
+    weight_shapes,
+    with_frames,
+    wrap,
+)
 from mvsdk_export.checkpoints.decoder import CONFIG_FILE, DecoderFolder, open_decoder
 from mvsdk_export.checkpoints.documents import Document, read_document
 from mvsdk_export.checkpoints.layouts import Layout, find_layout
@@ -31,7 +42,6 @@ from mvsdk_export.families import DECODER, RECIPES, ComponentRecipe, Recipe, fin
 from mvsdk_export.families.conditioning import cut_recipe
 from mvsdk_export.families.cut import Cut
 from mvsdk_export.families.recipe import resolve
-from mvsdk_export.families.shapes import config_sizes
 
 if TYPE_CHECKING:
     from torch import nn
@@ -148,11 +158,7 @@ class ModelFolder:
         """Return what LoRAs add to the weights of each component."""
         if not self.loras:
             return {}
-        configs = self.configs()
-        shapes: dict[str, dict[str, tuple[int, ...]]] = {}
-        for part in self.recipe.components:
-            weights = build_on_meta(part, configs[part.name]).state_dict()
-            shapes[part.name] = {name: tuple(x.shape) for name, x in weights.items()}
+        shapes = weight_shapes(self.recipe.components, self.configs())
         changes = collect_changes(self.loras, shapes)
         for cut in self.cuts:  # both graphs are of one network
             if cut.component in changes or cut.name in changes:
@@ -442,55 +448,14 @@ def _parse_configs(
     if motion is not None:
         changed = {x.name for x in recipe.components if x.folder == _motion_folder(recipe, motion)}
         configs |= {name: motion.add_to(configs[name]) for name in changed}
-    _check_agreement(root, configs)
+    check_agreement(root, configs)
     if recipe.task == "image_to_video" and recipe.pipeline is None:
-        _check_picture(root, recipe.denoiser, configs[recipe.denoiser])
+        check_picture(root, recipe.denoiser, configs[recipe.denoiser])
     if recipe.guidance == "text":
-        _check_text_alone(root, recipe.denoiser, configs[recipe.denoiser])
+        check_text_alone(root, recipe.denoiser, configs[recipe.denoiser])
     return configs
 
 
 def _motion_folder(recipe: Recipe, motion: MotionFolder) -> str:
     """Return the folder of the denoiser, whose graph may be cut into two components."""
     return recipe.component(motion.recipe.component).folder
-
-
-def _check_agreement(root: Path, configs: Mapping[str, Any]) -> None:
-    """Check that tensors which cross between components have one size on both sides."""
-    for symbol, fields in config_sizes(configs).items():
-        (first, size), *others = fields.items()
-        for other, value in others:
-            if value != size:
-                raise CheckpointError(
-                    f"components of {quoted(root)} do not fit: {first} is {size}, "
-                    f"{other} is {value}, expected one size {symbol}; use components of one model"
-                )
-
-
-def _check_picture(root: Path, denoiser: str, config: Any) -> None:
-    """Check that the denoiser takes the latents of a picture beside those of the clip."""
-    if config.in_channels != 2 * config.out_channels:
-        raise CheckpointError(
-            f"{denoiser} of {quoted(root)} takes {config.in_channels} channels and gives "
-            f"{config.out_channels}, expected twice as many in as out: a model that begins with a "
-            "picture"
-        )
-
-
-_KINDS = {
-    7: "enlarges pictures",
-    8: "edits pictures, as InstructPix2Pix",
-    9: "fills in pictures",
-}
-"""Channels that a public denoiser takes -> what it does."""
-
-
-def _check_text_alone(root: Path, denoiser: str, config: Any) -> None:
-    """Check that the denoiser is told nothing but a text."""
-    if config.in_channels != config.out_channels or config.num_class_embeds:
-        what = _KINDS.get(config.in_channels, "begins with something else")
-        raise CheckpointError(
-            f"{denoiser} of {quoted(root)} takes {config.in_channels} channels and gives "
-            f"{config.out_channels}, expected as many in as out: it {what}, which is not "
-            "supported; choose a model that takes a prompt alone"
-        )

@@ -22,7 +22,8 @@ from mvsdk_export.checkpoints import (
     open_decoder,
     read_recipe,
 )
-from mvsdk_export.checkpoints.lora import open_lora
+from mvsdk_export.checkpoints.building import weight_shapes
+from mvsdk_export.checkpoints.lora import collect_changes, open_lora
 from mvsdk_export.checkpoints.motion import MotionFolder, open_motion
 from mvsdk_export.commands.arguments import (
     DEFAULT_MODEL,
@@ -194,14 +195,15 @@ def _read_request(options: argparse.Namespace) -> _Request:
     motion = None
     if additions.motion is not None:
         motion = open_motion(additions.motion, recipe, needs_weights=False)
-    for choice in additions.loras:  # they cost nothing, but are to be there
-        open_lora(choice)
+    loras = [open_lora(choice) for choice in additions.loras]
     steps = read_steps(options.steps) if options.steps is not None else recipe.steps
     guidance = read_guidance(options.guidance, recipe)
     precisions = read_precisions(options.precision or "all", COUNTED_PRECISIONS)
     chips = read_chips(options.chip)
     require_toolchain("torch", command="plan")
     configs = _read_configs(recipe, folder, decoder, motion)
+    if loras:  # they cost nothing, but are to fit
+        collect_changes(loras, weight_shapes(recipe.components, configs))
     if options.frames is not None:
         check_frames(recipe, configs, options.frames)
     return _Request(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from mvsdk_export.families.recipe import (
     ComponentRecipe,
     DecoderVariant,
@@ -57,18 +59,23 @@ VAE_DECODER = ComponentRecipe(
     inputs=(_LATENTS,),
     outputs=(_FRAMES,),
 )
-_LIGHT_DECODER = ComponentRecipe(
-    name="vae_decoder",
-    role="vae_decoder",
-    network=f"{_HERE}.light_decoder:LightDecoder",
-    config=f"{_HERE}.light_decoder:LightDecoderConfig",
-    folder="decoder",
-    weights=_WEIGHTS,
-    wrapper=f"{_HERE}.light_decoder:LightDecoderGraph",
-    unused_weights=("encoder.",),
-    inputs=(_LATENTS,),
-    outputs=(_FRAMES,),
+LIGHT_DECODER = DecoderVariant(
+    decoder=replace(
+        VAE_DECODER,
+        network=f"{_HERE}.light_decoder:LightDecoder",
+        config=f"{_HERE}.light_decoder:LightDecoderConfig",
+        folder="decoder",
+        rename_weights=None,
+        wrapper=f"{_HERE}.light_decoder:LightDecoderGraph",
+        unused_weights=("encoder.",),
+    ),
+    licences={
+        "LicenseRef-Light-Decoder": "the weights of the light decoder: the terms of its own model "
+        "card apply",
+    },
+    public=LIGHT_DECODER_PUBLIC,
 )
+"""For the latents of all models that have this autoencoder, Stable Video Diffusion too."""
 
 STABLE_DIFFUSION = Recipe(
     name="stable_diffusion",
@@ -116,13 +123,6 @@ STABLE_DIFFUSION = Recipe(
     decodes_frames_apart=True,
     tokenizer="clip_bpe",
     guidance="text",
-    light_decoder=DecoderVariant(
-        decoder=_LIGHT_DECODER,
-        licences={
-            "LicenseRef-Light-Decoder": "the weights of the light decoder: the terms of its own "
-            "model card apply",
-        },
-        public=LIGHT_DECODER_PUBLIC,
-    ),
+    light_decoder=LIGHT_DECODER,
     pipeline=f"{_HERE}.program:make_pipeline",
 )

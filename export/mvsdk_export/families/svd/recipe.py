@@ -6,16 +6,13 @@ Checkpoints are public ones of Stable Video Diffusion (14 or 25 frames), and wha
 
 from __future__ import annotations
 
-from mvsdk_export.families.recipe import ComponentRecipe, DecoderVariant, Recipe, SchedulerVariant
-from mvsdk_export.families.stable_diffusion.public import LIGHT_DECODER_PUBLIC
+from mvsdk_export.families.recipe import Recipe, SchedulerVariant
+from mvsdk_export.families.stable_diffusion.recipe import LIGHT_DECODER
 from mvsdk_export.families.svd.components import (
     DENOISER,
     FLOORS_DB,
-    FRAMES,
     IMAGE_ENCODER,
-    LATENTS,
     ONE_STEP_DENOISER,
-    WEIGHTS,
     vae_components,
 )
 from mvsdk_export.families.svd.public import SVD_PUBLIC
@@ -25,19 +22,6 @@ _VAE_ENCODER, _VAE_DECODER = vae_components(
     "mvsdk_export.families.svd.vae:TemporalAutoencoderConfig",
     "mvsdk_export.families.svd.graphs:DecoderGraph",
 )
-_LIGHT_DECODER = ComponentRecipe(
-    name="vae_decoder",
-    role="vae_decoder",
-    network="mvsdk_export.families.stable_diffusion.light_decoder:LightDecoder",
-    config="mvsdk_export.families.stable_diffusion.light_decoder:LightDecoderConfig",
-    folder="decoder",
-    weights=WEIGHTS,
-    wrapper="mvsdk_export.families.stable_diffusion.light_decoder:LightDecoderGraph",
-    unused_weights=("encoder.",),
-    inputs=(LATENTS,),
-    outputs=(FRAMES,),
-)
-
 MOBILEVD = Recipe(
     name="mobilevd",
     task="image_to_video",
@@ -75,12 +59,5 @@ MOBILEVD = Recipe(
     },
     ships_weights=False,
     public=SVD_PUBLIC,
-    light_decoder=DecoderVariant(
-        decoder=_LIGHT_DECODER,
-        public=LIGHT_DECODER_PUBLIC,
-        licences={
-            "LicenseRef-Light-Decoder": "the weights of the light decoder: the terms of its own "
-            "model card apply",
-        },
-    ),
+    light_decoder=LIGHT_DECODER,
 )
